@@ -16,8 +16,8 @@ from .buffer import Buffer
 
 __all__ = ["TARGETS", "Buffer", "Executable", "compile", "cpu"]
 
-# Name of a target: the module below this one whose `compile(graph, stable)` serves it; that of GPUs takes the
-# number of one as well. Imported at first use.
+# Name of a target: the module below this one whose `compile(graph, stable)` serves it; that of GPUs
+# takes the number of one as well. Imported at first use.
 TARGETS = {"llvm": ".llvm.compiler", "reference": ".reference.compiler", "cuda": ".gpu.target"}
 
 
@@ -25,14 +25,16 @@ class Executable(Protocol):
     """A compiled graph."""
 
     def __call__(self, inputs: Sequence[Buffer], more: Sequence[Buffer] = ()) -> list[Buffer]:
-        """The graph's outputs. Inputs that an output takes over (`Graph.donates`) are no longer valid.
+        """The graph's outputs. Inputs that an output takes over (`Graph.donates`) are no longer
+        valid.
 
         Args:
-            more: the inputs after `inputs`; what never changes, so that the same object brings the same
-                buffers.
+            more: the inputs after `inputs`; what never changes, so that the same object brings the
+                same buffers.
 
         Raises:
-            TypeError, RuntimeError: an input's dtype or shape is not what the graph was compiled for.
+            TypeError, RuntimeError: an input's dtype or shape is not what the graph was compiled
+                for.
             IndexError: an index in the data is out of range.
         """
 
@@ -53,18 +55,23 @@ def compile(
     Args:
         graph: as recorded or read; it is verified and optimised here.
         target: a name of TARGETS.
-        stable: positions of inputs that seldom change (weights): what a target derives from them, such as
-            packed copies, is kept as long as a call brings the same buffer.
-        device: the number of the GPU, for the target "cuda"; there buffers are `gpu.buffer.DeviceBuffer`.
-        conditions: what the graph assumes of its symbols beyond their ranges; whoever calls tests it.
+        stable: positions of inputs that seldom change (weights): what a target derives from them,
+            such as packed copies, is kept as long as a call brings the same buffer.
+        device: the number of the GPU, for the target "cuda"; there buffers are
+            `gpu.buffer.DeviceBuffer`.
+        conditions: what the graph assumes of its symbols beyond their ranges; whoever calls tests
+            it.
         exact: a node gives the same bits whatever stands around it, at each call.
 
     Raises:
         ValueError: no such target.
-        NotImplementedError: an op or dtype the target has no code for, naming it and the user's line.
+        NotImplementedError: an op or dtype the target has no code for, naming it and the user's
+            line.
     """
     if target not in TARGETS:
         raise ValueError(f"no target {target!r}: expected one of {', '.join(TARGETS)}")
     with assuming(Known(conditions)) if conditions else nullcontext():
         more = {"cuda": (device, exact), "llvm": (exact,)}.get(target, ())
-        return importlib.import_module(TARGETS[target], __name__).compile(graph, tuple(stable), *more)
+        return importlib.import_module(TARGETS[target], __name__).compile(
+            graph, tuple(stable), *more
+        )

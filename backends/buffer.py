@@ -1,4 +1,5 @@
-"""Memory of arrays on the CPU: row-major, 64-byte aligned where it is ours, recycled through free lists."""
+"""Memory of arrays on the CPU: row-major, 64-byte aligned where it is ours, recycled through free
+lists."""
 
 from __future__ import annotations
 
@@ -103,7 +104,8 @@ def address_of(array: np.ndarray, dtype: DType) -> int:
 
 
 class Buffer:
-    """A row-major array in memory: `address`, `dtype`, `shape` (ints); `owner` keeps the memory alive.
+    """A row-major array in memory: `address`, `dtype`, `shape` (ints); `owner` keeps the memory
+    alive.
 
     Buffers are values: only a donated one is ever written again, by the call that takes it over.
     """
@@ -142,9 +144,14 @@ class Buffer:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def numpy(self) -> np.ndarray:
-        """An array over the same memory that keeps it alive; the same one each time for memory of ours."""
+        """An array over the same memory that keeps it alive; the same one each time for memory of
+        ours."""
         owner = self.owner
-        if type(owner) is np.ndarray and owner.shape == self.shape and owner.dtype == self.dtype.numpy:
+        if (
+            type(owner) is np.ndarray
+            and owner.shape == self.shape
+            and owner.dtype == self.dtype.numpy
+        ):
             return owner
         if type(owner) is not Block:
             return self.expose()
@@ -153,7 +160,8 @@ class Buffer:
         return array
 
     def expose(self) -> np.ndarray:
-        """A new array over the same memory; its base is an `Exposed`, which keeps this buffer alive."""
+        """A new array over the same memory; its base is an `Exposed`, which keeps this buffer
+        alive."""
         if not self.address and 0 not in self.shape:  # only its sizes count
             return np.broadcast_to(np.zeros((), self.dtype.numpy), self.shape)
         exposed: Any = Exposed.from_address(self.address)
@@ -167,7 +175,8 @@ class Buffer:
             offset = 0  # no elements: a slice of an empty array may claim to start behind its end
         if offset < 0 or offset + math.prod(shape) > math.prod(self.shape):
             raise IndexError(
-                f"elements {offset} to {offset + math.prod(shape)} of a buffer of shape {self.shape}"
+                f"elements {offset} to {offset + math.prod(shape)} of a buffer of shape "
+                f"{self.shape}"
             )
         return Buffer(self.address + offset * self.dtype.itemsize, self.dtype, shape, self)
 
@@ -176,7 +185,8 @@ class Buffer:
 
 
 class Exposed(ctypes.Array):  # type: ignore[type-arg]
-    """The bytes of a buffer for NumPy: the base of the arrays over it, which so keep the buffer alive.
+    """The bytes of a buffer for NumPy: the base of the arrays over it, which so keep the buffer
+    alive.
 
     Their number is that of no buffer: a type for each size takes longer to make than all else.
     """

@@ -1,13 +1,14 @@
 """Compiled code on disk, keyed by content.
 
-One file an entry: a SHA-256 of this version's sources and the rest, then a JSON record with the entry's
-names, and object code. Entries are written under a temporary name and renamed, so any number of processes
-may share the folder; what is no file, does not match its hash or does not have the name it is found under is
-deleted and made again. The folder belongs to the user alone (mode 0700), because code is loaded from it;
-where there is none, one warning is given and nothing is kept beyond the process.
+One file an entry: a SHA-256 of this version's sources and the rest, then a JSON record with the
+entry's names, and object code. Entries are written under a temporary name and renamed, so any
+number of processes may share the folder; what is no file, does not match its hash or does not have
+the name it is found under is deleted and made again. The folder belongs to the user alone (mode
+0700), because code is loaded from it; where there is none, one warning is given and nothing is kept
+beyond the process.
 
-GRAPHTORCH_CACHE names the folder (default: ``$XDG_CACHE_HOME/graphtorch`` or ``~/.cache/graphtorch``;
-``off`` for none), GRAPHTORCH_CACHE_MB its limit in MiB (default 1024).
+GRAPHTORCH_CACHE names the folder (default: ``$XDG_CACHE_HOME/graphtorch`` or
+``~/.cache/graphtorch``; ``off`` for none), GRAPHTORCH_CACHE_MB its limit in MiB (default 1024).
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ SUFFIX = ".gto"
 LIMIT_MB = 1024
 EVICT_EVERY = 16  # stores of this process between two looks at the folder's size
 _lock = lock_across_forks()
-_stores = os.getpid()  # most processes store little and need not look; together they look often enough
+# most processes store little and need not look; together they look often enough
+_stores = os.getpid()
 _warned = False
 
 
@@ -79,7 +81,8 @@ def load(name: str) -> tuple[dict[str, Any], bytes] | None:
 
 
 def _read(path: Path) -> bytes:
-    """The bytes of a regular file; none of anything else, which may be a pipe that nobody writes to."""
+    """The bytes of a regular file; none of anything else, which may be a pipe that nobody writes
+    to."""
     file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
@@ -89,7 +92,8 @@ def _read(path: Path) -> bytes:
 
 
 def store(names: str | Sequence[str], record: dict[str, Any], obj: bytes) -> None:
-    """Keep `record` and `obj` under one name or several; a folder that takes no files costs one warning."""
+    """Keep `record` and `obj` under one name or several; a folder that takes no files costs one
+    warning."""
     where = folder()
     if where is None:
         return
@@ -167,7 +171,9 @@ def _usable(where: str) -> Path | None:
     except OSError as error:
         _warn(f"cannot make {path}: {error.strerror or error}")
         return None
-    if os.name == "posix" and (about.st_uid != os.geteuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
+    if os.name == "posix" and (
+        about.st_uid != os.geteuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    ):
         _warn(f"{path} must belong to you and be writable by nobody else (chmod 700)")
         return None
     return path
@@ -192,7 +198,8 @@ def _limit() -> int:
 
 
 def _evict(where: Path) -> None:
-    """Now and then: delete the least recently used entries beyond the limit, and what crashes left behind."""
+    """Now and then: delete the least recently used entries beyond the limit, and what crashes left
+    behind."""
     global _stores
     with _lock:
         _stores += 1

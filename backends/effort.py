@@ -1,7 +1,9 @@
-"""What running a graph op by op takes, and what compiling it would: by their nodes, never by a clock.
+"""What running a graph op by op takes, and what compiling it would: by their nodes, never by a
+clock.
 
-Whether a graph is worth compiling depends on these two, so that a program takes the same decisions each time
-it runs. The constants are nanoseconds on a core of about 3 GHz; only their ratios matter much.
+Whether a graph is worth compiling depends on these two, so that a program takes the same decisions
+each time it runs. The constants are nanoseconds on a core of about 3 GHz; only their ratios matter
+much.
 """
 
 from __future__ import annotations

@@ -10,12 +10,18 @@ from .kernels.program.program import Launch, Program, Slot, counted, flat
 from .kernels.program.table import packed_layout
 
 
-def statistics(recorded: Graph, final: Graph, program: Program, plan: Plan, code: int) -> dict[str, int]:
+def statistics(
+    recorded: Graph, final: Graph, program: Program, plan: Plan, code: int
+) -> dict[str, int]:
     """Counts for the one-line summary; a size that depends on symbols counts as -1."""
-    return {"ops": len(recorded.nodes), "regions": sum(n.op.name != "constant" for n in final.nodes),
-            "kernels": len(program.kernels()), "launches": len(list(flat(program.launches))),
-            "arena_bytes": plan.size if isinstance(plan.size, int) else -1,
-            "code_bytes": code}
+    return {
+        "ops": len(recorded.nodes),
+        "regions": sum(n.op.name != "constant" for n in final.nodes),
+        "kernels": len(program.kernels()),
+        "launches": len(list(flat(program.launches))),
+        "arena_bytes": plan.size if isinstance(plan.size, int) else -1,
+        "code_bytes": code,
+    }
 
 
 def explain(program: Program, plan: Plan, machine: str, counts: dict[str, int]) -> str:
@@ -23,11 +29,17 @@ def explain(program: Program, plan: Plan, machine: str, counts: dict[str, int]) 
     rows = [("kernel", "what", "FLOPs", "bytes", "reads and writes")]
     rows += [("prologue " + launch.kernel.name, *_row(launch)) for launch in program.prologue]
     launches = list(counted(program.launches))
-    rows += [(launch.kernel.name if times == 1 else f"{launch.kernel.name} x {times}", *_row(launch, times))
-             for launch, times in launches]
+    rows += [
+        (
+            launch.kernel.name if times == 1 else f"{launch.kernel.name} x {times}",
+            *_row(launch, times),
+        )
+        for launch, times in launches
+    ]
     widths = [max(len(r[i]) for r in rows) for i in range(4)]
     table = [
-        "  ".join((*(cell.ljust(w) for cell, w in zip(r, widths, strict=False)), r[4])).rstrip() for r in rows
+        "  ".join((*(cell.ljust(w) for cell, w in zip(r, widths, strict=False)), r[4])).rstrip()
+        for r in rows
     ]
     total = (
         sum_of([launch.flops * times for launch, times in launches]),
@@ -40,8 +52,8 @@ def explain(program: Program, plan: Plan, machine: str, counts: dict[str, int]) 
             f"for {machine}",
             *table,
             f"total: {number(total[0])} FLOPs, {number(total[1])} bytes moved",
-            f"memory: arena {number(plan.size)} bytes for {len(program.temporaries())} temporaries, "
-            f"packed weights {number(packed_layout(program)[1])} bytes",
+            f"memory: arena {number(plan.size)} bytes for {len(program.temporaries())} "
+            f"temporaries, packed weights {number(packed_layout(program)[1])} bytes",
             "",
         ]
     )

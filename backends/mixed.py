@@ -1,7 +1,8 @@
-"""Graphs of which some nodes have no native code: those run by their references, the rest is compiled.
+"""Graphs of which some nodes have no native code: those run by their references, the rest is
+compiled.
 
-The graph is cut into stages. A stage runs nodes that are `foreign`, then a compiled graph of what becomes
-computable with their results.
+The graph is cut into stages. A stage runs nodes that are `foreign`, then a compiled graph of what
+becomes computable with their results.
 """
 
 from __future__ import annotations
@@ -55,20 +56,31 @@ class Mixed:
                 self._add(_closed(graph, native, carried), compile)
         self._outputs = tuple([self._places[v] for v in graph.outputs])
 
-    def _add(self, piece: tuple[Graph, list[Value], list[Value]], compile: Callable[[Graph], Runs]) -> None:
+    def _add(
+        self, piece: tuple[Graph, list[Value], list[Value]], compile: Callable[[Graph], Runs]
+    ) -> None:
         graph, operands, results = piece
         run = compile(graph)
         for value in results:
             self._places.setdefault(value, len(self._places))
-        self._parts.append(Part(run, tuple([self._places[v] for v in operands]),
-                                tuple([self._places[v] for v in results]), run.explain))
+        self._parts.append(
+            Part(
+                run,
+                tuple([self._places[v] for v in operands]),
+                tuple([self._places[v] for v in results]),
+                run.explain,
+            )
+        )
 
     def __call__(self, inputs: Sequence[Buffer], more: Sequence[Buffer] = ()) -> list[Buffer]:
-        """The outputs; inputs that could be taken over are left as they are. `more`: see `Executable`."""
+        """The outputs; inputs that could be taken over are left as they are. `more`: see
+        `Executable`."""
         inputs = [*inputs, *more]
         kept = [*inputs, *[_NOTHING] * (len(self._places) - len(inputs))]
         for part in self._parts:
-            for place, made in zip(part.results, part.run([kept[i] for i in part.operands]), strict=True):
+            for place, made in zip(
+                part.results, part.run([kept[i] for i in part.operands]), strict=True
+            ):
                 kept[place] = made
         return _apart([kept[i] for i in self._outputs], inputs)
 
@@ -88,7 +100,9 @@ class _Interpreted:
             return [Buffer.of(a) for a in evaluate(self.graph, [b.numpy() for b in inputs])]
 
     def explain(self) -> str:
-        return "".join(f"{node.op.name}: by NumPy, it has no native code\n" for node in self.graph.nodes)
+        return "".join(
+            f"{node.op.name}: by NumPy, it has no native code\n" for node in self.graph.nodes
+        )
 
 
 def _stages(graph: Graph, foreign: Collection[Node]) -> list[list[Node]]:
@@ -97,7 +111,9 @@ def _stages(graph: Graph, foreign: Collection[Node]) -> list[list[Node]]:
     for node in graph.nodes:
         before = max((level[v.node] for v in node.operands if v.node is not None), default=0)
         level[node] = before + (node in foreign)
-    return [[n for n in graph.nodes if level[n] == i] for i in range(max(level.values(), default=0) + 1)]
+    return [
+        [n for n in graph.nodes if level[n] == i] for i in range(max(level.values(), default=0) + 1)
+    ]
 
 
 def _alone(node: Node, carried: Iterable[Value]) -> tuple[Graph, list[Value], list[Value]]:
@@ -105,8 +121,9 @@ def _alone(node: Node, carried: Iterable[Value]) -> tuple[Graph, list[Value], li
     return _graph(node.op.name, operands, list(node.results()), [node])
 
 
-def _closed(graph: Graph, nodes: Sequence[Node],
-            carried: Iterable[Value]) -> tuple[Graph, list[Value], list[Value]]:
+def _closed(
+    graph: Graph, nodes: Sequence[Node], carried: Iterable[Value]
+) -> tuple[Graph, list[Value], list[Value]]:
     """`nodes` as a graph: its operands, and the results that others need."""
     inside = set(nodes)
     read = {v for n in graph.nodes if n not in inside for v in n.operands} | set(graph.outputs)
@@ -115,8 +132,9 @@ def _closed(graph: Graph, nodes: Sequence[Node],
     return _graph(graph.name, list(dict.fromkeys((*operands, *carried))), results, nodes)
 
 
-def _graph(name: str, operands: list[Value], results: list[Value],
-           nodes: Sequence[Node]) -> tuple[Graph, list[Value], list[Value]]:
+def _graph(
+    name: str, operands: list[Value], results: list[Value], nodes: Sequence[Node]
+) -> tuple[Graph, list[Value], list[Value]]:
     inputs = [Value(v.type, name=f"x{i}") for i, v in enumerate(operands)]
     found = dict(zip(operands, inputs, strict=True))
     for node in nodes:

@@ -40,7 +40,8 @@ class Site:
 
 @dataclass(frozen=True)
 class Launches:
-    """A program's table of launches (table.py) without its constants: `functions` names its kernels."""
+    """A program's table of launches (table.py) without its constants: `functions` names its
+    kernels."""
 
     code: tuple[int, ...]
     prologue: tuple[int, ...]
@@ -51,9 +52,14 @@ class Launches:
 
     @staticmethod
     def from_json(data: dict[str, Any], symbols: dict[str, Symbol]) -> Launches:
-        return Launches(tuple(data["code"]), tuple(data["prologue"]), tuple(data["functions"]),
-                        tuple(dim_from_json(d, symbols) for d in data["sizes"]), data["words"],
-                        data["operands"])
+        return Launches(
+            tuple(data["code"]),
+            tuple(data["prologue"]),
+            tuple(data["functions"]),
+            tuple(dim_from_json(d, symbols) for d in data["sizes"]),
+            data["words"],
+            data["operands"],
+        )
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,8 @@ class Record:
     symbols: tuple[Symbol, ...]
     arena: Dim
     packed: Dim
-    prologue: tuple[int, ...] | None  # positions of the inputs it reads; None where there is no prologue
+    # positions of the inputs it reads; None where there is no prologue
+    prologue: tuple[int, ...] | None
     launches: Launches
     errors: tuple[Site, ...] = ()
     explanation: str = ""
@@ -86,15 +93,33 @@ class Record:
     def from_json(data: dict[str, Any]) -> Record:
         symbols = tuple(Symbol(**s) for s in data["symbols"])
         known = {s.name: s for s in symbols}
-        arrays = {key: tuple(Array(a["dtype"], tuple(dim_from_json(d, known) for d in a["shape"]), a["name"],
-                                   a["alias"]) for a in data[key]) for key in ("inputs", "outputs")}
+        arrays = {
+            key: tuple(
+                Array(
+                    a["dtype"],
+                    tuple(dim_from_json(d, known) for d in a["shape"]),
+                    a["name"],
+                    a["alias"],
+                )
+                for a in data[key]
+            )
+            for key in ("inputs", "outputs")
+        }
         prologue = data["prologue"]
         sites = tuple(Site(**s) for s in data["errors"])
-        return Record(data["name"], arrays["inputs"], arrays["outputs"], symbols,
-                      dim_from_json(data["arena"], known), dim_from_json(data["packed"], known),
-                      None if prologue is None else tuple(prologue),
-                      Launches.from_json(data["launches"], known), sites, data["explanation"],
-                      data["statistics"])
+        return Record(
+            data["name"],
+            arrays["inputs"],
+            arrays["outputs"],
+            symbols,
+            dim_from_json(data["arena"], known),
+            dim_from_json(data["packed"], known),
+            None if prologue is None else tuple(prologue),
+            Launches.from_json(data["launches"], known),
+            sites,
+            data["explanation"],
+            data["statistics"],
+        )
 
 
 def dim_to_json(dim: Dim) -> Any:

@@ -44,9 +44,15 @@ class Target(Generic[Code]):
     device: str
 
 
-def lowered(graph: Graph, target: Target[Code], stable: Sequence[int] = (), exact: bool = False,
-            on_stage: pipeline.Observer | None = None) -> tuple[Program, Plan, Graph]:
-    """`graph` as a program for `target`, the placement of its temporaries, and the graph of regions.
+def lowered(
+    graph: Graph,
+    target: Target[Code],
+    stable: Sequence[int] = (),
+    exact: bool = False,
+    on_stage: pipeline.Observer | None = None,
+) -> tuple[Program, Plan, Graph]:
+    """`graph` as a program for `target`, the placement of its temporaries, and the graph of
+    regions.
 
     Args:
         graph: as recorded.
@@ -57,8 +63,15 @@ def lowered(graph: Graph, target: Target[Code], stable: Sequence[int] = (), exac
     Raises: NotImplementedError, TypeError: an op or dtype that has no kernel, naming node and line.
     """
     kept = () if target.machine.tasks_are_threads else stable  # GPUs keep nothing from call to call
-    final = pipeline.run(graph, target.supports, target.name, limits=target.limits, stable=kept, exact=exact,
-                         on_stage=on_stage)
+    final = pipeline.run(
+        graph,
+        target.supports,
+        target.name,
+        limits=target.limits,
+        stable=kept,
+        exact=exact,
+        on_stage=on_stage,
+    )
     with failure.stage("lowering", final):
         program = target.lower(final, target.machine, stable)
         assign_aliases(program, graph.donates)

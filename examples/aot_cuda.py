@@ -1,4 +1,5 @@
-"""Compile ahead of time for GPUs: a library that needs NVIDIA's driver alone; emulated without a GPU."""
+"""Compile ahead of time for GPUs: a library that needs NVIDIA's driver alone; emulated without a
+GPU."""
 
 import os
 import shutil
@@ -35,9 +36,14 @@ model = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.LayerNorm(32), nn.Linear(
 x = torch.randn(7, 16)
 with tempfile.TemporaryDirectory() as name:
     folder, environment = Path(name), dict(os.environ)
-    made = torch.aot.compile(model, torch.zeros(2, 16), folder / "tiny.so", device="cuda",
-                             architectures=["emulated"] if emulated else None,
-                             dynamic={0: {0: torch.Dim("batch", min=1, max=64)}})
+    made = torch.aot.compile(
+        model,
+        torch.zeros(2, 16),
+        folder / "tiny.so",
+        device="cuda",
+        architectures=["emulated"] if emulated else None,
+        dynamic={0: {0: torch.Dim("batch", min=1, max=64)}},
+    )
     print(made.summary)
     if emulated:  # libcuda.so.1 for machines without a GPU
         torch.aot.emulated_driver(folder)
@@ -45,7 +51,9 @@ with tempfile.TemporaryDirectory() as name:
     shutil.copy(loader.__file__, folder)
     np.save(folder / "x.npy", x.numpy())
     command = [sys.executable, "-c", PROGRAM, str(made.path)]
-    done = subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, check=True, capture_output=True, text=True
+    )
     print(done.stdout, end="")
     difference = np.abs(np.load(folder / "scores.npy") - model(x).detach().numpy()).max()
 print(f"largest difference {difference:.1e}")

@@ -1,4 +1,5 @@
-"""Compile ahead of time: a shared library, its C header, and the same library called from Python."""
+"""Compile ahead of time: a shared library, its C header, and the same library called from
+Python."""
 
 import tempfile
 from pathlib import Path
@@ -13,8 +14,14 @@ model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4)).eval()
 batch = torch.Dim("batch", min=1, max=64)
 
 with tempfile.TemporaryDirectory() as folder:
-    made = torch.aot.compile(model, torch.randn(2, 16), Path(folder) / "tiny.so", dynamic={0: {0: batch}},
-                             input_names=["features"], output_names=["scores"])
+    made = torch.aot.compile(
+        model,
+        torch.randn(2, 16),
+        Path(folder) / "tiny.so",
+        dynamic={0: {0: batch}},
+        input_names=["features"],
+        output_names=["scores"],
+    )
     print(made.summary)
     print(next(line for line in made.header.read_text().splitlines() if "tiny_run(" in line), "...")
 
@@ -23,7 +30,7 @@ with tempfile.TemporaryDirectory() as folder:
     print("outputs", library.metadata["outputs"])
     for size in (1, 7, 64):
         x = torch.randn(size, 16)
-        scores, = library(x.numpy())
+        (scores,) = library(x.numpy())
         difference = np.abs(scores - model(x).detach().numpy()).max()
         print(f"batch {size:2d}: {scores.shape}, largest difference {difference:.1e}")
         assert difference < 1e-5

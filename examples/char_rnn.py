@@ -1,4 +1,5 @@
-"""A GRU learns a text letter by letter, in one compiled loop, and then writes on from its first words."""
+"""A GRU learns a text letter by letter, in one compiled loop, and then writes on from its first
+words."""
 
 import graphtorch as torch
 from graphtorch import nn
@@ -36,7 +37,7 @@ def step(x, y):
 
 for i in range(201):
     starts = torch.randint(0, len(TEXT) - 41, (16,)).tolist()
-    pieces = torch.stack([codes[s:s + 41] for s in starts])
+    pieces = torch.stack([codes[s : s + 41] for s in starts])
     loss = step(pieces[:, :-1], pieces[:, 1:])
     if i % 50 == 0:
         print(f"step {i:3d}  loss {loss.item():.3f}")

@@ -1,4 +1,5 @@
-"""Interrupt training and resume it from a file: model, optimizer, schedule, random numbers continue alike."""
+"""Interrupt training and resume it from a file: model, optimizer, schedule, random numbers continue
+alike."""
 
 import tempfile
 from pathlib import Path

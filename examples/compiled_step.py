@@ -1,4 +1,5 @@
-"""A whole training step compiled once; a scheduler changes the learning rate without compiling anything."""
+"""A whole training step compiled once; a scheduler changes the learning rate without compiling
+anything."""
 
 import graphtorch as torch
 from graphtorch import nn

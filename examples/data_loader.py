@@ -7,7 +7,8 @@ from graphtorch.utils.data import DataLoader, Dataset, random_split
 
 
 class Waves(Dataset):
-    """Noisy waves; the label is how often one oscillates. Samples are made when they are asked for."""
+    """Noisy waves; the label is how often one oscillates. Samples are made when they are asked
+    for."""
 
     def __init__(self, count, length=64):
         self.count, self.length = count, length
@@ -18,7 +19,9 @@ class Waves(Dataset):
     def __getitem__(self, i):
         random = np.random.default_rng(i)
         label = i % 4
-        x = np.sin(np.linspace(0, 2 * np.pi * (label + 1), self.length)) + random.normal(0, 0.3, self.length)
+        x = np.sin(np.linspace(0, 2 * np.pi * (label + 1), self.length)) + random.normal(
+            0, 0.3, self.length
+        )
         return x.astype(np.float32), label
 
 

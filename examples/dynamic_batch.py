@@ -4,7 +4,9 @@ import graphtorch as torch
 from graphtorch import nn
 
 torch.manual_seed(0)
-model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(2048, 10)).eval()
+model = nn.Sequential(
+    nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(2048, 10)
+).eval()
 batch = torch.Dim("batch", min=1, max=64)
 compiled = torch.compile(model, dynamic={0: {0: batch}})  # axis 0 of the first argument
 

@@ -4,7 +4,9 @@ import graphtorch as torch
 from graphtorch import nn
 
 torch.manual_seed(0)
-model = nn.Sequential(nn.Linear(256, 512), nn.GELU(), nn.LayerNorm(512), nn.Linear(512, 10), nn.LogSoftmax(1))
+model = nn.Sequential(
+    nn.Linear(256, 512), nn.GELU(), nn.LayerNorm(512), nn.Linear(512, 10), nn.LogSoftmax(1)
+)
 compiled = torch.compile(model.eval())
 
 with torch.no_grad():

@@ -1,4 +1,5 @@
-"""Functions of functions: a gradient for each sample, learning through an inner loop, an ensemble at once."""
+"""Functions of functions: a gradient for each sample, learning through an inner loop, an ensemble
+at once."""
 
 import graphtorch as torch
 from graphtorch import nn

@@ -30,5 +30,6 @@ accuracy = (model(x).argmax(1) == y).float().mean().item()
 print(f"accuracy {accuracy:.3f}")
 assert accuracy > 0.95
 assert all(p.device.type == device.type and p.grad.device == p.device for p in model.parameters())
-state = {name: value.cpu() for name, value in model.state_dict().items()}  # for machines without a GPU
+# for machines without a GPU
+state = {name: value.cpu() for name, value in model.state_dict().items()}
 assert all(value.device.type == "cpu" for value in state.values())

@@ -25,7 +25,9 @@ expected = model(x)
 
 with tempfile.TemporaryDirectory() as folder:
     checkpoint, weights = Path(folder) / "checkpoint.pt", Path(folder) / "model.safetensors"
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 5}, checkpoint)
+    torch.save(
+        {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 5}, checkpoint
+    )
     torch.save_safetensors(model.state_dict(), weights)
     for path in (checkpoint, weights):
         print(f"{path.name}: {path.stat().st_size} bytes")

@@ -1,6 +1,6 @@
 """Fourier transforms: the tones in a noisy signal, and a filter that learns which of them to keep.
 
-    python examples/spectrum.py
+python examples/spectrum.py
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ def main() -> None:
         if step % 40 == 0:
             print(f"step {step:3d}: loss {loss.item():.4f}")
     kept = torch.sigmoid(gains)
-    print(f"loss {loss.item():.4f}; the filter keeps {kept[12]:.2f} of 12 Hz and {kept[60]:.2f} of 60 Hz")
+    print(
+        f"loss {loss.item():.4f}; the filter keeps {kept[12]:.2f} of 12 Hz and {kept[60]:.2f} of "
+        "60 Hz"
+    )
     assert kept[12] > 0.9 and kept[60] < 0.1
 
 

@@ -21,7 +21,7 @@ print("inputs:", [v.name for v in graph.inputs], "of which parameters:", list(tr
 arrays = [x.numpy(), *[traced.parameters[v.name].detach().numpy() for v in graph.inputs[1:]]]
 expected = model(x).detach().numpy()
 for target in ("reference", "llvm"):  # NumPy op by op, and native code
-    result, = compile(graph, target)([Buffer.of(a) for a in arrays])
+    (result,) = compile(graph, target)([Buffer.of(a) for a in arrays])
     difference = np.abs(result.numpy() - expected).max()
     print(f"{target:9s} differs from the model by {difference:.1e}")
     assert difference < 1e-6

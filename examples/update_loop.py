@@ -7,7 +7,8 @@ import graphtorch as torch
 torch.manual_seed(0)
 x = torch.linspace(-math.pi, math.pi, 2000)
 y = torch.sin(x)
-powers = torch.stack([torch.ones_like(x), x, x**2, x**3], dim=1)  # fit sin by a polynomial of degree 3
+# fit sin by a polynomial of degree 3
+powers = torch.stack([torch.ones_like(x), x, x**2, x**3], dim=1)
 
 coefficients = torch.randn(4, requires_grad=True)
 scale = torch.tensor([1.0, 1.0, 1e-1, 1e-2])  # the columns differ in size: so do the step sizes

@@ -21,7 +21,8 @@ __all__ = ["DisableTorchFunction", "DisableTorchFunctionSubclass", "Generator"]
 
 
 def _log_api_usage_once(event: str) -> None:
-    """PyTorch counts uses of its parts here where a user has installed a logger; there is none to install."""
+    """PyTorch counts uses of its parts here where a user has installed a logger; there is none to
+    install."""
 
 
 def _parse_to(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
@@ -92,11 +93,13 @@ def _AutoDispatchBelowAutograd() -> excluding:
 
 
 class _Opaque:
-    """A class of PyTorch's of which there are no instances here, for ``isinstance`` and annotations."""
+    """A class of PyTorch's of which there are no instances here, for ``isinstance`` and
+    annotations."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         raise RuntimeError(
-            f"torch._C.{type(self).__name__}: TorchScript's graphs are not made here; use graphtorch.trace"
+            f"torch._C.{type(self).__name__}: TorchScript's graphs are not made here; use "
+            "graphtorch.trace"
         )
 
 

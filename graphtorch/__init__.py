@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-# ruff: noqa: E402, F401, I001 - names are exported by importing them; the order is that of dependence
+# ruff: noqa: E402, F401, I001 - names are exported by importing them; the order is that of
+# dependence
 
 import gc as _gc
 import math as _math
@@ -13,9 +14,9 @@ from builtins import range as _range  # torch.range hides it below
 from typing import Any as _Any
 
 
-
 class _Pause:
-    """No garbage is collected while it lives, also where the import fails: nothing made here is garbage."""
+    """No garbage is collected while it lives, also where the import fails: nothing made here is
+    garbage."""
 
     def __init__(self) -> None:
         self.was_on = _gc.isenabled()
@@ -93,7 +94,9 @@ globals().update(_devices.PUBLIC)
 _FUNCTIONS.update(_autocast.PUBLIC)
 _FUNCTIONS["no_grad"] = no_grad
 _INTERNAL = frozenset({"no_grad", "full_number"})
-globals().update({k: _accepting(k, v, __name__) for k, v in _FUNCTIONS.items() if k not in _INTERNAL})
+globals().update(
+    {k: _accepting(k, v, __name__) for k, v in _FUNCTIONS.items() if k not in _INTERNAL}
+)
 globals().update(_legacy.LEGACY_TYPES)
 set_default_tensor_type = _legacy.set_default_tensor_type
 _METHODS["__repr__"] = _printing.tensor_text
@@ -110,6 +113,7 @@ from .serialization import load, load_safetensors, save, save_safetensors  # iso
 
 globals().update({k: _accepting(k, v, __name__) for k, v in _public.FUNCTIONS.items()})
 from ._ops import foreach as _lists, number_theory as _number_theory  # isort: skip
+
 globals().update(_lists.PUBLIC)
 globals().update({k: _accepting(k, v, __name__) for k, v in _number_theory.PUBLIC.items()})
 Tensor._take_over(_accepting_all(_number_theory.METHODS, Tensor))
@@ -123,38 +127,40 @@ _FUNCTIONS["compile"] = compile  # for nn.Module.compile
 Tensor._take_over(_accepting_all(_public.METHODS, Tensor))
 
 
-_LAZY = frozenset({  # modules that cost time to import and that few programs use
-    "_C",
-    "__config__",
-    "_dynamo",
-    "_higher_order_ops",
-    "_inductor",
-    "accelerator",
-    "ao",
-    "amp",
-    "aot",
-    "compiler",
-    "cpu",
-    "cuda",
-    "distributed",
-    "distributions",
-    "fft",
-    "fx",
-    "hub",
-    "jit",
-    "library",
-    "masked",
-    "multiprocessing",
-    "onnx",
-    "ops",
-    "overrides",
-    "profiler",
-    "sparse",
-    "special",
-    "testing",
-    "types",
-    "xpu",
-})
+_LAZY = frozenset(
+    {  # modules that cost time to import and that few programs use
+        "_C",
+        "__config__",
+        "_dynamo",
+        "_higher_order_ops",
+        "_inductor",
+        "accelerator",
+        "ao",
+        "amp",
+        "aot",
+        "compiler",
+        "cpu",
+        "cuda",
+        "distributed",
+        "distributions",
+        "fft",
+        "fx",
+        "hub",
+        "jit",
+        "library",
+        "masked",
+        "multiprocessing",
+        "onnx",
+        "ops",
+        "overrides",
+        "profiler",
+        "sparse",
+        "special",
+        "testing",
+        "types",
+        "xpu",
+    }
+)
 
 __getattr__ = _absent.attribute_of(__name__, _LAZY)
 _backend_flags.install()

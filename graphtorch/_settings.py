@@ -7,7 +7,8 @@ import os
 import warnings
 from typing import Any
 
-FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep  # a frame of a file below it is not the user's
+# a frame of a file below it is not the user's
+FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 _state: dict[str, Any] = {"threads": None, "deterministic": False, "warn_always": False}
 
@@ -15,7 +16,9 @@ _state: dict[str, Any] = {"threads": None, "deterministic": False, "warn_always"
 def get_num_threads() -> int:
     """How many threads a compiled graph uses."""
     if _state["threads"] is None:
-        _state["threads"] = importlib.import_module("graphtorch.backends.llvm.processor").available_cpus()
+        _state["threads"] = importlib.import_module(
+            "graphtorch.backends.llvm.processor"
+        ).available_cpus()
     return _state["threads"]
 
 
@@ -30,10 +33,11 @@ def set_num_threads(count: int) -> None:
 
 
 def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:
-    """Ask for the same bits from the same call, however often it came and whatever the number of threads.
+    """Ask for the same bits from the same call, however often it came and whatever the number of
+    threads.
 
-    Without it two runs of a call may differ by rounding, since the first ones may be interpreted; signs, the
-    order of equal elements and failures are the same in any case.
+    Without it two runs of a call may differ by rounding, since the first ones may be interpreted;
+    signs, the order of equal elements and failures are the same in any case.
     """
     _state["deterministic"] = bool(mode)
 
@@ -41,8 +45,8 @@ def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None
 def deterministic() -> bool:
     """Whether a pending graph has to run as native code from its first call on.
 
-    Native code gives the same bits for any number of threads: work is cut by sizes alone, and partial
-    results are combined in a fixed order.
+    Native code gives the same bits for any number of threads: work is cut by sizes alone, and
+    partial results are combined in a fixed order.
     """
     return _state["deterministic"]
 

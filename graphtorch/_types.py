@@ -16,7 +16,8 @@ from graphtorch.ir.shape import numel as _numel
 
 
 class dtype:
-    """An element type as users see it, ``torch.float32``. One object for each, compared by identity."""
+    """An element type as users see it, ``torch.float32``. One object for each, compared by
+    identity."""
 
     __slots__ = ("ir", "name")
     _of: ClassVar[dict[DType, dtype]] = {}
@@ -61,12 +62,28 @@ class dtype:
 
 
 # Facts only: PyTorch's CPU hardly computes with it either, and no op here takes it.
-COMPLEX32 = dtype(DType("c32", "complex32", ir_dtype.Kind.COMPLEX, 4,
-                        np.dtype([("real", np.float16), ("imag", np.float16)])))
+COMPLEX32 = dtype(
+    DType(
+        "c32",
+        "complex32",
+        ir_dtype.Kind.COMPLEX,
+        4,
+        np.dtype([("real", np.float16), ("imag", np.float16)]),
+    )
+)
 # Likewise: PyTorch has them for weights of eight bits and their scales.
-EIGHT_BITS = {f"float8_{kind}": dtype(DType(f"f8{kind}", f"float8_{kind}", ir_dtype.f16.kind, 1,
-                                            np.dtype(getattr(ml_dtypes, f"float8_{kind}"))))
-              for kind in ("e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz", "e8m0fnu")}
+EIGHT_BITS = {
+    f"float8_{kind}": dtype(
+        DType(
+            f"f8{kind}",
+            f"float8_{kind}",
+            ir_dtype.f16.kind,
+            1,
+            np.dtype(getattr(ml_dtypes, f"float8_{kind}")),
+        )
+    )
+    for kind in ("e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz", "e8m0fnu")
+}
 DTYPES: dict[str, dtype] = {d.torch_name: dtype(d) for d in ir_dtype.ALL}
 DTYPES["complex32"] = COMPLEX32
 DTYPES.update(EIGHT_BITS)
@@ -92,10 +109,14 @@ def to_ir(given: Any) -> DType:
     """The IR dtype of a user's `dtype` argument: a torch dtype, or float/int/bool/complex."""
     if type(given) is dtype:
         if given is COMPLEX32:
-            raise RuntimeError("tensors of torch.complex32 are not implemented for 'ComplexHalf': use "
-                               "torch.complex64")
+            raise RuntimeError(
+                "tensors of torch.complex32 are not implemented for 'ComplexHalf': use "
+                "torch.complex64"
+            )
         if given in EIGHT_BITS.values():
-            raise RuntimeError(f"tensors of {given} are not implemented: use torch.bfloat16 or torch.int8")
+            raise RuntimeError(
+                f"tensors of {given} are not implemented: use torch.bfloat16 or torch.int8"
+            )
         return given.ir
     if given is float:
         return default_dtype()
@@ -106,7 +127,8 @@ def to_ir(given: Any) -> DType:
     )
     if found is None:
         raise TypeError(
-            f"dtype must be a torch.dtype such as torch.float32, not {given!r} of type {type(given).__name__}"
+            f"dtype must be a torch.dtype such as torch.float32, not {given!r} of type "
+            f"{type(given).__name__}"
         )
     return found
 
@@ -120,7 +142,8 @@ def default_dtype() -> DType:
 
 
 def set_default_dtype(d: Any) -> None:
-    """Set the dtype of Python floats and of factory functions: float16, bfloat16, float32 or float64."""
+    """Set the dtype of Python floats and of factory functions: float16, bfloat16, float32 or
+    float64."""
     ir = to_ir(d)
     if not ir.is_floating_point:
         raise TypeError(f"only floating-point types are supported as the default type, got {d}")
@@ -156,13 +179,16 @@ class device:
             )
         if number and index is not None:
             raise RuntimeError(
-                f"type (string) must not include an index because index was passed explicitly: {kind}"
+                "type (string) must not include an index because index was passed explicitly: "
+                f"{kind}"
             )
         self.type = name
         self.index = int(number) if number else index
 
     def __repr__(self) -> str:
-        return f"device(type='{self.type}'" + (f", index={self.index})" if self.index is not None else ")")
+        return f"device(type='{self.type}'" + (
+            f", index={self.index})" if self.index is not None else ")"
+        )
 
     def __str__(self) -> str:
         return self.type if self.index is None else f"{self.type}:{self.index}"
@@ -209,8 +235,10 @@ def gpu(index: int | None = None) -> device:
         except RuntimeError as error:
             if devices.available():
                 raise
-            raise AssertionError(f"Torch not compiled with CUDA enabled: {error}. Test "
-                                 "torch.cuda.is_available() before asking for 'cuda'") from None
+            raise AssertionError(
+                f"Torch not compiled with CUDA enabled: {error}. Test "
+                "torch.cuda.is_available() before asking for 'cuda'"
+            ) from None
         found = _gpus[index] = device("cuda", index)
     return found
 
@@ -228,7 +256,9 @@ def check_device(given: Any) -> device:
     if found.type == "meta":
         return META
     if found.type != "cpu":
-        raise RuntimeError(f"device {str(found)!r} is not available: graphtorch runs on 'cpu' and 'cuda'")
+        raise RuntimeError(
+            f"device {str(found)!r} is not available: graphtorch runs on 'cpu' and 'cuda'"
+        )
     return CPU
 
 
@@ -306,7 +336,9 @@ class finfo(_Info):
         if type is None:
             ir = default_dtype()
         else:  # facts, which dtypes without tensors have too
-            ir = type.to_real().ir if type is COMPLEX32 else getattr(type, "ir", None) or to_ir(type)
+            ir = (
+                type.to_real().ir if type is COMPLEX32 else getattr(type, "ir", None) or to_ir(type)
+            )
         if not ir.is_floating_point and not ir.is_complex:
             raise TypeError(
                 f"torch.finfo() requires a floating point input type. Use torch.iinfo to handle "

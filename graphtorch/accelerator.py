@@ -11,8 +11,14 @@ from .cuda import current_device, set_device
 from .cuda._gpu import place_of
 from .cuda.streams import wait_for
 
-__all__ = ["current_accelerator", "current_device_index", "device_count", "is_available", "set_device_index",
-           "synchronize"]
+__all__ = [
+    "current_accelerator",
+    "current_device_index",
+    "device_count",
+    "is_available",
+    "set_device_index",
+    "synchronize",
+]
 
 
 def is_available() -> bool:

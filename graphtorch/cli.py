@@ -1,4 +1,5 @@
-"""The command line: ``python -m graphtorch run script.py args...`` and ``python -m graphtorch info``."""
+"""The command line: ``python -m graphtorch run script.py args...`` and ``python -m graphtorch
+info``."""
 
 from __future__ import annotations
 
@@ -29,20 +30,34 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m graphtorch", description="PyTorch-style programs on compiled graphs.",
-        epilog="Each command has its own help: python -m graphtorch run --help")
+        prog="python -m graphtorch",
+        description="PyTorch-style programs on compiled graphs.",
+        epilog="Each command has its own help: python -m graphtorch run --help",
+    )
     parser.add_argument("--version", action="version", version=f"graphtorch {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command")
     run = commands.add_parser(
-        "run", help="run a program that says `import torch` on graphtorch",
+        "run",
+        help="run a program that says `import torch` on graphtorch",
         usage="python -m graphtorch run [--full-traceback] (script.py | -m module) [arguments ...]",
-        description="Run a program written for PyTorch, unmodified, as `python script.py` would.")
-    run.add_argument("--full-traceback", action="store_true",
-                     help="errors show graphtorch's own lines too, not only the program's")
-    run.add_argument("-m", dest="module", nargs=argparse.REMAINDER, metavar="module",
-                     help="run a module, as `python -m module` would")
+        description="Run a program written for PyTorch, unmodified, as `python script.py` would.",
+    )
+    run.add_argument(
+        "--full-traceback",
+        action="store_true",
+        help="errors show graphtorch's own lines too, not only the program's",
+    )
+    run.add_argument(
+        "-m",
+        dest="module",
+        nargs=argparse.REMAINDER,
+        metavar="module",
+        help="run a module, as `python -m module` would",
+    )
     run.add_argument("script", nargs="?", help="a file, or a folder or zip file with a __main__.py")
-    run.add_argument("arguments", nargs=argparse.REMAINDER, help="what the program finds in sys.argv")
+    run.add_argument(
+        "arguments", nargs=argparse.REMAINDER, help="what the program finds in sys.argv"
+    )
     run.set_defaults(call=_run, parser=run)
     info = commands.add_parser("info", help="print versions, the machine and the cache folder")
     info.set_defaults(call=_info)
@@ -61,7 +76,8 @@ def _run(given: argparse.Namespace) -> int:
             run_script(given.script, given.arguments)
     except KeyboardInterrupt as error:
         show_error(error, given.full_traceback)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends as an interrupted Python does, for the shell
+        # ends as an interrupted Python does, for the shell
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
     except Exception as error:  # SystemExit goes on: Python ends the process with its status
         show_error(error, given.full_traceback)

@@ -1,6 +1,7 @@
 """`torch.compiler`: what programs say about compiling beside ``torch.compile``.
 
-Where a name chooses between parts of PyTorch's compiler that do not exist here, it is accepted and changes
+Where a name chooses between parts of PyTorch's compiler that do not exist here, it is accepted and
+changes
 nothing: a compiled function gives what the plain one gives in any case.
 """
 
@@ -20,17 +21,44 @@ from ._deferred.tensor import Tensor as _Tensor
 from ._ops.base import FUNCTIONS as _FUNCTIONS
 from ._torch.options import Options as _Options
 
-__all__ = ["allow_in_graph", "assume_constant_result", "compile", "config", "cudagraph_mark_step_begin",
-           "disable", "get_default_backend", "is_compiling", "is_dynamo_compiling", "is_exporting",
-           "keep_portable_guards_unsafe", "keep_tensor_guards_unsafe", "list_backends",
-           "load_cache_artifacts", "nested_compile_region", "reset", "save_cache_artifacts",
-           "set_default_backend", "set_enable_guard_collectives", "set_stance", "skip_all_guards_unsafe",
-           "skip_guard_on_all_nn_modules_unsafe", "skip_guard_on_globals_unsafe",
-           "skip_guard_on_inbuilt_nn_modules_unsafe", "substitute_in_graph", "wrap_numpy"]
+__all__ = [
+    "allow_in_graph",
+    "assume_constant_result",
+    "compile",
+    "config",
+    "cudagraph_mark_step_begin",
+    "disable",
+    "get_default_backend",
+    "is_compiling",
+    "is_dynamo_compiling",
+    "is_exporting",
+    "keep_portable_guards_unsafe",
+    "keep_tensor_guards_unsafe",
+    "list_backends",
+    "load_cache_artifacts",
+    "nested_compile_region",
+    "reset",
+    "save_cache_artifacts",
+    "set_default_backend",
+    "set_enable_guard_collectives",
+    "set_stance",
+    "skip_all_guards_unsafe",
+    "skip_guard_on_all_nn_modules_unsafe",
+    "skip_guard_on_globals_unsafe",
+    "skip_guard_on_inbuilt_nn_modules_unsafe",
+    "substitute_in_graph",
+    "wrap_numpy",
+]
 
 F = TypeVar("F")
-config = _Options(job_id=None, cache_key_tag="", dynamic_sources="", unbacked_sources="",
-                  force_disable_caches=False, enable_cpp_symbolic_shape_guards=False)
+config = _Options(
+    job_id=None,
+    cache_key_tag="",
+    dynamic_sources="",
+    unbacked_sources="",
+    force_disable_caches=False,
+    enable_cpp_symbolic_shape_guards=False,
+)
 _default_backend: list[Any] = ["inductor"]
 _guard_collectives = [False]
 
@@ -67,16 +95,18 @@ def assume_constant_result(fn: F) -> F:
     return fn
 
 
-def substitute_in_graph(original_fn: Any, *, can_constant_fold_through: bool = False,
-                        skip_signature_check: bool = False) -> Callable[[F], F]:
+def substitute_in_graph(
+    original_fn: Any, *, can_constant_fold_through: bool = False, skip_signature_check: bool = False
+) -> Callable[[F], F]:
     """A decorator that leaves functions what they are: `original_fn` itself can be recorded."""
     if not callable(original_fn):
         raise TypeError(f"substitute_in_graph expects a function but got {type(original_fn)!r}")
     return lambda fn: fn
 
 
-def nested_compile_region(fn: Any = None, *, options: Any = None, max_reuse_entries: int = 8,
-                          reuse_hash_fn: Any = None) -> Any:
+def nested_compile_region(
+    fn: Any = None, *, options: Any = None, max_reuse_entries: int = 8, reuse_hash_fn: Any = None
+) -> Any:
     """`fn`: equal parts of a graph share their kernels without being told."""
     return (lambda f: f) if fn is None else fn
 
@@ -100,7 +130,8 @@ def load_cache_artifacts(serialized_artifacts: bytes) -> None:
 
 
 def wrap_numpy(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of arrays as one of tensors: `fn` gets arrays, and arrays that it returns become tensors.
+    """A function of arrays as one of tensors: `fn` gets arrays, and arrays that it returns become
+    tensors.
 
     It works on elements, so that a compiled function that calls it runs line by line.
     """
@@ -128,7 +159,9 @@ def _keep_all(name: str) -> Any:
         return [True for _ in guard_entries]
 
     keep.__name__ = keep.__qualname__ = name
-    keep.__doc__ = "Keep each of `guard_entries`: a recording is never used where it might not hold."
+    keep.__doc__ = (
+        "Keep each of `guard_entries`: a recording is never used where it might not hold."
+    )
     return keep
 
 

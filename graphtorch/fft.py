@@ -1,8 +1,9 @@
 """Discrete Fourier transforms (``torch.fft``): https://docs.pytorch.org/docs/stable/fft.html
 
-Every transform is made of one op, which compiles as products with small matrices (`ir.ops.spectral`). `norm`
-says where the factor 1/n stands: "backward" (the default) with inverse transforms, "forward" with the others,
-"ortho" as its root with both. `n` (or `s`, one for each of `dim`) cuts or fills with zeros first.
+Every transform is made of one op, which compiles as products with small matrices
+(`ir.ops.spectral`). `norm` says where the factor 1/n stands: "backward" (the default) with inverse
+transforms, "forward" with the others, "ortho" as its root with both. `n` (or `s`, one for each of
+`dim`) cuts or fills with zeros first.
 """
 
 from __future__ import annotations
@@ -22,13 +23,32 @@ from ._torch.absent import attribute_of
 from ._types import get_default_dtype
 
 __all__ = [
-    "fft", "fft2", "fftfreq", "fftn", "fftshift", "hfft", "hfft2", "hfftn", "ifft", "ifft2", "ifftn",
-    "ifftshift", "ihfft", "ihfft2", "ihfftn", "irfft", "irfft2", "irfftn", "rfft", "rfft2", "rfftfreq",
+    "fft",
+    "fft2",
+    "fftfreq",
+    "fftn",
+    "fftshift",
+    "hfft",
+    "hfft2",
+    "hfftn",
+    "ifft",
+    "ifft2",
+    "ifftn",
+    "ifftshift",
+    "ihfft",
+    "ihfft2",
+    "ihfftn",
+    "irfft",
+    "irfft2",
+    "irfftn",
+    "rfft",
+    "rfft2",
+    "rfftfreq",
     "rfftn",
 ]
 NORMS = ("forward", "backward", "ortho")
 
-# ------------------------------------------------------------------------------------------ one dimension
+# ------------------------------------------------------------------------------------ one dimension
 
 
 def _real_or_complex(name: str, input: Any) -> Tensor:
@@ -66,7 +86,7 @@ def _sized(x: Tensor, n: Any, axis: int) -> Tensor:
         return x.narrow(axis, 0, count)  # type: ignore[no-any-return]
     if count == given:
         return x
-    rest = x.new_zeros((*x.shape[:axis], count - given, *x.shape[axis + 1:]))
+    rest = x.new_zeros((*x.shape[:axis], count - given, *x.shape[axis + 1 :]))
     return FUNCTIONS["cat"]((x, rest), axis)  # type: ignore[no-any-return]
 
 
@@ -113,39 +133,53 @@ def _to_real(name: str, input: Any, n: Any, dim: int, norm: str | None, inverse:
     return _scaled(made.real, _factor(norm, inverse, count))
 
 
-def fft(input: Any, n: Any = None, dim: int = -1, norm: str | None = None, *, out: Any = None) -> Tensor:
+def fft(
+    input: Any, n: Any = None, dim: int = -1, norm: str | None = None, *, out: Any = None
+) -> Tensor:
     """The transform along `dim`: complex, of n elements (default: as many as there are)."""
     x = _complex("fft", input)
     axis = axis_of(dim, x.ndim)
     return _out(_transformed(_sized(x, n, axis), (axis,), False, norm), out)
 
 
-def ifft(input: Any, n: Any = None, dim: int = -1, norm: str | None = None, *, out: Any = None) -> Tensor:
+def ifft(
+    input: Any, n: Any = None, dim: int = -1, norm: str | None = None, *, out: Any = None
+) -> Tensor:
     """The inverse of `fft`."""
     x = _complex("ifft", input)
     axis = axis_of(dim, x.ndim)
     return _out(_transformed(_sized(x, n, axis), (axis,), True, norm), out)
 
 
-def rfft(input: Any, n: Any = None, dim: int = -1, norm: str | None = None, *, out: Any = None) -> Tensor:
-    """The first n // 2 + 1 elements of the transform of real numbers; the others are their conjugates."""
+def rfft(
+    input: Any, n: Any = None, dim: int = -1, norm: str | None = None, *, out: Any = None
+) -> Tensor:
+    """The first n // 2 + 1 elements of the transform of real numbers; the others are their
+    conjugates."""
     x = _real("rfft", input)
     axis = axis_of(dim, x.ndim)
     whole = _transformed(_complex("rfft", _sized(x, n, axis)), (axis,), False, norm)
     return _out(_half(whole, axis), out)
 
 
-def irfft(input: Any, n: Any = None, dim: int = -1, norm: str | None = None, *, out: Any = None) -> Tensor:
+def irfft(
+    input: Any, n: Any = None, dim: int = -1, norm: str | None = None, *, out: Any = None
+) -> Tensor:
     """The n real numbers whose `rfft` is `input` (default of n: 2 (m - 1) for m elements)."""
     return _out(_to_real("irfft", input, n, dim, norm, True), out)
 
 
-def hfft(input: Any, n: Any = None, dim: int = -1, norm: str | None = None, *, out: Any = None) -> Tensor:
-    """The real transform of n elements: `input` is the first half of them, the rest are its conjugates."""
+def hfft(
+    input: Any, n: Any = None, dim: int = -1, norm: str | None = None, *, out: Any = None
+) -> Tensor:
+    """The real transform of n elements: `input` is the first half of them, the rest are its
+    conjugates."""
     return _out(_to_real("hfft", input, n, dim, norm, False), out)
 
 
-def ihfft(input: Any, n: Any = None, dim: int = -1, norm: str | None = None, *, out: Any = None) -> Tensor:
+def ihfft(
+    input: Any, n: Any = None, dim: int = -1, norm: str | None = None, *, out: Any = None
+) -> Tensor:
     """The inverse of `hfft`."""
     x = _real("ihfft", input)
     axis = axis_of(dim, x.ndim)
@@ -157,7 +191,7 @@ def _out(made: Tensor, out: Any) -> Tensor:
     return made if out is None else write_out("fft", made, out)
 
 
-# ------------------------------------------------------------------------------------ several dimensions
+# ------------------------------------------------------------------------------- several dimensions
 
 
 def _axes(name: str, x: Tensor, s: Any, dim: Any) -> tuple[list[int], list[Any]]:
@@ -168,7 +202,8 @@ def _axes(name: str, x: Tensor, s: Any, dim: Any) -> tuple[list[int], list[Any]]
         count = x.ndim if sizes is None else len(sizes)
         if count > x.ndim:
             raise RuntimeError(
-                f"{name}: got shape with {count} values but input tensor only has {x.ndim} dimensions."
+                f"{name}: got shape with {count} values but input tensor only has {x.ndim} "
+                "dimensions."
             )
         dims = list(range(x.ndim - count, x.ndim))
     axes = [axis_of(d, x.ndim) for d in dims]
@@ -185,14 +220,19 @@ def _all_sized(x: Tensor, axes: Sequence[int], sizes: Sequence[Any]) -> Tensor:
     return x
 
 
-def fftn(input: Any, s: Any = None, dim: Any = None, norm: str | None = None, *, out: Any = None) -> Tensor:
-    """The transform along all of `dim` (default: every dimension, or as many of the last as `s` has)."""
+def fftn(
+    input: Any, s: Any = None, dim: Any = None, norm: str | None = None, *, out: Any = None
+) -> Tensor:
+    """The transform along all of `dim` (default: every dimension, or as many of the last as `s`
+    has)."""
     x = _complex("fftn", input)
     axes, sizes = _axes("fftn", x, s, dim)
     return _out(_transformed(_all_sized(x, axes, sizes), axes, False, norm), out)
 
 
-def ifftn(input: Any, s: Any = None, dim: Any = None, norm: str | None = None, *, out: Any = None) -> Tensor:
+def ifftn(
+    input: Any, s: Any = None, dim: Any = None, norm: str | None = None, *, out: Any = None
+) -> Tensor:
     """The inverse of `fftn`."""
     x = _complex("ifftn", input)
     axes, sizes = _axes("ifftn", x, s, dim)
@@ -212,7 +252,9 @@ def _from_real(name: str, input: Any, s: Any, dim: Any, norm: str | None, invers
     return _scaled(x, factor)
 
 
-def _all_to_real(name: str, input: Any, s: Any, dim: Any, norm: str | None, inverse: bool) -> Tensor:
+def _all_to_real(
+    name: str, input: Any, s: Any, dim: Any, norm: str | None, inverse: bool
+) -> Tensor:
     x = _complex(name, input)
     axes, sizes = _axes(name, x, s, dim)
     if not axes:
@@ -222,29 +264,38 @@ def _all_to_real(name: str, input: Any, s: Any, dim: Any, norm: str | None, inve
     return _to_real(name, x, sizes[-1], axes[-1], norm, inverse)
 
 
-def rfftn(input: Any, s: Any = None, dim: Any = None, norm: str | None = None, *, out: Any = None) -> Tensor:
+def rfftn(
+    input: Any, s: Any = None, dim: Any = None, norm: str | None = None, *, out: Any = None
+) -> Tensor:
     """The transform of real numbers along `dim`: the first half along the last one."""
     return _out(_from_real("rfftn", input, s, dim, norm, False), out)
 
 
-def irfftn(input: Any, s: Any = None, dim: Any = None, norm: str | None = None, *, out: Any = None) -> Tensor:
+def irfftn(
+    input: Any, s: Any = None, dim: Any = None, norm: str | None = None, *, out: Any = None
+) -> Tensor:
     """The real numbers whose `rfftn` is `input`."""
     return _out(_all_to_real("irfftn", input, s, dim, norm, True), out)
 
 
-def hfftn(input: Any, s: Any = None, dim: Any = None, norm: str | None = None, *, out: Any = None) -> Tensor:
+def hfftn(
+    input: Any, s: Any = None, dim: Any = None, norm: str | None = None, *, out: Any = None
+) -> Tensor:
     """The real transform of what `input` is the first half of, along the last of `dim`."""
     return _out(_all_to_real("hfftn", input, s, dim, norm, False), out)
 
 
-def ihfftn(input: Any, s: Any = None, dim: Any = None, norm: str | None = None, *, out: Any = None) -> Tensor:
+def ihfftn(
+    input: Any, s: Any = None, dim: Any = None, norm: str | None = None, *, out: Any = None
+) -> Tensor:
     """The inverse of `hfftn`."""
     return _out(_from_real("ihfftn", input, s, dim, norm, True), out)
 
 
 def _plane(name: str, of: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def transform(input: Any, s: Any = None, dim: Any = (-2, -1), norm: str | None = None, *,
-                  out: Any = None) -> Tensor:
+    def transform(
+        input: Any, s: Any = None, dim: Any = (-2, -1), norm: str | None = None, *, out: Any = None
+    ) -> Tensor:
         return of(input, s, dim, norm, out=out)
 
     transform.__name__ = transform.__qualname__ = name
@@ -253,29 +304,56 @@ def _plane(name: str, of: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 fft2, ifft2, rfft2, irfft2, hfft2, ihfft2 = (
-    _plane(name, of) for name, of in (
-        ("fft2", fftn), ("ifft2", ifftn), ("rfft2", rfftn), ("irfft2", irfftn), ("hfft2", hfftn),
+    _plane(name, of)
+    for name, of in (
+        ("fft2", fftn),
+        ("ifft2", ifftn),
+        ("rfft2", rfftn),
+        ("irfft2", irfftn),
+        ("hfft2", hfftn),
         ("ihfft2", ihfftn),
     )
 )
 
-# ------------------------------------------------------------------------------------ frequencies, shifts
+# ------------------------------------------------------------------------------ frequencies, shifts
 
 
-def fftfreq(n: int, d: float = 1.0, *, out: Any = None, dtype: Any = None, layout: Any = None,
-            device: Any = None, requires_grad: bool = False) -> Tensor:
+def fftfreq(
+    n: int,
+    d: float = 1.0,
+    *,
+    out: Any = None,
+    dtype: Any = None,
+    layout: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """The frequencies [0, 1, ..., -2, -1] / (n d) of the elements of a transform."""
-    parts = [FUNCTIONS["arange"](*ends, device=device) for ends in ((0, (n + 1) // 2), (-(n // 2), 0))]
+    parts = [
+        FUNCTIONS["arange"](*ends, device=device) for ends in ((0, (n + 1) // 2), (-(n // 2), 0))
+    ]
     return _frequencies(FUNCTIONS["cat"](parts), n, d, out, dtype, requires_grad)
 
 
-def rfftfreq(n: int, d: float = 1.0, *, out: Any = None, dtype: Any = None, layout: Any = None,
-             device: Any = None, requires_grad: bool = False) -> Tensor:
+def rfftfreq(
+    n: int,
+    d: float = 1.0,
+    *,
+    out: Any = None,
+    dtype: Any = None,
+    layout: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """The frequencies [0, 1, ..., n // 2] / (n d) of the elements of `rfft`."""
-    return _frequencies(FUNCTIONS["arange"](n // 2 + 1, device=device), n, d, out, dtype, requires_grad)
+    return _frequencies(
+        FUNCTIONS["arange"](n // 2 + 1, device=device), n, d, out, dtype, requires_grad
+    )
 
 
-def _frequencies(order: Tensor, n: int, d: float, out: Any, dtype: Any, requires_grad: bool) -> Tensor:
+def _frequencies(
+    order: Tensor, n: int, d: float, out: Any, dtype: Any, requires_grad: bool
+) -> Tensor:
     made = order.to(get_default_dtype() if dtype is None else dtype) * (1.0 / (n * d))
     made = _out(made, out)
     return made.requires_grad_() if requires_grad else made

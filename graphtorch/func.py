@@ -1,7 +1,8 @@
-"""Functions of functions, as PyTorch's module of this name: gradients, Jacobians, maps over a batch.
+"""Functions of functions, as PyTorch's module of this name: gradients, Jacobians, maps over a
+batch.
 
-Arguments and results may be nests of tuples, lists and dicts. Jacobians are products with all unit vectors,
-mapped by `vmap` (in `_captured.vmap`).
+Arguments and results may be nests of tuples, lists and dicts. Jacobians are products with all unit
+vectors, mapped by `vmap` (in `_captured.vmap`).
 """
 
 from __future__ import annotations
@@ -59,10 +60,12 @@ def functional_call(
     """Call `module` with other tensors in the place of its parameters and buffers.
 
     Args:
-        parameter_and_buffer_dicts: names, as `named_parameters` and `named_buffers` give them, and tensors;
-            or several such dicts. Buffers that the call assigns anew are found in it afterwards.
+        parameter_and_buffer_dicts: names, as `named_parameters` and `named_buffers` give them, and
+            tensors; or several such dicts. Buffers that the call assigns anew are found in it
+            afterwards.
         args, kwargs: of the call; one argument need not be in a tuple.
-        tie_weights: whether a tensor known by several names is replaced under all of them by one entry.
+        tie_weights: whether a tensor known by several names is replaced under all of them by one
+            entry.
         strict: whether every parameter and buffer has to be given, and nothing else.
 
     Raises:
@@ -77,7 +80,8 @@ def functional_call(
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             raise ValueError(
-                f"{twice[:1]} appeared in multiple dictionaries; behavior of functional call is ambiguous"
+                f"{twice[:1]} appeared in multiple dictionaries; behavior of functional call is "
+                "ambiguous"
             )
         tensors = {name: t for d in given for name, t in d.items()}
     else:
@@ -115,7 +119,8 @@ def _replaced(module: Module, tensors: Any, tie: bool, strict: bool) -> Iterator
                 if names
             ]
             raise RuntimeError(
-                f"Error(s) in reparametrizing for {type(module).__name__}:\n\t" + ".\n\t".join(about)
+                f"Error(s) in reparametrizing for {type(module).__name__}:\n\t"
+                + ".\n\t".join(about)
             )
     if unknown:
         raise AttributeError(f"{type(module).__name__} has no parameter or buffer {unknown[0]!r}")
@@ -124,8 +129,8 @@ def _replaced(module: Module, tensors: Any, tie: bool, strict: bool) -> Iterator
             found = [n for n in names if n in wanted]
             if any(wanted[n] is not wanted[found[0]] for n in found):
                 raise ValueError(
-                    f"functional_call got multiple values for keys {sorted(names)}, which are tied. "
-                    "Consider using tie_weights=False"
+                    f"functional_call got multiple values for keys {sorted(names)}, which are "
+                    "tied. Consider using tie_weights=False"
                 )
             wanted.update((n, wanted[found[0]]) for n in names if found)
     before = {name: own[name][0][own[name][1]] for name in wanted}
@@ -144,7 +149,8 @@ def _replaced(module: Module, tensors: Any, tie: bool, strict: bool) -> Iterator
 
 
 def stack_module_state(models: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The parameters and buffers of several modules of one class, each stacked along a new first dimension.
+    """The parameters and buffers of several modules of one class, each stacked along a new first
+    dimension.
 
     Raises:
         RuntimeError: no module, or modules of different classes or modes.
@@ -153,12 +159,15 @@ def stack_module_state(models: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     if not models:
         raise RuntimeError("stack_module_state: Expected at least one model, got 0.")
     if len({m.training for m in models}) > 1:
-        raise RuntimeError("stack_module_state: Expected all models to have the same training/eval mode.")
+        raise RuntimeError(
+            "stack_module_state: Expected all models to have the same training/eval mode."
+        )
     if len({type(m) for m in models}) > 1:
         raise RuntimeError("stack_module_state: Expected all models to be of the same class.")
     tables = [dict(m.named_parameters()) for m in models], [dict(m.named_buffers()) for m in models]
     parameters, buffers = (
-        {name: FUNCTIONS["stack"]([t[name] for t in table]).detach() for name in table[0]} for table in tables
+        {name: FUNCTIONS["stack"]([t[name] for t in table]).detach() for name in table[0]}
+        for table in tables
     )
     for name, stacked in parameters.items():
         stacked.requires_grad_(tables[0][0][name].requires_grad)
@@ -174,7 +183,7 @@ def replace_all_batch_norm_modules_(root: Module) -> Module:
     return root
 
 
-# ------------------------------------------------------------------------------------------ gradients
+# ---------------------------------------------------------------------------------------- gradients
 
 
 @contextmanager
@@ -190,7 +199,8 @@ def _transform() -> Iterator[None]:
 
 
 def _point(tree: Any, made: list[Tensor]) -> Any:
-    """The nest with tensors to differentiate by, which keep their history; they are added to `made`."""
+    """The nest with tensors to differentiate by, which keep their history; they are added to
+    `made`."""
 
     def fresh(x: Tensor) -> Tensor:
         made.append(x.view_as(x) if x.requires_grad else x.detach().requires_grad_())
@@ -200,7 +210,8 @@ def _point(tree: Any, made: list[Tensor]) -> Any:
 
 
 def _is_observed(outputs: Sequence[Tensor], args: Any, point: Sequence[Tensor]) -> bool:
-    """Whether somebody outside may differentiate: another transform, or autograd by what requires grad."""
+    """Whether somebody outside may differentiate: another transform, or autograd by what requires
+    grad."""
     if not _state.enabled:
         return False
     if _state.depth > 1 or any(x.requires_grad for x in tensors_in(args)):
@@ -256,7 +267,9 @@ def _filled(found: Sequence[Any], point: Sequence[Tensor], keep: bool) -> list[T
     ]
 
 
-def _like(args: tuple[Any, ...], argnums: Any, numbers: Sequence[int], tensors: Sequence[Any]) -> Any:
+def _like(
+    args: tuple[Any, ...], argnums: Any, numbers: Sequence[int], tensors: Sequence[Any]
+) -> Any:
     """`tensors` in the nests of the chosen arguments."""
     left = iter(tensors)
     nests = tuple(rebuild(args[n], lambda _: next(left)) for n in numbers)
@@ -281,7 +294,8 @@ def grad_and_value(func: Function, argnums: Any = 0, has_aux: bool = False) -> F
             value, aux = value
         if not isinstance(value, Tensor):
             raise RuntimeError(
-                f"Expected the function differentiated to return a Tensor, got {type(value).__name__}"
+                "Expected the function differentiated to return a Tensor, got "
+                f"{type(value).__name__}"
             )
         if value.ndim:
             raise RuntimeError(
@@ -313,8 +327,8 @@ def grad(func: Function, argnums: Any = 0, has_aux: bool = False) -> Function:
 
 
 def vjp(func: Function, *primals: Any, has_aux: bool = False) -> tuple[Any, ...]:
-    """(outputs, pull), or (outputs, pull, aux): ``pull(cotangents)`` gives the products with the Jacobian's
-    transpose, one nest for each of `primals`."""
+    """(outputs, pull), or (outputs, pull, aux): ``pull(cotangents)`` gives the products with the
+    Jacobian's transpose, one nest for each of `primals`."""
 
     @_enter
     def forward() -> Any:
@@ -333,8 +347,8 @@ def vjp(func: Function, *primals: Any, has_aux: bool = False) -> tuple[Any, ...]
         results = tensors_in(outputs)
         if len(seeds) != len(results):
             raise RuntimeError(
-                f"Expected pytree structure of cotangents to be that of the outputs: {len(results)} "
-                f"tensors, got {len(seeds)}"
+                "Expected pytree structure of cotangents to be that of the outputs: "
+                f"{len(results)} tensors, got {len(seeds)}"
             )
         pairs = [(r, s) for r, s in zip(results, seeds, strict=True) if r.requires_grad]
         found: Sequence[Any] = [None] * len(point)
@@ -355,7 +369,9 @@ def vjp(func: Function, *primals: Any, has_aux: bool = False) -> tuple[Any, ...]
     return (shown, pull, aux) if has_aux else (shown, pull)
 
 
-def jvp(func: Function, primals: Any, tangents: Any, *, strict: bool = False, has_aux: bool = False) -> Any:
+def jvp(
+    func: Function, primals: Any, tangents: Any, *, strict: bool = False, has_aux: bool = False
+) -> Any:
     """(outputs, products of the Jacobian with `tangents`), or these and aux.
 
     Raises:
@@ -375,7 +391,9 @@ def jvp(func: Function, primals: Any, tangents: Any, *, strict: bool = False, ha
     nest: list[Any] = []
     inputs, vectors = tuple(tensors_in(primals)), tuple(tensors_in(tangents))
     keep = bool(_state.depth) or any(t.requires_grad for t in (*inputs, *vectors))
-    outputs, products = _enter(lambda: _jvp(flat, inputs, vectors, create_graph=keep, strict=strict))()
+    outputs, products = _enter(
+        lambda: _jvp(flat, inputs, vectors, create_graph=keep, strict=strict)
+    )()
     left, right = iter(outputs), iter(products)
     shown = rebuild(nest[0], lambda _: next(left)), rebuild(nest[0], lambda _: next(right))
     return (*shown, aux[0]) if has_aux else shown
@@ -384,7 +402,8 @@ def jvp(func: Function, primals: Any, tangents: Any, *, strict: bool = False, ha
 def jacrev(
     func: Function, argnums: Any = 0, *, has_aux: bool = False, chunk_size: int | None = None
 ) -> Function:
-    """A function that gives the Jacobian of `func`: for each result, and argument, a tensor of both shapes.
+    """A function that gives the Jacobian of `func`: for each result, and argument, a tensor of both
+    shapes.
 
     Rows are pulled back all at once: the pull is mapped over the unit vectors of the result.
 
@@ -411,7 +430,9 @@ def jacrev(
             else:
                 pull = functools.partial(_pulled, output, point, keep)
                 found = vmap(pull, chunk_size=chunk_size)(_units(output))
-                rows = [r.reshape((*output.shape, *x.shape)) for r, x in zip(found, point, strict=True)]
+                rows = [
+                    r.reshape((*output.shape, *x.shape)) for r, x in zip(found, point, strict=True)
+                ]
             return _like(args, argnums, numbers, rows)
 
         jacobian = rebuild(outputs, of)
@@ -430,8 +451,8 @@ def _check_chunks(chunk_size: int | None) -> None:
 def _check_outputs(name: str, outputs: Any) -> None:
     if not tensors_in(outputs):
         raise RuntimeError(
-            f"{name}: Expected f to return Tensors, got {type(outputs).__name__}: return a tensor, or a nest "
-            "of tensors"
+            f"{name}: Expected f to return Tensors, got {type(outputs).__name__}: return a tensor, "
+            "or a nest of tensors"
         )
 
 
@@ -445,7 +466,9 @@ def _zero_block(output: Tensor, x: Tensor) -> Tensor:
     return FUNCTIONS["zeros"]((*output.shape, *x.shape), dtype=x.dtype, device=x.device)  # type: ignore[no-any-return]
 
 
-def _pulled(output: Tensor, point: Sequence[Tensor], keep: bool, cotangent: Tensor) -> tuple[Tensor, ...]:
+def _pulled(
+    output: Tensor, point: Sequence[Tensor], keep: bool, cotangent: Tensor
+) -> tuple[Tensor, ...]:
     """The products of `cotangent` with the Jacobian of `output`."""
     found = _gradients_of(
         output, point, cotangent, retain_graph=True, create_graph=keep, allow_unused=True
@@ -456,7 +479,8 @@ def _pulled(output: Tensor, point: Sequence[Tensor], keep: bool, cotangent: Tens
 def jacfwd(
     func: Function, argnums: Any = 0, has_aux: bool = False, *, randomness: str = "error"
 ) -> Function:
-    """As `jacrev`, column by column, all at once: cheaper where there are fewer arguments than results.
+    """As `jacrev`, column by column, all at once: cheaper where there are fewer arguments than
+    results.
 
     Args:
         randomness: as of `vmap`; the function is called once, whatever it says.
@@ -475,12 +499,15 @@ def jacfwd(
         keep = _is_observed(results, args, point)
         push = Push(results, point, keep)
         columns = [
-            vmap(functools.partial(push.along, i), out_dims=-1)(_units(x)) for i, x in enumerate(point)
+            vmap(functools.partial(push.along, i), out_dims=-1)(_units(x))
+            for i, x in enumerate(point)
         ]
-        blocks = iter([
-            [c[j].reshape((*y.shape, *x.shape)) for c, x in zip(columns, point, strict=True)]
-            for j, y in enumerate(results)
-        ])
+        blocks = iter(
+            [
+                [c[j].reshape((*y.shape, *x.shape)) for c, x in zip(columns, point, strict=True)]
+                for j, y in enumerate(results)
+            ]
+        )
         jacobian = rebuild(outputs, lambda _: _like(args, argnums, numbers, next(blocks)))
         if has_aux:
             return jacobian, aux if keep else rebuild(aux, lambda t: t.detach())
@@ -490,8 +517,8 @@ def jacfwd(
 
 
 class Push:
-    """Products of the Jacobian of `results` by `point` with tangents: the pull is linear in the cotangents,
-    and its own pull is the push."""
+    """Products of the Jacobian of `results` by `point` with tangents: the pull is linear in the
+    cotangents, and its own pull is the push."""
 
     def __init__(self, results: Sequence[Tensor], point: Sequence[Tensor], keep: bool):
         self.results, self.point, self.keep = results, point, keep
@@ -500,18 +527,31 @@ class Push:
         self.pulled: Sequence[Any] = [None] * len(point)
         if used:
             self.pulled = _gradients_of(
-                [y for y, _ in used], point, [s for _, s in used], create_graph=True, allow_unused=True
+                [y for y, _ in used],
+                point,
+                [s for _, s in used],
+                create_graph=True,
+                allow_unused=True,
             )
 
     def of(self, tangents: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
         """One product for each result; a tangent None is zero."""
-        pairs = [(g, t) for g, t in zip(self.pulled, tangents, strict=True)
-                 if g is not None and t is not None and g.requires_grad]
+        pairs = [
+            (g, t)
+            for g, t in zip(self.pulled, tangents, strict=True)
+            if g is not None and t is not None and g.requires_grad
+        ]
         found: Sequence[Any] = [None] * len(self.seeds)
         if pairs:
             with enable_grad():
-                found = _gradients_of([g for g, _ in pairs], self.seeds, [t for _, t in pairs],
-                                      retain_graph=True, create_graph=self.keep, allow_unused=True)
+                found = _gradients_of(
+                    [g for g, _ in pairs],
+                    self.seeds,
+                    [t for _, t in pairs],
+                    retain_graph=True,
+                    create_graph=self.keep,
+                    allow_unused=True,
+                )
         return tuple(_filled(found, self.seeds, self.keep))
 
     def along(self, number: int, tangent: Tensor) -> tuple[Tensor, ...]:
@@ -525,11 +565,12 @@ def hessian(func: Function, argnums: Any = 0) -> Function:
 
 
 def linearize(func: Function, *primals: Any) -> tuple[Any, Function]:
-    """(outputs, push): ``push(*tangents)`` gives the product of the Jacobian at `primals` with tangents, and
-    may be called any number of times; the function is called once.
+    """(outputs, push): ``push(*tangents)`` gives the product of the Jacobian at `primals` with
+    tangents, and may be called any number of times; the function is called once.
 
     Raises:
-        RuntimeError: (of the push) tangents that do not have the structure or the shapes of `primals`.
+        RuntimeError: (of the push) tangents that do not have the structure or the shapes of
+            `primals`.
     """
 
     @_enter
@@ -545,14 +586,15 @@ def linearize(func: Function, *primals: Any) -> tuple[Any, Function]:
         given = tensors_in(tangents)
         if len(tangents) != len(primals) or len(given) != len(push.point):
             raise RuntimeError(
-                f"Expected the tangents to have the same argspec as the primals: {len(push.point)} tensors, "
-                f"got {len(given)}"
+                f"Expected the tangents to have the same argspec as the primals: {len(push.point)} "
+                f"tensors, got {len(given)}"
             )
         for i, (t, p) in enumerate(zip(given, push.point, strict=True)):
             if t.shape != p.shape or t.dtype is not p.dtype:
                 raise RuntimeError(
-                    f"tangent:{i} with shape {t.shape} and dtype {t.dtype} in flattened pytree doesn't match "
-                    f"the shape {p.shape} and dtype {p.dtype} of the corresponding primal."
+                    f"tangent:{i} with shape {t.shape} and dtype {t.dtype} in flattened pytree "
+                    f"doesn't match the shape {p.shape} and dtype {p.dtype} of the corresponding "
+                    "primal."
                 )
         left = iter(push.of(given))
         return rebuild(outputs, lambda _: next(left))
@@ -571,8 +613,8 @@ def functionalize(func: Function, *, remove: str = "mutations") -> Function:
     """
     if remove not in ("mutations", "mutations_and_views"):
         raise RuntimeError(
-            "functionalize(f, remove=...)(*input_args): received unexpected value for `remove`: expected "
-            f"'mutations' or 'mutations_and_views', got {remove!r}"
+            "functionalize(f, remove=...)(*input_args): received unexpected value for `remove`: "
+            f"expected 'mutations' or 'mutations_and_views', got {remove!r}"
         )
 
     @functools.wraps(func, updated=())

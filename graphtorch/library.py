@@ -94,8 +94,9 @@ def _schema_type(annotation: Any, what: str) -> str:
     if origin in (list, Sequence, tuple) and parts:
         return _schema_type(parts[0], what) + "[]"
     raise ValueError(
-        f"infer_schema(func): {what} has unsupported type {annotation!r}. The valid types are: Tensor, "
-        "int, float, bool, str, complex, dtype, device, Number, and lists and Optional of those"
+        f"infer_schema(func): {what} has unsupported type {annotation!r}. The valid types are: "
+        "Tensor, int, float, bool, str, complex, dtype, device, Number, and lists and Optional of "
+        "those"
     )
 
 
@@ -122,9 +123,12 @@ def infer_schema(
         parts.append(f"{text} {name}{default}")
     unknown = set() if mutates_args == "unknown" else set(mutates_args) - set(hints)
     if unknown:
-        raise ValueError(f"infer_schema(func): mutates_args has {sorted(unknown)}, which are no arguments")
+        raise ValueError(
+            f"infer_schema(func): mutates_args has {sorted(unknown)}, which are no arguments"
+        )
     return (
-        f"{op_name or ''}({', '.join(parts)}) -> {_result_type(hints.get('return', inspect.Signature.empty))}"
+        f"{op_name or ''}({', '.join(parts)}) -> "
+        f"{_result_type(hints.get('return', inspect.Signature.empty))}"
     )
 
 
@@ -138,7 +142,7 @@ def _result_type(annotation: Any) -> str:
     return _schema_type(annotation, "the result")
 
 
-# ------------------------------------------------------------------------------------------ custom_op
+# ---------------------------------------------------------------------------------------- custom_op
 
 
 class CustomOpDef:
@@ -187,8 +191,8 @@ class CustomOpDef:
 
     @contextlib.contextmanager
     def set_kernel_enabled(self, device_type: str, enabled: bool = True) -> Iterator[None]:
-        """Inside, the implementation that `register_kernel` gave for a device is used, or is not: then the
-        function that the operator was made of is."""
+        """Inside, the implementation that `register_kernel` gave for a device is used, or is not:
+        then the function that the operator was made of is."""
         kernels, key = self._entry.implementations, _KEYS[device_type]
         before = dict(kernels)
         if not enabled:
@@ -219,7 +223,8 @@ def custom_op(
         schema: as `infer_schema` gives it, which is the default.
 
     Raises:
-        RuntimeError: the name is not qualified. ValueError: no schema can be read from the annotations.
+        RuntimeError: the name is not qualified. ValueError: no schema can be read from the
+            annotations.
     """
 
     def decorate(function: Callable[..., Any]) -> CustomOpDef:
@@ -239,7 +244,9 @@ triton_op = custom_op
 
 def wrap_triton(triton_kernel: Any, /) -> Any:
     """Raises RuntimeError: Triton's kernels run on GPUs."""
-    raise RuntimeError("wrap_triton: Triton kernels need a GPU; write the operator with tensor operations")
+    raise RuntimeError(
+        "wrap_triton: Triton kernels need a GPU; write the operator with tensor operations"
+    )
 
 
 def _devices(given: Any) -> Iterable[Any]:
@@ -247,12 +254,13 @@ def _devices(given: Any) -> Iterable[Any]:
     for one in found:
         if one not in _KEYS:
             raise ValueError(
-                f"device_types: unknown device {one!r}; expected one of {sorted(k for k in _KEYS if k)}"
+                f"device_types: unknown device {one!r}; expected one of "
+                f"{sorted(k for k in _KEYS if k)}"
             )
     return found
 
 
-# ------------------------------------------------------------------------------------------ registration
+# ------------------------------------------------------------------------------------- registration
 
 _Op = str | Overload | Packet | CustomOpDef
 
@@ -289,7 +297,9 @@ def define(qualname: str | Library, schema: str = "", *, lib: Any = None, tags: 
     return None
 
 
-def impl(qualname: Any, types: Any = None, func: Callable[..., Any] | None = None, *, lib: Any = None) -> Any:
+def impl(
+    qualname: Any, types: Any = None, func: Callable[..., Any] | None = None, *, lib: Any = None
+) -> Any:
     """The implementation of an operator for devices or a dispatch key; also as a decorator."""
     if isinstance(qualname, Library):  # of old: impl(lib, name, dispatch_key)
         return _implementing(qualname, types, str(func or ""))
@@ -357,7 +367,8 @@ def register_autograd(
 
     Args:
         backward: ``backward(ctx, *grads)`` gives a gradient, or None, for each argument.
-        setup_context: ``setup_context(ctx, inputs, output)`` keeps in ``ctx`` what `backward` needs.
+        setup_context: ``setup_context(ctx, inputs, output)`` keeps in ``ctx`` what `backward`
+            needs.
 
     Operators that graphtorch has itself keep their own gradient.
     """
@@ -365,13 +376,18 @@ def register_autograd(
 
 
 def register_autocast(op: Any, device_type: str, cast_inputs: Any, /, *, lib: Any = None) -> None:
-    """Under autocast the operator runs with its floating-point tensors as `cast_inputs`, a dtype."""
+    """Under autocast the operator runs with its floating-point tensors as `cast_inputs`, a
+    dtype."""
     if device_type not in ("cpu", "cuda"):
         raise ValueError(f"register_autocast: unknown device type {device_type!r}")
     entry = _entry(op)
 
     def cast(x: Any) -> Any:
-        wide = isinstance(x, Tensor) and x.is_floating_point() and x.dtype is not _types.DTYPES["float64"]
+        wide = (
+            isinstance(x, Tensor)
+            and x.is_floating_point()
+            and x.dtype is not _types.DTYPES["float64"]
+        )
         return x.to(cast_inputs) if wide else x
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -385,9 +401,9 @@ def register_vmap(op: Any, func: Any = None, /, *, lib: Any = None) -> Any:
     """How `vmap` calls an operator; also as a decorator.
 
     Args:
-        func: ``func(info, in_dims, *args, **kwargs)`` gives the results for all entries, and where these have
-            them. `in_dims` has for each positional argument the mapped dimension or None, for a list
-            of tensors a list of them; `info` has `batch_size` and `randomness`.
+        func: ``func(info, in_dims, *args, **kwargs)`` gives the results for all entries, and where
+            these have them. `in_dims` has for each positional argument the mapped dimension or
+            None, for a list of tensors a list of them; `info` has `batch_size` and `randomness`.
 
     Without a rule `vmap` looks into the operator's own code.
     """
@@ -404,8 +420,9 @@ def register_torch_dispatch(
 ) -> Any:
     """Raises NotImplementedError: no operation is dispatched to such classes here."""
     raise NotImplementedError(
-        "torch.library.register_torch_dispatch: __torch_dispatch__ is never called here, for operations are "
-        "recorded; let the class have a __torch_function__, which is asked for operators too"
+        "torch.library.register_torch_dispatch: __torch_dispatch__ is never called here, for "
+        "operations are recorded; let the class have a __torch_function__, which is asked for "
+        "operators too"
     )
 
 
@@ -434,8 +451,8 @@ def opcheck(
     atol: Any = None,
     rtol: Any = None,
 ) -> dict[str, str]:
-    """Call an operator, and differentiate it where an argument requires grad: "SUCCESS" or the error for
-    each."""
+    """Call an operator, and differentiate it where an argument requires grad: "SUCCESS" or the
+    error for each."""
     entry, found = _entry(op), {}
 
     def schema() -> None:
@@ -476,10 +493,13 @@ class Library:
         match = _SCHEMA.match(schema)
         if match is None:
             raise RuntimeError(
-                f"Library.define: expected a schema such as 'name(Tensor x) -> Tensor', got {schema!r}"
+                "Library.define: expected a schema such as 'name(Tensor x) -> Tensor', got "
+                f"{schema!r}"
             )
         if self.kind == "IMPL":
-            raise RuntimeError("Library.define: a library of kind 'IMPL' implements; declare with kind 'DEF'")
+            raise RuntimeError(
+                "Library.define: a library of kind 'IMPL' implements; declare with kind 'DEF'"
+            )
         _, name, overload = match.groups()
         entry = ENTRIES.setdefault(
             f"{self.ns}::{name}", Entry(f"{self.ns}::{name}", f"{self.ns}::{schema}", ())
@@ -504,7 +524,9 @@ class Library:
             TypeError: `fn` cannot be called. RuntimeError: there is no such operator.
         """
         if not callable(fn):
-            raise TypeError(f"Input function is required to be a callable but found type {type(fn)}")
+            raise TypeError(
+                f"Input function is required to be a callable but found type {type(fn)}"
+            )
         name = op_name if isinstance(op_name, str) else _entry(op_name).name
         entry = entry_of(name if "::" in name else f"{self.ns}::{name}")
         key = dispatch_key or self.dispatch_key or "CompositeImplicitAutograd"

@@ -41,7 +41,13 @@ from ._ops.norms import vector_norm as _vector_norm
 
 @single_precision_on_gpus
 def vector_norm(
-    x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, out: Any = None
+    x: Tensor,
+    ord: Any = 2,
+    dim: Any = None,
+    keepdim: bool = False,
+    *,
+    dtype: Any = None,
+    out: Any = None,
 ) -> Tensor:
     """The p-norm over `dim`, or of all elements; `ord` may be inf, -inf and 0."""
     found = _vector_norm(x, ord, dim, keepdim, dtype=dtype)
@@ -66,7 +72,8 @@ def matrix_norm(
     check_tensor("linalg.matrix_norm", "A", A)
     if A.ndim < 2:
         raise RuntimeError(
-            f"linalg.matrix_norm: The input tensor A must have at least 2 dimensions, but got {A.ndim}."
+            "linalg.matrix_norm: The input tensor A must have at least 2 dimensions, but got "
+            f"{A.ndim}."
         )
     if not isinstance(dim, (tuple, list)) or len(dim) != 2:
         raise RuntimeError(f"linalg.matrix_norm: dim must be a 2-tuple. Got {dim}")
@@ -108,7 +115,13 @@ def _line_norm(A: Tensor, ord: float, row: int, column: int, keepdim: bool) -> T
 
 
 def norm(
-    A: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False, *, out: Any = None, dtype: Any = None
+    A: Tensor,
+    ord: Any = None,
+    dim: Any = None,
+    keepdim: bool = False,
+    *,
+    out: Any = None,
+    dtype: Any = None,
 ) -> Tensor:
     """A vector norm, or a matrix norm where `ord` is given for two dimensions."""
     pair = isinstance(dim, (tuple, list)) and len(dim) == 2
@@ -116,7 +129,8 @@ def norm(
         return matrix_norm(A, ord, dim if pair else (-2, -1), keepdim, dtype=dtype, out=out)
     if isinstance(ord, str):
         raise RuntimeError(
-            f"linalg.norm: If dim is not specified but ord is, the input must be 1D or 2D. Got {A.ndim}D."
+            "linalg.norm: If dim is not specified but ord is, the input must be 1D or 2D. Got "
+            f"{A.ndim}D."
         )
     return vector_norm(A, 2 if ord is None else ord, dim, keepdim, dtype=dtype, out=out)
 
@@ -140,8 +154,8 @@ def tensorinv(A: Tensor, ind: int = 2, *, out: Any = None) -> Tensor:
     rows, columns = tuple(A.shape[:ind]), tuple(A.shape[ind:])
     if math.prod(rows) != math.prod(columns):
         raise RuntimeError(
-            f"Expected self to satisfy the requirement prod(self.shape[ind:]) == prod(self.shape[:ind]), but "
-            f"got {math.prod(columns)} != {math.prod(rows)}"
+            "Expected self to satisfy the requirement prod(self.shape[ind:]) == "
+            f"prod(self.shape[:ind]), but got {math.prod(columns)} != {math.prod(rows)}"
         )
     found = inv(A.reshape(math.prod(rows), -1)).reshape((*columns, *rows))
     return found if out is None else write_out("linalg.tensorinv", found, out)
@@ -151,13 +165,14 @@ def tensorsolve(A: Tensor, B: Tensor, dims: Any = None, *, out: Any = None) -> T
     """The X with tensordot(A, X, X.ndim) = B; `dims` are moved to the end of A first."""
     if dims is not None:
         A = A.movedim(tuple(dims), tuple(range(A.ndim - len(dims), A.ndim)))
-    shape = tuple(A.shape[B.ndim:])
+    shape = tuple(A.shape[B.ndim :])
     found = solve(A.reshape(B.numel(), -1), B.reshape(-1)).reshape(shape)
     return found if out is None else write_out("linalg.tensorsolve", found, out)
 
 
 def vander(x: Tensor, *, N: int | None = None) -> Tensor:
-    """The powers 0, 1, ..., N - 1 of vectors [*, n], as a new last dimension; numbers are vectors [1]."""
+    """The powers 0, 1, ..., N - 1 of vectors [*, n], as a new last dimension; numbers are vectors
+    [1]."""
     x = x if x.ndim else x.unsqueeze(0)
     count = x.shape[-1] if N is None else N
     if count <= 1:
@@ -191,11 +206,43 @@ def vecdot(x: Tensor, y: Tensor, *, dim: int = -1) -> Tensor:
 
 
 __all__ = [
-    "LinAlgError", "cholesky", "cholesky_ex", "cond", "cross", "det", "diagonal", "eigh", "eigvalsh",
-    "householder_product", "inv", "inv_ex", "lstsq", "lu", "lu_factor", "lu_factor_ex", "lu_solve",
-    "matmul", "matrix_exp", "matrix_norm", "matrix_power", "matrix_rank", "multi_dot", "norm", "pinv", "qr",
-    "slogdet", "solve", "solve_ex", "solve_triangular",
-    "svd", "svdvals", "tensorinv", "tensorsolve", "vander", "vecdot", "vector_norm",
+    "LinAlgError",
+    "cholesky",
+    "cholesky_ex",
+    "cond",
+    "cross",
+    "det",
+    "diagonal",
+    "eigh",
+    "eigvalsh",
+    "householder_product",
+    "inv",
+    "inv_ex",
+    "lstsq",
+    "lu",
+    "lu_factor",
+    "lu_factor_ex",
+    "lu_solve",
+    "matmul",
+    "matrix_exp",
+    "matrix_norm",
+    "matrix_power",
+    "matrix_rank",
+    "multi_dot",
+    "norm",
+    "pinv",
+    "qr",
+    "slogdet",
+    "solve",
+    "solve_ex",
+    "solve_triangular",
+    "svd",
+    "svdvals",
+    "tensorinv",
+    "tensorsolve",
+    "vander",
+    "vecdot",
+    "vector_norm",
 ]
 
 for _name in __all__:

@@ -87,7 +87,7 @@ def is_tensor_like(inp: Any) -> bool:
     return type(inp) is Tensor or hasattr(inp, "__torch_function__")
 
 
-# -------------------------------------------------------------------------------------- lists of functions
+# ------------------------------------------------------------------------------- lists of functions
 
 
 def get_default_nowrap_functions() -> set[Any]:
@@ -115,7 +115,9 @@ def get_overridable_functions() -> dict[Any, list[Any]]:
             for n, f in FUNCTIONS.items()
             if hasattr(graphtorch, n) and _takes_tensors(f)
         ],
-        functional: [f for n in functional.__all__ if inspect.isfunction(f := getattr(functional, n))],
+        functional: [
+            f for n in functional.__all__ if inspect.isfunction(f := getattr(functional, n))
+        ],
         Tensor: [
             getattr(Tensor, n)
             for n in METHODS
@@ -137,7 +139,15 @@ def _takes_tensors(function: Any) -> bool:
     if not inspect.isfunction(function):
         return False
     first = next(iter(inspect.signature(function).parameters.values()), None)
-    return first is not None and first.name in ("input", "self", "tensors", "tensor", "condition", "x", "A")
+    return first is not None and first.name in (
+        "input",
+        "self",
+        "tensors",
+        "tensor",
+        "condition",
+        "x",
+        "A",
+    )
 
 
 def is_tensor_method_or_property(func: Callable[..., Any]) -> bool:

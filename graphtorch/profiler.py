@@ -37,9 +37,17 @@ class ProfilerAction(enum.Enum):
     RECORD_AND_SAVE = 3
 
 
-def schedule(*, wait: int, warmup: int, active: int, repeat: int = 0, skip_first: int = 0,
-             skip_first_wait: int = 0) -> Callable[[int], ProfilerAction]:
-    """What to do in each step: after `skip_first`, again and again `wait`, `warmup` and `active` ones."""
+def schedule(
+    *,
+    wait: int,
+    warmup: int,
+    active: int,
+    repeat: int = 0,
+    skip_first: int = 0,
+    skip_first_wait: int = 0,
+) -> Callable[[int], ProfilerAction]:
+    """What to do in each step: after `skip_first`, again and again `wait`, `warmup` and `active`
+    ones."""
     if min(wait, warmup, active, repeat, skip_first) < 0 or active == 0:
         raise AssertionError("Invalid profiler schedule arguments")
 
@@ -69,7 +77,8 @@ class Event:
 
 
 class record_function:
-    """Marks a block (or, as a decorator, a function) by a name. Work recorded inside runs before its end."""
+    """Marks a block (or, as a decorator, a function) by a name. Work recorded inside runs before
+    its end."""
 
     def __init__(self, name: str, args: str | None = None):
         self.name = name
@@ -82,8 +91,14 @@ class record_function:
         running = profile._running
         if running is not None and running._records:
             flush()
-            running._events.append(Event(self.name, self._start / 1e3, time.perf_counter_ns() / 1e3,
-                                         threading.get_ident()))
+            running._events.append(
+                Event(
+                    self.name,
+                    self._start / 1e3,
+                    time.perf_counter_ns() / 1e3,
+                    threading.get_ident(),
+                )
+            )
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
@@ -114,7 +129,9 @@ class Averages(list[Average]):
 
     def table(self, sort_by: str | None = None, row_limit: int = 100, **options: Any) -> str:
         """The averages as text, those that took longest first."""
-        rows = sorted(self, key=lambda a: -a.cpu_time_total)[: row_limit if row_limit >= 0 else None]
+        rows = sorted(self, key=lambda a: -a.cpu_time_total)[
+            : row_limit if row_limit >= 0 else None
+        ]
         width = max([len(a.key) for a in rows] + [4])
         lines = [f"{'Name':<{width}}  {'CPU total':>12}  {'CPU time avg':>12}  {'# of Calls':>10}"]
         for a in rows:
@@ -125,9 +142,14 @@ class Averages(list[Average]):
 
 EventList = Averages  # the name in ``torch.autograd.profiler``
 emit_nvtx, emit_itt = (
-    class_without_instances(name, "torch.autograd.profiler", "Marks operations for a vendor's profiler.",
-                            "graphtorch marks nothing for other profilers; use torch.profiler.profile")
-    for name in ("emit_nvtx", "emit_itt"))
+    class_without_instances(
+        name,
+        "torch.autograd.profiler",
+        "Marks operations for a vendor's profiler.",
+        "graphtorch marks nothing for other profilers; use torch.profiler.profile",
+    )
+    for name in ("emit_nvtx", "emit_itt")
+)
 
 
 class profile:
@@ -135,11 +157,19 @@ class profile:
 
     _running: profile | None = None
 
-    def __init__(self, *, activities: Iterable[ProfilerActivity] | None = None,
-                 schedule: Callable[[int], ProfilerAction] | None = None,
-                 on_trace_ready: Callable[[profile], Any] | None = None, record_shapes: bool = False,
-                 profile_memory: bool = False, with_stack: bool = False, with_flops: bool = False,
-                 with_modules: bool = False, **options: Any):
+    def __init__(
+        self,
+        *,
+        activities: Iterable[ProfilerActivity] | None = None,
+        schedule: Callable[[int], ProfilerAction] | None = None,
+        on_trace_ready: Callable[[profile], Any] | None = None,
+        record_shapes: bool = False,
+        profile_memory: bool = False,
+        with_stack: bool = False,
+        with_flops: bool = False,
+        with_modules: bool = False,
+        **options: Any,
+    ):
         self._schedule, self._ready = schedule, on_trace_ready
         self._events: list[Event] = []
         self.step_num = 0
@@ -175,8 +205,14 @@ class profile:
     def _end_step(self) -> None:
         if self._records:
             flush()
-            self._events.append(Event(f"ProfilerStep#{self.step_num}", self._begun / 1e3,
-                                      time.perf_counter_ns() / 1e3, threading.get_ident()))
+            self._events.append(
+                Event(
+                    f"ProfilerStep#{self.step_num}",
+                    self._begun / 1e3,
+                    time.perf_counter_ns() / 1e3,
+                    threading.get_ident(),
+                )
+            )
         self._begun = time.perf_counter_ns()
 
     def __enter__(self) -> profile:
@@ -190,7 +226,9 @@ class profile:
         """What was recorded, in the order in which it ended."""
         return list(self._events)
 
-    def key_averages(self, group_by_input_shape: bool = False, group_by_stack_n: int = 0) -> Averages:
+    def key_averages(
+        self, group_by_input_shape: bool = False, group_by_stack_n: int = 0
+    ) -> Averages:
         """For each name how often its blocks ran, and how long."""
         found: dict[str, Average] = {}
         for event in self._events:
@@ -204,8 +242,10 @@ class profile:
     def export_chrome_trace(self, path: str) -> None:
         """Write the events as JSON that chrome://tracing shows."""
         common = {"ph": "X", "cat": "user", "pid": os.getpid()}
-        events = [{**common, "name": e.name, "tid": e.thread, "ts": e.start, "dur": e.end - e.start}
-                  for e in self._events]
+        events = [
+            {**common, "name": e.name, "tid": e.thread, "ts": e.start, "dur": e.end - e.start}
+            for e in self._events
+        ]
         with open(path, "w", encoding="utf-8") as file:
             json.dump({"traceEvents": events}, file)
 
@@ -215,8 +255,9 @@ def kineto_available() -> bool:
     return False
 
 
-def tensorboard_trace_handler(dir_name: str, worker_name: str | None = None,
-                              use_gzip: bool = False) -> Callable[[profile], None]:
+def tensorboard_trace_handler(
+    dir_name: str, worker_name: str | None = None, use_gzip: bool = False
+) -> Callable[[profile], None]:
     """For `on_trace_ready`: writes each trace into the folder `dir_name`."""
 
     def write(done: profile) -> None:
@@ -227,6 +268,12 @@ def tensorboard_trace_handler(dir_name: str, worker_name: str | None = None,
     return write
 
 
-__all__ = ["ProfilerAction", "ProfilerActivity", "profile", "record_function", "schedule",
-           "tensorboard_trace_handler"]
+__all__ = [
+    "ProfilerAction",
+    "ProfilerActivity",
+    "profile",
+    "record_function",
+    "schedule",
+    "tensorboard_trace_handler",
+]
 __getattr__ = attribute_of(__name__)

@@ -1,7 +1,8 @@
 """Random numbers, as PyTorch's module of this name: the global generator's seed and state.
 
-Numbers are PyTorch's own: on CPUs its stream is a Mersenne Twister, one a generator, and what draws from it
-takes as many words in the same order. The stream depends on the program only, whenever its operations run.
+Numbers are PyTorch's own: on CPUs its stream is a Mersenne Twister, one a generator, and what draws
+from it takes as many words in the same order. The stream depends on the program only, whenever its
+operations run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The named tuples that operations with several results return, named and printed as PyTorch's are."""
+"""The named tuples that operations with several results return, named and printed as PyTorch's
+are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Functions on sparse COO tensors (``torch.sparse``); the tensors are made by ``torch.sparse_coo_tensor``."""
+"""Functions on sparse COO tensors (``torch.sparse``); the tensors are made by
+``torch.sparse_coo_tensor``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Functions of mathematics under their own module (``torch.special``), most of which stand in ``torch`` too.
+"""Functions of mathematics under their own module (``torch.special``), most of which stand in
+``torch`` too.
 
 Formulas: https://docs.pytorch.org/docs/stable/special.html
 """
@@ -20,11 +21,32 @@ from .autograd.grad_mode import modes
 from .nn.functional import log_softmax, softmax
 
 # name here: name in `torch`
-_SAME = {name: name for name in (
-    "digamma", "erf", "erfc", "erfinv", "exp2", "expm1", "i0", "log1p", "logit", "logsumexp", "polygamma",
-    "round", "sinc", "xlogy",
-)} | {"expit": "sigmoid", "gammainc": "igamma", "gammaincc": "igammac", "gammaln": "lgamma",
-      "multigammaln": "mvlgamma", "psi": "digamma"}
+_SAME = {
+    name: name
+    for name in (
+        "digamma",
+        "erf",
+        "erfc",
+        "erfinv",
+        "exp2",
+        "expm1",
+        "i0",
+        "log1p",
+        "logit",
+        "logsumexp",
+        "polygamma",
+        "round",
+        "sinc",
+        "xlogy",
+    )
+} | {
+    "expit": "sigmoid",
+    "gammainc": "igamma",
+    "gammaincc": "igammac",
+    "gammaln": "lgamma",
+    "multigammaln": "mvlgamma",
+    "psi": "digamma",
+}
 
 
 @rounded_once
@@ -40,8 +62,10 @@ def entr(input: Tensor) -> Tensor:
 @rounded_once
 def xlog1py(input: Any, other: Any) -> Tensor:
     """x log(1 + y); 0 where x is 0 and y is not NaN."""
-    x, y = (v if isinstance(v, Tensor) else FUNCTIONS["full_like"](other if v is input else input, v)
-            for v in (input, other))
+    x, y = (
+        v if isinstance(v, Tensor) else FUNCTIONS["full_like"](other if v is input else input, v)
+        for v in (input, other)
+    )
     nothing = (x == 0) & FUNCTIONS["isnan"](y).logical_not()
     return FUNCTIONS["where"](nothing, 0.0, x * FUNCTIONS["log1p"](y))  # type: ignore[no-any-return]
 
@@ -69,8 +93,11 @@ def log_ndtr(input: Tensor) -> Tensor:
     left = where(low, input, -1.0)
     right = where(low, 0.0, input)
     scaled = erfcx(left * -math.sqrt(0.5))
-    return where(low, (scaled * 0.5).log() - left * left * 0.5,  # type: ignore[no-any-return]
-                 (FUNCTIONS["erfc"](right * math.sqrt(0.5)) * -0.5).log1p())
+    return where(
+        low,
+        (scaled * 0.5).log() - left * left * 0.5,  # type: ignore[no-any-return]
+        (FUNCTIONS["erfc"](right * math.sqrt(0.5)) * -0.5).log1p(),
+    )
 
 
 @rounded_once
@@ -108,13 +135,32 @@ i0e, i1, i1e = _unary("i0e"), _unary("i1"), _unary("i1e")
 def zeta(input: Any, other: Any) -> Tensor:
     """Hurwitz's zeta function of s = `input` and q = `other`; it has a gradient by q only."""
     if isinstance(input, Tensor) and input.requires_grad and modes.grad:
-        raise RuntimeError("the derivative for 'special_zeta: self' is not implemented: detach() it")
-    return elementwise("SpecialZeta", ops.zeta, input, other, dtype=floating(common_dtype(input, other)))
+        raise RuntimeError(
+            "the derivative for 'special_zeta: self' is not implemented: detach() it"
+        )
+    return elementwise(
+        "SpecialZeta", ops.zeta, input, other, dtype=floating(common_dtype(input, other))
+    )
 
 
 def _public() -> dict[str, Callable[..., Any]]:
-    own = {f.__name__: f for f in (entr, erfcx, i0e, i1, i1e, log_ndtr, log_softmax, ndtr, ndtri, softmax,
-                                   xlog1py, zeta)}
+    own = {
+        f.__name__: f
+        for f in (
+            entr,
+            erfcx,
+            i0e,
+            i1,
+            i1e,
+            log_ndtr,
+            log_softmax,
+            ndtr,
+            ndtri,
+            softmax,
+            xlog1py,
+            zeta,
+        )
+    }
     found = {here: FUNCTIONS[there] for here, there in _SAME.items()}
     return {name: accepting(name, f, __name__) for name, f in {**found, **own}.items()}
 

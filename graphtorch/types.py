@@ -34,6 +34,17 @@ PySymType: TypeAlias = SymInt | SymFloat | SymBool
 FileLike: TypeAlias = str | os.PathLike[str] | Any
 Device: TypeAlias = _types.device | str | int | None
 
-__all__ = ["BoolLikeType", "Device", "FileLike", "FloatLikeType", "IntLikeType", "Number", "PySymType",
-           "Storage", "Tensor", "UntypedStorage", "py_sym_types"]
+__all__ = [
+    "BoolLikeType",
+    "Device",
+    "FileLike",
+    "FloatLikeType",
+    "IntLikeType",
+    "Number",
+    "PySymType",
+    "Storage",
+    "Tensor",
+    "UntypedStorage",
+    "py_sym_types",
+]
 __getattr__ = attribute_of(__name__)

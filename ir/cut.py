@@ -1,8 +1,9 @@
-"""Minimum cuts: the cheapest way to divide things that cost where two neighbours are on different sides.
+"""Minimum cuts: the cheapest way to divide things that cost where two neighbours are on different
+sides.
 
-By shortest augmenting paths, level by level (E. A. Dinic, "Algorithm for solution of a problem of maximum
-flow in networks with power estimation", 1970). A graph library would do as well, but takes longer to import
-than most programs take to compile.
+By shortest augmenting paths, level by level (E. A. Dinic, "Algorithm for solution of a problem of
+maximum flow in networks with power estimation", 1970). A graph library would do as well, but takes
+longer to import than most programs take to compile.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Element types and PyTorch's promotion between them.
 
 A `DType` is one of fifteen interned objects (`f32`, `i64`, ...), so `is` compares them. Promotion
-follows https://docs.pytorch.org/docs/stable/tensor_attributes.html#type-promotion: operands fall into
-three ranks (tensors with dimensions, 0-d tensors, Python numbers); a lower rank only changes the result
-when its category (bool < integer < float < complex) is higher. As in PyTorch, u16, u32 and u64 promote with
-floats only.
+follows https://docs.pytorch.org/docs/stable/tensor_attributes.html#type-promotion: operands fall
+into three ranks (tensors with dimensions, 0-d tensors, Python numbers); a lower rank only changes
+the result when its category (bool < integer < float < complex) is higher. As in PyTorch, u16, u32
+and u64 promote with floats only.
 """
 
 from __future__ import annotations
@@ -129,16 +129,30 @@ c128 = DType("c128", "complex128", Kind.COMPLEX, 16, np.dtype(np.complex128))
 ALL = (boolean, u8, u16, u32, u64, i8, i16, i32, i64, f16, bf16, f32, f64, c64, c128)
 BY_NAME = {d.name: d for d in ALL}
 BY_NUMPY = {d.numpy: d for d in ALL}
-WIDE_UNSIGNED = frozenset((u16, u32, u64))  # no integer dtype holds two of them, so none is the common one
+# no integer dtype holds two of them, so none is the common one
+WIDE_UNSIGNED = frozenset((u16, u32, u64))
 SCALAR_NAMES = {
-    boolean: "Bool", u8: "Byte", u16: "UInt16", u32: "UInt32", u64: "UInt64", i8: "Char", i16: "Short",
-    i32: "Int", i64: "Long", f16: "Half", bf16: "BFloat16", f32: "Float", f64: "Double",
-    c64: "ComplexFloat", c128: "ComplexDouble",
+    boolean: "Bool",
+    u8: "Byte",
+    u16: "UInt16",
+    u32: "UInt32",
+    u64: "UInt64",
+    i8: "Char",
+    i16: "Short",
+    i32: "Int",
+    i64: "Long",
+    f16: "Half",
+    bf16: "BFloat16",
+    f32: "Float",
+    f64: "Double",
+    c64: "ComplexFloat",
+    c128: "ComplexDouble",
 }  # as PyTorch's messages spell them
 
 
 def promote(a: DType, b: DType) -> DType:
-    """The smallest dtype that holds both, as ``torch.promote_types``: u8+i8 -> i16, f16+bf16 -> f32.
+    """The smallest dtype that holds both, as ``torch.promote_types``: u8+i8 -> i16, f16+bf16 ->
+    f32.
 
     Raises:
         RuntimeError: one is u16, u32 or u64 and the other is neither the same nor a real float.
@@ -156,7 +170,9 @@ def promote(a: DType, b: DType) -> DType:
     if low.kind < high.kind:
         return high
     if high.is_floating_point:
-        return f32 if low.itemsize == high.itemsize == 2 else max(low, high, key=lambda d: d.itemsize)
+        return (
+            f32 if low.itemsize == high.itemsize == 2 else max(low, high, key=lambda d: d.itemsize)
+        )
     if u8 in (low, high):
         other = low if high is u8 else high
         return i16 if other is i8 else other
@@ -189,7 +205,8 @@ def result_type(
 
 
 def promote_weak(strong: DType, weak: DType) -> DType:
-    """The dtype beside a `weak` one of a higher category; a complex one keeps a float's precision."""
+    """The dtype beside a `weak` one of a higher category; a complex one keeps a float's
+    precision."""
     if weak.is_complex:
         return strong.complex if strong.is_floating_point else weak
     return promote(strong, weak)
@@ -212,9 +229,11 @@ def number_dtype(number: type, default: DType = f32) -> DType:
 
 
 def narrow_through(source: DType, target: DType) -> int:
-    """Bits of the integer through which a float becomes the integer `target`, and 0 where it saturates.
+    """Bits of the integer through which a float becomes the integer `target`, and 0 where it
+    saturates.
 
-    As PyTorch on x86: narrow integers wrap, -1.5 as u8 is 255; what that integer does not hold gives 0.
+    As PyTorch on x86: narrow integers wrap, -1.5 as u8 is 255; what that integer does not hold
+    gives 0.
     """
     if target.bits <= 16:
         return 64 if (source is f64 and target is u8) else 32

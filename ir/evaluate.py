@@ -1,4 +1,5 @@
-"""Run a graph op by op through each op's NumPy reference: the meaning that every backend is held to."""
+"""Run a graph op by op through each op's NumPy reference: the meaning that every backend is held
+to."""
 
 from __future__ import annotations
 
@@ -30,21 +31,24 @@ def evaluate(graph: Graph, arrays: Sequence[Any]) -> list[np.ndarray]:
 
     Raises:
         TypeError: wrong number of arrays, or wrong dtype.
-        RuntimeError: a shape that does not fit the input's type, or a negative size that follows from it.
+        RuntimeError: a shape that does not fit the input's type, or a negative size that follows
+            from it.
         IndexError: a data-dependent index out of range.
     """
     if len(arrays) != len(graph.inputs):
         names = ", ".join(v.name or "?" for v in graph.inputs)
         raise TypeError(
-            f"graph {graph.name} takes {len(graph.inputs)} inputs ({names}), but {len(arrays)} were given"
+            f"graph {graph.name} takes {len(graph.inputs)} inputs ({names}), but {len(arrays)} "
+            "were given"
         )
     inputs = [np.asarray(a) for a in arrays]
     sizes = bind_sizes(graph.inputs, [a.shape for a in inputs])
     for symbol in graph.symbols():
         if symbol.name not in sizes:
             raise RuntimeError(
-                f"graph {graph.name}: the size of Dim {symbol.name!r} cannot be read off the inputs "
-                f"({', '.join(str(v.type) for v in graph.inputs)}): give it a dimension of its own"
+                f"graph {graph.name}: the size of Dim {symbol.name!r} cannot be read off the "
+                f"inputs ({', '.join(str(v.type) for v in graph.inputs)}): give it a dimension of "
+                "its own"
             )
     for value, array in zip(graph.inputs, inputs, strict=True):
         _check_input(value, array, sizes)
@@ -77,11 +81,11 @@ Step = tuple[int, Any, tuple[int, ...]]
 
 
 class Plan:
-    """How nodes run one by one: from which slots of a list each takes its arguments, and which slots nobody
-    reads any more after it.
+    """How nodes run one by one: from which slots of a list each takes its arguments, and which
+    slots nobody reads any more after it.
 
-    Results take the slots from 0 on, in the order of the nodes. What comes from outside, the leaves, takes
-    those at the end: leaf i is at ``-1 - i``.
+    Results take the slots from 0 on, in the order of the nodes. What comes from outside, the
+    leaves, takes those at the end: leaf i is at ``-1 - i``.
 
     Args:
         places: for each node the slots of its operands.
@@ -117,7 +121,8 @@ class Plan:
             sizes: of the symbols in types and attributes, if there are any.
 
         Raises:
-            IndexError, RuntimeError, ValueError: a data-dependent failure, naming the op and the user's line.
+            IndexError, RuntimeError, ValueError: a data-dependent failure, naming the op and the
+                user's line.
         """
         slots: list[Any] = [None] * self.count
         slots += reversed(leaves)
@@ -138,7 +143,9 @@ class Plan:
                     arguments = take(slots)
                     if arguments[0].itemsize > 2:
                         run = op.plain
-                    found = op.reference(attrs, *arguments) if run is None else run(attrs, *arguments)
+                    found = (
+                        op.reference(attrs, *arguments) if run is None else run(attrs, *arguments)
+                    )
                 else:
                     found = op.reference(attrs)
             except RAISED as error:
@@ -154,7 +161,11 @@ class Plan:
                 if type(found) is tuple or type(found) is list:
                     (found,) = found
                 t = types[0]
-                if type(found) is np.ndarray and found.dtype is t.dtype.numpy and found.shape == t.shape:
+                if (
+                    type(found) is np.ndarray
+                    and found.dtype is t.dtype.numpy
+                    and found.shape == t.shape
+                ):
                     slots[out] = found
                 else:
                     slots[out] = _checked(node, t, found, run is not None)
@@ -195,14 +206,15 @@ def bind_sizes(inputs: Sequence[Value], shapes: Sequence[tuple[int, ...]]) -> di
     """The size of each symbol, read off the given shapes where a dimension is `n` or `a*n + b`.
 
     Raises:
-        RuntimeError: a rank differs, two dimensions of one symbol differ, or a size leaves its range.
+        RuntimeError: a rank differs, two dimensions of one symbol differ, or a size leaves its
+            range.
     """
     sizes: dict[str, int] = {}
     for value, shape in zip(inputs, shapes, strict=True):
         if len(shape) != value.rank:
             raise RuntimeError(
-                f"input {value.name!r} has type {value.type}, but got an array of {len(shape)} dimensions, "
-                f"shape {list(shape)}"
+                f"input {value.name!r} has type {value.type}, but got an array of {len(shape)} "
+                f"dimensions, shape {list(shape)}"
             )
         for axis, (dim, size) in enumerate(zip(value.shape, shape, strict=True)):
             _bind(sizes, dim, size, f"dimension {axis} of input {value.name!r}")
@@ -227,7 +239,9 @@ def _bind(sizes: dict[str, int], dim: Dim, size: int, where: str) -> None:
     symbol, factor, offset = found
     value, rest = divmod(size - offset, factor)
     if rest:
-        raise RuntimeError(f"{where} is {size}, but a size {dim} is expected, for a whole {symbol.name}")
+        raise RuntimeError(
+            f"{where} is {size}, but a size {dim} is expected, for a whole {symbol.name}"
+        )
     if not symbol.min <= value <= symbol.max:
         raise RuntimeError(
             f"{where} is {size}, so Dim {symbol.name!r} is {value}, but it was given the range "
@@ -235,12 +249,14 @@ def _bind(sizes: dict[str, int], dim: Dim, size: int, where: str) -> None:
         )
     if sizes.setdefault(symbol.name, value) != value:
         raise RuntimeError(
-            f"{where} is {size}, so Dim {symbol.name!r} is {value}, but it is {sizes[symbol.name]} elsewhere"
+            f"{where} is {size}, so Dim {symbol.name!r} is {value}, but it is {sizes[symbol.name]} "
+            "elsewhere"
         )
 
 
 def resolve_shape(shape: Sequence[Dim], sizes: Sizes, node: Node) -> tuple[Dim, ...]:
-    """`shape` with symbols replaced. RuntimeError where a size becomes negative: the inputs are too small."""
+    """`shape` with symbols replaced. RuntimeError where a size becomes negative: the inputs are too
+    small."""
     found = tuple(evaluate_dim(d, sizes) for d in shape)
     for dim, size in zip(shape, found, strict=True):
         if isinstance(size, int) and size < 0:

@@ -1,4 +1,5 @@
-"""What a defect of ours looks like to the user: the stage, the node, the line, and how to see more."""
+"""What a defect of ours looks like to the user: the stage, the node, the line, and how to see
+more."""
 
 from __future__ import annotations
 
@@ -27,7 +28,11 @@ class InternalError(RuntimeError):
         lines = [f"{stage} of graph {graph.name} failed with {type(error).__name__}: {error}"]
         if node is not None:
             lines.append(f"  at  {node_line(node, value_names(graph))}")
-        places = [n.location for n in ([node] if node is not None else graph.nodes) if n.location is not None]
+        places = [
+            n.location
+            for n in ([node] if node is not None else graph.nodes)
+            if n.location is not None
+        ]
         if places:
             last = f" to {places[-1]}" if places[-1] != places[0] else ""
             lines.append(f"  recorded at {places[0]}{last}")
@@ -52,12 +57,15 @@ def stage(name: str, graph: Graph) -> Iterator[None]:
 def advice() -> str:
     """The command that shows the graph at every stage."""
     command = " ".join(map(shlex.quote, sys.orig_argv)) or "python your_program.py"
-    return ("This is a defect of graphtorch, please report it. To see the graph at every stage, run\n"
-            f"  GRAPHTORCH_DEBUG=graph,passes {command} 2> graph.txt")
+    return (
+        "This is a defect of graphtorch, please report it. To see the graph at every stage, run\n"
+        f"  GRAPHTORCH_DEBUG=graph,passes {command} 2> graph.txt"
+    )
 
 
 def _node_at_work(traceback: TracebackType | None) -> Node | None:
-    """The node in a variable of the innermost frame that has one: passes need not announce theirs."""
+    """The node in a variable of the innermost frame that has one: passes need not announce
+    theirs."""
     found = None
     while traceback is not None:
         values = traceback.tb_frame.f_locals

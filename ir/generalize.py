@@ -1,16 +1,16 @@
 """From recordings of one structure with different sizes to one graph whose sizes are symbols.
 
-The numbers that a structure leaves out (`ir.structure`) form a vector: the sizes of the leaves, then
-the numbers
-of each node's attributes. From a few such vectors `generalize` guesses which numbers are the same in every
-recording, which are sizes of their own, and which follow from others: a size that some value of the
-graph has, such
+The numbers that a structure leaves out (`ir.structure`) form a vector: the sizes of the leaves,
+then the numbers
+of each node's attributes. From a few such vectors `generalize` guesses which numbers are the same
+in every recording, which are sizes of their own, and which follow from others: a size that some
+value of the graph has, such
 a size and a constant, a product, a quotient, a multiple of a symbol. The guess is tested by shape
 inference on the
-symbolic graph, and again by `Variant.match` for every later vector, so that a wrong one is never used,
-only not
-found. Where inference depends on how sizes compare, it is decided as in the recordings and becomes a
-condition.
+symbolic graph, and again by `Variant.match` for every later vector, so that a wrong one is never
+used, only not
+found. Where inference depends on how sizes compare, it is decided as in the recordings and becomes
+a condition.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ Vector: TypeAlias = tuple[Number, ...]
 Column: TypeAlias = tuple[Number, ...]  # one number in each of the recordings
 
 SMALLEST = 2  # sizes of 0 and 1 belong to the structure
-ROOM = 8  # a symbol's range ends at so many times the largest size seen, rounded up to a power of two
+# a symbol's range ends at so many times the largest size seen, rounded up to a power of two
+ROOM = 8
 FACTORS = 64  # multiples of a symbol are looked for up to this factor
 DIVISORS = (2, 3, 4, 8, 16, 32)
 SYMBOLS_LIMIT = 12
@@ -46,12 +47,12 @@ class Variant:
     """A symbolic graph and what binds it to a vector of numbers.
 
     Attributes:
-        graph: its inputs are the leaves, then `scalars`, then a carrier for each of `carried`: a bool
-            tensor that is never read, whose size is the number.
+        graph: its inputs are the leaves, then `scalars`, then a carrier for each of `carried`: a
+            bool tensor that is never read, whose size is the number.
         conditions: what inference assumed of the symbols; `match` tests it.
         scalars: positions in the vector whose numbers are 0-d inputs, with their dtypes.
-        carried: positions of numbers that are no leaf's size and do not follow from one, and the unit in
-            which a symbol counts each.
+        carried: positions of numbers that are no leaf's size and do not follow from one, and the
+            unit in which a symbol counts each.
     """
 
     def __init__(
@@ -78,10 +79,12 @@ def generalize(
     name: str = "main",
     conditions: tuple[Condition, ...] = (),
 ) -> Variant | None:
-    """A symbolic graph that serves recordings with these vectors, the last of them being the given one.
+    """A symbolic graph that serves recordings with these vectors, the last of them being the given
+    one.
 
     Args:
-        nodes, places, leaves, outputs: a recording, operands and outputs given as `evaluate.Plan` takes them.
+        nodes, places, leaves, outputs: a recording, operands and outputs given as `evaluate.Plan`
+            takes them.
         vectors: of at least two recordings, the last of this one.
         name: of the graph.
         conditions: what holds for the symbols of recordings that have some already; of those only
@@ -98,7 +101,14 @@ def generalize(
                 found = guess.variant(nodes, places, leaves, outputs, name)
                 found.conditions += conditions
                 return found
-            except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError, AssertionError):
+            except (
+                RuntimeError,
+                TypeError,
+                ValueError,
+                IndexError,
+                NotImplementedError,
+                AssertionError,
+            ):
                 continue  # a rule that refuses symbols
     return None
 
@@ -135,8 +145,8 @@ class Hints:
 class _Guess:
     """The state of one `generalize`.
 
-    With `in_units` a size of its own is a multiple of what divides it in all recordings: ``16*s`` can be
-    reshaped to ``[s, 16]``.
+    With `in_units` a size of its own is a multiple of what divides it in all recordings: ``16*s``
+    can be reshaped to ``[s, 16]``.
     """
 
     def __init__(self, vectors: Sequence[Vector], hints: Hints, in_units: bool):
@@ -146,12 +156,14 @@ class _Guess:
         self.columns: list[Column] = list(zip(*vectors, strict=True))
         self.has_symbols = any(isinstance(n, SymInt) for n in vectors[-1])
         self.pool: dict[Column, SymInt] = {}  # what is known to be that number in each recording
-        self.symbols: list[tuple[SymInt, Column, int, int]] = []  # position it is read from, its factor there
+        # position it is read from, its factor there
+        self.symbols: list[tuple[SymInt, Column, int, int]] = []
         self.fixed: list[tuple[int, Number]] = []
         self.derived: list[tuple[int, SymInt]] = []
         self.scalars: list[tuple[int, DType]] = []
         self.carried: list[int] = []
-        self.sizes: list[dict[str, Dim]] = [{} for _ in vectors]  # of the symbols, in each recording
+        # of the symbols, in each recording
+        self.sizes: list[dict[str, Dim]] = [{} for _ in vectors]
 
     # -- the graph
 
@@ -163,7 +175,9 @@ class _Guess:
         outputs: Sequence[int],
         name: str,
     ) -> Variant:
-        position = sum(isinstance(d, SymInt) or d >= SMALLEST for type in leaves for d in type.shape)
+        position = sum(
+            isinstance(d, SymInt) or d >= SMALLEST for type in leaves for d in type.shape
+        )
         # small ones first: a product of two sizes is to be known as that, wherever it comes
         order = list(range(position))
         if not self.has_symbols:
@@ -172,7 +186,10 @@ class _Guess:
         numbered = iter(range(position))
         inputs: list[Value] = []
         for i, type in enumerate(leaves):
-            shape = [d if isinstance(d, int) and d < SMALLEST else sizes[next(numbered)] for d in type.shape]
+            shape = [
+                d if isinstance(d, int) and d < SMALLEST else sizes[next(numbered)]
+                for d in type.shape
+            ]
             inputs.append(Value(Type(type.dtype, tuple(shape)), name=f"x{i}"))
         extra: list[Value] = []
         made: list[Value] = []
@@ -231,11 +248,18 @@ class _Guess:
         column = self.columns[position]
         if _is_one(column):
             return self.keep(position)
-        found = self.pool.get(column) or self.multiple(column) or self.product(column, self.pool.items())
+        found = (
+            self.pool.get(column)
+            or self.multiple(column)
+            or self.product(column, self.pool.items())
+        )
         return self.new(position, SMALLEST) if found is None else self.derive(position, found)
 
-    def numbers(self, node: Node, operands: tuple[Value, ...], positions: Sequence[int]) -> list[Dim]:
-        """The numbers of a node's attributes; what the total of a reshape leaves over comes last."""
+    def numbers(
+        self, node: Node, operands: tuple[Value, ...], positions: Sequence[int]
+    ) -> list[Dim]:
+        """The numbers of a node's attributes; what the total of a reshape leaves over comes
+        last."""
         found: list[Dim | None] = []
         near = [(self.column(d), d) for v in operands for d in v.shape if isinstance(d, SymInt)]
         for p in positions:
@@ -257,14 +281,16 @@ class _Guess:
     def fill_reshape(
         self, node: Node, x: Value, positions: Sequence[int], found: list[Dim | None]
     ) -> None:
-        """The one size of a reshape that is not known yet: what is left of the number of elements."""
+        """The one size of a reshape that is not known yet: what is left of the number of
+        elements."""
         index = found.index(None)
         rest = floordiv(x.type.numel, numel(tuple([d for d in found if d is not None])))
         if isinstance(rest, SymInt) and self.column(rest) == self.columns[positions[index]]:
             found[index] = rest
 
     def expression(self, column: Column, near: Sequence[tuple[Column, SymInt]]) -> SymInt | None:
-        """What is `column` in each recording, made of sizes that the operands have or others had before."""
+        """What is `column` in each recording, made of sizes that the operands have or others had
+        before."""
         for known, dim in near:
             if known == column:
                 return dim
@@ -297,7 +323,9 @@ class _Guess:
         for known, dim in near:
             for divisor in DIVISORS:
                 for rounding in (0, divisor - 1):
-                    if all((k + rounding) // divisor == c for k, c in zip(known, column, strict=True)):
+                    if all(
+                        (k + rounding) // divisor == c for k, c in zip(known, column, strict=True)
+                    ):
                         found = floordiv(dim + rounding, divisor)
                         return found if isinstance(found, SymInt) else None
         return None
@@ -311,7 +339,11 @@ class _Guess:
             (a, b), (c, d) = pairs[0], pairs[-1]
             factor, rest = divmod(d - b, c - a)
             offset = b - factor * a
-            if rest == 0 and 1 <= factor <= FACTORS and all(factor * k + offset == v for k, v in pairs):
+            if (
+                rest == 0
+                and 1 <= factor <= FACTORS
+                and all(factor * k + offset == v for k, v in pairs)
+            ):
                 return dim * int(factor) + int(offset)  # type: ignore[return-value]
         return None
 
@@ -360,12 +392,17 @@ class _Guess:
         tests += [f"{s} * {factor} == v[{p}]" for s, _, p, factor in self.symbols if factor > 1]
         tests += [f"v[{p}] == {dim}" for p, dim in self.derived]
         tests += [f"{d} >= 0" for d in self.hints.conditions]
-        space: dict[str, Any] = {"fixed": itemgetter(*[p for p, _ in self.fixed]) if self.fixed else None}
+        space: dict[str, Any] = {
+            "fixed": itemgetter(*[p for p, _ in self.fixed]) if self.fixed else None
+        }
         if self.fixed:
             values = tuple([n for _, n in self.fixed])
             space["expected"] = values if len(values) > 1 else values[0]
             tests.insert(0, "fixed(v) == expected")
-        exec(f"def match(v):\n{chr(10).join(lines)}\n    return {' and '.join(tests) or 'True'}", space)
+        exec(
+            f"def match(v):\n{chr(10).join(lines)}\n    return {' and '.join(tests) or 'True'}",
+            space,
+        )
         return space["match"]  # type: ignore[no-any-return]
 
 
@@ -382,4 +419,3 @@ def _is_one(column: Column) -> bool:
 def scalar_arrays(variant: Variant, vector: Vector) -> list[np.ndarray]:
     """The 0-d inputs of a call with this vector."""
     return [np.array(vector[p], dtype.numpy) for p, dtype in variant.scalars]
-

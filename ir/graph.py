@@ -5,11 +5,11 @@
     type  ::= dtype "[" dim* "]"          f32[batch, 3, 224, 224]
     dim   ::= int | symbol | dim op dim   op in + - * // %   (symbols carry a range)
 
-Values are immutable and the IR is purely functional: no aliasing, no mutation, no hidden state. A node
-is made once, by an op record (`ir.op.Op`), which infers its result types; whoever holds one of its
-values holds everything that value was computed from. A `Graph` is a set of inputs and outputs with the
-nodes between them in an order that respects data flow. Graphs are compared by structure: names of
-intermediate values and locations do not count, names of inputs and order of nodes do.
+Values are immutable and the IR is purely functional: no aliasing, no mutation, no hidden state. A
+node is made once, by an op record (`ir.op.Op`), which infers its result types; whoever holds one of
+its values holds everything that value was computed from. A `Graph` is a set of inputs and outputs
+with the nodes between them in an order that respects data flow. Graphs are compared by structure:
+names of intermediate values and locations do not count, names of inputs and order of nodes do.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def current_location() -> Location | None:
 
 
 class located:
-    """``with located(location):`` nodes made inside belong to it: passes name the line they work for."""
+    """``with located(location):`` nodes made inside belong to it: passes name the line they work
+    for."""
 
     __slots__ = ("_location", "_token")
 
@@ -116,8 +117,11 @@ def _check_bytes(dtype: DType, shape: Shape) -> None:
             return
         total *= max(dim, 1)  # what is empty still has strides
     if total > BYTES_LIMIT:
-        raise RuntimeError(f"Storage size calculation overflowed with sizes=[{', '.join(map(str, shape))}]: "
-                           f"{total:,} bytes of {dtype.torch_name} cannot be addressed; make it smaller")
+        raise RuntimeError(
+            f"Storage size calculation overflowed with sizes=[{', '.join(map(str, shape))}]: "
+            f"{total:,} bytes of {dtype.torch_name} cannot be addressed; make it "
+            "smaller"
+        )
 
 
 class Value:
@@ -134,8 +138,12 @@ class Value:
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        return isinstance(other, Value) and self.node is not None \
-            and self.node is other.node and self.index == other.index
+        return (
+            isinstance(other, Value)
+            and self.node is not None
+            and self.node is other.node
+            and self.index == other.index
+        )
 
     def __hash__(self) -> int:
         return id(self) if self.node is None else id(self.node) + self.index
@@ -166,8 +174,14 @@ class Node:
 
     __slots__ = ("__weakref__", "attrs", "location", "memory", "op", "operands", "types")
 
-    def __init__(self, op: Op, operands: tuple[Value, ...], attrs: Attrs, types: tuple[Type, ...],
-                 location: Location | None = None):
+    def __init__(
+        self,
+        op: Op,
+        operands: tuple[Value, ...],
+        attrs: Attrs,
+        types: tuple[Type, ...],
+        location: Location | None = None,
+    ):
         self.op = op
         self.operands = operands
         self.attrs = attrs
@@ -209,8 +223,14 @@ class Graph:
 
     __slots__ = ("_hash", "_structure", "donates", "inputs", "name", "nodes", "outputs")
 
-    def __init__(self, name: str, inputs: Sequence[Value], outputs: Sequence[Value],
-                 nodes: Sequence[Node] | None = None, donates: Sequence[tuple[int, int]] = ()):
+    def __init__(
+        self,
+        name: str,
+        inputs: Sequence[Value],
+        outputs: Sequence[Value],
+        nodes: Sequence[Node] | None = None,
+        donates: Sequence[tuple[int, int]] = (),
+    ):
         self.name = name
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
@@ -246,7 +266,9 @@ class Graph:
         """What two equal graphs have in common, as a hashable value."""
         if self._structure is None:
             number = {v: i for i, v in enumerate(self.values())}
-            rows = [(n.op.name, n.attrs, n.types, *(number[v] for v in n.operands)) for n in self.nodes]
+            rows = [
+                (n.op.name, n.attrs, n.types, *(number[v] for v in n.operands)) for n in self.nodes
+            ]
             inputs = tuple((v.name, v.type) for v in self.inputs)
             outputs = tuple(number[v] for v in self.outputs)
             self._structure = (self.name, inputs, tuple(rows), outputs, self.donates)
@@ -261,8 +283,10 @@ class Graph:
         return self._hash
 
     def __repr__(self) -> str:
-        return (f"<graph {self.name}: {len(self.inputs)} inputs, {len(self.nodes)} nodes, "
-                f"{len(self.outputs)} outputs>")
+        return (
+            f"<graph {self.name}: {len(self.inputs)} inputs, {len(self.nodes)} nodes, "
+            f"{len(self.outputs)} outputs>"
+        )
 
     def __str__(self) -> str:
         return print_graph(self)
@@ -273,7 +297,8 @@ class Graph:
 
 
 def topological(outputs: Iterable[Value], border: Container[Value] = ()) -> tuple[Node, ...]:
-    """The nodes that `outputs` depend on, producers first, in the order a depth-first walk meets them.
+    """The nodes that `outputs` depend on, producers first, in the order a depth-first walk meets
+    them.
 
     The walk does not look behind the values of `border`.
     """
@@ -288,8 +313,11 @@ def topological(outputs: Iterable[Value], border: Container[Value] = ()) -> tupl
             if node in done:
                 stack.pop()
                 continue
-            missing = [v.node for v in node.operands
-                       if v.node is not None and v.node not in done and v not in border]
+            missing = [
+                v.node
+                for v in node.operands
+                if v.node is not None and v.node not in done and v not in border
+            ]
             if missing:
                 stack.extend(reversed(missing))
             else:

@@ -25,7 +25,8 @@ class Judge(Protocol):
         """Whether ``difference == 0``."""
 
     def number(self, size: SymInt) -> int | None:
-        """What a size is that is needed as a number; None where the graph must hold for others as well."""
+        """What a size is that is needed as a number; None where the graph must hold for others as
+        well."""
 
 
 J = TypeVar("J", bound=Judge)

@@ -6,24 +6,25 @@
 Each record states its operands, its attributes (a frozen dataclass), and five functions:
 
 `infer(attrs, *types) -> types`
-    The only shape rule. Symbolic dims are allowed. Raises what PyTorch raises, naming what was given.
+    The only shape rule. Symbolic dims are allowed. Raises what PyTorch raises, naming what was
+    given.
 `vjp(node, *cotangents) -> one value or None for each operand`
     The rule of reverse-mode differentiation, in terms of other ops. A cotangent is None where no
-    gradient arrives. `NoGradient(reason)` says that an op has none, `ByDecomposition` that it follows
-    from `decompose`.
+    gradient arrives. `NoGradient(reason)` says that an op has none, `ByDecomposition` that it
+    follows from `decompose`.
 `batch(node, operands, mapped, size) -> values`
-    The rule of `vmap`: the op on `size` entries at once, in terms of other ops. Operands that are `mapped`
-    have the entries along a new first dimension, others are the same for all; every result has the entries
-    along its first dimension. `ByDecomposition` says that the rule follows from `decompose`,
-    `NoBatch(reason)` that no operand can be mapped.
+    The rule of `vmap`: the op on `size` entries at once, in terms of other ops. Operands that are
+    `mapped` have the entries along a new first dimension, others are the same for all; every result
+    has the entries along its first dimension. `ByDecomposition` says that the rule follows from
+    `decompose`, `NoBatch(reason)` that no operand can be mapped.
 `decompose(node) -> values`
     For composites: the same results in terms of simpler ops. `CORE` for core ops.
 `reference(attrs, *arrays) -> array or tuple of arrays`
     What the op means, in NumPy.
 `plain(attrs, *arrays)`
-    The same for arrays of more than 16 bits an element, without the steps that only narrow floats need,
-    as numbers that may still have to be cast to the result's dtype; None where `reference` has no such
-    steps. The caller turns NumPy's warnings off.
+    The same for arrays of more than 16 bits an element, without the steps that only narrow floats
+    need, as numbers that may still have to be cast to the result's dtype; None where `reference`
+    has no such steps. The caller turns NumPy's warnings off.
 
 And facts, for whoever has to decide something about an op:
 
@@ -32,11 +33,13 @@ And facts, for whoever has to decide something about an op:
 `weight`
     What an element of the result costs, a `Weight`.
 `reference_ns`
-    Nanoseconds that `reference` takes where its weight says too little, since it is a loop in Python or a
+    Nanoseconds that `reference` takes where its weight says too little, since it is a loop in
+    Python or a
     contraction: for each element of the first result, or of a node, by a function of `ops.timing`.
 `raises`
-    Whether it, or what it decomposes into, can fail at run time: on an index out of bounds, a singular
-    matrix. The error names the user's line, so that programs which differ in the line are not one.
+    Whether it, or what it decomposes into, can fail at run time: on an index out of bounds, a
+    singular matrix. The error names the user's line, so that programs which differ in the line are
+    not one.
 
 Code generation lives with the targets and ONNX names with the exporter.
 """
@@ -56,8 +59,8 @@ from .judge import judge_here
 class Attrs:
     """Base of the attribute records; on its own: an op without attributes.
 
-    Fields are int, float, bool, str, DType, Dim, Literal, Graph, None, and tuples of those: what the
-    text form can print and read back.
+    Fields are int, float, bool, str, DType, Dim, Literal, Graph, None, and tuples of those: what
+    the text form can print and read back.
     """
 
     _split: ClassVar[Any] = None  # kept by `ir.structure.split_attrs`, on the records themselves
@@ -74,7 +77,8 @@ class NoGradient:
 
 
 class ByDecomposition:
-    """In the place of a composite's `vjp` or `batch`: differentiate, or map, what it decomposes into."""
+    """In the place of a composite's `vjp` or `batch`: differentiate, or map, what it decomposes
+    into."""
 
 
 BY_DECOMPOSITION = ByDecomposition()
@@ -117,7 +121,8 @@ class Kind(Enum):
 
 
 class Weight(IntEnum):
-    """What an element of the result costs, in order: what is worth doing twice, or by a thread of its own.
+    """What an element of the result costs, in order: what is worth doing twice, or by a thread of
+    its own.
 
     FREE: nothing: a number's place, a copy of it, a constant
     CHEAP: about as much as the load it saves: a sum, a comparison
@@ -154,7 +159,8 @@ INFER_CACHE_LIMIT = 4096  # types of one op seen so far; cleared when full (dyna
 
 
 def _is_exact(value: Any) -> bool:
-    """Whether no other value of this type is equal to it, as -0.0 to 0.0; of tuples nobody looks."""
+    """Whether no other value of this type is equal to it, as -0.0 to 0.0; of tuples nobody
+    looks."""
     return type(value) is not tuple and (type(value) is not float or value != 0)
 
 
@@ -165,7 +171,8 @@ def _is_judged(operands: Sequence[Value]) -> bool:
 
 @dataclass(eq=False)
 class Op:
-    """An op record. `operands` names them: ``b?`` may be left out at the end, ``*xs`` takes any number."""
+    """An op record. `operands` names them: ``b?`` may be left out at the end, ``*xs`` takes any
+    number."""
 
     name: str
     doc: str
@@ -193,7 +200,9 @@ class Op:
         if self.plain is None:
             self.plain = getattr(self.reference, "plain", None)
         # a number in such a field may be 1 or 1.0, which are equal but not the same
-        self._has_floats = any("float" in str(f.type) or "Number" in str(f.type) for f in fields(self.attrs))
+        self._has_floats = any(
+            "float" in str(f.type) or "Number" in str(f.type) for f in fields(self.attrs)
+        )
         OPS[self.name] = self
 
     @property
@@ -202,8 +211,8 @@ class Op:
 
     @property
     def is_cheap(self) -> bool:
-        """Whether a result is as well computed again as kept. What moves elements from several places into
-        one would have to find each one's place again."""
+        """Whether a result is as well computed again as kept. What moves elements from several
+        places into one would have to find each one's place again."""
         return self.weight <= Weight.CHEAP and self.kind is not Kind.MOVE
 
     @property
@@ -218,7 +227,8 @@ class Op:
     def types(self, attrs: Attrs, operands: Sequence[Value]) -> tuple[Type, ...]:
         """The result types, remembered by attributes and operand types.
 
-        Where a judge decides how sizes compare, nothing is remembered: another one may decide otherwise.
+        Where a judge decides how sizes compare, nothing is remembered: another one may decide
+        otherwise.
         """
         # None stands for no attributes: its hash costs nothing
         key = (None if attrs is NO_ATTRS else attrs, *[v.type for v in operands])
@@ -231,10 +241,13 @@ class Op:
             found = self._inferred[key] = self.infer(attrs, *key[1:])
         return found
 
-    def node(self, operands: tuple[Value, ...], attrs: Attrs = NO_ATTRS,
-             location: Location | None = None) -> Node:
+    def node(
+        self, operands: tuple[Value, ...], attrs: Attrs = NO_ATTRS, location: Location | None = None
+    ) -> Node:
         """A new node; `location` None takes the current one."""
-        return Node(self, operands, attrs, self.types(attrs, operands), location or current_location())
+        return Node(
+            self, operands, attrs, self.types(attrs, operands), location or current_location()
+        )
 
     def __call__(self, *operands: Value, **attrs: Any) -> Any:
         """Apply the op: its value, or a tuple of values where it has several results."""
@@ -246,7 +259,9 @@ class Op:
             record, types = self._record(key, attrs, operands) if found is None else found
         elif self.attrs is Attrs:  # `types` in line: most ops recorded are of this kind
             record = NO_ATTRS
-            types = self._inferred.get((None, *[v.type for v in operands])) or self.types(record, operands)
+            types = self._inferred.get((None, *[v.type for v in operands])) or self.types(
+                record, operands
+            )
         else:
             record = self.attrs()
             types = self.types(record, operands)
@@ -256,10 +271,13 @@ class Op:
     def _record(
         self, key: tuple[object, ...], attrs: dict[str, Any], operands: tuple[Value, ...]
     ) -> tuple[Attrs, tuple[Type, ...]]:
-        """The record of attributes and the result types; kept where `key` stands for nothing else."""
+        """The record of attributes and the result types; kept where `key` stands for nothing
+        else."""
         record = self.attrs(**attrs)
         found = record, self.types(record, operands)
-        if (not self._has_floats or all(_is_exact(v) for v in attrs.values())) and not _is_judged(operands):
+        if (not self._has_floats or all(_is_exact(v) for v in attrs.values())) and not _is_judged(
+            operands
+        ):
             if len(self._recorded) >= INFER_CACHE_LIMIT:
                 self._recorded.clear()
             self._recorded[key] = found

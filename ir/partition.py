@@ -2,10 +2,11 @@
 
 What should be together is the fuse pass's business; here is what can be.
 
-A group of kind "loop" is one loop nest over a *space*, the sizes of its axes, some of which it may reduce.
-A value of the group that is *aligned* has, for each of its dimensions, the axis it runs along (None:
-constant along it), so that one position of the nest determines one element. Values that are not aligned
-are computed inside the element that needs them, at whatever index a view asks for.
+A group of kind "loop" is one loop nest over a *space*, the sizes of its axes, some of which it may
+reduce. A value of the group that is *aligned* has, for each of its dimensions, the axis it runs
+along (None: constant along it), so that one position of the nest determines one element. Values
+that are not aligned are computed inside the element that needs them, at whatever index a view asks
+for.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ Axes: TypeAlias = tuple["int | None", ...]
 
 
 class Read(NamedTuple):
-    """An operand of a node: `chain` of view nodes, the last being the operand itself, over `root`."""
+    """An operand of a node: `chain` of view nodes, the last being the operand itself, over
+    `root`."""
 
     node: Node
     position: int
@@ -63,7 +65,8 @@ class Group:
         self.kind = kind
         self.nodes = nodes
         self.space = space
-        self.axes: dict[Node, Axes | None] = {}  # of each node's result in the space; None: not aligned
+        # of each node's result in the space; None: not aligned
+        self.axes: dict[Node, Axes | None] = {}
         self.reduces: dict[Node, Axes] = {}  # of each reduction's operand
         self.reads: dict[Value, list[Read]] = {}  # by root outside the group
         self.producers: set[Group] = set()
@@ -76,18 +79,24 @@ class Group:
         return f"<{self.kind}: {' '.join(n.op.name for n in self.nodes)}>"
 
     def reads_from(self, producer: Group) -> list[Read]:
-        return [r for root, reads in self.reads.items() if root.node in producer.axes for r in reads]
+        return [
+            r for root, reads in self.reads.items() if root.node in producer.axes for r in reads
+        ]
 
 
 class Partition:
-    """Groups over the nodes of a graph, merged step by step; they never depend on each other in a circle.
+    """Groups over the nodes of a graph, merged step by step; they never depend on each other in a
+    circle.
 
     Args:
-        is_free: nodes that no group owns: each group that reads one (a view, a scalar constant) gets a copy.
+        is_free: nodes that no group owns: each group that reads one (a view, a scalar constant)
+            gets a copy.
         is_leaf: nodes that no group owns or copies: their results are like inputs.
     """
 
-    def __init__(self, graph: Graph, is_free: Callable[[Node], bool], is_leaf: Callable[[Node], bool]):
+    def __init__(
+        self, graph: Graph, is_free: Callable[[Node], bool], is_leaf: Callable[[Node], bool]
+    ):
         self.graph = graph
         self.free = {n for n in graph.nodes if is_free(n)}
         self.owned = [n for n in graph.nodes if n not in self.free and not is_leaf(n)]
@@ -115,8 +124,9 @@ class Partition:
     def groups(self) -> list[Group]:
         return list(dict.fromkeys(self.owner[n] for n in self.owned))
 
-    def start(self, node: Node, kind: str, space: Space, axes: Axes | None,
-              reduces: Axes | None = None) -> Group:
+    def start(
+        self, node: Node, kind: str, space: Space, axes: Axes | None, reduces: Axes | None = None
+    ) -> Group:
         """A group of one node, whose producers all have groups."""
         group = Group(kind, [node], space)
         group.axes[node] = axes
@@ -197,7 +207,7 @@ class Partition:
                     stack.append(below)
 
 
-# ------------------------------------------------------------------------------------------ alignment
+# ---------------------------------------------------------------------------------------- alignment
 
 
 def through(axes: Axes | None, chain: Sequence[Node]) -> Axes | None:
@@ -237,7 +247,8 @@ VIEW_AXES: dict[str, Callable[[Node, Axes], Axes | None]] = {
 
 
 def viewed_axes(node: Node, axes: Axes | None) -> Axes | None:
-    """The opposite of `through` for one view: for each dimension of the operand the axis of the result."""
+    """The opposite of `through` for one view: for each dimension of the operand the axis of the
+    result."""
     operand = node.operands[0].shape if node.operands else ()
     match node.op.name:
         case "permute" if axes is not None:
@@ -258,14 +269,22 @@ def broadcast_axes(axes: Axes | None, operand: Shape) -> Axes | None:
     return tuple([None if d == 1 else axes[lead + i] for i, d in enumerate(operand)])
 
 
-def translation(producer: Group, reads: Sequence[Read], consumer: Group,
-                operand_axes: Callable[[Group, Read], Axes | None]) -> dict[int, int] | None:
-    """Which axis of the producer's space each axis of the consumer's is, so that every read finds its element
-    at the position where it was computed. None where there is no such assignment that keeps the order."""
+def translation(
+    producer: Group,
+    reads: Sequence[Read],
+    consumer: Group,
+    operand_axes: Callable[[Group, Read], Axes | None],
+) -> dict[int, int] | None:
+    """Which axis of the producer's space each axis of the consumer's is, so that every read finds
+    its element at the position where it was computed. None where there is no such assignment that
+    keeps the order."""
     found: dict[int, int] = {}
     for read in reads:
         assert read.root.node is not None, "the producer computes it"
-        theirs, own = through(producer.axes[read.root.node], read.chain), operand_axes(consumer, read)
+        theirs, own = (
+            through(producer.axes[read.root.node], read.chain),
+            operand_axes(consumer, read),
+        )
         if theirs is None or own is None:
             return None
         for axis, source in zip(own, theirs, strict=True):
@@ -274,7 +293,9 @@ def translation(producer: Group, reads: Sequence[Read], consumer: Group,
     if not _complete(found, producer.space, consumer.space):
         return None
     order = [found[a] for a in consumer.space.axes]
-    sizes = all(consumer.space.dims[a] == producer.space.dims[found[a]] for a in consumer.space.axes)
+    sizes = all(
+        consumer.space.dims[a] == producer.space.dims[found[a]] for a in consumer.space.axes
+    )
     return found if sizes and all(a < b for a, b in itertools.pairwise(order)) else None
 
 

@@ -10,8 +10,8 @@
     attr     ::= "None" | "True" | "False" | string | float | dim | dtype | "(" attr,* ")" | literal | graph
     literal  ::= type ( "(" (float | int | "True" | "False"),* ")" | base64 string )
 
-A literal's numbers are row-major; a complex element is two numbers. It is written in decimals where it
-is short and reads back to the same bytes (so a NaN with a payload is not), in base64 otherwise.
+A literal's numbers are row-major; a complex element is two numbers. It is written in decimals where
+it is short and reads back to the same bytes (so a NaN with a payload is not), in base64 otherwise.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def print_graph(graph: Graph, placed: Placed | None = None) -> str:
 
 
 def print_node(node: Node) -> str:
-    """One node on its own, for messages: operands by type, since they have no names out of a graph."""
+    """One node on its own, for messages: operands by type, since they have no names out of a
+    graph."""
     names = {v: f"%{i}: {v.type}" for i, v in enumerate(node.operands)}
     operands = ", ".join(names[v] for v in node.operands)
     return f"{node.op.name}({operands}){_attrs(node.attrs, None)} : {_types(node)}"
@@ -84,10 +85,12 @@ def _graph_lines(graph: Graph, placed: Placed | None) -> Iterator[str]:
     for node in graph.nodes:
         line = node_line(node, names, placed)
         if node.location and (placed is None or placed(node)):
-            line = f'{line} @ {json.dumps(node.location.file)}:{node.location.line}'
+            line = f"{line} @ {json.dumps(node.location.file)}:{node.location.line}"
         yield from _indented(line) if "\n" in line else ("  " + line,)
     into = {output: names[graph.inputs[i]] for output, i in graph.donates}
-    results = [names[v] + (f" into {into[i]}" if i in into else "") for i, v in enumerate(graph.outputs)]
+    results = [
+        names[v] + (f" into {into[i]}" if i in into else "") for i, v in enumerate(graph.outputs)
+    ]
     yield "  return " + ", ".join(results) if results else "  return"
     yield "}"
 
@@ -99,7 +102,9 @@ def _indented(text: str) -> Iterator[str]:
 def _symbols(graph: Graph) -> str:
     found = set(graph.symbols())
     for node in graph.nodes:
-        found |= symbols(_dims([getattr(node.attrs, name) for name in field_names(type(node.attrs))]))
+        found |= symbols(
+            _dims([getattr(node.attrs, name) for name in field_names(type(node.attrs))])
+        )
     if not found:
         return ""
     return "<" + ", ".join(map(_symbol, sorted(found, key=lambda s: s.name))) + ">"
@@ -143,7 +148,9 @@ def _attrs(attrs: Attrs, placed: Placed | None) -> str:
     names = field_names(type(attrs))
     if not names:
         return ""
-    return " {" + ", ".join([f"{name}={_attr(getattr(attrs, name), placed)}" for name in names]) + "}"
+    return (
+        " {" + ", ".join([f"{name}={_attr(getattr(attrs, name), placed)}" for name in names]) + "}"
+    )
 
 
 def _attr(value: object, placed: Placed | None) -> str:
@@ -158,7 +165,12 @@ def _attr(value: object, placed: Placed | None) -> str:
     if isinstance(value, str):
         return json.dumps(value)
     if isinstance(value, tuple):
-        return "(" + ", ".join([_attr(v, placed) for v in value]) + ("," if len(value) == 1 else "") + ")"
+        return (
+            "("
+            + ", ".join([_attr(v, placed) for v in value])
+            + ("," if len(value) == 1 else "")
+            + ")"
+        )
     if isinstance(value, Literal):
         return _literal(value)
     if hasattr(value, "nodes"):
@@ -179,7 +191,8 @@ def _decimal(literal: Literal) -> str | None:
     numbers = components(literal)
     if numbers.size > DECIMAL_LIMIT:
         return None
-    for spell in (str, lambda x: repr(x.item())):  # str of a NumPy scalar is the shortest of its type
+    # str of a NumPy scalar is the shortest of its type
+    for spell in (str, lambda x: repr(x.item())):
         words = [spell(x) for x in numbers]
         if literal_of_words(literal.dtype, literal.shape, words) == literal:
             return ", ".join(words)
@@ -198,7 +211,13 @@ def literal_of_words(dtype: DType, shape: tuple[int, ...], words: list[str]) -> 
         ValueError: a word is no number of that dtype.
         OverflowError: it does not fit.
     """
-    read = {"True": True, "False": False}.__getitem__ if dtype.is_bool else int if dtype.is_integer else float
+    read = (
+        {"True": True, "False": False}.__getitem__
+        if dtype.is_bool
+        else int
+        if dtype.is_integer
+        else float
+    )
     try:
         array = np.array([read(w) for w in words], dtype.real.numpy)
     except KeyError as e:

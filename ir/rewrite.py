@@ -21,9 +21,9 @@ def rewrite(graph: Graph, change: Change, ops: Container[Op] | None = None) -> G
     """`graph` with each node replaced by what `change` returns for it.
 
     Args:
-        change: gets each node, producers first, with operands already replaced. Returns None to keep
-            the node, or the values (a single one for a node with one result) that stand for its
-            results. Nodes it makes get the location of the node they replace.
+        change: gets each node, producers first, with operands already replaced. Returns None to
+            keep the node, or the values (a single one for a node with one result) that stand for
+            its results. Nodes it makes get the location of the node they replace.
         ops: those whose nodes `change` wants to see; None for all.
 
     Returns:
@@ -54,13 +54,16 @@ def rewrite(graph: Graph, change: Change, ops: Container[Op] | None = None) -> G
 
 
 def rewrite_until_stable(graph: Graph, change: Change, ops: Container[Op] | None = None) -> Graph:
-    """Sweeps of `rewrite` until one changes nothing; `change` therefore also sees the nodes it made."""
+    """Sweeps of `rewrite` until one changes nothing; `change` therefore also sees the nodes it
+    made."""
     for _ in range(SWEEP_LIMIT):
         before, graph = graph, rewrite(graph, change, ops)
         if graph is before:
             return graph
-    raise RuntimeError(f"rewriting graph {graph.name} does not end: {change} still changes it after "
-                       f"{SWEEP_LIMIT} sweeps")
+    raise RuntimeError(
+        f"rewriting graph {graph.name} does not end: {change} still changes it after "
+        f"{SWEEP_LIMIT} sweeps"
+    )
 
 
 def inline(body: Graph, operands: tuple[Value, ...]) -> tuple[Value, ...]:
@@ -72,8 +75,9 @@ def inline(body: Graph, operands: tuple[Value, ...]) -> tuple[Value, ...]:
     return tuple(table[v] for v in body.outputs)
 
 
-def in_terms_of(values: Sequence[Value | None], given: Mapping[Value, Value],
-                border: Iterable[Value]) -> list[Value | None]:
+def in_terms_of(
+    values: Sequence[Value | None], given: Mapping[Value, Value], border: Iterable[Value]
+) -> list[Value | None]:
     """`values` computed again from those that stand for others, as far as they depend on these.
 
     Nothing is looked at behind the values of `border`, nor behind those replaced. None stays None.
@@ -98,5 +102,7 @@ def substituted(node: Node, replaced: Mapping[Value, Value]) -> Node:
 def _check_types(node: Node, values: Sequence[Value]) -> None:
     types = tuple(v.type for v in values)
     if types != node.types:
-        raise TypeError(f"a rewrite of op {node.op.name} with results {node.types} gave {types}: "
-                        "a replacement keeps the types")
+        raise TypeError(
+            f"a rewrite of op {node.op.name} with results {node.types} gave {types}: "
+            "a replacement keeps the types"
+        )

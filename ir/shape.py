@@ -1,16 +1,17 @@
 """Sizes that may be unknown while compiling: integers, symbols and integer expressions over them.
 
-A dimension is a plain ``int`` or a `SymInt`: a polynomial over *atoms*, kept in normal form, so that
-``==`` and ``hash`` are structural and ``2*n - n == n``. An atom is a `Symbol` or a floor division or
-remainder that does not simplify.
+A dimension is a plain ``int`` or a `SymInt`: a polynomial over *atoms*, kept in normal form, so
+that ``==`` and ``hash`` are structural and ``2*n - n == n``. An atom is a `Symbol` or a floor
+division or remainder that does not simplify.
 
     dim ::= int | symbol | dim op dim        op in + - * // %
 
-Comparing sizes whose order depends on a symbol raises: the graph would otherwise hold for some sizes
-only. `bounds` tells what is known. While a function is recorded a `Judge` decides, and keeps what it
-assumed. For rules of ours ``==`` is structural all the same: False says that sizes are not known to be
-equal, and rules that need them to be ask `assumed_equal`. The code of a user takes False for "are not
-equal", so that its comparison is one to decide, as is whatever it does with a size as a key or as text.
+Comparing sizes whose order depends on a symbol raises: the graph would otherwise hold for some
+sizes only. `bounds` tells what is known. While a function is recorded a `Judge` decides, and keeps
+what it assumed. For rules of ours ``==`` is structural all the same: False says that sizes are not
+known to be equal, and rules that need them to be ask `assumed_equal`. The code of a user takes
+False for "are not equal", so that its comparison is one to decide, as is whatever it does with a
+size as a key or as text.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from .dtype import BY_NAME
 from .judge import Judge, is_users, judge_here
 
 # Words of the text form, which a symbol of that name would make ambiguous.
-RESERVED = frozenset(("None", "True", "False", "graph", "return", "into", "in", "inf", "nan", *BY_NAME))
+RESERVED = frozenset(
+    ("None", "True", "False", "graph", "return", "into", "in", "inf", "nan", *BY_NAME)
+)
 UNBOUNDED = 2**48  # stands for "no upper limit"; an array of more elements does not fit any memory
 
 
@@ -46,7 +49,9 @@ class Symbol:
                 f"and none of {' '.join(sorted(RESERVED))}"
             )
         if not 0 <= self.min <= self.max:
-            raise ValueError(f"Dim {self.name!r}: expected 0 <= min <= max, got {self.min} and {self.max}")
+            raise ValueError(
+                f"Dim {self.name!r}: expected 0 <= min <= max, got {self.min} and {self.max}"
+            )
 
     def __str__(self) -> str:
         return self.name
@@ -82,7 +87,8 @@ Monomial: TypeAlias = tuple[Atom, ...]  # sorted by text; () is the constant ter
 
 
 class SymInt:
-    """An integer expression over symbols, in normal form: a sum of integer multiples of monomials."""
+    """An integer expression over symbols, in normal form: a sum of integer multiples of
+    monomials."""
 
     __slots__ = ("_hash", "terms")
 
@@ -102,7 +108,11 @@ class SymInt:
         if self is other or (isinstance(other, SymInt) and self.terms == other.terms):
             return True
         judge = judge_here()
-        if judge is None or not isinstance(other, (int, float, SymInt)) or not is_users(sys._getframe(1)):
+        if (
+            judge is None
+            or not isinstance(other, (int, float, SymInt))
+            or not is_users(sys._getframe(1))
+        ):
             return False
         return other == math.floor(other) and _is_zero(self - _rounded(other, math.floor), judge)
 
@@ -111,7 +121,8 @@ class SymInt:
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:  # type: ignore[override]
-        """`int` for the code of a user that a judge decides for: there ``isinstance(n, int)`` holds."""
+        """`int` for the code of a user that a judge decides for: there ``isinstance(n, int)``
+        holds."""
         return int if judge_here() is not None and is_users(sys._getframe(1)) else SymInt
 
     def __add__(self, other: Dim) -> Dim:
@@ -119,7 +130,11 @@ class SymInt:
             return self._plus(other)
         if isinstance(other, float):
             return int(self) + other  # type: ignore[return-value]
-        return _sum(_terms(self), _terms(other)) if isinstance(other, (int, SymInt)) else NotImplemented
+        return (
+            _sum(_terms(self), _terms(other))
+            if isinstance(other, (int, SymInt))
+            else NotImplemented
+        )
 
     __radd__ = __add__
 
@@ -243,8 +258,11 @@ class SymInt:
 
 
 def _through_int(operate: Callable[[Any, Any], Any]) -> tuple[Any, Any]:
-    """A binary operator that no expression of sizes has, and its reflection: it needs the number."""
-    return (lambda self, other: operate(int(self), other)), (lambda self, other: operate(other, int(self)))
+    """A binary operator that no expression of sizes has, and its reflection: it needs the
+    number."""
+    return (lambda self, other: operate(int(self), other)), (
+        lambda self, other: operate(other, int(self))
+    )
 
 
 for _name in ("truediv", "and_", "or_", "xor", "lshift", "rshift"):
@@ -255,7 +273,8 @@ setattr(SymInt, "__rpow__", _through_int(operator.pow)[1])  # noqa: B010
 
 
 def _number(size: SymInt) -> int | None:
-    """What `size` is in the call that is being recorded, where the judge lets a recording depend on that."""
+    """What `size` is in the call that is being recorded, where the judge lets a recording depend on
+    that."""
     judge = judge_here()
     return None if judge is None else judge.number(size)
 
@@ -283,7 +302,9 @@ class SizeNeeded(TypeError):
     """
 
     def __init__(self, size: SymInt):
-        super().__init__(f"size {size} is symbolic here, not an integer: keep it in shape arithmetic")
+        super().__init__(
+            f"size {size} is symbolic here, not an integer: keep it in shape arithmetic"
+        )
         self.names = frozenset(s.name for s in symbols([size]))
 
 
@@ -326,7 +347,8 @@ def without_implied(conditions: Iterable[Condition]) -> list[Condition]:
 
 
 def assumed_equal(a: Dim, b: Dim) -> bool:
-    """Whether sizes that are other expressions are taken to be equal here, which becomes a condition."""
+    """Whether sizes that are other expressions are taken to be equal here, which becomes a
+    condition."""
     judge = judge_here()
     if judge is None:
         return False
@@ -387,7 +409,7 @@ def _split(dim: Dim, divisor: Dim) -> tuple[Dim, Dim]:
     divisor_terms = _terms(divisor)
     if len(divisor_terms) != 1:
         return (1, 0) if dim == divisor else (0, dim)
-    (monomial, factor), = divisor_terms
+    ((monomial, factor),) = divisor_terms
     quotient: dict[Monomial, int] = {}
     rest: dict[Monomial, int] = {}
     for term, coefficient in _terms(dim):
@@ -416,7 +438,8 @@ def floordiv(a: Dim, b: Dim) -> Dim:
     if low >= 0 and high < divisor_low:
         return quotient
     if isinstance(b, int):
-        # (k*r + c) // (k*b) == (r + c//k) // b: one form for equal quotients, whatever their constant
+        # (k*r + c) // (k*b) == (r + c//k) // b: one form for equal quotients, whatever their
+        # constant
         common = math.gcd(b, *(c for monomial, c in _terms(rest) if monomial))
         if common > 1:
             parts = [_terms(floordiv(part, common)) for part in _parts(rest)]
@@ -441,7 +464,8 @@ def modulo(a: Dim, b: Dim) -> Dim:
 
 
 def bounds(dim: Dim) -> tuple[int, int]:
-    """The smallest and the largest value `dim` can take, by interval arithmetic (never too narrow)."""
+    """The smallest and the largest value `dim` can take, by interval arithmetic (never too
+    narrow)."""
     if isinstance(dim, int):
         return dim, dim
     low = high = 0
@@ -485,7 +509,8 @@ def _decide(a: Dim, b: Dim, relation: str) -> bool:
 
 
 def _rounded(number: Any, to: Callable[[float], int]) -> Dim:
-    """The integer that compares with sizes as a float does; an infinite one is beyond all of them."""
+    """The integer that compares with sizes as a float does; an infinite one is beyond all of
+    them."""
     if not isinstance(number, float):
         return number  # type: ignore[no-any-return]
     return to(min(max(number, -2.0 * UNBOUNDED), 2.0 * UNBOUNDED))
@@ -555,8 +580,8 @@ def broadcast(*shapes: Shape) -> Shape:
             if -axis <= len(shape) and shape[axis] != 1 and shape[axis] != size:
                 if size != 1:
                     raise RuntimeError(
-                        f"The size of tensor a ({size}) must match the size of tensor b ({shape[axis]}) "
-                        f"at non-singleton dimension {axis + rank}: shapes "
+                        f"The size of tensor a ({size}) must match the size of tensor b "
+                        f"({shape[axis]}) at non-singleton dimension {axis + rank}: shapes "
                         + " and ".join(str(list(s)) for s in shapes)
                         + " broadcast only where sizes are equal or 1"
                     )
@@ -585,6 +610,7 @@ def normalize_axis(axis: int, rank: int) -> int:
     limit = max(rank, 1)
     if not -limit <= axis < limit:
         raise IndexError(
-            f"Dimension out of range (expected to be in range of [{-limit}, {limit - 1}], but got {axis})"
+            f"Dimension out of range (expected to be in range of [{-limit}, {limit - 1}], but got "
+            f"{axis})"
         )
     return axis % limit

@@ -1,10 +1,11 @@
-"""Structure and numbers of what was recorded, apart: graphs that differ in sizes only have one structure.
+"""Structure and numbers of what was recorded, apart: graphs that differ in sizes only have one
+structure.
 
 A *skeleton* stands for an attribute record, or a type, without its numbers: sizes, slice bounds,
 paddings (the
-fields whose type is a `Dim` or made of such) and the value of a 0-d constant. Skeletons are small integers,
-equal for equal remains. Sizes of 0 and 1 are part of the skeleton: they decide what broadcasts and what is
-empty, so that rules of shape inference branch on them.
+fields whose type is a `Dim` or made of such) and the value of a 0-d constant. Skeletons are small
+integers, equal for equal remains. Sizes of 0 and 1 are part of the skeleton: they decide what
+broadcasts and what is empty, so that rules of shape inference branch on them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from .shape import Shape, SymInt
 Number: TypeAlias = int | float
 Split: TypeAlias = tuple[int, tuple[Number, ...]]
 
-TABLE_LIMIT = 1 << 15  # records remembered; beyond it the table of splits starts anew (skeletons stay)
+# records remembered; beyond it the table of splits starts anew (skeletons stay)
+TABLE_LIMIT = 1 << 15
 SHAPE_FIELDS = frozenset(("shape", "spatial"))  # whose 0 and 1 decide as a size of an operand does
 
 _skeletons: dict[object, int] = {}
@@ -89,7 +91,9 @@ def _fields_of(kind: type) -> tuple[tuple[str, bool], ...]:
 
 def holds_shape(attrs: Attrs) -> bool:
     """Whether the numbers of `attrs` are sizes of a value: neither 0 nor 1."""
-    return any(name in SHAPE_FIELDS for name, _ in _fields.get(type(attrs)) or _fields_of(type(attrs)))
+    return any(
+        name in SHAPE_FIELDS for name, _ in _fields.get(type(attrs)) or _fields_of(type(attrs))
+    )
 
 
 def _of_field(name: str, value: Any) -> tuple[object, tuple[Number, ...]]:
@@ -106,7 +110,8 @@ def _sizes(shape: Shape) -> tuple[object, tuple[Any, ...]]:
 
 
 def _of_literal(value: Any) -> tuple[object, tuple[Number, ...]]:
-    """A 0-d real constant is a number, unless it is one of those that rules look for (-1, 0, 1, 2)."""
+    """A 0-d real constant is a number, unless it is one of those that rules look for (-1, 0, 1,
+    2)."""
     if type(value) is not Literal or value.shape or value.dtype.is_complex or value.dtype.is_bool:
         return value, ()
     number: Any = value.item()
@@ -125,11 +130,11 @@ def with_numbers(attrs: Attrs, numbers: list[Any]) -> Attrs:
             assert not _of_literal(value)[1], "constants are replaced by the caller"
             continue
         if name in SHAPE_FIELDS:
-            changes[name] = tuple([next(left) if isinstance(d, SymInt) or d > 1 else d for d in value])
+            changes[name] = tuple(
+                [next(left) if isinstance(d, SymInt) or d > 1 else d for d in value]
+            )
         elif isinstance(value, tuple):
             changes[name] = tuple([next(left) for _ in value])
         else:
             changes[name] = next(left)
     return dataclasses.replace(attrs, **changes) if changes else attrs
-
-

@@ -1,7 +1,7 @@
 """The parser of the text form. `printer` states the grammar; ``parse(print_graph(g)) == g``.
 
-The parser checks spelling, not meaning: it keeps the types that the text states, and `ir.verify` says
-whether they are right. Text from elsewhere is parsed, then verified.
+The parser checks spelling, not meaning: it keeps the types that the text states, and `ir.verify`
+says whether they are right. Text from elsewhere is parsed, then verified.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ class ParseError(ValueError):
     """Text that is no graph. `line` and `column` count from 1."""
 
     def __init__(self, message: str, line: int, column: int, source: str):
-        super().__init__(f"line {line}, column {column}: {message}\n    {source}\n    {' ' * (column - 1)}^")
+        super().__init__(
+            f"line {line}, column {column}: {message}\n    {source}\n    {' ' * (column - 1)}^"
+        )
         self.line = line
         self.column = column
 
@@ -244,7 +246,9 @@ class _Reader:
         self.expect(":")
         types = tuple(self.items(self.type))
         if len(types) != len(names):
-            self.fail(f"{len(names)} values on the left have {len(types)} types on the right", token)
+            self.fail(
+                f"{len(names)} values on the left have {len(types)} types on the right", token
+            )
         node = Node(op, operands, attrs, types, self.location())
         for name, value in zip(names, node.results(), strict=True):
             self.define(name, value, token)
@@ -329,7 +333,9 @@ class _Reader:
             name = self.expect_kind("name")
             if name not in fields or name in found:
                 known = ", ".join(fields) or "none"
-                self.fail(f"op {op.name} has attributes {known}; {name!r} is unexpected here", place)
+                self.fail(
+                    f"op {op.name} has attributes {known}; {name!r} is unexpected here", place
+                )
             self.expect("=")
             found[name] = self.attr()
 
@@ -377,7 +383,8 @@ class _Reader:
         if following.kind != "float" and following.text not in ("inf", "nan"):
             return self.dim()
         self.at += 1 + sign
-        # One NaN object for all: attributes compare by ==, which only identity can make hold for NaN.
+        # One NaN object for all: attributes compare by ==, which only identity can make hold for
+        # NaN.
         value = math.nan if following.text == "nan" else float(following.text)
         return -value if sign else value
 
@@ -386,14 +393,19 @@ class _Reader:
         shape = tuple(self.listed(lambda: int(self.expect_kind("int")), "]"))
         token = self.token
         if token.kind == "string":
-            made = self.checked(lambda: Literal(dtype, shape, base64.b64decode(self.string(), validate=True)))
+            made = self.checked(
+                lambda: Literal(dtype, shape, base64.b64decode(self.string(), validate=True))
+            )
         else:
             self.expect("(")
             words = self.listed(self.word, ")")
             made = self.checked(lambda: literal_of_words(dtype, shape, words))
         if len(made.data) != math.prod(shape) * dtype.itemsize:
-            self.fail(f"a literal {dtype}{list(shape)} has {math.prod(shape) * dtype.itemsize} bytes, "
-                      f"got {len(made.data)}", token)
+            self.fail(
+                f"a literal {dtype}{list(shape)} has {math.prod(shape) * dtype.itemsize} bytes, "
+                f"got {len(made.data)}",
+                token,
+            )
         return made
 
     def word(self) -> str:
@@ -411,5 +423,3 @@ class _Reader:
             if isinstance(error, ParseError):
                 raise
             self.fail(str(error))
-
-

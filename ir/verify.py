@@ -38,15 +38,25 @@ RULES = {
 
 
 class VerifyError(RuntimeError):
-    """A graph that breaks a rule: a defect of the pass (or file) it came from, not of the user's code.
+    """A graph that breaks a rule: a defect of the pass (or file) it came from, not of the user's
+    code.
 
     Attributes:
         rule: a key of `RULES`.
     """
 
-    def __init__(self, rule: str, stage: str, graph: Graph, detail: str, at: str = "",
-                 location: Location | None = None):
-        lines = [f"after {stage}, graph {graph.name} breaks the rule '{rule}' ({RULES[rule]}): {detail}"]
+    def __init__(
+        self,
+        rule: str,
+        stage: str,
+        graph: Graph,
+        detail: str,
+        at: str = "",
+        location: Location | None = None,
+    ):
+        lines = [
+            f"after {stage}, graph {graph.name} breaks the rule '{rule}' ({RULES[rule]}): {detail}"
+        ]
         if at:
             lines.append(f"  at  {at}")
         if location:
@@ -125,17 +135,27 @@ class _Verifier:
 
     def op(self, node: Node) -> None:
         if not isinstance(node.op, Op) or OPS.get(node.op.name) is not node.op:
-            self.fail("op", f"op {getattr(node.op, 'name', node.op)} is not the registered one", node)
+            self.fail(
+                "op", f"op {getattr(node.op, 'name', node.op)} is not the registered one", node
+            )
         fewest, most = _arity(node.op)
         if len(node.operands) < fewest or (most is not None and len(node.operands) > most):
             takes = f"{fewest}" if fewest == most else f"{fewest} to {most or 'any number of'}"
-            self.fail("arity", f"op {node.op.name} takes {takes} operands ({', '.join(node.op.operands)}), "
-                      f"got {len(node.operands)}", node)
+            self.fail(
+                "arity",
+                f"op {node.op.name} takes {takes} operands ({', '.join(node.op.operands)}), "
+                f"got {len(node.operands)}",
+                node,
+            )
 
     def attrs(self, node: Node) -> None:
         if type(node.attrs) is not node.op.attrs:
-            self.fail("attrs", f"op {node.op.name} takes a {node.op.attrs.__name__}, "
-                      f"got a {type(node.attrs).__name__}", node)
+            self.fail(
+                "attrs",
+                f"op {node.op.name} takes a {node.op.attrs.__name__}, "
+                f"got a {type(node.attrs).__name__}",
+                node,
+            )
         for name in field_names(type(node.attrs)):
             value = getattr(node.attrs, name)
             if not _printable(value):
@@ -145,10 +165,14 @@ class _Verifier:
                     self.declare(dim, node)
 
     def inference(self, node: Node, plain: bool) -> None:
-        """`plain`: without a body, whose structure would be looked up before it is known to have one."""
+        """`plain`: without a body, whose structure would be looked up before it is known to have
+        one."""
         try:
-            types = node.op.types(node.attrs, node.operands) if plain else \
-                node.op.infer(node.attrs, *[v.type for v in node.operands])
+            types = (
+                node.op.types(node.attrs, node.operands)
+                if plain
+                else node.op.infer(node.attrs, *[v.type for v in node.operands])
+            )
         except Exception as error:  # whatever inference does with attributes that make no sense
             self.fail("infer", f"{type(error).__name__}: {error}", node)
         if tuple(types) != node.types:
@@ -160,9 +184,16 @@ class _Verifier:
         """A `Value` is a handle that anyone can make; it has to agree with its node."""
         if value.node is None:
             return
-        if not 0 <= value.index < len(value.node.types) or value.type is not value.node.types[value.index]:
-            self.fail("value", f"{value!r} claims to be result {value.index} of a node with results "
-                      f"{value.node.types}", node)
+        if (
+            not 0 <= value.index < len(value.node.types)
+            or value.type is not value.node.types[value.index]
+        ):
+            self.fail(
+                "value",
+                f"{value!r} claims to be result {value.index} of a node with results "
+                f"{value.node.types}",
+                node,
+            )
 
     def type(self, type: Type, node: Node | None) -> None:
         if type in self.types:
@@ -180,8 +211,12 @@ class _Verifier:
             for symbol in symbols([dim]):
                 known = self.symbols.setdefault(symbol.name, symbol)
                 if known != symbol:
-                    self.fail("symbols", f"symbol {symbol.name} has the ranges {known.min}..{known.max} "
-                              f"and {symbol.min}..{symbol.max}", node)
+                    self.fail(
+                        "symbols",
+                        f"symbol {symbol.name} has the ranges {known.min}..{known.max} "
+                        f"and {symbol.min}..{symbol.max}",
+                        node,
+                    )
 
     def body(self, node: Node, body: Graph) -> None:
         inner = _Verifier(body, f"{self.stage}, in {node.op.name}", self.legal)
@@ -191,15 +226,19 @@ class _Verifier:
     def donations(self) -> None:
         for i, pair in enumerate(self.graph.donates):
             output, source = pair
-            if not 0 <= output < len(self.graph.outputs) or not 0 <= source < len(self.graph.inputs):
+            if not 0 <= output < len(self.graph.outputs) or not 0 <= source < len(
+                self.graph.inputs
+            ):
                 self.fail("donates", f"pair {pair} is out of range")
             earlier = self.graph.donates[:i]
             if any(output == o or source == s for o, s in earlier):
                 self.fail("donates", f"pair {pair} uses an output or an input a second time")
             given, taken = self.graph.inputs[source], self.graph.outputs[output]
             if given.type is not taken.type:
-                self.fail("donates", f"output {output} {taken.type} takes over input {given.name} "
-                          f"{given.type}")
+                self.fail(
+                    "donates",
+                    f"output {output} {taken.type} takes over input {given.name} {given.type}",
+                )
 
 
 _arity = functools.cache(Op.arity)
@@ -227,4 +266,6 @@ def _printable(value: object) -> bool:
         return True
     if isinstance(value, tuple):
         return all(map(_printable, value))
-    return value is None or isinstance(value, (bool, int, float, str, SymInt, DType, Literal, Graph))
+    return value is None or isinstance(
+        value, (bool, int, float, str, SymInt, DType, Literal, Graph)
+    )

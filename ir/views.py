@@ -1,7 +1,7 @@
 """Views as strides: which chains of shape ops only re-address memory that is already there.
 
-Whoever reads an operand through strides (packing for a contraction) reads such a chain for free; the fuse
-pass and the lowering ask the same question here, so what one absorbs the other can read.
+Whoever reads an operand through strides (packing for a contraction) reads such a chain for free;
+the fuse pass and the lowering ask the same question here, so what one absorbs the other can read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from .shape import Dim, Shape, contiguous_strides, numel
 
 @dataclass(frozen=True)
 class StridedView:
-    """Element ``i`` of the view is element ``offset + sum(i[d] * strides[d])`` of `root`, row-major."""
+    """Element ``i`` of the view is element ``offset + sum(i[d] * strides[d])`` of `root`,
+    row-major."""
 
     root: Value
     shape: Shape
@@ -26,9 +27,12 @@ class StridedView:
     strides: Shape
 
 
-def strided_view(value: Value, is_root: Callable[[Value], bool] = lambda v: False) -> StridedView | None:
-    """`value` as a strided view of the nearest value below it that is no view op, or for which `is_root`
-    holds. None where the chain is not expressible by strides (a reshape that needs a copy)."""
+def strided_view(
+    value: Value, is_root: Callable[[Value], bool] = lambda v: False
+) -> StridedView | None:
+    """`value` as a strided view of the nearest value below it that is no view op, or for which
+    `is_root` holds. None where the chain is not expressible by strides (a reshape that needs a
+    copy)."""
     if value.node is None or is_root(value) or value.node.op.name not in STRIDED:
         return StridedView(value, value.shape, 0, contiguous_strides(value.shape))
     below = strided_view(value.node.operands[0], is_root)
@@ -71,16 +75,22 @@ def _reshaped(node: Node, view: StridedView) -> StridedView | None:
 
 
 STRIDED: dict[str, Callable[[Node, StridedView], StridedView | None]] = {
-    "permute": _permuted, "expand": _expanded, "slice": _sliced, "flip": _flipped, "reshape": _reshaped,
+    "permute": _permuted,
+    "expand": _expanded,
+    "slice": _sliced,
+    "flip": _flipped,
+    "reshape": _reshaped,
     "detach": lambda node, view: view,
 }
 
 
 def reshaped_strides(shape: Shape, strides: Shape, target: Shape) -> Shape | None:
-    """The strides of an array of `shape` and `strides` seen as `target`; None where that needs a copy.
+    """The strides of an array of `shape` and `strides` seen as `target`; None where that needs a
+    copy.
 
-    Sizes of 1 are put aside. Then both shapes are read from the right: as many sizes as needed for equal
-    products form a pair of blocks, and inside a block of the array each stride has to follow from the next.
+    Sizes of 1 are put aside. Then both shapes are read from the right: as many sizes as needed for
+    equal products form a pair of blocks, and inside a block of the array each stride has to follow
+    from the next.
     """
     old = [(d, s) for d, s in zip(shape, strides, strict=True) if d != 1]
     new = [d for d in target if d != 1]

@@ -16,21 +16,28 @@ manual_seed(0)  # of what test modules draw when they are imported
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="write golden texts instead of comparing")
-    parser.addoption("--every-variant", action="store_true",
-                     help="random graphs on llvm: each with every choice of passes, not one in turn")
+    parser.addoption(
+        "--update-golden", action="store_true", help="write golden texts instead of comparing"
+    )
+    parser.addoption(
+        "--every-variant",
+        action="store_true",
+        help="random graphs on llvm: each with every choice of passes, not one in turn",
+    )
 
 
 @pytest.fixture(autouse=True)
 def no_location() -> Iterator[None]:
-    """Tensor operations leave their line behind for the next one; nodes made by hand must not get it."""
+    """Tensor operations leave their line behind for the next one; nodes made by hand must not get
+    it."""
     with located(None):
         yield
 
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
-    """Nobody can foresee the numbers of a program that does not seed the generator: tests repeat theirs."""
+    """Nobody can foresee the numbers of a program that does not seed the generator: tests repeat
+    theirs."""
     manual_seed(0)
 
 
@@ -43,7 +50,9 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
         if request.config.getoption("--update-golden"):
             path.write_text(text + "\n", encoding="utf-8")
             return
-        assert path.exists(), f"no {path.name}: run pytest with --update-golden and read what it wrote"
+        assert path.exists(), (
+            f"no {path.name}: run pytest with --update-golden and read what it wrote"
+        )
         assert text + "\n" == path.read_text(encoding="utf-8")
 
     return check

@@ -1,4 +1,5 @@
-"""What the documents say is so: their code runs, what they show is what it prints, links lead somewhere."""
+"""What the documents say is so: their code runs, what they show is what it prints, links lead
+somewhere."""
 
 from __future__ import annotations
 
@@ -35,11 +36,15 @@ json.dump([docs.current(Path(page)) for page in sys.argv[3:]], open(sys.argv[2],
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, str]:
-    """What pages should say, by a fresh process: readers have no other, and tests leave traces in theirs."""
+    """What pages should say, by a fresh process: readers have no other, and tests leave traces in
+    theirs."""
     every = [docs.OPS_PAGE, docs.SURFACE_PAGE, *docs.PAGES]
     found = tmp_path_factory.mktemp("pages") / "pages.json"
-    subprocess.run([sys.executable, "-c", FRESH, str(ROOT / "tools"), str(found), *map(str, every)], cwd=ROOT,
-                   check=True)
+    subprocess.run(
+        [sys.executable, "-c", FRESH, str(ROOT / "tools"), str(found), *map(str, every)],
+        cwd=ROOT,
+        check=True,
+    )
     return dict(zip(every, json.loads(found.read_text(encoding="utf-8")), strict=True))
 
 
@@ -57,23 +62,30 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
-def test_c_program_and_commands_of_the_aot_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_c_program_and_commands_of_the_aot_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "aot.md").read_text(encoding="utf-8")
     docs.run_page(page)
-    program, = re.findall(r"^```c\n(.*?)^```$", page, re.M | re.S)
+    (program,) = re.findall(r"^```c\n(.*?)^```$", page, re.M | re.S)
     (tmp_path / "main.c").write_text(program)
     commands = re.findall(r"^```sh\n(.*?)^```$", page, re.M | re.S)
-    printed = [subprocess.run(["sh", "-ec", command], capture_output=True, text=True, check=True).stdout
-               for command in commands]
+    printed = [
+        subprocess.run(["sh", "-ec", command], capture_output=True, text=True, check=True).stdout
+        for command in commands
+    ]
     assert len(printed) == 2 and printed[0] == printed[1]
     assert "5: tiny_run: input 0 (" in printed[0] and "dimension 1 is 5, expected 4" in printed[0]
 
 
 def test_error_codes_of_the_aot_page() -> None:
     from graphtorch.aot.header import ERROR_CODES
+
     page = (ROOT / "docs" / "aot.md").read_text(encoding="utf-8")
-    listed = {name: int(code) for code, name in re.findall(r"^\| (\d+) \| `GT_(\w+)` \|", page, re.M)}
+    listed = {
+        name: int(code) for code, name in re.findall(r"^\| (\d+) \| `GT_(\w+)` \|", page, re.M)
+    }
     assert listed == {name: code for name, (code, _) in ERROR_CODES.items()}
 
 

@@ -25,10 +25,12 @@ def modules() -> dict[str, Path]:
 
 MODULES = modules()
 Statements = Callable[[ast.AST], Iterator["ast.Import | ast.ImportFrom"]]
-# Files that are one thing in parts, and so name each other's types: a node is an op applied to values, and
-# prints itself; a judge decides of sizes, which ask it.
-PARTS = [{"graphtorch.ir.graph", "graphtorch.ir.op", "graphtorch.ir.printer"},
-         {"graphtorch.ir.judge", "graphtorch.ir.shape"}]
+# Files that are one thing in parts, and so name each other's types: a node is an op applied to
+# values, and prints itself; a judge decides of sizes, which ask it.
+PARTS = [
+    {"graphtorch.ir.graph", "graphtorch.ir.op", "graphtorch.ir.printer"},
+    {"graphtorch.ir.judge", "graphtorch.ir.shape"},
+]
 # What a room of the backends may not know.
 UNKNOWN = {"kernels": {"cpu", "gpu", "llvm"}, "cpu": {"gpu", "llvm"}, "llvm": {"gpu"}}
 ROOMS = "graphtorch.backends."
@@ -41,7 +43,10 @@ def package_of(module: str) -> str:
 
 
 def is_type_checking(node: ast.stmt) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+    return isinstance(node, ast.If) and ast.unparse(node.test) in (
+        "TYPE_CHECKING",
+        "typing.TYPE_CHECKING",
+    )
 
 
 def import_statements(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
@@ -64,7 +69,7 @@ def targets(module: str, node: ast.Import | ast.ImportFrom) -> Iterator[str]:
         base = node.module or ""
         if node.level:
             package = module if MODULES[module].name == "__init__.py" else module.rpartition(".")[0]
-            above = package.split(".")[:len(package.split(".")) - node.level + 1]
+            above = package.split(".")[: len(package.split(".")) - node.level + 1]
             base = ".".join([*above, *([node.module] if node.module else [])])
         names = [f"{base}.{a.name}" if f"{base}.{a.name}" in MODULES else base for a in node.names]
     yield from (n for n in names if n in MODULES)
@@ -89,8 +94,12 @@ def imports() -> dict[str, set[str]]:
 
 
 def test_no_import_points_up(imports: dict[str, set[str]]) -> None:
-    up = [f"{a} imports {b}" for a, found in imports.items() for b in found
-          if PACKAGES[package_of(b)] > PACKAGES[package_of(a)]]
+    up = [
+        f"{a} imports {b}"
+        for a, found in imports.items()
+        for b in found
+        if PACKAGES[package_of(b)] > PACKAGES[package_of(a)]
+    ]
     assert not up
 
 
@@ -99,20 +108,23 @@ def test_packages_are_crossed_by_full_name() -> None:
     for module, path in MODULES.items():
         for node in import_statements(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.level:
-                relative += [f"{module}: {ast.unparse(node)}" for t in targets(module, node)
-                             if package_of(t) != package_of(module)]
+                relative += [
+                    f"{module}: {ast.unparse(node)}"
+                    for t in targets(module, node)
+                    if package_of(t) != package_of(module)
+                ]
     assert not relative
 
 
 def circle(imports: dict[str, set[str]]) -> list[str]:
-    """Modules that import each other in a circle. A module importing its own package counts not, since that
-    is loaded first anyway."""
+    """Modules that import each other in a circle. A module importing its own package counts not,
+    since that is loaded first anyway."""
     done: set[str] = set()
     path: list[str] = []
 
     def visit(module: str) -> list[str]:
         if module in path:
-            return [*path[path.index(module):], module]
+            return [*path[path.index(module) :], module]
         if module in done:
             return []
         path.append(module)
@@ -129,8 +141,10 @@ def circle(imports: dict[str, set[str]]) -> list[str]:
 
 
 def test_no_circle(imports: dict[str, set[str]]) -> None:
-    apart = {module: {t for t in found if not any({module, t} <= part for part in PARTS)}
-             for module, found in imports.items()}
+    apart = {
+        module: {t for t in found if not any({module, t} <= part for part in PARTS)}
+        for module, found in imports.items()
+    }
     assert circle(apart) == []
     assert circle(graph(import_statements)) == []
 
@@ -146,14 +160,22 @@ def room(module: str) -> str:
 
 
 def test_rooms_of_the_backends_build_on_each_other_one_way(imports: dict[str, set[str]]) -> None:
-    wrong = [f"{a} imports {b}" for a, found in imports.items() if a.startswith(ROOMS)
-             for b in found if room(b) in UNKNOWN.get(room(a), ()) and (a, b) not in STILL]
+    wrong = [
+        f"{a} imports {b}"
+        for a, found in imports.items()
+        if a.startswith(ROOMS)
+        for b in found
+        if room(b) in UNKNOWN.get(room(a), ()) and (a, b) not in STILL
+    ]
     assert not wrong
 
 
 def test_a_circle_is_found() -> None:
     assert circle({"graphtorch.a": {"graphtorch.b"}, "graphtorch.b": {"graphtorch.a"}}) == [
-        "graphtorch.a", "graphtorch.b", "graphtorch.a"]
+        "graphtorch.a",
+        "graphtorch.b",
+        "graphtorch.a",
+    ]
 
 
 def test_no_import_inside_a_function() -> None:
@@ -162,7 +184,9 @@ def test_no_import_inside_a_function() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
                 for inner in ast.walk(node):
-                    if isinstance(inner, (ast.Import, ast.ImportFrom)) and any(targets(module, inner)):
+                    if isinstance(inner, (ast.Import, ast.ImportFrom)) and any(
+                        targets(module, inner)
+                    ):
                         hidden.append(f"{module}:{inner.lineno}: {ast.unparse(inner)}")
     assert not hidden
 
@@ -170,8 +194,13 @@ def test_no_import_inside_a_function() -> None:
 def test_nothing_is_called_ir_or_backends_at_top_level() -> None:
     for module, path in MODULES.items():
         for node in import_statements(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else \
-                [node.module or ""] if not node.level else []
+            names = (
+                [a.name for a in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module or ""]
+                if not node.level
+                else []
+            )
             tops = {n.split(".")[0] for n in names}
             assert not tops & {"ir", "backends"}, f"{module}: {ast.unparse(node)}"
 
@@ -189,7 +218,10 @@ def patches(tree: ast.AST) -> list[str]:
             targets = [t for t in inner if isinstance(t, ast.Attribute)]
         elif isinstance(node, (ast.AugAssign, ast.AnnAssign)):
             targets = [node.target]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("setattr", "type.__setattr__"):
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in (
+            "setattr",
+            "type.__setattr__",
+        ):
             targets = [ast.Attribute(node.args[0], "?", ast.Store())]
         for target in targets:
             if isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name):
@@ -200,15 +232,24 @@ def patches(tree: ast.AST) -> list[str]:
 
 
 def test_no_class_is_patched_from_another_file() -> None:
-    found = [f"{module}: {text}" for module, path in MODULES.items()
-             for text in patches(ast.parse(path.read_text(encoding="utf-8")))]
+    found = [
+        f"{module}: {text}"
+        for module, path in MODULES.items()
+        for text in patches(ast.parse(path.read_text(encoding="utf-8")))
+    ]
     assert not found
 
 
-@pytest.mark.parametrize("text", [
-    "Tensor.add = add", "Tensor.count += 1", "setattr(Tensor, name, f)", "Tensor.a, b = 1, 2",
-    "_Base.x: int = 3",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Tensor.add = add",
+        "Tensor.count += 1",
+        "setattr(Tensor, name, f)",
+        "Tensor.a, b = 1, 2",
+        "_Base.x: int = 3",
+    ],
+)
 def test_a_patch_is_found(text: str) -> None:
     assert len(patches(ast.parse(f"from .tensor import Tensor, _Base\n{text}"))) == 1
     assert not patches(ast.parse(f"class Tensor: pass\nclass _Base: pass\n{text}"))

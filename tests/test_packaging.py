@@ -30,8 +30,11 @@ print(loss.item())
 def folders() -> list[str]:
     """Every package of the tree, under the name it is installed as."""
     found = []
-    for root, name in (("graphtorch", "graphtorch"), ("ir", "graphtorch.ir"),
-                       ("backends", "graphtorch.backends")):
+    for root, name in (
+        ("graphtorch", "graphtorch"),
+        ("ir", "graphtorch.ir"),
+        ("backends", "graphtorch.backends"),
+    ):
         for init in (ROOT / root).rglob("__init__.py"):
             rest = init.parent.relative_to(ROOT / root).parts
             found.append(".".join((name, *rest)))
@@ -45,16 +48,31 @@ def test_every_package_is_listed() -> None:
 
 def test_wheel_works_where_it_is_installed(tmp_path: Path) -> None:
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    built = subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path / "wheel"),
-                            str(ROOT)],
-                           capture_output=True, text=True)
+    built = subprocess.run(
+        [
+            *pip,
+            "wheel",
+            "--no-deps",
+            "--no-build-isolation",
+            "-w",
+            str(tmp_path / "wheel"),
+            str(ROOT),
+        ],
+        capture_output=True,
+        text=True,
+    )
     if "No module named 'setuptools'" in built.stderr or "BackendUnavailable" in built.stderr:
         pytest.skip("setuptools is not installed here")
     assert built.returncode == 0, built.stderr
-    wheel, = (tmp_path / "wheel").glob("graphtorch-*.whl")
+    (wheel,) = (tmp_path / "wheel").glob("graphtorch-*.whl")
     target = tmp_path / "site"
     subprocess.run([*pip, "install", "--no-deps", "--target", str(target), str(wheel)], check=True)
     environment = {**os.environ, "PYTHONPATH": str(target)}
-    done = subprocess.run([sys.executable, "-c", SMOKE, str(target)], cwd=tmp_path, env=environment,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", SMOKE, str(target)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr

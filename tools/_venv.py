@@ -15,7 +15,8 @@ PYTHON = FOLDER / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 def ensure(*extras: str) -> None:
-    """Continue in `.venv` with graphtorch and `extras` installed, restarting this program if need be.
+    """Continue in `.venv` with graphtorch and `extras` installed, restarting this program if need
+    be.
 
     The installation is repeated only when pyproject.toml or the constraints file changed since.
     """
@@ -36,9 +37,19 @@ def install(*extras: str) -> None:
     if not missing:
         return
     wanted = ",".join(extra for extra in extras if extra)
-    print(f"Installing graphtorch{f'[{wanted}]' if wanted else ''} and what it needs ...", flush=True)
-    command = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-               "--editable", f"{ROOT}[{wanted}]" if wanted else str(ROOT)]
+    print(
+        f"Installing graphtorch{f'[{wanted}]' if wanted else ''} and what it needs ...", flush=True
+    )
+    command = [
+        str(PYTHON),
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--editable",
+        f"{ROOT}[{wanted}]" if wanted else str(ROOT),
+    ]
     if constraints:
         command += ["--constraint", constraints]
     if subprocess.run(command, cwd=ROOT).returncode:

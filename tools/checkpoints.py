@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Move the training of a ResNet-18-like network between PyTorch and graphtorch through checkpoint files.
+"""Move the training of a ResNet-18-like network between PyTorch and graphtorch through checkpoint
+files.
 
   python3 tools/checkpoints.py [--steps 20] [--width 64]
 
-For SGD with momentum and for Adam: PyTorch trains some steps and saves model and optimizer; graphtorch loads
-the file and both continue on the same data; graphtorch saves, PyTorch loads that and both continue again.
-Prints the losses' largest differences, and fails where one is above 1e-4. Needs PyTorch.
+For SGD with momentum and for Adam: PyTorch trains some steps and saves model and optimizer;
+graphtorch loads the file and both continue on the same data; graphtorch saves, PyTorch loads that
+and both continue again. Prints the losses' largest differences, and fails where one is above 1e-4.
+Needs PyTorch.
 """
 
 from __future__ import annotations
@@ -44,7 +46,10 @@ def moved(kind: str, steps: int, width: int, path: Path) -> list[float]:
     for seed, (save, load) in enumerate(((torch, graphtorch), (graphtorch, torch)), 1):
         save.save({"model": state[0].state_dict(), "optimizer": state[1].state_dict()}, path)
         other = loaded(load, kind, path, width)
-        one, two = continued(save, *state, steps=steps, seed=seed), continued(load, *other, steps, seed)
+        one, two = (
+            continued(save, *state, steps=steps, seed=seed),
+            continued(load, *other, steps, seed),
+        )
         differences.append(max(abs(a - b) for a, b in zip(one, two, strict=True)))
         state = other
     return differences
@@ -59,7 +64,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         for kind in ("sgd", "adam"):
             there, back = moved(kind, options.steps, options.width, Path(folder) / "c.pt")
-            print(f"{kind}: {options.steps} steps, losses differ by at most {there:.1e}, and {back:.1e} back")
+            print(
+                f"{kind}: {options.steps} steps, losses differ by at most {there:.1e}, and "
+                f"{back:.1e} back"
+            )
             worst = max(worst, there, back)
     print("ok" if worst <= TOLERANCE else f"differences above {TOLERANCE}")
     return int(worst > TOLERANCE)

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """The main job, end to end, on real data.
 
-Trains the LeNet of the notes on the 1,797 handwritten digits that scikit-learn ships, exports it to ONNX,
-compiles it ahead of time, classifies the held-out images from C, and prints a table of latencies.
+Trains the LeNet of the notes on the 1,797 handwritten digits that scikit-learn ships, exports it to
+ONNX, compiles it ahead of time, classifies the held-out images from C, and prints a table of
+latencies.
 
     python3 tools/demo.py [--epochs N] [--out FOLDER]
 """
@@ -51,18 +52,21 @@ class LeNet(nn.Module):
 
 
 def load_data() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Training and held-out images f32 [N, 1, 32, 32] in 0..1 and labels i64 [N]; a fifth is held out."""
+    """Training and held-out images f32 [N, 1, 32, 32] in 0..1 and labels i64 [N]; a fifth is held
+    out."""
     from sklearn.datasets import load_digits
+
     digits = load_digits()
     images = np.kron(digits.images / 16.0, np.ones((4, 4)))[:, None].astype(np.float32)
     labels = digits.target.astype(np.int64)
     order = np.random.default_rng(0).permutation(len(labels))
-    held, train = order[: len(order) // 5], order[len(order) // 5:]
+    held, train = order[: len(order) // 5], order[len(order) // 5 :]
     return images[train], labels[train], images[held], labels[held]
 
 
 def shifted(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Each image [N, 1, H, W] moved by up to SHIFT pixels either way: more handwriting than there is."""
+    """Each image [N, 1, H, W] moved by up to SHIFT pixels either way: more handwriting than there
+    is."""
     padded = np.pad(images[:, 0], ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, images.shape[2:], axis=(1, 2))
     down, right = rng.integers(0, 2 * SHIFT + 1, (2, len(images)))
@@ -72,6 +76,7 @@ def shifted(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def train(model: LeNet, images: np.ndarray, labels: np.ndarray, epochs: int) -> float:
     """Train with a compiled step and return the seconds it took."""
     from tqdm import tqdm
+
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
 
@@ -90,10 +95,14 @@ def train(model: LeNet, images: np.ndarray, labels: np.ndarray, epochs: int) -> 
         for _ in bar:
             order = rng.permutation(len(labels))
             for i in range(0, len(order) - BATCH + 1, BATCH):
-                pick = order[i:i + BATCH]
-                loss = step(torch.from_numpy(shifted(images[pick], rng)), torch.from_numpy(labels[pick]))
+                pick = order[i : i + BATCH]
+                loss = step(
+                    torch.from_numpy(shifted(images[pick], rng)), torch.from_numpy(labels[pick])
+                )
             schedule.step()
-            bar.set_postfix(loss=f"{loss.item():.4f}", lr=f"{schedule.get_last_lr()[0]:.1e}", refresh=False)
+            bar.set_postfix(
+                loss=f"{loss.item():.4f}", lr=f"{schedule.get_last_lr()[0]:.1e}", refresh=False
+            )
     return time.perf_counter() - start
 
 
@@ -104,21 +113,29 @@ def predict(model: LeNet, images: np.ndarray) -> np.ndarray:
 
 
 def draw(images: np.ndarray, labels: np.ndarray, scores: np.ndarray, path: Path) -> None:
-    """A picture of 40 held-out digits with what the network says; mistakes first, in red, with the truth."""
+    """A picture of 40 held-out digits with what the network says; mistakes first, in red, with the
+    truth."""
     import matplotlib
+
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+
     guesses = scores.argmax(1)
     order = np.argsort(guesses == labels, kind="stable")
     figure, axes = plt.subplots(4, 10, figsize=(10, 5.2))
     for axis, i in zip(axes.flat, order, strict=False):
         right = guesses[i] == labels[i]
         axis.imshow(images[i, 0], cmap="gray_r")
-        axis.set_title(str(guesses[i]) if right else f"{guesses[i]}, not {labels[i]}",
-                       color="black" if right else "red", fontsize=11)
+        axis.set_title(
+            str(guesses[i]) if right else f"{guesses[i]}, not {labels[i]}",
+            color="black" if right else "red",
+            fontsize=11,
+        )
         axis.axis("off")
-    figure.suptitle(f"{np.sum(guesses == labels)} of {len(labels)} held-out digits are read right; "
-                    "the mistakes come first")
+    figure.suptitle(
+        f"{np.sum(guesses == labels)} of {len(labels)} held-out digits are read right; "
+        "the mistakes come first"
+    )
     figure.tight_layout(h_pad=1.2)
     figure.savefig(path, dpi=100)
     plt.close(figure)
@@ -140,6 +157,7 @@ def median_us(call: Callable[[], object], seconds: float = 0.7) -> float:
 def check_onnx(path: Path, images: np.ndarray, scores: np.ndarray) -> object:
     """Compare with ONNX Runtime and return its session."""
     import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(str(path), options)
@@ -152,7 +170,8 @@ def check_onnx(path: Path, images: np.ndarray, scores: np.ndarray) -> object:
 
 
 def run_from_c(out: Path, images: np.ndarray, labels: np.ndarray) -> dict[int, float]:
-    """Build and run the C program on the held-out images; returns its latencies in us by batch size."""
+    """Build and run the C program on the held-out images; returns its latencies in us by batch
+    size."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         print("No C compiler (cc) here: skipping the C program")
@@ -160,10 +179,26 @@ def run_from_c(out: Path, images: np.ndarray, labels: np.ndarray) -> dict[int, f
     images.tofile(out / "images.bin")
     labels.astype(np.int32).tofile(out / "labels.bin")
     program = out / "classify"
-    subprocess.run([compiler, "-O2", "-I", str(out), str(CLASSIFIER), str(out / "digits.so"),
-                    f"-Wl,-rpath,{out.resolve()}", "-o", str(program)], check=True)
-    done = subprocess.run([str(program.resolve()), str(out / "images.bin"), str(out / "labels.bin")],
-                          env={}, text=True, capture_output=True)
+    subprocess.run(
+        [
+            compiler,
+            "-O2",
+            "-I",
+            str(out),
+            str(CLASSIFIER),
+            str(out / "digits.so"),
+            f"-Wl,-rpath,{out.resolve()}",
+            "-o",
+            str(program),
+        ],
+        check=True,
+    )
+    done = subprocess.run(
+        [str(program.resolve()), str(out / "images.bin"), str(out / "labels.bin")],
+        env={},
+        text=True,
+        capture_output=True,
+    )
     if done.returncode:
         raise SystemExit(f"the C program failed: {done.stderr}")
     report, *figures = done.stdout.splitlines()
@@ -179,9 +214,20 @@ def torch_latency(model: LeNet, images: np.ndarray) -> dict[int, float]:
         return {}
     pytorch.set_num_threads(torch.get_num_threads())
     tnn = pytorch.nn
-    copy = tnn.Sequential(tnn.Conv2d(1, 6, 5), tnn.ReLU(), tnn.MaxPool2d(2), tnn.Conv2d(6, 16, 5), tnn.ReLU(),
-                          tnn.MaxPool2d(2), tnn.Flatten(), tnn.Linear(400, 120), tnn.ReLU(),
-                          tnn.Linear(120, 84), tnn.ReLU(), tnn.Linear(84, 10))
+    copy = tnn.Sequential(
+        tnn.Conv2d(1, 6, 5),
+        tnn.ReLU(),
+        tnn.MaxPool2d(2),
+        tnn.Conv2d(6, 16, 5),
+        tnn.ReLU(),
+        tnn.MaxPool2d(2),
+        tnn.Flatten(),
+        tnn.Linear(400, 120),
+        tnn.ReLU(),
+        tnn.Linear(120, 84),
+        tnn.ReLU(),
+        tnn.Linear(84, 10),
+    )
     weights = [pytorch.from_numpy(p.detach().numpy().copy()) for p in model.parameters()]
     with pytorch.inference_mode():
         for mine, theirs in zip(weights, copy.parameters(), strict=True):
@@ -191,7 +237,8 @@ def torch_latency(model: LeNet, images: np.ndarray) -> dict[int, float]:
 
 
 def print_table(rows: dict[str, dict[int, float]]) -> None:
-    """Latencies in microseconds by batch size; a row without figures says that its runner is missing."""
+    """Latencies in microseconds by batch size; a row without figures says that its runner is
+    missing."""
     threads = torch.get_num_threads()
     print(f"\n{f'latency in us, {threads} threads':28s}{'batch 1':>10s}{f'batch {BATCH}':>10s}")
     for name, row in rows.items():
@@ -200,7 +247,9 @@ def print_table(rows: dict[str, dict[int, float]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train, export, compile and ship a digit classifier.")
+    parser = argparse.ArgumentParser(
+        description="Train, export, compile and ship a digit classifier."
+    )
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--out", type=Path, default=_venv.ROOT / "out")
     arguments = parser.parse_args()
@@ -215,7 +264,10 @@ def main() -> None:
     model.eval()
     scores = predict(model, images)
     accuracy = float((scores.argmax(1) == labels).mean())
-    print(f"accuracy {accuracy:.4f} on held-out digits after {arguments.epochs} epochs in {seconds:.1f} s")
+    print(
+        f"accuracy {accuracy:.4f} on held-out digits after {arguments.epochs} epochs in "
+        f"{seconds:.1f} s"
+    )
     if accuracy < 0.97:
         raise SystemExit("expected at least 0.97")
     draw(images, labels, scores, out / "predictions.png")
@@ -223,20 +275,30 @@ def main() -> None:
 
     batch = torch.Dim("batch", min=1, max=512)
     example = torch.from_numpy(images[:2])
-    torch.onnx.export(model, (example,), str(out / "digits.onnx"), input_names=["x"], output_names=["scores"],
-                      dynamic_axes={"x": {0: "batch"}})
+    torch.onnx.export(
+        model,
+        (example,),
+        str(out / "digits.onnx"),
+        input_names=["x"],
+        output_names=["scores"],
+        dynamic_axes={"x": {0: "batch"}},
+    )
     session = check_onnx(out / "digits.onnx", images, scores)
 
-    library = torch.aot.compile(model, (example,), str(out / "digits.so"), dynamic={"x": {0: batch}})
+    library = torch.aot.compile(
+        model, (example,), str(out / "digits.so"), dynamic={"x": {0: batch}}
+    )
     print(f"compiled {library.path} and {library.header.name}")
     rows: dict[str, dict[int, float]] = {}
     fast = torch.compile(model)
     with torch.no_grad():
         rows["graphtorch compiled"] = {
-            n: median_us(lambda x=images[:n]: fast(torch.from_numpy(x)).numpy()) for n in (1, BATCH)}
+            n: median_us(lambda x=images[:n]: fast(torch.from_numpy(x)).numpy()) for n in (1, BATCH)
+        }
     rows["graphtorch AOT from C"] = run_from_c(out, images, labels)
-    rows["ONNX Runtime"] = {n: median_us(lambda x=images[:n]: session.run(None, {"x": x}))
-                            for n in (1, BATCH)}
+    rows["ONNX Runtime"] = {
+        n: median_us(lambda x=images[:n]: session.run(None, {"x": x})) for n in (1, BATCH)
+    }
     rows["PyTorch eager"] = torch_latency(model, images)
     print_table(rows)
     print(f"\n{library.summary}")

@@ -33,9 +33,13 @@ from graphtorch.ir.op import OPS, ByDecomposition, NoGradient, Op
 
 OPS_PAGE = _venv.ROOT / "docs" / "ops.md"
 SURFACE_PAGE = _venv.ROOT / "docs" / "surface.md"
-PAGES = [*sorted(_venv.ROOT.glob("README*.md")),
-         *sorted(p for p in (_venv.ROOT / "docs").glob("*.md") if p not in (OPS_PAGE, SURFACE_PAGE))]
-BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<shown>.*?)^```\n)?", re.M | re.S)
+PAGES = [
+    *sorted(_venv.ROOT.glob("README*.md")),
+    *sorted(p for p in (_venv.ROOT / "docs").glob("*.md") if p not in (OPS_PAGE, SURFACE_PAGE)),
+]
+BLOCK = re.compile(
+    r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<shown>.*?)^```\n)?", re.M | re.S
+)
 HEAD = """\
 # Ops
 
@@ -51,7 +55,8 @@ TABLE = ("| op | result | kind | gradient |", "|---|---|---|---|")
 
 
 def families() -> Iterator[tuple[str, str, list[Op]]]:
-    """Module name, first sentence of its docstring, and its ops in the order of their registration."""
+    """Module name, first sentence of its docstring, and its ops in the order of their
+    registration."""
     order = {name: i for i, name in enumerate(OPS)}
     for info in pkgutil.iter_modules(ops.__path__):
         module = importlib.import_module(f"{ops.__name__}.{info.name}")
@@ -113,7 +118,10 @@ def surface_page() -> str:
     surface = importlib.import_module("surface")
     rows = surface.rows()
     notes = [f"- `{name}` is absent here too: {why}." for name, why in surface.ABSENT.items()]
-    notes += [f"- `{name}` is spelled `{spelled}` in PyTorch." for name, spelled in surface.SPELLED.items()]
+    notes += [
+        f"- `{name}` is spelled `{spelled}` in PyTorch."
+        for name, spelled in surface.SPELLED.items()
+    ]
     checks = {row.name: ", ".join(surface.checks_of(row)[:3]) for row in rows}
     lines = [f"| `{row.name}` | {row.kind} | {checks[row.name]} |" for row in rows]
     head = SURFACE_HEAD.format(count=len(rows), notes="\n".join(notes))
@@ -121,7 +129,8 @@ def surface_page() -> str:
 
 
 def run_page(page: str) -> str:
-    """`page` with its Python run, in the current folder, and each text block as that prints it now."""
+    """`page` with its Python run, in the current folder, and each text block as that prints it
+    now."""
     names: dict[str, object] = {"__name__": "example"}
 
     def run(block: re.Match[str]) -> str:
@@ -129,7 +138,11 @@ def run_page(page: str) -> str:
         with contextlib.redirect_stdout(printed):
             exec(compile(block["code"], "example.py", "exec"), names)
         code = f"```python\n{block['code']}```\n"
-        return code if block["shown"] is None else f"{code}\n```text\n{printed.getvalue().rstrip()}\n```\n"
+        return (
+            code
+            if block["shown"] is None
+            else f"{code}\n```text\n{printed.getvalue().rstrip()}\n```\n"
+        )
 
     return BLOCK.sub(run, page)
 
@@ -145,13 +158,19 @@ def current(path: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write docs/ops.md and the outputs that pages show.")
-    parser.add_argument("--check", action="store_true", help="fail if a page is out of date, write nothing")
+    parser = argparse.ArgumentParser(
+        description="Write docs/ops.md and the outputs that pages show."
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="fail if a page is out of date, write nothing"
+    )
     check = parser.parse_args().check
     for path in (OPS_PAGE, SURFACE_PAGE, *PAGES):
         text = current(path)
         if check and path.read_text(encoding="utf-8") != text:
-            raise SystemExit(f"{path.relative_to(_venv.ROOT)} is out of date: run python3 tools/docs.py")
+            raise SystemExit(
+                f"{path.relative_to(_venv.ROOT)} is out of date: run python3 tools/docs.py"
+            )
         if not check:
             path.write_text(text, encoding="utf-8")
 

@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""Random programs of views, writes in place, hooks and gradients, line by line on graphtorch and on PyTorch.
+"""Random programs of views, writes in place, hooks and gradients, line by line on graphtorch and on
+PyTorch.
 
     python3 tools/fuzz_autograd.py [--count 2000] [--first 0] [--show 20]
 
-Compared: values, versions, who requires grad, the gradients of first and second order, those that tensors
-keep, what hooks saw, and the type of every exception. A seed names a program: `--first SEED --count 1
+Compared: values, versions, who requires grad, the gradients of first and second order, those that
+    tensors
+keep, what hooks saw, and the type of every exception. A seed names a program:
+`--first SEED --count 1
 --trace` prints it. Left out: views made under no_grad, which PyTorch 2.13 treats otherwise than documented,
 and functions of several views, whose results PyTorch refuses to look at after a write.
 """
@@ -29,9 +32,21 @@ from typing import Any
 import numpy as np
 
 SHAPES = [(2, 3), (3, 2), (6,), (2, 2, 3), (4,)]
-LINES = ["view"] * 4 + ["arithmetic"] * 3 + ["write"] * 3 + ["hook"] * 2 + [
-    "item", "copy", "detach", "data", "no_grad", "matmul", "cat",
-]
+LINES = (
+    ["view"] * 4
+    + ["arithmetic"] * 3
+    + ["write"] * 3
+    + ["hook"] * 2
+    + [
+        "item",
+        "copy",
+        "detach",
+        "data",
+        "no_grad",
+        "matmul",
+        "cat",
+    ]
+)
 THEIRS, OURS = 7, 8  # how a child ends where a program failed in a way that is no refusal
 REFUSALS = (RuntimeError, IndexError, ValueError, TypeError)
 
@@ -177,7 +192,9 @@ class Program:
         wanted = [x for x in outs if self.random.random() < 0.6] or outs[:1]
         way = self.random.randint(0, 3)
         try:
-            loss = sum((o * o).sum() if self.random.random() < 0.5 else (o * 1.3).sum() for o in chosen)
+            loss = sum(
+                (o * o).sum() if self.random.random() < 0.5 else (o * 1.3).sum() for o in chosen
+            )
             if way == 0:
                 loss.backward()
             elif way == 1:
@@ -202,7 +219,8 @@ class Program:
         found = self.torch.autograd.grad(loss, wanted, allow_unused=True, create_graph=second)
         for g in found:
             self._note("asked for", g)
-        # A gradient that is constant has no history there, and perhaps one here: of the sum both have one.
+        # A gradient that is constant has no history there, and perhaps one here: of the sum both
+        # have one.
         pairs = zip(found, wanted, strict=True)
         again = [(g * x * x).sum() for g, x in pairs if g is not None] if second else []
         leaves = [x for x in self.leaves if x.requires_grad]
@@ -241,7 +259,8 @@ def difference(ours: Program, theirs: Program) -> str | None:
 def compare(seed: int, trace: bool = False) -> str | None:
     """The difference between graphtorch and PyTorch on a seed's program.
 
-    It runs in a process of its own: some of them end PyTorch's, and then there is nothing to compare with.
+    It runs in a process of its own: some of them end PyTorch's, and then there is nothing to
+    compare with.
     """
     import torch
 

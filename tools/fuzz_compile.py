@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
-"""Random functions under `torch.compile`, called several times with their world changed in between: do they
-give what the plain functions give, and what PyTorch gives?
+"""Random functions under `torch.compile`, called several times with their world changed in between:
+do they give what the plain functions give, and what PyTorch gives?
 
     python3 tools/fuzz_compile.py [--count 2000] [--first 0] [--show 5] [--oracle]
 
-A function is made of ops on real and complex numbers, views (of other dtypes as well), in-place writes,
-modules and global state, closures, defaults, branches on values and on numbers, autograd.Function,
-checkpoint, hooks, optimizer steps, nested compiled functions, exceptions (`fuzz_programs.py` has the tables);
-it is called on tensors that overlap, that have a history or that are leaves. Between calls numbers change,
-tensors are replaced, layers are frozen, hooks come and go, optimizers step. Compared are results, what shares
-memory (results are written to), gradients, flags, everything the function can reach, and exceptions by their
-type. A seed names a program: `--first SEED --count 1`. `--oracle` compares plain functions with PyTorch's as
-well, where it is installed; `GRAPHTORCH_TARGET=reference` spares the time that compiling takes.
+A function is made of ops on real and complex numbers, views (of other dtypes as well), in-place
+writes, modules and global state, closures, defaults, branches on values and on numbers,
+autograd.Function, checkpoint, hooks, optimizer steps, nested compiled functions, exceptions
+(`fuzz_programs.py` has the tables); it is called on tensors that overlap, that have a history or
+that are leaves. Between calls numbers change, tensors are replaced, layers are frozen, hooks come
+and go, optimizers step. Compared are results, what shares memory (results are written to),
+gradients, flags, everything the function can reach, and exceptions by their type. A seed names a
+program: `--first SEED --count 1`. `--oracle` compares plain functions with PyTorch's as well, where
+    it is installed; `GRAPHTORCH_TARGET=reference` spares the time that compiling takes.
 """
 
 from __future__ import annotations
@@ -47,8 +48,14 @@ def run(made: Program, m: Any, wrap: Callable[[Any], Any]) -> list[Any]:
     """
     checkpoint = importlib.import_module(f"{m.__name__}.utils.checkpoint").checkpoint
     now: dict[str, Any] = {
-        "torch": m, "nn": m.nn, "F": m.nn.functional, "wrap": wrap, "checkpoint": checkpoint,
-        "choose": _chosen if m is not graphtorch else _cond, "randn": _numbers(made.seed, m)}
+        "torch": m,
+        "nn": m.nn,
+        "F": m.nn.functional,
+        "wrap": wrap,
+        "checkpoint": checkpoint,
+        "choose": _chosen if m is not graphtorch else _cond,
+        "randn": _numbers(made.seed, m),
+    }
     try:
         exec(made.world, now)
         return [_step(call, m, now) for call in made.calls]
@@ -78,7 +85,8 @@ def _cond(test: Any, then: Any, orelse: Any, x: Any) -> Any:
 
 
 def _step(call: Call, m: Any, now: dict[str, Any]) -> list[Any]:
-    """What was raised, the results, and the state after results were differentiated and written to."""
+    """What was raised, the results, and the state after results were differentiated and written
+    to."""
     m.manual_seed(call.seed)
     raised: list[Any] = []
     results = _caught(raised, lambda: _called(call, m, now))
@@ -92,8 +100,13 @@ def _step(call: Call, m: Any, now: dict[str, Any]) -> list[Any]:
         now["log"].clear()
     for i, one in enumerate(listed):
         _caught(raised, lambda one=one, i=i: _written(one, i))
-    state = {"arguments": held, "results": listed, **{k: now[k] for k in STATE},
-             "net": now["net"].state_dict(), "gradients": [p.grad for p in now["net"].parameters()]}
+    state = {
+        "arguments": held,
+        "results": listed,
+        **{k: now[k] for k in STATE},
+        "net": now["net"].state_dict(),
+        "gradients": [p.grad for p in now["net"].parameters()],
+    }
     after = seen(state)
     _caught(raised, lambda: exec(f"buf = buf.detach()\n{call.change}", now))
     return [["raised", raised], ["results", given], *after]
@@ -120,7 +133,11 @@ def _caught(found: list[Any], action: Callable[[], Any]) -> Any:
 
 
 def _passes_back(listed: list[Any]) -> bool:
-    losses = [(r.real.sum() + r.imag.sum()) if r.is_complex() else r.sum() for r in listed if needs_grad(r)]
+    losses = [
+        (r.real.sum() + r.imag.sum()) if r.is_complex() else r.sum()
+        for r in listed
+        if needs_grad(r)
+    ]
     if losses:
         sum(losses).backward()  # type: ignore[union-attr]
     return True
@@ -160,7 +177,9 @@ def _tensor(x: Any) -> list[Any]:
 
 def needs_grad(x: Any) -> bool:
     """PyTorch says it of views made without gradients, which nothing flows through."""
-    return bool(x.requires_grad and not (hasattr(x, "_is_view") and x._is_view() and _history(x) is None))
+    return bool(
+        x.requires_grad and not (hasattr(x, "_is_view") and x._is_view() and _history(x) is None)
+    )
 
 
 def _history(x: Any) -> Any:
@@ -173,13 +192,19 @@ def _history(x: Any) -> Any:
 def difference(a: Any, b: Any, path: str = "") -> str | None:
     """Where two things that were seen are not the same, up to rounding; None if they are."""
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-        return None if a.shape == b.shape and _close(a, b) else f"{path}: {a.tolist()} is not {b.tolist()}"
+        return (
+            None
+            if a.shape == b.shape and _close(a, b)
+            else f"{path}: {a.tolist()} is not {b.tolist()}"
+        )
     if isinstance(a, list) and isinstance(b, list):
         if len(a) != len(b):
             return f"{path}: {_brief(a)} is not {_brief(b)}"
         named = bool(a) and isinstance(a[0], str) and a[0] == b[0]
-        found = (difference(x, y, f"{path}.{a[0] if named else i}") for i, (x, y) in
-                 enumerate(zip(a, b, strict=True)))
+        found = (
+            difference(x, y, f"{path}.{a[0] if named else i}")
+            for i, (x, y) in enumerate(zip(a, b, strict=True))
+        )
         return next((d for d in found if d), None)
     if isinstance(a, float) and isinstance(b, float):
         return None if _close(np.array(a), np.array(b)) else f"{path}: {a} is not {b}"
@@ -194,14 +219,20 @@ def _brief(x: Any) -> str:
 def _close(a: np.ndarray, b: np.ndarray) -> bool:
     """Within rounding, counted from the largest element."""
     if a.dtype.kind not in "fc":
-        return bool((np.abs(a.astype(np.float64) - b) <= 1 + 1e-4 * np.abs(b.astype(np.float64))).all()) \
-            if a.dtype == np.int32 else np.array_equal(a, b)
+        return (
+            bool(
+                (np.abs(a.astype(np.float64) - b) <= 1 + 1e-4 * np.abs(b.astype(np.float64))).all()
+            )
+            if a.dtype == np.int32
+            else np.array_equal(a, b)
+        )
     top = np.abs(b[np.isfinite(b)]).max(initial=1)
     return np.allclose(a, b, rtol=1e-3, atol=1e-4 * top, equal_nan=True)
 
 
 def failure(seed: int, oracle: Any = None) -> str | None:
-    """What is wrong with a program's compiled form, or with its plain one beside PyTorch's (`oracle`)."""
+    """What is wrong with a program's compiled form, or with its plain one beside PyTorch's
+    (`oracle`)."""
     made = program(seed)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Random wrong calls over the surface: is what PyTorch refuses refused with the same exception type?
+"""Random wrong calls over the surface: is what PyTorch refuses refused with the same exception
+type?
 
     python3 tools/fuzz_errors.py [--count 5000] [--first 0] [--show 20]
 
-Each call is one of the calls in `CALLS` with one to three arguments exchanged, left out or added. PyTorch and
-graphtorch evaluate the same text in processes of their own, so that a crash or a hang is one call's outcome.
-What is counted: of the calls where PyTorch raises those with the same type, and of those that it takes
-those that are taken here.
+Each call is one of the calls in `CALLS` with one to three arguments exchanged, left out or added.
+PyTorch and graphtorch evaluate the same text in processes of their own, so that a crash or a hang
+is one call's outcome. What is counted: of the calls where PyTorch raises those with the same type,
+and of those that it takes those that are taken here.
 """
 
 from __future__ import annotations
@@ -31,17 +32,84 @@ from dataclasses import dataclass
 LIMIT = 20.0  # seconds that a call may take
 
 # Tensors of a call, by names: letter for the dtype, digits for the sizes.
-TENSORS = ["f", "f2", "f3", "f34", "f43", "f44", "f234", "f1234", "f22", "i", "i3", "i34", "b34", "c34",
-           "d34", "h34", "e0", "z3", "g34"]
+TENSORS = [
+    "f",
+    "f2",
+    "f3",
+    "f34",
+    "f43",
+    "f44",
+    "f234",
+    "f1234",
+    "f22",
+    "i",
+    "i3",
+    "i34",
+    "b34",
+    "c34",
+    "d34",
+    "h34",
+    "e0",
+    "z3",
+    "g34",
+]
 # What takes the place of an argument.
 POOL = [
-    *TENSORS, "None", "'abc'", "''", "'mean'", "-7", "-1", "0", "1", "2", "7", "99", "1.5", "-0.5", "True",
-    "False", "()", "[]", "(1,)", "[1, 2]", "(0, 0)", "(2, 3, 4)", "(-1, 99)", "[1.5]", "['a']", "{}",
-    "{'a': 1}", "object()", "torch.float32", "torch.int64", "torch.strided", "float('nan')", "1j", "[f3, f3]",
-    "[f34, f2]", "range(3)", "np.zeros(3)", "slice(None)", "Ellipsis", "lambda x: x",
+    *TENSORS,
+    "None",
+    "'abc'",
+    "''",
+    "'mean'",
+    "-7",
+    "-1",
+    "0",
+    "1",
+    "2",
+    "7",
+    "99",
+    "1.5",
+    "-0.5",
+    "True",
+    "False",
+    "()",
+    "[]",
+    "(1,)",
+    "[1, 2]",
+    "(0, 0)",
+    "(2, 3, 4)",
+    "(-1, 99)",
+    "[1.5]",
+    "['a']",
+    "{}",
+    "{'a': 1}",
+    "object()",
+    "torch.float32",
+    "torch.int64",
+    "torch.strided",
+    "float('nan')",
+    "1j",
+    "[f3, f3]",
+    "[f34, f2]",
+    "range(3)",
+    "np.zeros(3)",
+    "slice(None)",
+    "Ellipsis",
+    "lambda x: x",
 ]
-KEYWORDS = ["dim", "keepdim", "dtype", "out", "reduction", "weight", "device", "size", "foo", "p", "mode",
-            "input"]
+KEYWORDS = [
+    "dim",
+    "keepdim",
+    "dtype",
+    "out",
+    "reduction",
+    "weight",
+    "device",
+    "size",
+    "foo",
+    "p",
+    "mode",
+    "input",
+]
 
 CALLS = """
 torch.tensor([1.0, 2.0], dtype=torch.float32, requires_grad=True)
@@ -326,7 +394,7 @@ torch.load(io.BytesIO(b'abc'))
 """.strip().splitlines()
 
 
-# ------------------------------------------------------------------------------------------ making calls
+# ------------------------------------------------------------------------------------- making calls
 
 
 def wrong_call(seed: int) -> str:
@@ -395,7 +463,7 @@ def _exchange(tree: ast.Expression, rng: random.Random) -> None:
             getattr(node, name)[index] = _drawn(rng)
 
 
-# ------------------------------------------------------------------------------------------ the two sides
+# ------------------------------------------------------------------------------------ the two sides
 
 WORKER = """
 import importlib, io, json, sys, warnings
@@ -443,7 +511,8 @@ for line in sys.stdin:
 
 
 class Side:
-    """A process that evaluates calls with one library; a new one takes the place of one that died."""
+    """A process that evaluates calls with one library; a new one takes the place of one that
+    died."""
 
     def __init__(self, library: str):
         self.library = library
@@ -454,8 +523,14 @@ class Side:
         """(outcome, message): ``ok``, the exception's type, ``crash`` or ``hang``."""
         if self.process is None:
             command = [sys.executable, "-c", WORKER, self.library]
-            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                            stderr=subprocess.DEVNULL, text=True, cwd=self.folder.name)
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                cwd=self.folder.name,
+            )
             assert self.process.stdout and self.process.stdout.readline() == "ready\n"
         assert self.process.stdin and self.process.stdout
         self.process.stdin.write(json.dumps(call) + "\n")
@@ -511,9 +586,12 @@ def summary(results: list[Result]) -> str:
     taken = [r for r in results if r.expected[0] == "ok"]
     lost = Counter(r.got[0] for r in results if r.got[0] in ("crash", "hang"))
     same, both = sum(r.agrees for r in raising), sum(r.agrees for r in taken)
-    return (f"{len(results)} calls; PyTorch raises in {len(raising)}: the same type in {same} "
-            f"({100 * same / max(1, len(raising)):.1f} %); takes {len(taken)}: taken here {both} "
-            f"({100 * both / max(1, len(taken)):.1f} %); crashes {lost['crash']}, hangs {lost['hang']}")
+    return (
+        f"{len(results)} calls; PyTorch raises in {len(raising)}: the same type in {same} "
+        f"({100 * same / max(1, len(raising)):.1f} %); takes {len(taken)}: taken here {both} "
+        f"({100 * both / max(1, len(taken)):.1f} %); crashes {lost['crash']}, hangs "
+        f"{lost['hang']}"
+    )
 
 
 def main() -> None:
@@ -523,7 +601,7 @@ def main() -> None:
     parser.add_argument("--show", type=int, default=20, help="how many differences to print")
     options = parser.parse_args()
     results = list(compare(iter(range(options.first, options.first + options.count))))
-    for result in [r for r in results if not r.agrees][:options.show]:
+    for result in [r for r in results if not r.agrees][: options.show]:
         print(result)
     print(summary(results))
 

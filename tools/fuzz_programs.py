@@ -1,8 +1,9 @@
-"""Random programs for `fuzz_compile.py`: a function, what it can reach, and what changes between its calls.
+"""Random programs for `fuzz_compile.py`: a function, what it can reach, and what changes between
+its calls.
 
-Programs are text, so that graphtorch and PyTorch run the same one. A line is drawn from a table; ``{v}``
-stands for a value made before, ``{s}`` for one and the same, ``{t}`` for what is written to, ``{o}`` for a
-name that is bound anew.
+Programs are text, so that graphtorch and PyTorch run the same one. A line is drawn from a table;
+``{v}`` stands for a value made before, ``{s}`` for one and the same, ``{t}`` for what is written
+to, ``{o}`` for a name that is bound anew.
 """
 
 from __future__ import annotations
@@ -282,9 +283,12 @@ ARGUMENTS = (  # a text for `given`, and what to look at afterwards
     ("x = randn(3, 3).requires_grad_()", "x * 2, x", "x"),
     ("x, y = randn(3, 3).requires_grad_(), randn(3, 3)", "x * 2, y", "x, y"),
     ("x, y = randn(3, 3), randn(3, 3)", "x.t(), y", "x, y"),
-    ("x = randn(3, 3)", "buf, x", "x"), ("x = randn(3, 3)", "p, x", "x"),
-    ("x = randn(3, 3)", "x, w", "x"), ("x = randn(3, 3)", "x.detach(), x", "x"),
-    ("x = randn(3, 3)", "table['t'], x", "x"), ("x = randn(3, 3)", "x, buf.t()", "x"),
+    ("x = randn(3, 3)", "buf, x", "x"),
+    ("x = randn(3, 3)", "p, x", "x"),
+    ("x = randn(3, 3)", "x, w", "x"),
+    ("x = randn(3, 3)", "x.detach(), x", "x"),
+    ("x = randn(3, 3)", "table['t'], x", "x"),
+    ("x = randn(3, 3)", "x, buf.t()", "x"),
 )
 CHANGES = _lines(r"""
 cfg.k = 0.5
@@ -352,14 +356,17 @@ class Program:
     calls: tuple[Call, ...]
 
     def __str__(self) -> str:
-        calls = "\n".join(f"# call {i}: {c.setup}; f({c.given}) {c.mode}; then: {c.change}"
-                          for i, c in enumerate(self.calls))
-        return f"{self.world[len(WORLD):]}\n{calls}"
+        calls = "\n".join(
+            f"# call {i}: {c.setup}; f({c.given}) {c.mode}; then: {c.change}"
+            for i, c in enumerate(self.calls)
+        )
+        return f"{self.world[len(WORLD) :]}\n{calls}"
 
 
 @dataclass(frozen=True)
 class Call:
-    """Texts: what makes the arguments, the arguments, what to look at, a mode, and what changes then."""
+    """Texts: what makes the arguments, the arguments, what to look at, a mode, and what changes
+    then."""
 
     setup: str
     given: str
@@ -379,8 +386,17 @@ def program(seed: int) -> Program:
     draw = random.Random(seed)
     values = VALUES + DRAWS * 3 if draws(seed) else VALUES
     called = draw.choice((*CALLED[:1] * 6, *CALLED))
-    text = "\n".join((WORLD, "zc = randn(3, 3, complex64=True)", draw.choice(OPTIMIZERS),
-                      function(draw, values), "f, set_factor = make(0.75)", called, "hook = None"))
+    text = "\n".join(
+        (
+            WORLD,
+            "zc = randn(3, 3, complex64=True)",
+            draw.choice(OPTIMIZERS),
+            function(draw, values),
+            "f, set_factor = make(0.75)",
+            called,
+            "hook = None",
+        )
+    )
     return Program(seed, text, tuple(_call(draw) for _ in range(CALLS)))
 
 

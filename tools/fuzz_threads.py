@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Threads that each run a program of their own at once: does each get what it gets when it runs alone?
+"""Threads that each run a program of their own at once: does each get what it gets when it runs
+alone?
 
-    python3 tools/fuzz_threads.py [--threads 16] [--calls 1000] [--runs 1] [--first 0] [--switch 0.005]
+    python3 tools/fuzz_threads.py [--threads 16] [--calls 1000] [--runs 1] [--first 0] [--switch
+    0.005]
 
-A program is a random sequence of plain and compiled calls, first calls of functions that other threads call
-for the first time at the same moment, training steps, writes to parts, views, branches on values, gradients
-and calls that fail. A few models and compiled functions are shared by all. Each run is a process of its own,
-which is stopped, with where its threads stand, when it hangs.
+A program is a random sequence of plain and compiled calls, first calls of functions that other
+threads call for the first time at the same moment, training steps, writes to parts, views, branches
+on values, gradients and calls that fail. A few models and compiled functions are shared by all.
+Each run is a process of its own, which is stopped, with where its threads stand, when it hangs.
 """
 
 from __future__ import annotations
@@ -37,21 +39,32 @@ HANG_S = 500.0  # a run that takes longer hangs
 
 
 class Shared:
-    """What all threads use: two models in eval mode, compiled functions, and functions to compile."""
+    """What all threads use: two models in eval mode, compiled functions, and functions to
+    compile."""
 
     def __init__(self) -> None:
         torch.manual_seed(0)
         self.mlp = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
         self.net = nn.Sequential(
-            nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)
+            nn.Conv2d(1, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(64, 3),
         ).eval()
-        self.compiled = [torch.compile(self.mlp), torch.compile(lambda x: torch.tanh(self.mlp(x)) * 2)]
+        self.compiled = [
+            torch.compile(self.mlp),
+            torch.compile(lambda x: torch.tanh(self.mlp(x)) * 2),
+        ]
         # each thread calls each of these for the first time at about the same moment
-        self.late = [torch.compile(lambda x, k=k: (x * k).exp() @ torch.ones(8, k + 1)) for k in range(9)]
+        self.late = [
+            torch.compile(lambda x, k=k: (x * k).exp() @ torch.ones(8, k + 1)) for k in range(9)
+        ]
 
 
 class Program:
-    """A random program of one thread: the same seed gives the same results, whatever other threads do."""
+    """A random program of one thread: the same seed gives the same results, whatever other threads
+    do."""
 
     def __init__(self, seed: int, shared: Shared):
         torch.manual_seed(seed)
@@ -68,8 +81,19 @@ class Program:
     def run(self, count: int) -> list[np.ndarray]:
         """The results of `count` calls."""
         kinds: Sequence[Callable[[Any], Any]] = (
-            self.plain, self.convolve, self.replay, self.first_call, self.train, self.train_compiled,
-            self.write, self.count, self.gradient, self.branch, self.view, self.fail, self.own_function,
+            self.plain,
+            self.convolve,
+            self.replay,
+            self.first_call,
+            self.train,
+            self.train_compiled,
+            self.write,
+            self.count,
+            self.gradient,
+            self.branch,
+            self.view,
+            self.fail,
+            self.own_function,
         )
         return [np.array(self.random.choice(kinds)(self.batch())) for _ in range(count)]
 
@@ -129,7 +153,10 @@ class Program:
         return (x + part[0, 0]).numpy()
 
     def fail(self, x: Any) -> Any:
-        for wrong in (lambda: x @ torch.ones(3, 3), lambda: self.shared.compiled[0](x[:, :3]).numpy()):
+        for wrong in (
+            lambda: x @ torch.ones(3, 3),
+            lambda: self.shared.compiled[0](x[:, :3]).numpy(),
+        ):
             try:
                 wrong()
             except RuntimeError:
@@ -185,7 +212,9 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=1000)
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="seed of the first thread")
-    parser.add_argument("--switch", type=float, default=0.005, help="seconds after which threads take turns")
+    parser.add_argument(
+        "--switch", type=float, default=0.005, help="seconds after which threads take turns"
+    )
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.inside:
@@ -198,17 +227,25 @@ def main() -> None:
     failed = 0
     for run in range(given.runs):
         first = given.first + run * given.threads
-        options = [f"--threads={given.threads}", f"--calls={given.calls}", f"--switch={given.switch}"]
+        options = [
+            f"--threads={given.threads}",
+            f"--calls={given.calls}",
+            f"--switch={given.switch}",
+        ]
         start = time.monotonic()
-        done = subprocess.run([sys.executable, __file__, "--inside", f"--first={first}", *options],
-                              capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, __file__, "--inside", f"--first={first}", *options],
+            capture_output=True,
+            text=True,
+        )
         failed += bool(done.returncode)
         result = f"ended with {done.returncode}" if done.returncode else "as alone"
-        print(f"seeds from {first}: {result}, "
-              f"{time.monotonic() - start:.0f} s", flush=True)
+        print(f"seeds from {first}: {result}, {time.monotonic() - start:.0f} s", flush=True)
         if done.returncode:
             print(done.stdout[-3000:], done.stderr[-3000:], flush=True)
-    print(f"{given.runs} runs of {given.threads} threads x {given.calls} calls: {failed} went wrong")
+    print(
+        f"{given.runs} runs of {given.threads} threads x {given.calls} calls: {failed} went wrong"
+    )
     sys.exit(bool(failed))
 
 

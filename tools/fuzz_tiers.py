@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Random calls, each made five times in one process on tiers mixed by chance: do they give the same answer?
+"""Random calls, each made five times in one process on tiers mixed by chance: do they give the same
+answer?
 
     python3 tools/fuzz_tiers.py [--count 10000] [--first 0] [--deterministic] [--show 20]
 
-A tier is a way to run what was recorded: line by line (which changes its mind with the number of calls), by
-the NumPy references, as native code for these sizes or for symbolic ones, inside a larger graph, and under
-`torch.compile`. Results are equal up to rounding, within `TOLERANCE`; indices, the order of equal elements,
-signs and whatever does not round are equal. With --deterministic native code runs on one thread and on two:
-equal to the bit. A seed names a call: `--first SEED --count 1` replays it.
+A tier is a way to run what was recorded: line by line (which changes its mind with the number of
+calls), by the NumPy references, as native code for these sizes or for symbolic ones, inside a
+larger graph, and under `torch.compile`. Results are equal up to rounding, within `TOLERANCE`;
+indices, the order of equal elements, signs and whatever does not round are equal. With
+--deterministic native code runs on one thread and on two: equal to the bit. A seed names a call:
+`--first SEED --count 1` replays it.
 """
 
 from __future__ import annotations
@@ -35,8 +37,8 @@ from graphtorch.ir.graph import Graph
 
 REPEATS = 5
 SPECIAL = [0.0, -0.0, 1.0, -1.0, np.nan, np.inf, -np.inf, 1e30, 2.5, -3e9]
-# What rounding may change, by what a call does: of an element and of the largest element of all results (a
-# gradient may be what is left of terms that cancel).
+# What rounding may change, by what a call does: of an element and of the largest element of all
+# results (a gradient may be what is left of terms that cancel).
 TOLERANCE = {
     "exact": {},
     "pointwise": {"float64": 1e-12, "float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2},
@@ -51,9 +53,11 @@ ANY_SIZE = (1, 2, 3, 4, 5, 7, 8, 16, 17, 33, 70)
 
 @dataclass(frozen=True)
 class Call:
-    """`text` of x, y and z, which are `inputs`: ``f:bm`` is a float tensor [b, m]; letters are sizes.
+    """`text` of x, y and z, which are `inputs`: ``f:bm`` is a float tensor [b, m]; letters are
+    sizes.
 
-    Kinds: f any float, F f32 or f64, i integer, n any number, ? bool, ``k<m`` an index into m. `net`: a
+    Kinds: f any float, F f32 or f64, i integer, n any number, ? bool, ``k<m`` an index into m.
+        `net`: a
     module that the text calls. `smooth`: its gradients are compared as well.
     """
 
@@ -71,7 +75,10 @@ def calls(kind: str, smooth: bool, table: str) -> list[Call]:
 
 
 CALLS = [
-    *calls("pointwise", True, """
+    *calls(
+        "pointwise",
+        True,
+        """
 torch.exp(x) * torch.tanh(y) | f:bm f:m
 torch.sin(x) + torch.cos(x) * 2 | f:bm
 torch.sigmoid(x) / (1 + x * x) | f:bhw
@@ -86,8 +93,12 @@ torch.where(x > 0, x, y * 0.1) | f:bm f:bm
 torch.hypot(x, y) + torch.logaddexp(x, y) | F:bm F:bm
 F.hardswish(x) + F.mish(x) | f:bm
 F.smooth_l1_loss(x, y, reduction='none') | f:bm f:bm
-"""),
-    *calls("exact", False, """
+""",
+    ),
+    *calls(
+        "exact",
+        False,
+        """
 torch.maximum(x, y), torch.minimum(x, y), torch.fmax(x, y) | n:bm n:m
 torch.clamp(x, -1, 1), torch.clamp(x, y, z) | f:bm f:m f:m
 x.floor(), x.round(), x.trunc(), torch.sign(x) | f:bm
@@ -128,8 +139,12 @@ x.any(1), x.all(0), x.logical_not() | ?:bm
 x.sum(1), x.prod(0), x.cumsum(1) | i:bm
 torch.bincount(x, minlength=3) | k<m:b
 F.one_hot(x, m), F.pad(y, (1, 2), value=3) | k<m:b i:bm
-"""),
-    *calls("sum", True, """
+""",
+    ),
+    *calls(
+        "sum",
+        True,
+        """
 torch.sum(x, 1) + torch.mean(x, 1) | f:bm
 torch.sum(x, 0), torch.sum(x) | f:bm
 torch.var(x, (0, 2), correction=0) | F:b7h
@@ -168,8 +183,12 @@ F.interpolate(x, scale_factor=2, mode='bilinear') | f:bmhw
 net(x)[0] | F:lbm | nn.LSTM(m, 3)
 net(x)[0] | F:lbm | nn.GRU(m, 4)
 net(x) | F:bm | nn.Sequential(nn.Linear(m, 9), nn.ReLU(), nn.LayerNorm(9), nn.Linear(9, 2))
-"""),
-    *calls("spectral", False, """
+""",
+    ),
+    *calls(
+        "spectral",
+        False,
+        """
 torch.linalg.svd(x, full_matrices=False) | F:hw
 torch.linalg.svd(x) | F:lhk
 torch.linalg.eigh(x + x.mT) | F:lhh
@@ -181,7 +200,8 @@ torch.linalg.cholesky_ex(x @ x.mT) | F:lhh
 torch.linalg.solve_ex(x, y) | F:hh F:hk
 torch.linalg.inv_ex(x), torch.linalg.det(x), torch.linalg.slogdet(x) | F:lhh
 torch.linalg.solve_triangular(x, y, upper=True) | F:hh F:hk
-"""),
+""",
+    ),
 ]
 
 
@@ -199,7 +219,9 @@ class Example:
         self.float = self.random.choice(FLOATS)
         self.integer, self.number = self.random.choice(INTS), self.random.choice(FLOATS + INTS)
         self.gradients = self.call.smooth and self.random.random() < 0.4
-        self.special = not self.call.smooth and self.call.kind == "exact" and self.random.random() < 0.3
+        self.special = (
+            not self.call.smooth and self.call.kind == "exact" and self.random.random() < 0.3
+        )
         self.layouts: list[tuple[int, ...] | None] = []
         self.tensors = [self.tensor(spec) for spec in self.call.inputs.split()]
         self.arrays = [_array(t) for t in self.tensors]
@@ -228,7 +250,9 @@ class Example:
             layout = tuple(self.random.sample(range(len(shape)), len(shape)))
         self.layouts.append(layout)
         array, dtype = self.elements(kind, shape)
-        return torch.tensor(array if layout is None else array.transpose(layout).copy(), dtype=dtype)
+        return torch.tensor(
+            array if layout is None else array.transpose(layout).copy(), dtype=dtype
+        )
 
     def elements(self, kind: str, shape: tuple[int, ...]) -> tuple[np.ndarray, Any]:
         if kind.startswith("k"):
@@ -335,7 +359,10 @@ class Tiers:
         """Axes of the batch size `b`, where tensors are laid out as the call names them."""
         letters = [spec.split(":")[1] for spec in self.example.call.inputs.split()]
         batch = torch.Dim("b", min=1)
-        return {i: {a: batch for a, x in enumerate(names) if x == "b"} for i, names in enumerate(letters)}
+        return {
+            i: {a: batch for a, x in enumerate(names) if x == "b"}
+            for i, names in enumerate(letters)
+        }
 
     @cached_property
     def graph(self) -> tuple[Graph, list[Buffer]]:
@@ -368,8 +395,8 @@ def _exact(t: Any) -> np.ndarray:
 
 @dataclass
 class Outcome:
-    """What became of a call: the tiers it ran on, what differs between the first and another, and the
-    exception where it is refused."""
+    """What became of a call: the tiers it ran on, what differs between the first and another, and
+    the exception where it is refused."""
 
     example: Example
     tiers: list[str]
@@ -422,11 +449,15 @@ def _attempt(way: Callable[[], list[np.ndarray]]) -> Found:
 Found = list[np.ndarray] | str  # results, or the exception
 
 
-def compare(a: Found, b: Found, example: Example, tolerance: dict[str, float], exact_bits: bool) -> str:
+def compare(
+    a: Found, b: Found, example: Example, tolerance: dict[str, float], exact_bits: bool
+) -> str:
     """What differs between two runs; nothing if they agree."""
     if isinstance(a, str) or isinstance(b, str):
         types = [r.split(":")[0] if isinstance(r, str) else "results" for r in (a, b)]
-        return "" if types[0] == types[1] else f"{a if isinstance(a, str) else 'results'} / {b}"[:300]
+        return (
+            "" if types[0] == types[1] else f"{a if isinstance(a, str) else 'results'} / {b}"[:300]
+        )
     lowest = example.float if any(t.dtype is torch.bfloat16 for t in example.tensors) else ""
     scale = max((_largest(x) for x in a if x.dtype.kind == "f"), default=0.0)
     for i, (x, y) in enumerate(zip(a, b, strict=True)):

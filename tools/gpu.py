@@ -6,12 +6,14 @@
     python3 tools/gpu.py sanitizer                  compute-sanitizer over some op samples
     python3 tools/gpu.py ops --seconds 100 --json FILE --only 'soft*' --dtypes f64 f32
 
-The source tree it lies in is used as it is; needed are CuPy, an NVRTC, NumPy and what graphtorch depends on,
-and PyTorch for all that is compared with it. With GRAPHTORCH_CUDA=emulated it runs without a GPU, slowly.
+The source tree it lies in is used as it is; needed are CuPy, an NVRTC, NumPy and what graphtorch
+depends on, and PyTorch for all that is compared with it. With GRAPHTORCH_CUDA=emulated it runs
+without a GPU, slowly.
 
-Each part runs its cases in a process of its own, which is started again behind a case that broke the GPU's
-context or hung, so every case that there is time for gets its row. What is wrong is printed, with what each
-part found, at the end; all rows go to the JSON file. The status is 1 where something is wrong.
+Each part runs its cases in a process of its own, which is started again behind a case that broke
+the GPU's context or hung, so every case that there is time for gets its row. What is wrong is
+printed, with what each part found, at the end; all rows go to the JSON file. The status is 1 where
+something is wrong.
 """
 
 from __future__ import annotations
@@ -41,15 +43,17 @@ RESTARTS = 8
 
 
 class Finder:
-    """Finds the three folders of the source tree as one package, as an installation would lay them out."""
+    """Finds the three folders of the source tree as one package, as an installation would lay them
+    out."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> Any:
         if name not in FOLDERS:
             return None
         folder = ROOT / FOLDERS[name]
-        return importlib.util.spec_from_file_location(name, folder / "__init__.py",
-                                                      submodule_search_locations=[str(folder)])
+        return importlib.util.spec_from_file_location(
+            name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+        )
 
 
 def use_source_tree() -> None:
@@ -85,7 +89,9 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--bench", action="store_true", help="the part bench")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="for all parts together")
     parser.add_argument("--json", help="where all rows are written to")
-    parser.add_argument("--only", nargs="*", default=[], help="cases whose names match one of these patterns")
+    parser.add_argument(
+        "--only", nargs="*", default=[], help="cases whose names match one of these patterns"
+    )
     parser.add_argument("--dtypes", nargs="*", default=["f64", "f32"], help="of the op samples")
     parser.add_argument("--full", action="store_true", help="larger models too")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -99,7 +105,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-# ------------------------------------------------------------------------------------------ processes
+# ---------------------------------------------------------------------------------------- processes
 
 
 def run(part: str, options: argparse.Namespace, end: float) -> Iterator[dict[str, Any]]:
@@ -122,10 +128,25 @@ def run(part: str, options: argparse.Namespace, end: float) -> Iterator[dict[str
             skip += 1
 
 
-def rows_of(part: str, options: argparse.Namespace, skip: int, end: float) -> Iterator[dict[str, Any]]:
+def rows_of(
+    part: str, options: argparse.Namespace, skip: int, end: float
+) -> Iterator[dict[str, Any]]:
     """The rows that one process writes; the last one says how it ended."""
-    command = [sys.executable, __file__, "--child", part, "--skip", str(skip), "--end", str(end),
-               *(["--full"] if options.full else []), "--only", *options.only, "--dtypes", *options.dtypes]
+    command = [
+        sys.executable,
+        __file__,
+        "--child",
+        part,
+        "--skip",
+        str(skip),
+        "--end",
+        str(end),
+        *(["--full"] if options.full else []),
+        "--only",
+        *options.only,
+        "--dtypes",
+        *options.dtypes,
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     lines: queue.Queue[str | None] = queue.Queue()
 
@@ -137,7 +158,9 @@ def rows_of(part: str, options: argparse.Namespace, skip: int, end: float) -> It
     threading.Thread(target=read, daemon=True).start()
     patience = FULL_PATIENCE if options.full else PATIENCE
     try:
-        while (line := lines.get(timeout=min(patience, max(1.0, end + 20 - time.monotonic())))) is not None:
+        while (
+            line := lines.get(timeout=min(patience, max(1.0, end + 20 - time.monotonic())))
+        ) is not None:
             if line.startswith("{"):
                 yield json.loads(line)
             else:

@@ -7,8 +7,8 @@ docs/libraries.md.
     python3 tools/libraries.py vision resnet18 operators  some of them; the other rows stay
     python3 tools/libraries.py imports                    how long their imports take
 
-It needs the extras `oracle` and `libraries`, and for the module `training` tensorboard, accelerate and
-pytorch-lightning.
+It needs the extras `oracle` and `libraries`, and for the module `training` tensorboard, accelerate
+and pytorch-lightning.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ FIRST = {
     "graphtorch": "import graphtorch; graphtorch.install_as_torch()",
     "torch": "import torch; from libraries.oracle_vision import declare_schemas; declare_schemas(torch)",
 }
-IMPORTS_HEAD = "| what | graphtorch: median of 5 | PyTorch: median | graphtorch: least | PyTorch: least |"
+IMPORTS_HEAD = (
+    "| what | graphtorch: median of 5 | PyTorch: median | graphtorch: least | PyTorch: least |"
+)
 INTRODUCTION = """# Libraries around PyTorch
 
 What ran unmodified under `graphtorch.install_as_torch()`, and how far its results were from those on PyTorch
@@ -76,7 +78,9 @@ def main(arguments: list[str]) -> int:
     rows = written()
     rows["imports"] = {**rows.get("imports", {}), **times}
     for one, results in found.items():
-        rows.setdefault(one, {}).update((n, text_of(r, MODULES[one][1])) for n, r in results.items())
+        rows.setdefault(one, {}).update(
+            (n, text_of(r, MODULES[one][1])) for n, r in results.items()
+        )
     PLACE.write_text(document(rows), encoding="utf-8")
     bad = [
         f"{n}: {r}"
@@ -101,7 +105,8 @@ def written() -> dict[str, dict[str, str]]:
 
 
 def import_times(names: list[str], times: int = 5) -> dict[str, str]:
-    """Rows of seconds for a program that imports the framework and a library, by fresh processes in turn."""
+    """Rows of seconds for a program that imports the framework and a library, by fresh processes in
+    turn."""
     rows = {}
     for name in names:
         taken: dict[str, list[float]] = {framework: [] for framework in FIRST}
@@ -116,25 +121,32 @@ def import_times(names: list[str], times: int = 5) -> dict[str, str]:
 def _seconds(lines: str) -> float:
     """The time of a process that imports, without the start of Python itself."""
     place = str(ROOT / "tests" / "helpers")
-    program = f"import sys, time; sys.path.insert(0, {place!r}); start = time.perf_counter(); {lines}; " \
-              "print(time.perf_counter() - start)"
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True,
-                          check=True)
+    program = (
+        f"import sys, time; sys.path.insert(0, {place!r}); start = time.perf_counter(); {lines}; "
+        "print(time.perf_counter() - start)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True
+    )
     return float(done.stdout.split()[-1])
 
 
 def compare(module: str, names: list[str]) -> dict[str, Any]:
-    """For each case the difference, or the last line of an error. One process for each framework."""
+    """For each case the difference, or the last line of an error. One process for each
+    framework."""
     running = importlib.import_module("libraries.running")
     chosen = names or list(importlib.import_module(f"libraries.{module}").CASES)
     mine, other = (
-        running.run(framework, module, chosen, timeout=7200) for framework in ("graphtorch", "torch")
+        running.run(framework, module, chosen, timeout=7200)
+        for framework in ("graphtorch", "torch")
     )
     found: dict[str, Any] = {}
     for name in chosen:
         wrong = next((r[name] for r in (mine, other) if isinstance(r[name], str)), None)
         found[name] = (
-            running.difference(mine[name], other[name]) if wrong is None else wrong.strip().splitlines()[-1]
+            running.difference(mine[name], other[name])
+            if wrong is None
+            else wrong.strip().splitlines()[-1]
         )
     return found
 

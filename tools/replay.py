@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""What the compiler makes of a fixed set of graphs, as text: a refactoring proves itself by no difference.
+"""What the compiler makes of a fixed set of graphs, as text: a refactoring proves itself by no
+difference.
 
     python3 tools/replay.py FOLDER                     lower all graphs (minutes)
     python3 tools/replay.py FOLDER --against BEFORE    ... and show what differs from an earlier folder
     python3 tools/replay.py FOLDER --only 'op_*' gpt   the graphs of these names; --list shows all
 
-The graphs are those of replay_graphs.py: benchmark models, a training step of each kind of net and every op
-record once. Each is lowered for a machine with AVX2 and for one with AVX-512, whatever this one is, into
-FOLDER/GRAPH/MACHINE:
+The graphs are those of replay_graphs.py: benchmark models, a training step of each kind of net and
+every op record once. Each is lowered for a machine with AVX2 and for one with AVX-512, whatever
+this one is, into FOLDER/GRAPH/MACHINE:
 
     passes.txt     the graph as recorded and after each pass that changed it
     kernels.txt    the kernels and their launches
@@ -56,26 +57,33 @@ MACHINES = {"avx2": named(LINUX, "x86-64-v3", AVX2), "avx512": named(LINUX, "x86
 SHOWN = 12  # files whose differences are printed; the others are only named
 
 
-# ------------------------------------------------------------------------------------------ lowering
+# ----------------------------------------------------------------------------------------- lowering
 
 
 def replay(recorded: Recorded, target: Processor) -> dict[str, str]:
     """The files of one graph on one machine."""
     passes: list[str] = []
-    with assuming(Known(recorded.conditions)) if recorded.conditions else nullcontext(), \
-            pipeline.observed(functools.partial(_note_pass, passes)), pipeline.checking_every_pass():
+    with (
+        assuming(Known(recorded.conditions)) if recorded.conditions else nullcontext(),
+        pipeline.observed(functools.partial(_note_pass, passes)),
+        pipeline.checking_every_pass(),
+    ):
         try:
             program, plan, _ = lower_graph(recorded.graph, target, recorded.stable)
         except NotImplementedError as error:
             return {"refused.txt": f"{error}\n"}
         table = tabulate(program, plan)
-        return {"passes.txt": "".join(passes), "kernels.txt": print_program(program),
-                "memory.txt": f"{print_memory(program, plan)}packed {packed_layout(program)[1]} bytes\n",
-                "code.txt": "".join(f"{line}\n" for line in _code(table, target))}
+        return {
+            "passes.txt": "".join(passes),
+            "kernels.txt": print_program(program),
+            "memory.txt": f"{print_memory(program, plan)}packed {packed_layout(program)[1]} bytes\n",
+            "code.txt": "".join(f"{line}\n" for line in _code(table, target)),
+        }
 
 
 def _note_pass(passes: list[str], stage: str, graph: Graph) -> None:
-    """Add the text after a pass, without lines of source files, if it is another one than before."""
+    """Add the text after a pass, without lines of source files, if it is another one than
+    before."""
     text = print_graph(graph, lambda _: False) + "\n\n"
     if not any(p.endswith(text) for p in passes[-1:]):
         passes.append(f"== {stage}\n{text}")
@@ -88,7 +96,13 @@ def _code(table: Table, target: Processor) -> Iterator[str]:
         text = module.text()
         code = _object_hash(text, target, i not in table.once and has_loops(kernel))
         yield f"{kernel.name}: llvm {_hash(text.encode())} object {code}"
-    layout = (table.launches, table.prologue, [str(s) for s in table.sizes], table.words, table.operands)
+    layout = (
+        table.launches,
+        table.prologue,
+        [str(s) for s in table.sizes],
+        table.words,
+        table.operands,
+    )
     yield f"table {_hash(repr(layout).encode())} constants {_hash(table.constants)}"
 
 
@@ -102,7 +116,8 @@ def _hash(data: bytes) -> str:
 
 
 def write(name: str, recorded: Recorded, folder: Path) -> None:
-    """Lower one graph for all machines into its part of `folder`, in the place of what was there."""
+    """Lower one graph for all machines into its part of `folder`, in the place of what was
+    there."""
     shutil.rmtree(folder / name, ignore_errors=True)
     for machine, target in MACHINES.items():
         place = folder / name / machine
@@ -111,17 +126,30 @@ def write(name: str, recorded: Recorded, folder: Path) -> None:
             (place / file).write_text(text, encoding="utf-8")
 
 
-# ------------------------------------------------------------------------------------------ comparing
+# ---------------------------------------------------------------------------------------- comparing
 
 
 def differences(before: Path, after: Path, names: Sequence[str], limit: int) -> Iterator[str]:
-    """What differs between two folders in the graphs `names`, as text: nothing where nothing does."""
-    files = sorted({f.relative_to(root) for root in (before, after) for name in names
-                    for f in (root / name).glob("*/*.txt")})
+    """What differs between two folders in the graphs `names`, as text: nothing where nothing
+    does."""
+    files = sorted(
+        {
+            f.relative_to(root)
+            for root in (before, after)
+            for name in names
+            for f in (root / name).glob("*/*.txt")
+        }
+    )
     changed = [f for f in files if _read(before / f) != _read(after / f)]
     for file in changed[:SHOWN]:
-        lines = difflib.unified_diff(_read(before / file), _read(after / file), f"before/{file}",
-                                     f"after/{file}", n=2, lineterm="")
+        lines = difflib.unified_diff(
+            _read(before / file),
+            _read(after / file),
+            f"before/{file}",
+            f"after/{file}",
+            n=2,
+            lineterm="",
+        )
         yield from _shortened(list(lines), limit)
     for file in changed[SHOWN:]:
         yield f"differs: {file}"
@@ -140,15 +168,18 @@ def _shortened(lines: Sequence[str], limit: int) -> Iterator[str]:
         yield f"... {len(lines) - limit} more lines"
 
 
-# ------------------------------------------------------------------------------------------ command line
+# ------------------------------------------------------------------------------------- command line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path, nargs="?", help="where the texts go")
     parser.add_argument("--against", type=Path, help="a folder that an earlier run wrote")
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="of graphs; may have * and ?")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="NAME", help="of graphs; may have * and ?"
+    )
     parser.add_argument("--lines", type=int, default=40, help="lines shown of a file that differs")
     parser.add_argument("--list", action="store_true", help="show the names of the graphs and end")
     options = parser.parse_args(arguments)
@@ -165,7 +196,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start = time.perf_counter()
     for name, make in found.items():
         write(name, make(), options.folder)
-    print(f"{len(found)} graphs for {len(MACHINES)} machines in {time.perf_counter() - start:.0f} s")
+    print(
+        f"{len(found)} graphs for {len(MACHINES)} machines in {time.perf_counter() - start:.0f} s"
+    )
     if options.against is None:
         return 0
     lines = list(differences(options.against, options.folder, list(found), options.lines))

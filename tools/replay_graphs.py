@@ -1,4 +1,5 @@
-"""The graphs that tools/replay.py lowers: benchmark models, training steps, and every op record once.
+"""The graphs that tools/replay.py lowers: benchmark models, training steps, and every op record
+once.
 
 Models are those of tools/bench, samples of ops those of the tests.
 """
@@ -45,16 +46,21 @@ Make = Callable[[], Recorded]
 # ------------------------------------------------------------------------------------------ models
 
 
-def inference(make: Callable[[], nn.Module], given: Callable[[], torch.Tensor],
-              *sizes: torch.Dim) -> Make:
+def inference(
+    make: Callable[[], nn.Module], given: Callable[[], torch.Tensor], *sizes: torch.Dim
+) -> Make:
     """A model in eval mode, whose weights seldom change; `sizes` that the first axes may have."""
+
     def record() -> Recorded:
         torch.manual_seed(0)
         model = make().eval()
         with torch.no_grad():
-            traced = torch.trace(model, given(), dynamic={0: dict(enumerate(sizes))} if sizes else None)
+            traced = torch.trace(
+                model, given(), dynamic={0: dict(enumerate(sizes))} if sizes else None
+            )
         stable = (i for i, v in enumerate(traced.graph.inputs) if v.name in traced.parameters)
         return Recorded(traced.graph, tuple(stable), tuple(traced.conditions))
+
     return record
 
 
@@ -62,16 +68,22 @@ class Captured(BaseException):
     """Ends a call of a compiled function where its graph would become a program."""
 
 
-def step(make: Callable[[], nn.Module], batch: Callable[[], Sequence[torch.Tensor]],
-         loss: Callable[..., torch.Tensor] = F.cross_entropy, optimizer: Callable[..., Any] = torch.optim.SGD,
-         **options: Any) -> Make:
+def step(
+    make: Callable[[], nn.Module],
+    batch: Callable[[], Sequence[torch.Tensor]],
+    loss: Callable[..., torch.Tensor] = F.cross_entropy,
+    optimizer: Callable[..., Any] = torch.optim.SGD,
+    **options: Any,
+) -> Make:
     """The first training step of a model."""
+
     def record() -> Recorded:
         torch.manual_seed(0)
         model, data = make().train(), batch()
         compile_time.settle(model, *data)
         train = kernels.step_of(model, loss, optimizer(model.parameters(), lr=0.01, **options))
         return captured(torch.compile(train), data)
+
     return record
 
 
@@ -79,10 +91,12 @@ def captured(compiled: Callable[..., Any], arguments: Sequence[torch.Tensor]) ->
     """What a call of a `compiled` function records; nothing is computed."""
     seen: list[Recorded] = []
 
-    def taken(graph: Graph, stable: Sequence[int] = (), conditions: Sequence[Condition] = (),
-              *where: Any) -> Any:
+    def taken(
+        graph: Graph, stable: Sequence[int] = (), conditions: Sequence[Condition] = (), *where: Any
+    ) -> Any:
         seen.append(Recorded(graph, tuple(stable), tuple(conditions)))
         raise Captured
+
     plain, programs.captured_program = programs.captured_program, taken
     try:
         compiled(*arguments)
@@ -100,8 +114,11 @@ class Gpt(nn.Module):
         super().__init__()
         self.word, self.place = nn.Embedding(words, width), nn.Embedding(length, width)
         self.layers = nn.ModuleList(
-            nn.TransformerEncoderLayer(width, 4, 4 * width, 0.1, "gelu", batch_first=True, norm_first=True)
-            for _ in range(layers))
+            nn.TransformerEncoderLayer(
+                width, 4, 4 * width, 0.1, "gelu", batch_first=True, norm_first=True
+            )
+            for _ in range(layers)
+        )
         self.out = nn.Linear(width, words)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -121,7 +138,9 @@ def characters() -> list[torch.Tensor]:
     return list(torch.randint(0, 64, (2, 4, 32)))
 
 
-def images(channels: int, size: int, classes: int = 10, count: int = 8) -> Callable[[], list[torch.Tensor]]:
+def images(
+    channels: int, size: int, classes: int = 10, count: int = 8
+) -> Callable[[], list[torch.Tensor]]:
     return lambda: [torch.randn(count, channels, size, size), torch.randint(0, classes, (count,))]
 
 
@@ -145,8 +164,9 @@ MODELS: dict[str, Make] = {
     "mlp_b1": inference(symbolic.mlp, floats(1, 1000)),
     "mlp_b64": inference(symbolic.mlp, floats(64, 1000)),
     "mlp_any": inference(symbolic.mlp, floats(64, 1000), BATCH),
-    "mlp_step": step(symbolic.mlp, lambda: [torch.randn(64, 1000), torch.randn(64, 10)], F.mse_loss,
-                     momentum=0.9),
+    "mlp_step": step(
+        symbolic.mlp, lambda: [torch.randn(64, 1000), torch.randn(64, 10)], F.mse_loss, momentum=0.9
+    ),
     "lenet_b1": inference(symbolic.lenet, floats(1, 1, 32, 32)),
     "lenet_b64": inference(symbolic.lenet, floats(64, 1, 32, 32)),
     "lenet_any": inference(symbolic.lenet, floats(64, 1, 32, 32), BATCH),
@@ -156,15 +176,24 @@ MODELS: dict[str, Make] = {
     "gru_step": step(lambda: symbolic.Recurrent("GRU"), series, optimizer=torch.optim.Adam),
     "lstm_any": inference(lambda: symbolic.Recurrent("LSTM"), floats(16, 50, 64), BATCH),
     "lstm_step": step(lambda: symbolic.Recurrent("LSTM"), series, optimizer=torch.optim.RMSprop),
-    "encoder_any": inference(lambda: compile_time.encoder(1, 48, 4), floats(2, 24, 48), BATCH, LENGTH),
+    "encoder_any": inference(
+        lambda: compile_time.encoder(1, 48, 4), floats(2, 24, 48), BATCH, LENGTH
+    ),
     "softmax_any": inference(lambda: nn.Softmax(0), floats(24, 16, 3), LENGTH, BATCH),
     "gpt": inference(Gpt, lambda: characters()[0]),
     "gpt_step": step(Gpt, characters, optimizer=torch.optim.AdamW),
-    "encoder_step": step(lambda: compile_time.encoder(2, 96, 4), lambda: [torch.randn(4, 40, 96)] * 2,
-                         F.mse_loss),
-    "residual_step": step(classified(lambda: compile_time.Block(16, 8, 2), 32), images(16, 20),
-                          momentum=0.9, weight_decay=1e-4),
-    "mobile_step": step(classified(lambda: compile_time.Inverted(16, 16, 1, 4), 16), images(16, 20)),
+    "encoder_step": step(
+        lambda: compile_time.encoder(2, 96, 4), lambda: [torch.randn(4, 40, 96)] * 2, F.mse_loss
+    ),
+    "residual_step": step(
+        classified(lambda: compile_time.Block(16, 8, 2), 32),
+        images(16, 20),
+        momentum=0.9,
+        weight_decay=1e-4,
+    ),
+    "mobile_step": step(
+        classified(lambda: compile_time.Inverted(16, 16, 1, 4), 16), images(16, 20)
+    ),
     "dense_step": step(classified(lambda: compile_time.Dense(32), 64), images(32, 14)),
     "resnet50": inference(compile_time.resnet50, floats(1, 3, 224, 224)),
     "mobilenetv2": inference(compile_time.mobilenetv2, floats(1, 3, 224, 224)),
@@ -181,7 +210,10 @@ MODELS: dict[str, Make] = {
 def graphs() -> dict[str, Make]:
     """Every graph by name: the models, and ``op_NAME`` for each record."""
     names = (name for name in OPS if name != "region")  # those are made by fusion
-    return {**MODELS, **{f"op_{n}": lambda n=n: Recorded(chosen_samples()[n].graph()) for n in names}}
+    return {
+        **MODELS,
+        **{f"op_{n}": lambda n=n: Recorded(chosen_samples()[n].graph()) for n in names},
+    }
 
 
 @functools.cache
@@ -213,5 +245,8 @@ def narrow(sample: op_samples.Sample) -> op_samples.Sample:
 
 def named(patterns: Sequence[str]) -> dict[str, Make]:
     """The graphs whose names match one of `patterns`, all where there is none."""
-    return {name: make for name, make in graphs().items()
-            if not patterns or any(fnmatchcase(name, p) for p in patterns)}
+    return {
+        name: make
+        for name, make in graphs().items()
+        if not patterns or any(fnmatchcase(name, p) for p in patterns)
+    }

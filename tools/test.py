@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Set up `.venv` and run all tests; further arguments go to pytest.
 
-    python3 tools/test.py                     everything that needs no other framework, on all cores
-    python3 tools/test.py --oracle            also compare with PyTorch and ONNX Runtime
-    python3 tools/test.py --lint              ruff and mypy first
-    python3 tools/test.py tests/ir -k conv    a part of it
+python3 tools/test.py                     everything that needs no other framework, on all cores
+python3 tools/test.py --oracle            also compare with PyTorch and ONNX Runtime
+python3 tools/test.py --lint              ruff and mypy first
+python3 tools/test.py tests/ir -k conv    a part of it
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def main() -> int:
     options = {"--oracle", "--lint"} & set(sys.argv[1:])
     _venv.ensure("test", *(["oracle", "libraries"] if "--oracle" in options else []))
     if "--lint" in options:
-        for command in (["ruff", "check", "."], ["mypy"]):
+        for command in (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]):
             print("$", *command, flush=True)
             if subprocess.run([sys.executable, "-m", *command], cwd=_venv.ROOT).returncode:
                 return 1

@@ -1,4 +1,5 @@
-"""Schedules for CPUs: tasks of a thread pool, vectors in them; and what PyTorch has as `backends.cpu`."""
+"""Schedules for CPUs: tasks of a thread pool, vectors in them; and what PyTorch has as
+`backends.cpu`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What a kernel computes and moves: operations and bytes, for `explain` and for the size of tasks."""
+"""What a kernel computes and moves: operations and bytes, for `explain` and for the size of
+tasks."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ def is_slow(node: Node) -> bool:
 
 
 def flops(nodes: Iterable[Node]) -> Dim:
-    """Operations of `nodes`: one an element of the result, of the operand for reductions, views none."""
+    """Operations of `nodes`: one an element of the result, of the operand for reductions, views
+    none."""
     total: Dim = 0
     for node in nodes:
         if node.op.weight is not Weight.FREE:
@@ -59,7 +61,8 @@ def _factor(dim: Dim) -> int:
 
 
 def grain(nodes: Iterable[Node], bytes_per_element: float, task_ns: float = TASK_NS) -> int:
-    """Elements a task should have at least, a power of two; one where tasks cost nothing (`task_ns` 0)."""
+    """Elements a task should have at least, a power of two; one where tasks cost nothing (`task_ns`
+    0)."""
     if not task_ns:
         return 1
     ns = max(bytes_per_element / BYTES_PER_NS, sum(map(element_ns, nodes)), 0.02)

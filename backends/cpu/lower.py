@@ -1,8 +1,8 @@
 """From a fused graph to a program: slots for its values, and the kernels of each region.
 
-Every node of the graph is a `region` (made by ir/passes/fuse.py) or a single op, which is a region of its
-own. Regions are lowered one by one in graph order; what a region needs beyond its operands (partial sums,
-packed operands) it asks of the `Lowering`.
+Every node of the graph is a `region` (made by ir/passes/fuse.py) or a single op, which is a region
+of its own. Regions are lowered one by one in graph order; what a region needs beyond its operands
+(partial sums, packed operands) it asks of the `Lowering`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,12 @@ __all__ = ["SCHEDULES", "lower", "lower_region"]
 SCHEDULES = Schedules(MapKernel, reduce_rows, contract, apply)
 
 
-def lower(graph: Graph, machine: Machine | None = None, stable: Iterable[int] = (),
-          schedules: Schedules = SCHEDULES) -> Program:
+def lower(
+    graph: Graph,
+    machine: Machine | None = None,
+    stable: Iterable[int] = (),
+    schedules: Schedules = SCHEDULES,
+) -> Program:
     """The program that computes `graph` on `machine`.
 
     Args:
@@ -62,13 +66,17 @@ def lower(graph: Graph, machine: Machine | None = None, stable: Iterable[int] = 
 
 
 def is_seldom_needed(region: Region, lowering: Lowering) -> bool:
-    """Whether a region has the same results until weights change (a batch norm's 1 / sqrt(var + eps))."""
+    """Whether a region has the same results until weights change (a batch norm's 1 / sqrt(var +
+    eps))."""
     computed = region.kind in ("loop", "contraction") and bool(region.operands)
     if not computed or not all(map(lowering.is_stable, region.operands)):
         return False
     leaves = any(lowering.has_slot(v) for v in region.results)  # for whoever called
-    return not leaves and all(v.type.is_static for v in region.results) \
+    return (
+        not leaves
+        and all(v.type.is_static for v in region.results)
         and not any(n.op.raises for n in region.nodes)
+    )
 
 
 def lower_in_prologue(region: Region, lowering: Lowering) -> None:

@@ -21,12 +21,17 @@ def _keeps_elements(node: Node) -> bool:
     return source.itemsize == target.itemsize > 1
 
 
-CHOSEN = {"bitcast": _keeps_elements, "attention": attention.fits, "attention_grad": attention_grad.fits,
-          "max_pool_input_grad": fits_vectors}  # taken whole where this says so
+CHOSEN = {
+    "bitcast": _keeps_elements,
+    "attention": attention.fits,
+    "attention_grad": attention_grad.fits,
+    "max_pool_input_grad": fits_vectors,
+}  # taken whole where this says so
 
 
 def has_kernel(node: Node) -> bool:
-    """Whether there is a kernel for just this op, which is better than one for what it decomposes into."""
+    """Whether there is a kernel for just this op, which is better than one for what it decomposes
+    into."""
     name = node.op.name
     known = is_pointwise(node) or name in OPAQUE or name in PROBLEMS or name in WITHOUT_SUMS
     return known and (name not in CHOSEN or CHOSEN[name](node))

@@ -1,4 +1,5 @@
-"""The arguments of a series of launches: words side by side, filled in by two array operations for all."""
+"""The arguments of a series of launches: words side by side, filled in by two array operations for
+all."""
 
 from __future__ import annotations
 
@@ -12,14 +13,17 @@ WORD = 8
 
 
 class Arguments:
-    """The words of each launch, one an argument, the status word's address last; and pointers to them.
+    """The words of each launch, one an argument, the status word's address last; and pointers to
+    them.
 
     Attributes:
-        starts: for each launch the address of the pointers to its arguments, as the CUDA driver takes them.
+        starts: for each launch the address of the pointers to its arguments, as the CUDA driver
+            takes them.
     """
 
     def __init__(self, launches: Sequence[Launch]):
-        memories: list[int] = []  # what each word adds its offset to; 0: nothing, -1: the status word
+        # what each word adds its offset to; 0: nothing, -1: the status word
+        memories: list[int] = []
         offsets: list[int] = []
         firsts: list[int] = []
         for launch in launches:
@@ -27,7 +31,8 @@ class Arguments:
             memories += [memory + 1 for memory, _ in launch.buffers]
             offsets += [offset for _, offset in launch.buffers]
             memories += [0] * len(launch.sizes) + [-1]
-            offsets += [size for _, size in launch.sizes] + [0]  # of a narrow one the low bytes count
+            # of a narrow one the low bytes count
+            offsets += [size for _, size in launch.sizes] + [0]
         self._memories = np.array(memories, np.intp)
         self._offsets = np.array(offsets, np.int64)
         self._words = np.empty(len(memories), np.int64)

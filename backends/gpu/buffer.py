@@ -16,13 +16,15 @@ from .device import Device, Memory
 class DeviceBuffer:
     """A row-major array on a device: as `backends.Buffer`, whose place it takes there.
 
-    `memory` keeps the bytes alive. Buffers are values: only a donated one is ever written again, by the call
-    that takes it over.
+    `memory` keeps the bytes alive. Buffers are values: only a donated one is ever written again, by
+    the call that takes it over.
     """
 
     __slots__ = ("__weakref__", "address", "device", "dtype", "memory", "shape")
 
-    def __init__(self, device: Device, dtype: DType, shape: tuple[int, ...], memory: Memory, address: int):
+    def __init__(
+        self, device: Device, dtype: DType, shape: tuple[int, ...], memory: Memory, address: int
+    ):
         self.device = device
         self.dtype = dtype
         self.shape = shape
@@ -43,7 +45,9 @@ class DeviceBuffer:
         """
         made = DeviceBuffer.empty(device, DType.of(array.dtype), array.shape)
         if array.size:
-            device.write(made.address, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, held)
+            device.write(
+                made.address, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, held
+            )
         return made
 
     @property
@@ -74,9 +78,14 @@ class DeviceBuffer:
             offset = 0  # no elements: a slice of an empty array may claim to start behind its end
         if offset < 0 or offset + math.prod(shape) > math.prod(self.shape):
             raise IndexError(
-                f"elements {offset} to {offset + math.prod(shape)} of a buffer of shape {self.shape}")
-        return DeviceBuffer(self.device, self.dtype, shape, self.memory,
-                            self.address + offset * self.dtype.itemsize)
+                f"elements {offset} to {offset + math.prod(shape)} of a buffer of shape "
+                f"{self.shape}"
+            )
+        return DeviceBuffer(
+            self.device, self.dtype, shape, self.memory, self.address + offset * self.dtype.itemsize
+        )
 
     def __repr__(self) -> str:
-        return f"<device buffer {self.dtype}[{', '.join(map(str, self.shape))}] at {self.address:#x}>"
+        return (
+            f"<device buffer {self.dtype}[{', '.join(map(str, self.shape))}] at {self.address:#x}>"
+        )

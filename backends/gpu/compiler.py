@@ -26,11 +26,14 @@ def target_of(unit: Unit, machine: Gpu = LARGE) -> Target[tuple[Kernel, ...]]:
     return Target("cuda", machine, supports, LIMITS, lower, partial(written, unit=unit), "cuda")
 
 
-def compile(graph: Graph, device: Device, stable: Sequence[int] = (), ordered: bool = False) -> Executable:
+def compile(
+    graph: Graph, device: Device, stable: Sequence[int] = (), ordered: bool = False
+) -> Executable:
     """An executable of `graph` on `device`.
 
     Args:
-        stable: as `backends.compile` takes it; but what is packed of them is packed again at each call.
+        stable: as `backends.compile` takes it; but what is packed of them is packed again at each
+            call.
         ordered: as `Gpu` has it.
     Raises: TypeError, NotImplementedError: an op or dtype that has no kernel, naming node and line.
     """
@@ -41,7 +44,8 @@ def compile(graph: Graph, device: Device, stable: Sequence[int] = (), ordered: b
 
 
 def build(graph: Graph, unit: Unit, stable: Sequence[int] = (), machine: Gpu = LARGE) -> Built:
-    """What a host needs of `graph`; its kernels are written into `unit`, which other graphs may share."""
+    """What a host needs of `graph`; its kernels are written into `unit`, which other graphs may
+    share."""
     target = target_of(unit, machine)
     program, placed, _ = lowered(graph, target, stable)
     with failure.stage("code generation", graph):
@@ -53,8 +57,14 @@ def build(graph: Graph, unit: Unit, stable: Sequence[int] = (), machine: Gpu = L
 
 def written(table: Table, unit: Unit) -> tuple[Kernel, ...]:
     """The kernels of a table, by number, as stages in `unit`."""
-    return tuple(Kernel(tuple(unit.kernel(kernel, shared)), len(kernel.buffers),
-                        tuple(register(n.type) for n in kernel.sizes)) for kernel, shared in table.kernels)
+    return tuple(
+        Kernel(
+            tuple(unit.kernel(kernel, shared)),
+            len(kernel.buffers),
+            tuple(register(n.type) for n in kernel.sizes),
+        )
+        for kernel, shared in table.kernels
+    )
 
 
 __all__ = ["build", "compile", "target_of", "written"]

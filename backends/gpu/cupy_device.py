@@ -1,8 +1,9 @@
-"""A GPU through CuPy: memory from a pool, modules and launches by the driver, one stream, captured graphs.
+"""A GPU through CuPy: memory from a pool, modules and launches by the driver, one stream, captured
+graphs.
 
-The package's other modules import this one when a GPU is asked for, because it imports CuPy. Of CuPy its
-bindings of the CUDA runtime and driver are used, its memory pool and its graphs; arrays and kernels are our
-own. See https://docs.cupy.dev/en/stable/reference/cuda.html
+The package's other modules import this one when a GPU is asked for, because it imports CuPy. Of
+CuPy its bindings of the CUDA runtime and driver are used, its memory pool and its graphs; arrays
+and kernels are our own. See https://docs.cupy.dev/en/stable/reference/cuda.html
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ class CupyDevice:
         self._in_flight: collections.deque[tuple[CupyEvent, object]] = collections.deque()
         self.enter()
         self.properties = _at_first(_properties, index)
-        self._stream = cupy.cuda.Stream(non_blocking=False)  # waits for the null stream, which others use
+        # waits for the null stream, which others use
+        self._stream = cupy.cuda.Stream(non_blocking=False)
         self.stream: int = self._stream.ptr
         self._system = cupy.cuda.MemoryPool()
         self._pool = Pool(self._take)
@@ -83,7 +85,9 @@ class CupyDevice:
     def allocate(self, size: int) -> PooledMemory:
         return self._pool.allocate(size)
 
-    def allocate_all(self, sizes: Sequence[int], wishes: Sequence[Sequence[int]]) -> list[PooledMemory]:
+    def allocate_all(
+        self, sizes: Sequence[int], wishes: Sequence[Sequence[int]]
+    ) -> list[PooledMemory]:
         return self._pool.allocate_all(sizes, wishes)
 
     def _take(self, size: int) -> CupyBlock:
@@ -100,16 +104,19 @@ class CupyDevice:
             free, total = self.memory_info()
             held, reserved = self._pool.statistics.allocated, self._pool.statistics.reserved
             raise MemoryError(
-                f"CUDA out of memory. Tried to allocate {_readable(size)}. GPU {self.index} has a total "
-                f"capacity of {_readable(total)} of which {_readable(free)} is free. Of the memory in use, "
-                f"{_readable(held)} is held by tensors of this program, and {_readable(reserved - held)} is "
-                "reserved by it but unallocated.") from None
+                f"CUDA out of memory. Tried to allocate {_readable(size)}. GPU {self.index} has a "
+                f"total capacity of {_readable(total)} of which {_readable(free)} is free. Of the "
+                f"memory in use, {_readable(held)} is held by tensors of this program, and "
+                f"{_readable(reserved - held)} is reserved by it but unallocated."
+            ) from None
 
     def pinned(self, size: int) -> PinnedMemory:
         self.enter()
         return PinnedMemory(_at_first(cupy.cuda.alloc_pinned_memory, max(size, 1)), size)
 
-    def write(self, address: int, data: bytes | bytearray | memoryview, held: object = None) -> None:
+    def write(
+        self, address: int, data: bytes | bytearray | memoryview, held: object = None
+    ) -> None:
         if len(data):
             place = np.frombuffer(data, np.uint8).__array_interface__["data"][0]
             self._copy(address, place, len(data), runtime.memcpyHostToDevice)
@@ -244,7 +251,8 @@ class CupyDevice:
             self.asked(runtime.streamSynchronize, self.stream)
 
     def asked(self, call: Callable[..., Result], *args: object) -> Result:
-        """The result of a call of CUDA. Raises: DeviceError: with the kernels that it may be about."""
+        """The result of a call of CUDA. Raises: DeviceError: with the kernels that it may be
+        about."""
         try:
             return call(*args)
         except (runtime.CUDARuntimeError, driver.CUDADriverError) as error:
@@ -252,7 +260,9 @@ class CupyDevice:
             raise DeviceError(_report(error, list(names), self._blocking)) from error
 
 
-def _launch(calls: Sequence[tuple[int, ...]], launch: Callable[..., None] = driver.launchKernel) -> None:
+def _launch(
+    calls: Sequence[tuple[int, ...]], launch: Callable[..., None] = driver.launchKernel
+) -> None:
     for call in calls:
         launch(*call)
 
@@ -273,8 +283,10 @@ def _report(error: Exception, kernels: Sequence[str], exact: bool) -> str:
     listed = ", ".join(kernels[:NAMED])
     if len(kernels) > NAMED:
         listed += f" and {len(kernels) - NAMED} more"
-    return (f"{text}; in one of the kernels launched since the last synchronisation: {listed}. With "
-            "CUDA_LAUNCH_BLOCKING=1 the error names one")
+    return (
+        f"{text}; in one of the kernels launched since the last synchronisation: {listed}. With "
+        "CUDA_LAUNCH_BLOCKING=1 the error names one"
+    )
 
 
 def _readable(size: int) -> str:
@@ -357,12 +369,17 @@ class CupyModule:
         return handle
 
     def resources(self) -> dict[str, tuple[int, int]]:
-        """For each kernel a thread's registers, and bytes of local memory: scratch and what is spilled."""
+        """For each kernel a thread's registers, and bytes of local memory: scratch and what is
+        spilled."""
         self.device.enter()
         ask = self.device.asked
-        return {name: (ask(driver.funcGetAttribute, driver.CU_FUNC_ATTRIBUTE_NUM_REGS, handle),
-                       ask(driver.funcGetAttribute, driver.CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES, handle))
-                for name, handle in self._functions.items()}
+        return {
+            name: (
+                ask(driver.funcGetAttribute, driver.CU_FUNC_ATTRIBUTE_NUM_REGS, handle),
+                ask(driver.funcGetAttribute, driver.CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES, handle),
+            )
+            for name, handle in self._functions.items()
+        }
 
     def series(self, launches: Sequence[Launch]) -> CupySeries:
         return CupySeries(self, launches)
@@ -378,8 +395,19 @@ class CupySeries:
         self._arguments = Arguments(launches)
         self._names = tuple(launch.function for launch in launches)
         self._calls = [
-            (module.function(launch.function, launch.shared), launch.blocks, 1, 1, launch.threads, 1, 1,
-             launch.shared, device.stream, start, 0)
+            (
+                module.function(launch.function, launch.shared),
+                launch.blocks,
+                1,
+                1,
+                launch.threads,
+                1,
+                1,
+                launch.shared,
+                device.stream,
+                start,
+                0,
+            )
             for launch, start in zip(launches, self._arguments.starts, strict=True)
         ]
 

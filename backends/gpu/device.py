@@ -1,8 +1,8 @@
-"""What a device does for programs: memory, code, launches, events, replay. GPUs offer it (cupy_device.py),
-and the emulated one (emulated.py).
+"""What a device does for programs: memory, code, launches, events, replay. GPUs offer it
+(cupy_device.py), and the emulated one (emulated.py).
 
-A device has one queue: all it does happens in the order in which it is asked for, and all but reading returns
-before it has happened.
+A device has one queue: all it does happens in the order in which it is asked for, and all but
+reading returns before it has happened.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ class Launch:
     """A kernel with its arguments, but for the addresses.
 
     Attributes:
-        buffers: for each the number of the memory that it lies in, and how many bytes after its beginning.
+        buffers: for each the number of the memory that it lies in, and how many bytes after its
+            beginning.
         sizes: C type and value of each.
         shared: bytes of shared memory that are asked for beyond what the kernel declares.
     """
@@ -84,8 +85,8 @@ class Series(Protocol):
     def __call__(self, addresses: Sequence[int], sizes: Sequence[int]) -> None:
         """Put the launches into the device's queue.
 
-        Args: addresses, sizes: of the memories that the launches number; the last one is the word that a
-            data-dependent error is written to.
+        Args: addresses, sizes: of the memories that the launches number; the last one is the word
+            that a data-dependent error is written to.
         """
 
 
@@ -142,17 +143,23 @@ class Device(Protocol):
     def allocate(self, size: int) -> Memory:
         """Memory of at least `size` bytes. Raises: MemoryError."""
 
-    def allocate_all(self, sizes: Sequence[int], wishes: Sequence[Sequence[int]]) -> Sequence[Memory]:
-        """Memories of these sizes, each at one of the addresses that are wished for it, if one is free."""
+    def allocate_all(
+        self, sizes: Sequence[int], wishes: Sequence[Sequence[int]]
+    ) -> Sequence[Memory]:
+        """Memories of these sizes, each at one of the addresses that are wished for it, if one is
+        free."""
 
     def pinned(self, size: int) -> Memory:
         """Memory of the host that the device reaches as well, at the same address."""
 
-    def write(self, address: int, data: bytes | bytearray | memoryview, held: object = None) -> None:
+    def write(
+        self, address: int, data: bytes | bytearray | memoryview, held: object = None
+    ) -> None:
         """Copy bytes to the device.
 
         Args:
-            data: it may be changed as soon as this returns, unless it is `pinned` memory: that is read later.
+            data: it may be changed as soon as this returns, unless it is `pinned` memory: that is
+                read later.
             held: who owns pinned memory: is kept until it was read.
         """
 
@@ -160,10 +167,11 @@ class Device(Protocol):
         """Bytes of the device, after all that was asked for before. Raises: as `synchronize`."""
 
     def download(self, to: int, address: int, size: int, held: object = None) -> None:
-        """Copy bytes to the host's memory, and return when they are there. Raises: as `synchronize`.
+        """Copy bytes to the host's memory, and return when they are there. Raises: as
+        `synchronize`.
 
-        Args: held: who owns `to`, where that is pinned memory: is kept until the bytes are there, which this
-            does not wait for then.
+        Args: held: who owns `to`, where that is pinned memory: is kept until the bytes are there,
+            which this does not wait for then.
         """
 
     def copy(self, to: int, address: int, size: int) -> None:
@@ -194,7 +202,8 @@ class Device(Protocol):
         """Compile a unit (unit.py) and load it. Raises: DeviceError: the compiler refuses it."""
 
     def begin_capture(self) -> None:
-        """From here on launches and copies on the device are noted, not done; `lock` is held meanwhile."""
+        """From here on launches and copies on the device are noted, not done; `lock` is held
+        meanwhile."""
 
     def end_capture(self) -> Replay:
         """What was noted since `begin_capture`."""

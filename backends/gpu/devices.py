@@ -1,7 +1,8 @@
-"""Which CUDA devices there are: GPUs through CuPy, or the emulated one where GRAPHTORCH_CUDA=emulated.
+"""Which CUDA devices there are: GPUs through CuPy, or the emulated one where
+GRAPHTORCH_CUDA=emulated.
 
-Counting asks NVIDIA's driver alone; CuPy is imported for the first device that is asked for, and so is what
-emulates one.
+Counting asks NVIDIA's driver alone; CuPy is imported for the first device that is asked for, and so
+is what emulates one.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ from typing import Any
 from .device import Device
 
 VARIABLE = "GRAPHTORCH_CUDA"
-HELP = ('pip install "graphtorch[cuda13]" (or cuda12) where there is an NVIDIA GPU; elsewhere '
-        f"{VARIABLE}=emulated offers a device that runs the same kernels on the CPU, to test programs")
+HELP = (
+    'pip install "graphtorch[cuda13]" (or cuda12) where there is an NVIDIA GPU; elsewhere '
+    f"{VARIABLE}=emulated offers a device that runs the same kernels on the CPU, to test "
+    "programs"
+)
 
 
 def count() -> int:
-    """How many devices there are. Raises: RuntimeError: GRAPHTORCH_CUDA is neither empty nor ``emulated``."""
+    """How many devices there are. Raises: RuntimeError: GRAPHTORCH_CUDA is neither empty nor
+    ``emulated``."""
     if emulates():
         return 1 if _module("emulated").compiler() else 0
     return _gpus() if _has_cupy() else 0
@@ -41,28 +46,35 @@ def device(index: int = 0) -> Device:
         _check(index, 1)
         return _emulated()
     if not _has_cupy():
-        raise RuntimeError("No CUDA GPUs are available: CuPy, which gives access to them, is not installed. "
-                           + HELP)
+        raise RuntimeError(
+            "No CUDA GPUs are available: CuPy, which gives access to them, is not installed. "
+            + HELP
+        )
     found = _gpus()
     if not found:
-        raise RuntimeError("No CUDA GPUs are available: found no NVIDIA driver on your system that answers, "
-                           f"or no GPU. {HELP}")
+        raise RuntimeError(
+            "No CUDA GPUs are available: found no NVIDIA driver on your system that answers, "
+            f"or no GPU. {HELP}"
+        )
     _check(index, found)
     return _gpu(index)
 
 
 def _check(index: int, found: int) -> None:
     if not 0 <= index < found:
-        raise RuntimeError(f"CUDA error: invalid device ordinal: there is no cuda:{index}, but {found} "
-                          f"device{'s' if found > 1 else ''}, from cuda:0 on")
+        raise RuntimeError(
+            f"CUDA error: invalid device ordinal: there is no cuda:{index}, but {found} "
+            f"device{'s' if found > 1 else ''}, from cuda:0 on"
+        )
 
 
 def emulates() -> bool:
     """Whether GRAPHTORCH_CUDA asks for the emulated device. Raises: RuntimeError: as `count`."""
     setting = os.environ.get(VARIABLE, "")
     if setting not in ("", "emulated"):
-        raise RuntimeError(f"{VARIABLE} is {setting!r}: expected 'emulated', or nothing for the machine's "
-                           "GPUs")
+        raise RuntimeError(
+            f"{VARIABLE} is {setting!r}: expected 'emulated', or nothing for the machine's GPUs"
+        )
     return bool(setting)
 
 

@@ -1,10 +1,13 @@
-"""LLVM text of what a CUDA library calls: NVIDIA's driver, opened when the first context is created.
+"""LLVM text of what a CUDA library calls: NVIDIA's driver, opened when the first context is
+created.
 
-No CUDA runtime is needed where the library runs, and no CUDA header where it is made: these are the calls of
-https://docs.nvidia.com/cuda/cuda-driver-api/ by their names in ``libcuda.so.1``. A call that fails leaves a
-message with its name, its number and the driver's words, and the library goes on to its end.
+No CUDA runtime is needed where the library runs, and no CUDA header where it is made: these are the
+calls of https://docs.nvidia.com/cuda/cuda-driver-api/ by their names in ``libcuda.so.1``. A call
+that fails leaves a message with its name, its number and the driver's words, and the library goes
+on to its end.
 
-Work is put into the legacy default stream, which waits for what other blocking streams were given before.
+Work is put into the legacy default stream, which waits for what other blocking streams were given
+before.
 """
 
 from __future__ import annotations
@@ -15,40 +18,64 @@ from .walk import MOST_BLOCKS, THREADS, UNKNOWN_BLOCKS
 
 SONAME = "libcuda.so.1"
 SYMBOLS = (
-    "cuInit", "cuGetErrorString", "cuDeviceGet", "cuDeviceGetAttribute", "cuDevicePrimaryCtxRetain",
-    "cuDevicePrimaryCtxRelease_v2", "cuCtxGetCurrent", "cuCtxGetDevice", "cuCtxPushCurrent_v2",
-    "cuCtxPopCurrent_v2", "cuModuleLoadData", "cuModuleUnload", "cuModuleGetFunction", "cuFuncSetAttribute",
-    "cuMemAlloc_v2", "cuMemFree_v2", "cuMemcpyHtoD_v2", "cuMemcpyDtoH_v2", "cuMemsetD8_v2", "cuLaunchKernel",
+    "cuInit",
+    "cuGetErrorString",
+    "cuDeviceGet",
+    "cuDeviceGetAttribute",
+    "cuDevicePrimaryCtxRetain",
+    "cuDevicePrimaryCtxRelease_v2",
+    "cuCtxGetCurrent",
+    "cuCtxGetDevice",
+    "cuCtxPushCurrent_v2",
+    "cuCtxPopCurrent_v2",
+    "cuModuleLoadData",
+    "cuModuleUnload",
+    "cuModuleGetFunction",
+    "cuFuncSetAttribute",
+    "cuMemAlloc_v2",
+    "cuMemFree_v2",
+    "cuMemcpyHtoD_v2",
+    "cuMemcpyDtoH_v2",
+    "cuMemsetD8_v2",
+    "cuLaunchKernel",
     "cuStreamSynchronize",
 )
 CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76  # attributes of a device
 MAX_DYNAMIC_SHARED = 8  # attribute of a function
-CUBIN, PTX, EXACT = range(3)  # kinds of images: EXACT is a cubin for one capability and no later one
+# kinds of images: EXACT is a cubin for one capability and no later one
+CUBIN, PTX, EXACT = range(3)
 
 
 def called(result: str, symbol: str, arguments: str) -> str:
     """A call of the driver: ``%result`` is its code."""
     place = f"getelementptr ([{len(SYMBOLS)} x ptr], ptr @gt.driver, i64 0, i64 {SYMBOLS.index(symbol)})"
-    return f"  %{result}.f = load ptr, ptr {place}\n  %{result} = call i32 %{result}.f({arguments})\n"
+    return (
+        f"  %{result}.f = load ptr, ptr {place}\n  %{result} = call i32 %{result}.f({arguments})\n"
+    )
 
 
 def checked(result: str, symbol: str, arguments: str, failure: str = "") -> str:
-    """As `called`; a code that is not 0 is reported to ``%error`` in the name of ``%who``, and returned.
+    """As `called`; a code that is not 0 is reported to ``%error`` in the name of ``%who``, and
+    returned.
 
     Args: failure: what is returned instead of the code.
     """
     label = result.replace(".", "_")
-    return (called(result, symbol, arguments) +
-            f"  call void @gt.cuda.report(ptr %error, ptr %who, ptr @gt.driver.{symbol}, i32 %{result})\n"
-            f"  %{result}.ok = icmp eq i32 %{result}, 0\n"
-            f"  br i1 %{result}.ok, label %{label}.then, label %{label}.bad\n"
-            f"{label}.bad:\n  ret i32 {failure or f'%{result}'}\n{label}.then:\n")
+    return (
+        called(result, symbol, arguments)
+        + f"  call void @gt.cuda.report(ptr %error, ptr %who, ptr @gt.driver.{symbol}, i32 "
+        f"%{result})\n  %{result}.ok = icmp eq i32 %{result}, 0\n"
+        f"  br i1 %{result}.ok, label %{label}.then, label %{label}.bad\n"
+        f"{label}.bad:\n  ret i32 {failure or f'%{result}'}\n{label}.then:\n"
+    )
 
 
 def context_type(pieces: int, functions: int) -> str:
     """What a context has: first what all libraries' have, then the GPU's."""
-    return f"%GtContext = type {{ ptr, ptr, i64, ptr, i64, [256 x i8], ptr, i32, i32, ptr, ptr, ptr, " \
-           f"[{pieces} x ptr], [{functions} x ptr] }}\n"
+    return (
+        f"%GtContext = type {{ ptr, ptr, i64, ptr, i64, [256 x i8], ptr, i32, i32, ptr, ptr, ptr, "
+        f"[{pieces} x ptr], [{functions} x ptr] }}\n"
+    )
 
 
 # Fields of a context beyond those of CPU libraries (llvm/library.py)
@@ -66,11 +93,28 @@ def text(pieces: int, functions: int, images: int, errors: bool) -> str:
     names = "".join(constant_string(f"gt.driver.{s}", s) for s in SYMBOLS)
     table = ", ".join(f"ptr @gt.driver.{s}" for s in SYMBOLS)
     messages = "".join(constant_string(f"gt.msg.{key}", m) for key, m in _MESSAGES.items())
-    head = (f"{names}@gt.driver.names = private constant [{len(SYMBOLS)} x ptr] [{table}]\n"
-            f"@gt.driver = internal global [{len(SYMBOLS)} x ptr] zeroinitializer\n"
-            f"{messages}{constant_string('gt.driver.soname', SONAME)}")
-    return "".join((_DECLARATIONS, head, _open(), _REPORT, _begin(), _enter(), _load(pieces, images),
-                    _functions(functions), _memory(), _look(), _launch(), _run(errors), _SAME_GPU))
+    head = (
+        f"{names}@gt.driver.names = private constant [{len(SYMBOLS)} x ptr] [{table}]\n"
+        f"@gt.driver = internal global [{len(SYMBOLS)} x ptr] zeroinitializer\n"
+        f"{messages}{constant_string('gt.driver.soname', SONAME)}"
+    )
+    return "".join(
+        (
+            _DECLARATIONS,
+            head,
+            _open(),
+            _REPORT,
+            _begin(),
+            _enter(),
+            _load(pieces, images),
+            _functions(functions),
+            _memory(),
+            _look(),
+            _launch(),
+            _run(errors),
+            _SAME_GPU,
+        )
+    )
 
 
 _DECLARATIONS = """
@@ -81,8 +125,8 @@ declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 %GtPlace = type { ptr, i32, i32 }
 %GtState = type { i32, ptr, ptr }
 """
-# GtPlace: the driver's context, the number of its GPU, whether it is the primary one and was retained
-# GtState: the first code that was not 0, the name of that kernel, the context
+# GtPlace: the driver's context, the number of its GPU, whether it is the primary one and was
+# retained GtState: the first code that was not 0, the name of that kernel, the context
 
 _MESSAGES = {
     "missing": "%s: this library runs on NVIDIA GPUs and needs their driver: %s",
@@ -151,7 +195,8 @@ done:
 
 
 def _begin() -> str:
-    """Opens the driver, and makes a context current: the calling thread's own, else GPU 0's primary one."""
+    """Opens the driver, and makes a context current: the calling thread's own, else GPU 0's primary
+    one."""
     return f"""
 define internal i32 @gt.cuda.begin(ptr %error, ptr %who, ptr %place) {{
 entry:
@@ -228,8 +273,9 @@ entry:
 
 
 def _load(pieces: int, images: int) -> str:
-    """Loads the modules of the best image for the GPU: a cubin of its generation before PTX, later before
-    earlier ones. ``@gt.images`` has each machine's pieces, ``@gt.machines`` kind, major and minor."""
+    """Loads the modules of the best image for the GPU: a cubin of its generation before PTX, later
+    before earlier ones. ``@gt.images`` has each machine's pieces, ``@gt.machines`` kind, major and
+    minor."""
     return f"""
 define internal i32 @gt.cuda.load(ptr %error, ptr %who, ptr %context) {{
 entry:
@@ -501,8 +547,14 @@ one:
 go:
   %function.p = getelementptr %GtContext, ptr %context, i32 0, i32 {FUNCTIONS}, i64 %number
   %function = load ptr, ptr %function.p
-{called("code", "cuLaunchKernel", "ptr %function, i32 %blocks, i32 1, i32 1, i32 %threads, i32 1, i32 1, "
-        "i32 %shared, ptr null, ptr %arguments, ptr null")}\
+{
+        called(
+            "code",
+            "cuLaunchKernel",
+            "ptr %function, i32 %blocks, i32 1, i32 1, i32 %threads, i32 1, i32 1, "
+            "i32 %shared, ptr null, ptr %arguments, ptr null",
+        )
+    }\
   store i32 %code, ptr %state
   %row = getelementptr {{ ptr, i32, i32 }}, ptr @gt.kernels, i64 %number
   %name = load ptr, ptr %row
@@ -532,8 +584,8 @@ define internal void @gt_set_num_threads(i32 %count) {{
 
 
 def _run(errors: bool) -> str:
-    """Walks a table of launches and waits for them: 0, 1 + the site of an error in the data, or -1 with a
-    message in ``%error``."""
+    """Walks a table of launches and waits for them: 0, 1 + the site of an error in the data, or -1
+    with a message in ``%error``."""
     read = f"""\
   %status.p = getelementptr %GtContext, ptr %context, i32 0, i32 {STATUS}
   %status = load ptr, ptr %status.p

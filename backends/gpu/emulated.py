@@ -1,7 +1,8 @@
-"""The emulated device: the same CUDA text, compiled by the C++ compiler, a fiber a thread (emulator.h).
+"""The emulated device: the same CUDA text, compiled by the C++ compiler, a fiber a thread
+(emulator.h).
 
-It finds what a GPU would not say: accesses outside of buffers, missing and divergent barriers, with kernel
-and line. It is slow, and there so that machines without a GPU can test what is made for one.
+It finds what a GPU would not say: accesses outside of buffers, missing and divergent barriers, with
+kernel and line. It is slow, and there so that machines without a GPU can test what is made for one.
 """
 
 from __future__ import annotations
@@ -35,14 +36,25 @@ from .traces import Access, Counts, counts, race
 
 Made = TypeVar("Made")
 HERE = Path(__file__).parent
-OPTIONS = ("-std=c++17", "-O1", "-shared", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing",
-           "-ffp-contract=off", "-fwrapv", "-Wno-unknown-pragmas")
+OPTIONS = (
+    "-std=c++17",
+    "-O1",
+    "-shared",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-fno-strict-aliasing",
+    "-ffp-contract=off",
+    "-fwrapv",
+    "-Wno-unknown-pragmas",
+)
 COMPILERS = 4  # that run side by side, each with up to half a GiB
 CAPABILITY = (8, 0)
 KEPT = 128 << 20  # bytes of memory that nobody holds
 MOST_TRACED = 1 << 24  # accesses of a launch
-NEEDED = ("the emulated CUDA device needs a C++ compiler, and there is none: install g++ or clang++, or name "
-          "one in CXX")
+NEEDED = (
+    "the emulated CUDA device needs a C++ compiler, and there is none: install g++ or clang++, or "
+    "name one in CXX"
+)
 ORDERS = 3  # orders in which the threads of a block may run
 
 
@@ -56,13 +68,16 @@ def compiler() -> str | None:
 @functools.cache
 def prelude() -> str:
     """What every unit begins with."""
-    return "\n".join((HERE / name).read_text(encoding="utf8") for name in ("emulator.h", "prelude.cuh"))
+    return "\n".join(
+        (HERE / name).read_text(encoding="utf8") for name in ("emulator.h", "prelude.cuh")
+    )
 
 
 class EmulatedDevice:
     """A device in this process.
 
-    What it is asked for it does before it returns; but data-dependent errors are raised where a GPU's are.
+    What it is asked for it does before it returns; but data-dependent errors are raised where a
+    GPU's are.
 
     Attributes:
         counts: of a traced device, what the launches of each kernel did to memory.
@@ -73,7 +88,8 @@ class EmulatedDevice:
     def __init__(self, order: int = 0, traced: bool = False):
         """Args:
         order: that in which threads and blocks run: 0, 1 or 2.
-        traced: note every access: what launches do is counted, and races between threads are errors.
+        traced: note every access: what launches do is counted, and races between threads are
+            errors.
         """
         if compiler() is None:
             raise DeviceError(NEEDED)
@@ -91,20 +107,26 @@ class EmulatedDevice:
     def allocate(self, size: int) -> PooledMemory:
         return self._pool.allocate(size)
 
-    def allocate_all(self, sizes: Sequence[int], wishes: Sequence[Sequence[int]]) -> list[PooledMemory]:
+    def allocate_all(
+        self, sizes: Sequence[int], wishes: Sequence[Sequence[int]]
+    ) -> list[PooledMemory]:
         return self._pool.allocate_all(sizes, wishes)
 
     def _take(self, size: int) -> Block:
         limit, held = self.properties.memory, self._pool.statistics.allocated
         if held + size > limit:
-            raise MemoryError(f"CUDA out of memory. Tried to allocate {size} bytes. The emulated device has "
-                              f"a total capacity of {limit} bytes; {held} are held")
+            raise MemoryError(
+                f"CUDA out of memory. Tried to allocate {size} bytes. The emulated device has "
+                f"a total capacity of {limit} bytes; {held} are held"
+            )
         return Block(size_class(size))
 
     def pinned(self, size: int) -> Block:
         return Block(size_class(max(size, 1)))
 
-    def write(self, address: int, data: bytes | bytearray | memoryview, held: object = None) -> None:
+    def write(
+        self, address: int, data: bytes | bytearray | memoryview, held: object = None
+    ) -> None:
         ctypes.memmove(address, bytes(data), len(data))
 
     def read(self, address: int, size: int) -> bytes:
@@ -142,7 +164,9 @@ class EmulatedDevice:
 
     def load(self, pieces: Sequence[Piece]) -> EmulatedModule:
         libraries = side_by_side(_library, pieces)
-        return EmulatedModule(self, [(one, p.kernels) for one, p in zip(libraries, pieces, strict=True)])
+        return EmulatedModule(
+            self, [(one, p.kernels) for one, p in zip(libraries, pieces, strict=True)]
+        )
 
     def begin_capture(self) -> None:
         self.lock.acquire()
@@ -207,7 +231,9 @@ class EmulatedEvent:
 class EmulatedModule:
     """Kernels in shared libraries."""
 
-    def __init__(self, device: EmulatedDevice, libraries: Sequence[tuple[ctypes.CDLL, Sequence[str]]]):
+    def __init__(
+        self, device: EmulatedDevice, libraries: Sequence[tuple[ctypes.CDLL, Sequence[str]]]
+    ):
         self.device = device
         self.libraries = {name: library for library, names in libraries for name in names}
 
@@ -223,8 +249,10 @@ class EmulatedSeries:
         self._launches = list(launches)
         self._arguments = Arguments(launches)
         self._libraries = [module.libraries[launch.function] for launch in launches]
-        self._functions = [getattr(library, f"{launch.function}_emulated")
-                           for library, launch in zip(self._libraries, launches, strict=True)]
+        self._functions = [
+            getattr(library, f"{launch.function}_emulated")
+            for library, launch in zip(self._libraries, launches, strict=True)
+        ]
         for function in self._functions:
             function.restype = ctypes.c_char_p
 
@@ -243,16 +271,22 @@ class EmulatedSeries:
         first, buffers = self._arguments.firsts[i], len(self._launches[i].buffers)
         words = [*range(first, first + buffers), first + buffers + len(self._launches[i].sizes)]
         self._libraries[i].gt_ranges(
-            len(words), (ctypes.c_void_p * len(words))(*[self._arguments.word(w) for w in words]),
-            (ctypes.c_size_t * len(words))(*[max(0, int(extents[w])) for w in words]))
+            len(words),
+            (ctypes.c_void_p * len(words))(*[self._arguments.word(w) for w in words]),
+            (ctypes.c_size_t * len(words))(*[max(0, int(extents[w])) for w in words]),
+        )
 
     def _one(self, i: int) -> None:
         launch, library = self._launches[i], self._libraries[i]
         trace = np.empty(MOST_TRACED if self._device.traced else 0, Access)
         library.gt_trace(ctypes.c_void_p(trace.ctypes.data if len(trace) else None), len(trace))
         found = self._functions[i](
-            ctypes.c_void_p(self._arguments.starts[i]), (ctypes.c_uint * 3)(launch.blocks, 1, 1),
-            (ctypes.c_uint * 3)(launch.threads, 1, 1), ctypes.c_size_t(launch.shared), self._device.order)
+            ctypes.c_void_p(self._arguments.starts[i]),
+            (ctypes.c_uint * 3)(launch.blocks, 1, 1),
+            (ctypes.c_uint * 3)(launch.threads, 1, 1),
+            ctypes.c_size_t(launch.shared),
+            self._device.order,
+        )
         if found:
             raise DeviceError(found.decode())
         if self._device.traced:
@@ -262,8 +296,10 @@ class EmulatedSeries:
     def _look_at(self, function: str, trace: np.ndarray, count: int, barriers: int) -> None:
         """Count what a launch did. Raises: DeviceError: a race, or more accesses than are noted."""
         if count > len(trace):
-            raise DeviceError(f"kernel {function}: {count:,} accesses are too many for a trace: use fewer "
-                              "blocks, or smaller arrays")
+            raise DeviceError(
+                f"kernel {function}: {count:,} accesses are too many for a trace: use fewer "
+                "blocks, or smaller arrays"
+            )
         trace = trace[:count]
         found = race(trace)
         if found is not None:
@@ -322,7 +358,8 @@ def _code(text: str) -> bytes:
 
 
 def driver(folder: Path) -> Path:
-    """Write ``libcuda.so.1``, which stands in for NVIDIA's driver (emulated_driver.cpp), into a folder.
+    """Write ``libcuda.so.1``, which stands in for NVIDIA's driver (emulated_driver.cpp), into a
+    folder.
 
     Raises: DeviceError: there is no C++ compiler.
     """
@@ -344,7 +381,9 @@ def driver(folder: Path) -> Path:
 @functools.cache
 def version() -> str:
     """What the C++ compiler says of itself."""
-    return subprocess.run([compiler() or "", "--version"], text=True, capture_output=True, check=True).stdout
+    return subprocess.run(
+        [compiler() or "", "--version"], text=True, capture_output=True, check=True
+    ).stdout
 
 
 @functools.cache
@@ -361,7 +400,9 @@ def _workplace() -> tempfile.TemporaryDirectory[str]:
 def _compiled(source: str) -> bytes:
     folder = Path(_workplace().name)
     made = folder / f"{threading.get_ident()}.so"
-    _call([*OPTIONS, "-include", str(folder / "prelude.h"), "-x", "c++", "-", "-o", str(made)], source)
+    _call(
+        [*OPTIONS, "-include", str(folder / "prelude.h"), "-x", "c++", "-", "-o", str(made)], source
+    )
     code = made.read_bytes()
     made.unlink()
     return code

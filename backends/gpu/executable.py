@@ -1,16 +1,18 @@
 """Running compiled programs on a device.
 
-What follows from the shapes of a call alone is found once for them: sizes, places in the arena, grids, and
-the words of all arguments but for the addresses (walk.py, arguments.py). A call then takes memory for outputs
-and temporaries, adds the addresses to the words and puts launch after launch into the device's queue.
+What follows from the shapes of a call alone is found once for them: sizes, places in the arena,
+grids, and the words of all arguments but for the addresses (walk.py, arguments.py). A call then
+takes memory for outputs and temporaries, adds the addresses to the words and puts launch after
+launch into the device's queue.
 
-A call with the same addresses as an earlier one replays a captured graph. Steady programs, such as a step of
-training, meet the same addresses again and again, because parameters are updated in place and the pool gives
-back the memory that was freed last; so nothing is copied, and no memory is kept for a graph, which is used
-only when a call has just been given the memory that it was captured with. Where addresses keep changing
-nothing is captured any more.
+A call with the same addresses as an earlier one replays a captured graph. Steady programs, such as
+a step of training, meet the same addresses again and again, because parameters are updated in place
+and the pool gives back the memory that was freed last; so nothing is copied, and no memory is kept
+for a graph, which is used only when a call has just been given the memory that it was captured
+with. Where addresses keep changing nothing is captured any more.
 
-Programs with loops or branches that look at the device's memory are walked in each call, which waits there.
+Programs with loops or branches that look at the device's memory are walked in each call, which
+waits there.
 """
 
 from __future__ import annotations
@@ -72,15 +74,18 @@ class Executable:
         self._prepared: OrderedDict[Shapes, Prepared] = OrderedDict()
         self._series: OrderedDict[tuple[Launch, ...], Series] = OrderedDict()
 
-    def __call__(self, inputs: Sequence[DeviceBuffer | Buffer],
-                 more: Sequence[DeviceBuffer | Buffer] = ()) -> list[DeviceBuffer]:
+    def __call__(
+        self, inputs: Sequence[DeviceBuffer | Buffer], more: Sequence[DeviceBuffer | Buffer] = ()
+    ) -> list[DeviceBuffer]:
         """The outputs, in new memory or in that of the inputs that they take over.
 
-        It returns when the work is in the device's queue. IndexError and LinAlgError, which name the op and
-        the user's line, and DeviceError, are raised where the device is waited for next.
+        It returns when the work is in the device's queue. IndexError and LinAlgError, which name
+        the op and the user's line, and DeviceError, are raised where the device is waited for next.
 
-        Args: inputs, more: as `backends.Executable` takes them; what is in the host's memory is copied first.
-        Raises: TypeError, RuntimeError: number, dtype or shape of an input is not what was compiled for.
+        Args: inputs, more: as `backends.Executable` takes them; what is in the host's memory is
+            copied first.
+        Raises: TypeError, RuntimeError: number, dtype or shape of an input is not what was compiled
+            for.
         """
         given = [*inputs, *more]
         self._check(given)
@@ -90,8 +95,14 @@ class Executable:
         prepared.given(tuple([m.address for m in memories]))
         arena, packed = memories[-2:]
         outputs = self._outputs(prepared, arrays, memories)
-        addresses = (*[x.address for x in arrays], *[x.address for x in outputs], arena.address,
-                     packed.address, self._constants.address, self._status.address if self._status else 0)
+        addresses = (
+            *[x.address for x in arrays],
+            *[x.address for x in outputs],
+            arena.address,
+            packed.address,
+            self._constants.address,
+            self._status.address if self._status else 0,
+        )
         if prepared.series is None:
             self._walk(prepared, addresses)
         else:
@@ -101,7 +112,8 @@ class Executable:
         return outputs
 
     def _prepare(self, shapes: Shapes) -> Prepared:
-        """What is known of calls with these shapes. Raises: RuntimeError: the program does not take them."""
+        """What is known of calls with these shapes. Raises: RuntimeError: the program does not take
+        them."""
         found = self._prepared.get(shapes)
         if found is None:
             found = self._new(bind_sizes(self._inputs, shapes), shapes)
@@ -114,12 +126,23 @@ class Executable:
         record = self.record
         outputs = [tuple(int(evaluate(d, sizes)) for d in a.shape) for a in record.outputs]
         arena, packed = int(evaluate(record.arena, sizes)), int(evaluate(record.packed, sizes))
-        arrays = [*zip(record.inputs, shapes, strict=True), *zip(record.outputs, outputs, strict=True)]
+        arrays = [
+            *zip(record.inputs, shapes, strict=True),
+            *zip(record.outputs, outputs, strict=True),
+        ]
         extents = [math.prod(shape) * DType.named(a.dtype).itemsize for a, shape in arrays]
         words = [int(evaluate(d, sizes)) for d in record.launches.sizes]
-        new = [n for n, a in zip(extents[len(shapes):], record.outputs, strict=True) if a.alias is None]
-        prepared = Prepared(outputs, (*new, arena, packed), words,
-                            (*extents, arena, packed, self._constants.size, WORD if self._status else 0))
+        new = [
+            n
+            for n, a in zip(extents[len(shapes) :], record.outputs, strict=True)
+            if a.alias is None
+        ]
+        prepared = Prepared(
+            outputs,
+            (*new, arena, packed),
+            words,
+            (*extents, arena, packed, self._constants.size, WORD if self._status else 0),
+        )
         try:
             launches = self._walked(prepared, _unknown).launches
         except Undecided:
@@ -138,6 +161,7 @@ class Executable:
 
     def _walk(self, prepared: Prepared, addresses: Sequence[int]) -> None:
         """A call that looks at the device's memory on its way."""
+
         def test(walk: Walk, place: Place) -> bool:
             self._launch(walk, prepared, addresses)
             return self.device.read(addresses[place[0]] + place[1], 1) != b"\0"
@@ -147,7 +171,7 @@ class Executable:
     def _launch(self, walk: Walk, prepared: Prepared, addresses: Sequence[int]) -> None:
         """Launch what a walk has found."""
         for first in range(0, len(walk.launches), MOST_LAUNCHES):
-            key = tuple(walk.launches[first: first + MOST_LAUNCHES])
+            key = tuple(walk.launches[first : first + MOST_LAUNCHES])
             series = self._series.get(key)
             if series is None:
                 series = self._series[key] = self.module.series(key)
@@ -159,20 +183,28 @@ class Executable:
     def explain(self) -> str:
         """What runs: the kernels by their names, and what memory they need."""
         record = self.record
-        lines = [f"{record.name} on {self.device.properties.name}: {len(self._kernels)} kernels, "
-                 f"arena {record.arena} bytes"]
-        lines += [f"  {name}: {len(kernel.stages)} launches"
-                  for name, kernel in zip(record.launches.functions, self._kernels, strict=True)]
+        lines = [
+            f"{record.name} on {self.device.properties.name}: {len(self._kernels)} kernels, "
+            f"arena {record.arena} bytes"
+        ]
+        lines += [
+            f"  {name}: {len(kernel.stages)} launches"
+            for name, kernel in zip(record.launches.functions, self._kernels, strict=True)
+        ]
         return "\n".join(lines) + "\n"
 
     def _check(self, inputs: Sequence[DeviceBuffer | Buffer]) -> None:
         if len(inputs) != len(self._inputs):
-            raise TypeError(f"{self.record.name} takes {len(self._inputs)} inputs, but got {len(inputs)}")
+            raise TypeError(
+                f"{self.record.name} takes {len(self._inputs)} inputs, but got {len(inputs)}"
+            )
         for i, (x, v) in enumerate(zip(inputs, self._inputs, strict=True)):
             if x.dtype is not v.dtype:
                 raise TypeError(f"input {i} of {self.record.name} is {v.dtype}, but got {x.dtype}")
             if len(x.shape) != len(v.shape):
-                raise RuntimeError(f"input {i} of {self.record.name} has shape {v.shape}, but got {x.shape}")
+                raise RuntimeError(
+                    f"input {i} of {self.record.name} has shape {v.shape}, but got {x.shape}"
+                )
 
     def _on_device(self, given: Sequence[DeviceBuffer | Buffer]) -> list[DeviceBuffer]:
         """The inputs on the device; those of the host, which are many numbers, in one copy."""
@@ -187,15 +219,16 @@ class Executable:
         made = []
         for x, start in zip(host, starts, strict=True):
             if x.address:  # else only its sizes count
-                staged[start: start + x.nbytes] = ctypes.string_at(x.address, x.nbytes)
+                staged[start : start + x.nbytes] = ctypes.string_at(x.address, x.nbytes)
             made.append(DeviceBuffer(self.device, x.dtype, x.shape, memory, memory.address + start))
         if total:
             self.device.write(memory.address, staged)
         copied = iter(made)
         return [next(copied) if isinstance(x, Buffer) else x for x in given]
 
-    def _outputs(self, prepared: Prepared, inputs: Sequence[DeviceBuffer],
-                 memories: Sequence[Memory]) -> list[DeviceBuffer]:
+    def _outputs(
+        self, prepared: Prepared, inputs: Sequence[DeviceBuffer], memories: Sequence[Memory]
+    ) -> list[DeviceBuffer]:
         """The outputs: in the next of the memories, or where the input was that they take over."""
         made, given = [], iter(memories)
         for (alias, dtype), shape in zip(self._takes, prepared.shapes, strict=True):
@@ -219,7 +252,8 @@ class Prepared:
 
     Attributes:
         shapes: of the outputs.
-        sizes: bytes of what a call allocates: outputs, memory for temporaries and for what is packed.
+        sizes: bytes of what a call allocates: outputs, memory for temporaries and for what is
+            packed.
         words: the values of the record's `Launches.sizes`.
         extents: bytes of each memory: inputs, outputs, arena, packed memory, constants, status.
         series: the launches; None where they depend on what is in memory.
@@ -241,7 +275,8 @@ class Prepared:
     before: Sequence[int] = ()
 
     def wishes(self) -> Sequence[Sequence[int]]:
-        """The addresses that the memory of the last calls had: that of the last one may still be in use."""
+        """The addresses that the memory of the last calls had: that of the last one may still be in
+        use."""
         if not self.before:
             return [()] * len(self.sizes)
         return list(zip(self.last, self.before, strict=True))

@@ -1,8 +1,8 @@
 """Kernel expressions as CUDA C.
 
-Where products and sums may fuse (`contract` elsewhere) plain operators are written, which NVRTC fuses; in
-elementary functions and in what is `rounded`, functions that round each operation. f16 and bf16 are computed
-in f32 and rounded after each operation.
+Where products and sums may fuse (`contract` elsewhere) plain operators are written, which NVRTC
+fuses; in elementary functions and in what is `rounded`, functions that round each operation. f16
+and bf16 are computed in f32 and rounded after each operation.
 """
 
 from __future__ import annotations
@@ -20,8 +20,17 @@ from .types import constant, register
 INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", "xor": "^"}
 COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 ROUNDED = {"add": "gt_add_rn", "sub": "gt_sub_rn", "mul": "gt_mul_rn", "div": "gt_div_rn"}
-BOOL_BINARY = {"add": "|", "mul": "&", "max": "|", "min": "&", "maxnum": "|", "minnum": "&", "and": "&",
-               "or": "|", "xor": "^"}
+BOOL_BINARY = {
+    "add": "|",
+    "mul": "&",
+    "max": "|",
+    "min": "&",
+    "maxnum": "|",
+    "minnum": "&",
+    "and": "&",
+    "or": "|",
+    "xor": "^",
+}
 BOOL_REDUCE = {"add": "or", "max": "or", "or": "or", "mul": "and", "min": "and", "and": "and"}
 FLOAT_CALLS = frozenset({"min", "max", "minnum", "maxnum", "copysign", "rem", "fmod"})
 FLOAT_UNARY = frozenset({"abs", "sqrt", "rsqrt", "floor", "ceil", "trunc", "round"})
@@ -32,7 +41,8 @@ class Functions(Protocol):
     """What holds an expression's unit: what the expression may call."""
 
     def math(self, op: str, dtype: DType) -> str | None:
-        """The name of our own function for `op`, written into the unit; None where there is none."""
+        """The name of our own function for `op`, written into the unit; None where there is
+        none."""
 
 
 class Expressions:
@@ -64,8 +74,9 @@ class Expressions:
         try:
             return self.names[e]
         except KeyError:
-            raise KeyError(f"kernel {self.kernel}: {e.name!r} is used outside the block that defines it") \
-                from None
+            raise KeyError(
+                f"kernel {self.kernel}: {e.name!r} is used outside the block that defines it"
+            ) from None
 
     def element(self, buffer: Buffer, index: Expr, stored: bool = False) -> str:
         """Element `index` of a buffer, to be read or `stored`, which the emulated device checks."""
@@ -84,7 +95,9 @@ class Expressions:
         try:
             name = self.buffers[buffer]
         except KeyError:
-            raise KeyError(f"kernel {self.kernel}: buffer {buffer.name!r} is not a parameter") from None
+            raise KeyError(
+                f"kernel {self.kernel}: buffer {buffer.name!r} is not a parameter"
+            ) from None
         size = f"{self.sizes[buffer]}, " if buffer in self.sizes else ""
         return f"{name}, {size}{self.value(index, index=True)}"
 
@@ -134,11 +147,14 @@ class Expressions:
         return f32 if dtype in HALVES else dtype
 
     def cast(self, text: str, a: DType, b: DType) -> str:
-        """`text` of dtype `a` as `b`: wide integers saturate, narrow ones wrap, NaN is 0, bool ``!= 0``."""
+        """`text` of dtype `a` as `b`: wide integers saturate, narrow ones wrap, NaN is 0, bool ``!=
+        0``."""
         if a is b:
             return text
         if a.is_floating_point and b.is_integer and (bits := narrow_through(self.wide(a), b)):
-            return f"gt_wrapped<{register(KType(b))}, gt_i{bits}>({self.cast(text, a, self.wide(a))})"
+            return (
+                f"gt_wrapped<{register(KType(b))}, gt_i{bits}>({self.cast(text, a, self.wide(a))})"
+            )
         return f"gt_cast<{register(KType(b))}>({text})"
 
     def _cast(self, e: k.Cast) -> str:
@@ -251,10 +267,17 @@ class Expressions:
 
 
 _WRITE: Mapping[type[Expr], Callable[..., str]] = {
-    k.Const: Expressions._const, Name: Expressions._name, k.Load: Expressions._load,
-    k.Splat: Expressions._splat, k.Lanes: Expressions._lanes, k.Shuffle: Expressions._shuffle,
-    k.Reduce: Expressions._reduce, k.WarpReduce: Expressions._warp_reduce, k.Pair: Expressions._pair,
+    k.Const: Expressions._const,
+    Name: Expressions._name,
+    k.Load: Expressions._load,
+    k.Splat: Expressions._splat,
+    k.Lanes: Expressions._lanes,
+    k.Shuffle: Expressions._shuffle,
+    k.Reduce: Expressions._reduce,
+    k.WarpReduce: Expressions._warp_reduce,
+    k.Pair: Expressions._pair,
     k.Select: Expressions._select,
     k.Cast: Expressions._cast,
-    k.Fma: Expressions._fma, k.Unary: Expressions._unary,
+    k.Fma: Expressions._fma,
+    k.Unary: Expressions._unary,
 }

@@ -1,9 +1,9 @@
 """A program for GPUs as a library that needs NVIDIA's driver and nothing else where it runs.
 
-The C ABI is that of libraries for CPUs (llvm/library.py), with DLPack tensors in CUDA memory. The host's
-part is LLVM code: the same loop walks the table of launches, whose kernels are functions that work out grids
-and call the driver (driver.py). Kernels are in the library as images: a cubin for each of some machines, and
-PTX that drivers compile for others.
+The C ABI is that of libraries for CPUs (llvm/library.py), with DLPack tensors in CUDA memory. The
+host's part is LLVM code: the same loop walks the table of launches, whose kernels are functions
+that work out grids and call the driver (driver.py). Kernels are in the library as images: a cubin
+for each of some machines, and PTX that drivers compile for others.
 """
 
 from __future__ import annotations
@@ -50,14 +50,21 @@ class Image:
         if self.architecture == EMULATED:
             return driver.EXACT, *emulated.CAPABILITY
         kind, major, minor, exact = _parts(self.architecture)
-        return driver.PTX if kind == "compute" else driver.EXACT if exact else driver.CUBIN, major, minor
+        return (
+            driver.PTX if kind == "compute" else driver.EXACT if exact else driver.CUBIN,
+            major,
+            minor,
+        )
 
 
 def _parts(architecture: str) -> tuple[str, int, int, str]:
     found = _ARCHITECTURE.fullmatch(architecture)
     if found is None:
-        raise ValueError(f"aot.compile: there is no architecture {architecture!r}: pass names such as sm_90 "
-                         "for machine code and compute_90 for PTX, which drivers compile for later GPUs")
+        raise ValueError(
+            f"aot.compile: there is no architecture {architecture!r}: pass names such as sm_90 "
+            "for machine code and compute_90 for PTX, which drivers compile for later "
+            "GPUs"
+        )
     return found[1], int(found[2]), int(found[3]), found[4]
 
 
@@ -69,25 +76,34 @@ def architectures(emulates: bool) -> tuple[str, ...]:
     if emulates:
         return (EMULATED,)
     if nvrtc.library() is None:
-        raise RuntimeError('aot.compile(device="cuda") compiles kernels with NVRTC, and there is none: '
-                           "pip install nvidia-cuda-nvrtc")
+        raise RuntimeError(
+            'aot.compile(device="cuda") compiles kernels with NVRTC, and there is none: '
+            "pip install nvidia-cuda-nvrtc"
+        )
     known = set(nvrtc.architectures())
     return tuple(name for name in WANTED if _parts(name)[1] * 10 + _parts(name)[2] in known)
 
 
 def check_architectures(names: Sequence[str]) -> None:
-    """Raises: ValueError: one is not an architecture, or not known to this NVRTC; or there is none."""
+    """Raises: ValueError: one is not an architecture, or not known to this NVRTC; or there is
+    none."""
     if not names:
-        raise ValueError("aot.compile: architectures is empty: a library needs code for one at least")
+        raise ValueError(
+            "aot.compile: architectures is empty: a library needs code for one at least"
+        )
     for name in names:
         if name != EMULATED:
             kind, major, minor, _ = _parts(name)
             if nvrtc.library() is not None and major * 10 + minor not in nvrtc.architectures():
-                raise ValueError(f"aot.compile: NVRTC {nvrtc.version()} does not know {name}, but "
-                                 + ", ".join(f"{kind}_{n}" for n in nvrtc.architectures()))
+                raise ValueError(
+                    f"aot.compile: NVRTC {nvrtc.version()} does not know {name}, but "
+                    + ", ".join(f"{kind}_{n}" for n in nvrtc.architectures())
+                )
 
 
-def images(pieces: Sequence[Piece], names: Sequence[str], folder: Path, threads: int) -> list[Image]:
+def images(
+    pieces: Sequence[Piece], names: Sequence[str], folder: Path, threads: int
+) -> list[Image]:
     """`pieces` compiled for each of the architectures, as files in `folder`.
 
     Raises: RuntimeError: there is no compiler, or it refuses the text.
@@ -96,7 +112,9 @@ def images(pieces: Sequence[Piece], names: Sequence[str], folder: Path, threads:
     made = []
     try:
         for name in names:
-            codes = emulated.codes(pieces) if name == EMULATED else nvrtc.cubins(texts, name, threads)
+            codes = (
+                emulated.codes(pieces) if name == EMULATED else nvrtc.cubins(texts, name, threads)
+            )
             files = tuple(folder / f"{name}.{i}" for i in range(len(codes)))
             for file, code in zip(files, codes, strict=True):
                 file.write_bytes(code)
@@ -126,8 +144,17 @@ class Code:
         return list(dict.fromkeys(s for kernel in self.kernels for s in kernel.stages))
 
 
-def library_text(name: str, program: Program, plan: Plan, table: Table, code: Code, weights: Weights,
-                 metadata: str, target: Processor, conditions: Sequence[Condition] = ()) -> str:
+def library_text(
+    name: str,
+    program: Program,
+    plan: Plan,
+    table: Table,
+    code: Code,
+    weights: Weights,
+    metadata: str,
+    target: Processor,
+    conditions: Sequence[Condition] = (),
+) -> str:
     """LLVM IR of the whole library.
 
     Args: target: the host's machine.
@@ -136,17 +163,22 @@ def library_text(name: str, program: Program, plan: Plan, table: Table, code: Co
     stages = code.stages
     numbers = {stage.function: i for i, stage in enumerate(stages)}
     context = driver.context_type(len(code.pieces), len(stages))
-    return merged((
-        ModuleEmitter(name, target).text(),
-        tensor_check.check_function(tensor_check.CUDA),
-        _LIBC.replace("CONTEXT", context),
-        driver.text(len(code.pieces), len(stages), len(code.images), bool(program.errors)),
-        host_walk.loop(driver.LOOK),
-        "".join(_launcher(f, kernel, numbers) for f, kernel in zip(functions, code.kernels, strict=True)),
-        table_text(name, table, functions),
-        _images_text(code, stages, target),
-        CudaAbi(name, program, plan, table, weights, metadata, target, conditions).text(),
-    ))
+    return merged(
+        (
+            ModuleEmitter(name, target).text(),
+            tensor_check.check_function(tensor_check.CUDA),
+            _LIBC.replace("CONTEXT", context),
+            driver.text(len(code.pieces), len(stages), len(code.images), bool(program.errors)),
+            host_walk.loop(driver.LOOK),
+            "".join(
+                _launcher(f, kernel, numbers)
+                for f, kernel in zip(functions, code.kernels, strict=True)
+            ),
+            table_text(name, table, functions),
+            _images_text(code, stages, target),
+            CudaAbi(name, program, plan, table, weights, metadata, target, conditions).text(),
+        )
+    )
 
 
 _LIBC = """
@@ -171,16 +203,24 @@ def _images_text(code: Code, stages: Sequence[Stage], target: Processor) -> str:
             labels.append(f"gt.image.{i}.{j}")
             text.append(file_bytes(labels[-1], file, target))
     rows = [_struct("i32", *image.machine) for image in code.images]
-    text.append(f"@gt.machines = private constant [{len(rows)} x {{ i32, i32, i32 }}] [{', '.join(rows)}]\n")
-    text.append(f"@gt.images = private constant [{len(labels)} x ptr] "
-                f"[{', '.join(f'ptr @{label}' for label in labels)}]\n")
+    text.append(
+        f"@gt.machines = private constant [{len(rows)} x {{ i32, i32, i32 }}] [{', '.join(rows)}]\n"
+    )
+    text.append(
+        f"@gt.images = private constant [{len(labels)} x ptr] "
+        f"[{', '.join(f'ptr @{label}' for label in labels)}]\n"
+    )
     text.append(constant_string("gt.machines.text", ", ".join(i.architecture for i in code.images)))
     names = [constant_string(f"gt.kernel.{i}", stage.function) for i, stage in enumerate(stages)]
-    kernels = [f"{{ ptr, i32, i32 }} {{ ptr @gt.kernel.{i}, i32 {piece_of[s.function]}, i32 {s.shared} }}"
-               for i, s in enumerate(stages)]
+    kernels = [
+        f"{{ ptr, i32, i32 }} {{ ptr @gt.kernel.{i}, i32 {piece_of[s.function]}, i32 {s.shared} }}"
+        for i, s in enumerate(stages)
+    ]
     text += names
-    text.append(f"@gt.kernels = private constant [{len(kernels)} x {{ ptr, i32, i32 }}] "
-                f"[{', '.join(kernels)}]\n")
+    text.append(
+        f"@gt.kernels = private constant [{len(kernels)} x {{ ptr, i32, i32 }}] "
+        f"[{', '.join(kernels)}]\n"
+    )
     return "".join(text)
 
 
@@ -189,15 +229,18 @@ def _struct(kind: str, *values: int) -> str:
     return f"{{ {kinds} }} {{ {', '.join(f'{kind} {v}' for v in values)} }}"
 
 
-# ------------------------------------------------------------------------------------------ launches
+# ----------------------------------------------------------------------------------------- launches
 
 
 def _launcher(name: str, kernel: Kernel, numbers: Mapping[str, int]) -> str:
-    """A function that launches a kernel's stages one after the other, on the operands of the table."""
+    """A function that launches a kernel's stages one after the other, on the operands of the
+    table."""
     lines = []
     for i in range(len(kernel.sizes)):
-        lines += [f"  %size{i}.p = getelementptr i64, ptr %operands, i64 {kernel.buffers + i}",
-                  f"  %size{i} = load i64, ptr %size{i}.p"]
+        lines += [
+            f"  %size{i}.p = getelementptr i64, ptr %operands, i64 {kernel.buffers + i}",
+            f"  %size{i} = load i64, ptr %size{i}.p",
+        ]
     operands = kernel.buffers + len(kernel.sizes)
     for j, stage in enumerate(kernel.stages):
         count, block = "1", 1
@@ -205,14 +248,17 @@ def _launcher(name: str, kernel: Kernel, numbers: Mapping[str, int]) -> str:
             counts = Counts(f"s{j}", stage)
             count, block = counts.count(), stage.threads
             lines += counts.lines
-        lines.append(f"  call void @gt.cuda.stage(ptr %state, i64 {numbers[stage.function]}, i64 {count}, "
-                     f"i32 {block}, i32 {stage.shared}, ptr %operands, i64 {operands})")
+        lines.append(
+            f"  call void @gt.cuda.stage(ptr %state, i64 {numbers[stage.function]}, i64 {count}, "
+            f"i32 {block}, i32 {stage.shared}, ptr %operands, i64 {operands})"
+        )
     head = f"define internal void @{name}(ptr %operands, ptr %state) {{"
     return "\n".join([head, *lines, "  ret void", "}", ""])
 
 
 class Counts:
-    """Emits how many iterations the loop of a stage has, over the kernel's sizes ``%size0`` and so on."""
+    """Emits how many iterations the loop of a stage has, over the kernel's sizes ``%size0`` and so
+    on."""
 
     def __init__(self, prefix: str, stage: Stage):
         assert stage.tasks is not None
@@ -222,7 +268,8 @@ class Counts:
         self._known: dict[Name, str] = {n: f"%size{i}" for i, n in enumerate(stage.tasks.sizes)}
 
     def count(self) -> str:
-        """An operand that is the number of iterations; -1 where that depends on what is in memory."""
+        """An operand that is the number of iterations; -1 where that depends on what is in
+        memory."""
         tasks = self._tasks
         if tasks.count([1] * len(tasks.sizes)) is None:
             return "-1"
@@ -268,11 +315,14 @@ class Counts:
 class CudaAbi(Abi):
     """Emits the functions of the C ABI: as `Abi`, with a GPU's memory.
 
-    What C calls enters the driver's context that `create` found, calls the function of `Abi`, and leaves.
+    What C calls enters the driver's context that `create` found, calls the function of `Abi`, and
+    leaves.
     """
 
     def text(self) -> str:
-        who = [constant_string(f"{self.name}.who.{f}", f"{self.name}_{f}") for f in ("create", "run")]
+        who = [
+            constant_string(f"{self.name}.who.{f}", f"{self.name}_{f}") for f in ("create", "run")
+        ]
         return "\n".join([*who, super().text(), self._entries()])
 
     def _head(self, result: str, function: str, arguments: str) -> str:
@@ -360,48 +410,78 @@ done:
 
     def _begin(self) -> str:
         copied = "i64 ptrtoint (ptr getelementptr (%GtPlace, ptr null, i32 1) to i64)"
-        return "\n".join([
-            f"  %driver.p = getelementptr %GtContext, ptr %context, i32 0, i32 {driver.CONTEXT}",
-            f"  call void @llvm.memcpy.p0.p0.i64(ptr %driver.p, ptr %place, {copied}, i1 false)",
-            self._checked("load", f"load({self._who()}, ptr %context)", "functions.b"), "functions.b:",
-            self._checked("functions", f"functions({self._who()}, ptr %context)", "status.b"), "status.b:",
-            self._allocate("status", 4, driver.STATUS, "clear.b"), "clear.b:",
-            "  %status.place = load ptr, ptr %status.field",
-            self._checked("clear", f"clear({self._who()}, ptr %status.place, i64 4)", "memory.b"),
-            "memory.b:",
-        ])
+        return "\n".join(
+            [
+                f"  %driver.p = getelementptr %GtContext, ptr %context, i32 0, i32 {driver.CONTEXT}",
+                f"  call void @llvm.memcpy.p0.p0.i64(ptr %driver.p, ptr %place, {copied}, i1 false)",
+                self._checked("load", f"load({self._who()}, ptr %context)", "functions.b"),
+                "functions.b:",
+                self._checked("functions", f"functions({self._who()}, ptr %context)", "status.b"),
+                "status.b:",
+                self._allocate("status", 4, driver.STATUS, "clear.b"),
+                "clear.b:",
+                "  %status.place = load ptr, ptr %status.field",
+                self._checked(
+                    "clear", f"clear({self._who()}, ptr %status.place, i64 4)", "memory.b"
+                ),
+                "memory.b:",
+            ]
+        )
 
     def _allocate(self, label: str, size: int, field: int, then: str) -> str:
         if not size:
             return f"  br label %{then}"
-        return f"  %{label}.field = getelementptr %GtContext, ptr %context, i32 0, i32 {field}\n" + \
-            self._checked(label, f"allocate({self._who()}, ptr %{label}.field, i64 {size})", then)
+        return (
+            f"  %{label}.field = getelementptr %GtContext, ptr %context, i32 0, i32 {field}\n"
+            + self._checked(label, f"allocate({self._who()}, ptr %{label}.field, i64 {size})", then)
+        )
 
     def _ready(self) -> str:
         """Copies weights and constants to the GPU."""
         constants = len(self.launches.constants)
-        text = [self._upload("constants", driver.CONSTANTS, [(0, 0, constants)] if constants else [],
-                             f"@{self.name}.constants", constants)]
+        text = [
+            self._upload(
+                "constants",
+                driver.CONSTANTS,
+                [(0, 0, constants)] if constants else [],
+                f"@{self.name}.constants",
+                constants,
+            )
+        ]
         rows, size = self._weight_rows()
         text += super()._weights_address()
         text.append(self._upload("weights", driver.WEIGHTS, rows, "%weights", size))
         return "\n".join(text)
 
-    def _upload(self, label: str, field: int, rows: Sequence[tuple[int, int, int]], source: str,
-                size: int) -> str:
-        rows = [row for row in rows if row[2]]  # the driver has neither memory nor copies of 0 bytes
+    def _upload(
+        self, label: str, field: int, rows: Sequence[tuple[int, int, int]], source: str, size: int
+    ) -> str:
+        # the driver has neither memory nor copies of 0 bytes
+        rows = [row for row in rows if row[2]]
         if not rows:
             return ""
         table = ", ".join(_struct("i64", *row) for row in rows)
-        self._globals.append(f"@{self.name}.rows.{label} = private constant [{len(rows)} x "
-                             f"{{ i64, i64, i64 }}] [{table}]\n")
-        return "\n".join([
-            f"  %{label}.place = getelementptr %GtContext, ptr %context, i32 0, i32 {field}",
-            self._checked(label, f"upload({self._who()}, ptr %{label}.place, i64 {size}, ptr {source}, ptr "
-                          f"@{self.name}.rows.{label}, i64 {len(rows)})", f"{label}.done"), f"{label}.done:"])
+        self._globals.append(
+            f"@{self.name}.rows.{label} = private constant [{len(rows)} x "
+            f"{{ i64, i64, i64 }}] [{table}]\n"
+        )
+        return "\n".join(
+            [
+                f"  %{label}.place = getelementptr %GtContext, ptr %context, i32 0, i32 {field}",
+                self._checked(
+                    label,
+                    f"upload({self._who()}, ptr %{label}.place, i64 {size}, ptr {source}, ptr "
+                    f"@{self.name}.rows.{label}, i64 "
+                    f"{len(rows)})",
+                    f"{label}.done",
+                ),
+                f"{label}.done:",
+            ]
+        )
 
     def _weight_rows(self) -> tuple[list[tuple[int, int, int]], int]:
-        """Each weight's offset in the data, its offset on the GPU and its bytes; and the bytes of all."""
+        """Each weight's offset in the data, its offset on the GPU and its bytes; and the bytes of
+        all."""
         rows, end = [], 0
         for position, slot in self._weight_slots():
             size = int(slot.elements) * slot.dtype.itemsize
@@ -418,8 +498,10 @@ done:
     def _destroy(self) -> str:
         lines = []
         for field in (0, 1, driver.WEIGHTS, driver.CONSTANTS, driver.STATUS):
-            lines += [f"  %f{field} = getelementptr %GtContext, ptr %context, i32 0, i32 {field}",
-                      f"  call void @gt.cuda.free(ptr %f{field})"]
+            lines += [
+                f"  %f{field} = getelementptr %GtContext, ptr %context, i32 0, i32 {field}",
+                f"  call void @gt.cuda.free(ptr %f{field})",
+            ]
         freed = "\n".join(lines)
         return f"""
 {self._head("void", "destroy", "ptr %context")}
@@ -451,17 +533,23 @@ done:
         return "%constants.m"
 
     def _lines_for_constants(self) -> Sequence[str]:
-        return (f"  %constants.f = getelementptr %GtContext, ptr %context, i32 0, i32 {driver.CONSTANTS}",
-                "  %constants.m = load ptr, ptr %constants.f")
+        return (
+            f"  %constants.f = getelementptr %GtContext, ptr %context, i32 0, i32 {driver.CONSTANTS}",
+            "  %constants.m = load ptr, ptr %constants.f",
+        )
 
     def _weights_address(self) -> list[str]:
-        return [f"  %gpu.weights.p = getelementptr %GtContext, ptr %context, i32 0, i32 {driver.WEIGHTS}",
-                "  %gpu.weights = load ptr, ptr %gpu.weights.p"]
+        return [
+            f"  %gpu.weights.p = getelementptr %GtContext, ptr %context, i32 0, i32 {driver.WEIGHTS}",
+            "  %gpu.weights = load ptr, ptr %gpu.weights.p",
+        ]
 
     def _weight_places(self) -> list[tuple[str, int, int]]:
         starts = [row[1] for row in self._weight_rows()[0]]
-        return [("%gpu.weights", position, start)
-                for (position, _), start in zip(self._weight_slots(), starts, strict=True)]
+        return [
+            ("%gpu.weights", position, start)
+            for (position, _), start in zip(self._weight_slots(), starts, strict=True)
+        ]
 
     def _end_of_prologue(self) -> str:
         return f"""  %prologue = call i32 @gt.cuda.run({self._who()}, ptr %args, ptr %context)
@@ -481,7 +569,9 @@ ran:"""
     def _check(self, side: str, i: int, bind: bool) -> str:
         label = f"{side}{i}.{'gpu' if bind else 'gpu.compare'}"
         base = f"{side}{i}.{'bind' if bind else 'compare'}"
-        return super()._check(side, i, bind) + f"""
+        return (
+            super()._check(side, i, bind)
+            + f"""
   %{label}.c = call i32 @gt.cuda.same_gpu(ptr %error, ptr {self._role(side)}, i32 {i}, ptr %{base}.t, \
 ptr %{base}.s, ptr %context)
   %{label}.ok = icmp eq i32 %{label}.c, 0
@@ -489,6 +579,7 @@ ptr %{base}.s, ptr %context)
 {label}.bad:
   ret i32 %{label}.c
 {label}.next:"""
+        )
 
     def _grow(self) -> str:
         if self._arena_bytes() or bounds(self.plan.size) == (0, 0):
@@ -509,4 +600,12 @@ larger:
 grown:"""
 
 
-__all__ = ["EMULATED", "Code", "Image", "architectures", "check_architectures", "images", "library_text"]
+__all__ = [
+    "EMULATED",
+    "Code",
+    "Image",
+    "architectures",
+    "check_architectures",
+    "images",
+    "library_text",
+]

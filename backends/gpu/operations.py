@@ -1,6 +1,7 @@
 """How many floating-point operations the stages of a kernel do, told from its loops.
 
-A multiplication and an addition are one each; an elementary function counts as what its expansion is made of.
+A multiplication and an addition are one each; an elementary function counts as what its expansion
+is made of.
 """
 
 from __future__ import annotations
@@ -90,7 +91,9 @@ def _loop(s: For, known: dict[Name, int], threads: int) -> Operations:
     total = Operations()
     if count:
         each = 1 if s.kind == "thread" else s.threads if s.kind == "block" else threads
-        first, last = (_body(s.body, {**known, s.var: at}, each) for at in (lo, lo + (count - 1) * step))
+        first, last = (
+            _body(s.body, {**known, s.var: at}, each) for at in (lo, lo + (count - 1) * step)
+        )
         for end in (first, last):
             total.add(end, count / 2)
     return total

@@ -1,7 +1,8 @@
-"""A device's memory that programs hold and give back: recycled by size class, at addresses asked for.
+"""A device's memory that programs hold and give back: recycled by size class, at addresses asked
+for.
 
-A call that is given the memory of an earlier call replays its graph (executable.py), so who allocates may say
-which addresses it would like again.
+A call that is given the memory of an earlier call replays its graph (executable.py), so who
+allocates may say which addresses it would like again.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ class Block(Protocol):
 
 @dataclass
 class Statistics:
-    """A device's memory in bytes: what programs hold, what was taken for them; and the most of each."""
+    """A device's memory in bytes: what programs hold, what was taken for them; and the most of
+    each."""
 
     allocated: int = 0
     reserved: int = 0
@@ -40,16 +42,17 @@ def rounded(size: int) -> int:
 
 
 class Pool:
-    """Blocks that were taken from the system, and those of them that nobody holds, by size class and address.
+    """Blocks that were taken from the system, and those of them that nobody holds, by size class
+    and address.
 
-    Blocks belong to the pool, never to what holds them: a block in a circle of objects would be finalized by
-    the collector of garbage although the pool gives it to others.
+    Blocks belong to the pool, never to what holds them: a block in a circle of objects would be
+    finalized by the collector of garbage although the pool gives it to others.
     """
 
     def __init__(self, take: Callable[[int], Block], limit: int | None = None):
         """Args:
-            take: new memory of the system. Raises: MemoryError.
-            limit: bytes that are kept for nobody at most; None: all are kept.
+        take: new memory of the system. Raises: MemoryError.
+        limit: bytes that are kept for nobody at most; None: all are kept.
         """
         self.statistics = Statistics()
         self._take = take
@@ -61,7 +64,8 @@ class Pool:
         """Memory of at least `size` bytes. Raises: MemoryError: the system has none."""
         size = rounded(size)
         try:
-            address, _ = self._free[size].popitem()  # what was given back last may still be in a cache
+            # what was given back last may still be in a cache
+            address, _ = self._free[size].popitem()
         except KeyError:
             address = self._new(size)
         return PooledMemory(self, address, size)
@@ -74,12 +78,16 @@ class Pool:
         s.peak_reserved = max(s.peak_reserved, s.reserved)
         return block.address
 
-    def allocate_all(self, sizes: Sequence[int], wishes: Sequence[Sequence[int]]) -> list[PooledMemory]:
+    def allocate_all(
+        self, sizes: Sequence[int], wishes: Sequence[Sequence[int]]
+    ) -> list[PooledMemory]:
         """Memory of these sizes: each at the first of the addresses wished for it that is free.
 
         Those that find none come last, so that they take no address that another one wishes for.
         """
-        found = [self._again(rounded(size), wished) for size, wished in zip(sizes, wishes, strict=True)]
+        found = [
+            self._again(rounded(size), wished) for size, wished in zip(sizes, wishes, strict=True)
+        ]
         return [memory or self.allocate(size) for memory, size in zip(found, sizes, strict=True)]
 
     def _again(self, size: int, wished: Sequence[int]) -> PooledMemory | None:

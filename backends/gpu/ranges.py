@@ -1,4 +1,5 @@
-"""How large indices can be: what fits 32 bits is divided there, which takes a GPU a fraction of the time."""
+"""How large indices can be: what fits 32 bits is divided there, which takes a GPU a fraction of the
+time."""
 
 from __future__ import annotations
 
@@ -42,5 +43,9 @@ class Ranges:
             return None
         if e.op in ("div", "rem"):
             divisor = e.b.value if isinstance(e.b, k.Const) else 0
-            return None if divisor <= 0 else int(a // divisor if e.op == "div" else min(a, divisor - 1))
+            return (
+                None
+                if divisor <= 0
+                else int(a // divisor if e.op == "div" else min(a, divisor - 1))
+            )
         return {"add": a + b, "mul": a * b, "min": min(a, b), "max": max(a, b)}.get(e.op)

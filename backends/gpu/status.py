@@ -1,7 +1,8 @@
-"""Data-dependent errors: words in host memory that kernels write to, looked at after synchronisations.
+"""Data-dependent errors: words in host memory that kernels write to, looked at after
+synchronisations.
 
-A kernel that meets an index out of range writes the number of the place in the program, and goes on with
-something harmless. So no call waits for the device, and the device stays usable.
+A kernel that meets an index out of range writes the number of the place in the program, and goes on
+with something harmless. So no call waits for the device, and the device stays usable.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class Status:
 
 
 class Statuses:
-    """The words of a device, and which of them launches that may not be done yet can still write to."""
+    """The words of a device, and which of them launches that may not be done yet can still write
+    to."""
 
     def __init__(self, allocate: Callable[[int], Held]):
         """Args: allocate: gives memory of the host that kernels can write to."""
@@ -78,7 +80,8 @@ class Statuses:
     def settle(self, statuses: Sequence[Status] | None = None) -> None:
         """Raise the first error that was met.
 
-        Args: statuses: words that nothing writes to any more; None: look at those that are expected.
+        Args: statuses: words that nothing writes to any more; None: look at those that are
+            expected.
         """
         looked_at = list(self._expected) if statuses is None else statuses
         for error in [e for status in looked_at if (e := status.take())][:1]:

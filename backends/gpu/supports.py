@@ -8,8 +8,16 @@ from ..cpu.supports import supports as shared
 from .schedules import attention, attention_grad
 
 # Kernels made of vectors, or of blocks that one thread owns.
-LEFT_OUT = frozenset({"max_pool_input_grad", "channels_last_conv", "channels_last_conv_transpose",
-                      "channels_last_conv_weight_grad", "winograd_image", "winograd_result"})
+LEFT_OUT = frozenset(
+    {
+        "max_pool_input_grad",
+        "channels_last_conv",
+        "channels_last_conv_transpose",
+        "channels_last_conv_weight_grad",
+        "winograd_image",
+        "winograd_result",
+    }
+)
 CHOSEN = {"attention": attention.fits, "attention_grad": attention_grad.fits}
 
 

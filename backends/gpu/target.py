@@ -10,9 +10,12 @@ from . import compiler, devices
 from .executable import Executable
 
 
-def compile(graph: Graph, stable: Sequence[int] = (), device: int = 0, ordered: bool = False) -> Executable:
+def compile(
+    graph: Graph, stable: Sequence[int] = (), device: int = 0, ordered: bool = False
+) -> Executable:
     """An executable on the GPU number `device`, whose sums of floats have one order if `ordered`.
 
-    Raises: RuntimeError: there is no such GPU. TypeError, NotImplementedError: an op that has no kernel.
+    Raises: RuntimeError: there is no such GPU. TypeError, NotImplementedError: an op that has no
+        kernel.
     """
     return compiler.compile(graph, devices.device(device), stable, ordered)

@@ -1,8 +1,9 @@
-"""What the emulated device saw a kernel do to memory: races, sectors of 32 bytes, conflicts of banks.
+"""What the emulated device saw a kernel do to memory: races, sectors of 32 bytes, conflicts of
+banks.
 
-A GPU takes the accesses of a warp's 32 lanes in one instruction as one *request*: of device memory it moves
-whole sectors of 32 bytes, in shared memory each of 32 banks gives one word of 4 bytes at a time.
-See https://docs.nvidia.com/cuda/cuda-c-programming-guide/index.html#device-memory-accesses
+A GPU takes the accesses of a warp's 32 lanes in one instruction as one *request*: of device memory
+it moves whole sectors of 32 bytes, in shared memory each of 32 banks gives one word of 4 bytes at a
+time. See https://docs.nvidia.com/cuda/cuda-c-programming-guide/index.html#device-memory-accesses
 """
 
 from __future__ import annotations
@@ -16,8 +17,17 @@ BANKS, WORD = 32, 4
 LANES = 32
 STORE, SHARED, ATOMIC = 1, 2, 4  # of an access's kind
 
-Access = np.dtype([("at", np.uint64), ("line", np.uint32), ("block", np.uint32), ("phase", np.uint32),
-                   ("thread", np.uint16), ("size", np.uint8), ("kind", np.uint8)])
+Access = np.dtype(
+    [
+        ("at", np.uint64),
+        ("line", np.uint32),
+        ("block", np.uint32),
+        ("phase", np.uint32),
+        ("thread", np.uint16),
+        ("size", np.uint8),
+        ("kind", np.uint8),
+    ]
+)
 
 
 @dataclass
@@ -28,10 +38,10 @@ class Counts:
         launches, barriers: how many; a barrier counts once a block.
         requests: instructions of warps that touch device memory.
         sectors: how many these moved; `ideal` is the least for as many bytes.
-        touched: different sectors that a launch read, and that it wrote: what the memory behind all caches
-            moves at least.
-        shared: instructions of warps that touch shared memory; `turns`: in how many turns the banks gave it;
-            `least`: in how many without conflicts.
+        touched: different sectors that a launch read, and that it wrote: what the memory behind all
+            caches moves at least.
+        shared: instructions of warps that touch shared memory; `turns`: in how many turns the banks
+            gave it; `least`: in how many without conflicts.
     """
 
     launches: int = 0
@@ -50,7 +60,8 @@ class Counts:
 
 
 def requests(trace: np.ndarray) -> np.ndarray:
-    """For each access the number of its request: a warp's lanes that do one thing for the same time."""
+    """For each access the number of its request: a warp's lanes that do one thing for the same
+    time."""
     thread = trace["block"].astype(np.int64) * 1024 + trace["thread"]
     place = _keys(thread, trace["line"], trace["kind"])
     order = np.argsort(place, kind="stable")
@@ -137,20 +148,35 @@ def race(trace: np.ndarray) -> tuple[int, str] | None:
     trace = trace[trace["kind"] & SHARED == 0]
     step = np.minimum(trace["size"], 4).astype(np.int64)
     pieces = int((trace["size"] // np.maximum(step, 1)).max(initial=0))
-    at = np.concatenate([(trace["at"].astype(np.int64) + i * step)[trace["size"] > i * step]
-                         for i in range(pieces)]) if pieces else np.zeros(0, np.int64)
-    every = np.concatenate([trace[trace["size"] > i * step] for i in range(pieces)]) if pieces else trace
+    at = (
+        np.concatenate(
+            [
+                (trace["at"].astype(np.int64) + i * step)[trace["size"] > i * step]
+                for i in range(pieces)
+            ]
+        )
+        if pieces
+        else np.zeros(0, np.int64)
+    )
+    every = (
+        np.concatenate([trace[trace["size"] > i * step] for i in range(pieces)])
+        if pieces
+        else trace
+    )
     order = np.argsort(at, kind="stable")
     at, every = at[order], every[order]
     cell = np.cumsum(np.append(True, at[1:] != at[:-1])) - 1 if len(at) else at
     stored = np.zeros(cell[-1] + 1 if len(cell) else 0, bool)
     np.logical_or.at(stored, cell, every["kind"] & STORE != 0)
     plain = np.zeros(len(stored), bool)
-    np.logical_or.at(plain, cell, every["kind"] & ATOMIC == 0)  # additions at once may meet each other
+    # additions at once may meet each other
+    np.logical_or.at(plain, cell, every["kind"] & ATOMIC == 0)
     kept = (stored & plain)[cell]
     cell, every = cell[kept], every[kept]
-    for wrong, what in ((_in_other_blocks(cell, every), "another block"),
-                        (_in_other_threads(cell, every), "another thread of the block")):
+    for wrong, what in (
+        (_in_other_blocks(cell, every), "another block"),
+        (_in_other_threads(cell, every), "another thread of the block"),
+    ):
         if wrong is not None:
             does = "writes to" if wrong["kind"] & STORE else "reads"
             rest = "in the same launch" if what == "another block" else "with no barrier between"

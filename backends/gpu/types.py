@@ -17,11 +17,22 @@ def register(t: KType) -> str:
     Raises: TypeError for vectors, which kernels for GPUs do not have, and for complex numbers.
     """
     if t.lanes != 1:
-        raise TypeError(f"CUDA kernels have no vectors, but a value is {t}: lower it one element a thread")
+        raise TypeError(
+            f"CUDA kernels have no vectors, but a value is {t}: lower it one element a thread"
+        )
     if t.dtype.is_complex:
-        raise TypeError(f"kernels have no {t.dtype} values: lower complex numbers to pairs of {t.dtype.real}")
-    return "bool" if t.dtype is boolean else "float" if t.dtype is f32 else \
-        "double" if t.dtype.name == "f64" else f"gt_{t.dtype.name}"
+        raise TypeError(
+            f"kernels have no {t.dtype} values: lower complex numbers to pairs of {t.dtype.real}"
+        )
+    return (
+        "bool"
+        if t.dtype is boolean
+        else "float"
+        if t.dtype is f32
+        else "double"
+        if t.dtype.name == "f64"
+        else f"gt_{t.dtype.name}"
+    )
 
 
 def memory(dtype: DType) -> str:

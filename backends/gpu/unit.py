@@ -1,9 +1,9 @@
 """Kernels as the text of one CUDA C unit.
 
-A kernel of the loop-level IR becomes one CUDA function for each of its *stages*: each parallel loop is a grid
-of threads, one a task, each block loop a grid of blocks, one an iteration, and what stands between them is
-run by one thread. The stages are launched one after the other, so that a later one sees what an earlier one
-wrote.
+A kernel of the loop-level IR becomes one CUDA function for each of its *stages*: each parallel loop
+is a grid of threads, one a task, each block loop a grid of blocks, one an iteration, and what
+stands between them is run by one thread. The stages are launched one after the other, so that a
+later one sees what an earlier one wrote.
 
     extern "C" __global__ void k(x0 *, ..., gt_i64 n, ..., gt_i32 *status)
 """
@@ -25,7 +25,8 @@ from .expressions import Expressions
 from .types import memory, register
 
 PIECE = 8 << 10  # characters of kernels that are not worth a piece of their own
-SHARED_LIMIT = 48 << 10  # bytes of shared memory that a function may declare; more is asked for at the launch
+# bytes of shared memory that a function may declare; more is asked for at the launch
+SHARED_LIMIT = 48 << 10
 UNROLLED = 16  # iterations of a thread, where each thread is known to have as many
 IN_REGISTERS = 64  # elements of scratch that a thread may have there
 LOCAL_LIMIT = 256 << 10  # bytes of scratch that a thread may have: its local memory ends at 512 KiB
@@ -37,7 +38,8 @@ class Stage:
 
     Attributes:
         function: its name.
-        tasks: how many iterations its loop has, of the kernel's sizes; None where one thread does all.
+        tasks: how many iterations its loop has, of the kernel's sizes; None where one thread does
+            all.
         threads: of a block, which has one iteration at a time; 0 where each thread has one.
         shared: bytes of shared memory to ask for at the launch.
     """
@@ -62,7 +64,9 @@ class Tasks:
         try:
             for let in self.lets:
                 known[let.name] = evaluate(let.value, known)
-            lo, hi, step = (evaluate(e, known) for e in (self.loop.lo, self.loop.hi, self.loop.step))
+            lo, hi, step = (
+                evaluate(e, known) for e in (self.loop.lo, self.loop.hi, self.loop.step)
+            )
         except KeyError:
             return None
         return max(0, -(-(hi - lo) // step))
@@ -84,8 +88,13 @@ def _truncated(a: int, b: int) -> int:
 
 
 _ARITHMETIC: dict[str, Callable[[int, int], int]] = {
-    "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b, "min": min, "max": max,
-    "div": _truncated, "rem": lambda a, b: a - _truncated(a, b) * b if b else 0,
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "min": min,
+    "max": max,
+    "div": _truncated,
+    "rem": lambda a, b: a - _truncated(a, b) * b if b else 0,
 }
 
 
@@ -104,7 +113,8 @@ class Unit:
         return "\n".join(self.functions)
 
     def pieces(self, most: int) -> list[Piece]:
-        """The unit as texts that can be compiled side by side: kernels by the order of their first use.
+        """The unit as texts that can be compiled side by side: kernels by the order of their first
+        use.
 
         Args: most: how many at most; a small unit stays whole.
         """
@@ -127,7 +137,8 @@ class Unit:
         return Piece(text, tuple(kernels))
 
     def math(self, op: str, dtype: DType) -> str | None:
-        """The name of the function that our own expansion of `op` became; None where there is none."""
+        """The name of the function that our own expansion of `op` became; None where there is
+        none."""
         key = op, dtype
         if key not in self._math:
             definition = functions.definition(op, dtype)
@@ -186,7 +197,9 @@ class Unit:
 
 def _shared_memory(body: Sequence[Stmt]) -> int:
     """Bytes that the threads of a block share."""
-    return sum(_aligned(s) for s in k.walk(body) if isinstance(s, k.Scratch) and s.space == "shared")
+    return sum(
+        _aligned(s) for s in k.walk(body) if isinstance(s, k.Scratch) and s.space == "shared"
+    )
 
 
 def _aligned(s: k.Scratch) -> int:
@@ -221,8 +234,8 @@ def _math_text(unit: Unit, name: str, definition: functions.Definition, t: KType
 
 @dataclass
 class Part:
-    """Statements of a kernel's top level: a parallel or block loop, or others; and the names they use from
-    before."""
+    """Statements of a kernel's top level: a parallel or block loop, or others; and the names they
+    use from before."""
 
     lets: list[Let]
     loop: For | None
@@ -258,9 +271,13 @@ def _check_alone(kernel: Kernel, found: Sequence[Part]) -> None:
         own = {s.name for s in k.walk(part.body) if isinstance(s, k.Var)}
         own_memory = {s.buffer for s in k.walk(part.body) if isinstance(s, k.Scratch)}
         for other in found:
-            if other is not part and (own & names_in(other.body) or own_memory & buffers_in(other.body)):
-                raise TypeError(f"kernel {kernel.name}: a register lives across a loop over tasks or blocks, "
-                                "whose threads are others than those before")
+            if other is not part and (
+                own & names_in(other.body) or own_memory & buffers_in(other.body)
+            ):
+                raise TypeError(
+                    f"kernel {kernel.name}: a register lives across a loop over tasks or blocks, "
+                    "whose threads are others than those before"
+                )
 
 
 def _used(lets: Sequence[Let], body: Sequence[Stmt]) -> list[Let]:
@@ -295,7 +312,7 @@ def _atoms(x: object) -> Iterator[object]:
             yield from _atoms(getattr(x, f.name))
 
 
-# ------------------------------------------------------------------------------------------ statements
+# --------------------------------------------------------------------------------------- statements
 
 
 class Writer(Expressions):
@@ -359,10 +376,12 @@ class Writer(Expressions):
         with self.block(f"for (gt_i64 {i} = {first}; {i} < {hi}; {i} += {stride})"):
             self.statements(s.body)
             if any(isinstance(x, k.Scratch) and x.space == "shared" for x in k.walk(s.body)):
-                self.put("__syncthreads();")  # before the next iteration writes to what others still read
+                # before the next iteration writes to what others still read
+                self.put("__syncthreads();")
 
     def _thread_loop(self, s: For) -> None:
-        """Iterations by the threads of the block, which are known to be as many as the kernel is made for."""
+        """Iterations by the threads of the block, which are known to be as many as the kernel is
+        made for."""
         lo, hi, step = (self.value(e, index=True) for e in (s.lo, s.hi, s.step))
         i = self.variable(s)
         threads = self._threads
@@ -403,7 +422,8 @@ class Writer(Expressions):
     def _indexes_memory(self, s: For) -> bool:
         """Whether a loop goes over scratch that is too large for registers.
 
-        Unrolled, its indices would be constants, and the compiler would take it for registers, and spill.
+        Unrolled, its indices would be constants, and the compiler would take it for registers, and
+        spill.
         """
         large = {b for b in self.private if self.sizes[b] > IN_REGISTERS}
         return bool(large) and not large.isdisjoint(buffers_in(s.body))
@@ -424,8 +444,10 @@ class Writer(Expressions):
 
     def _store(self, s: k.Store) -> None:
         if s.value.type.dtype is not s.buffer.dtype:
-            raise TypeError(f"kernel {self.kernel}: {s.value.type} stored to {s.buffer.name} of "
-                            f"{s.buffer.dtype}")
+            raise TypeError(
+                f"kernel {self.kernel}: {s.value.type} stored to {s.buffer.name} of "
+                f"{s.buffer.dtype}"
+            )
         if s.value.type.lanes > 1:
             self._move(s)
             return
@@ -433,18 +455,32 @@ class Writer(Expressions):
         self.put(text if s.mask is None else f"if ({self.value(s.mask)}) {text}")
 
     def _atomic_add(self, s: k.AtomicAdd) -> None:
-        self.put(f"gt_atomic_add(GT_SHARE({self._where(s.buffer, s.index)}), {self.value(s.value)});")
+        self.put(
+            f"gt_atomic_add(GT_SHARE({self._where(s.buffer, s.index)}), {self.value(s.value)});"
+        )
 
     def _move(self, s: k.Store) -> None:
-        """A vector from memory to memory, one access each where it is aligned: all that vectors do here."""
+        """A vector from memory to memory, one access each where it is aligned: all that vectors do
+        here."""
         source, lanes = s.value, s.value.type.lanes
-        plain = isinstance(source, k.Load) and (s.mask, source.mask) == (None, None) \
+        plain = (
+            isinstance(source, k.Load)
+            and (s.mask, source.mask) == (None, None)
             and s.index.type.lanes == source.index.type.lanes == 1
+        )
         if not plain or not isinstance(source, k.Load):
-            raise TypeError(f"kernel {self.kernel}: {s.value.type} is computed, which vectors on a GPU are "
-                            "not: they are moved between buffers only")
+            raise TypeError(
+                f"kernel {self.kernel}: {s.value.type} is computed, which vectors on a GPU are "
+                "not: they are moved between buffers only"
+            )
         to = self.elements(s.buffer, s.index, lanes, stored=True)
-        how = "take" if s.buffer in self.private else "give" if source.buffer in self.private else "move"
+        how = (
+            "take"
+            if s.buffer in self.private
+            else "give"
+            if source.buffer in self.private
+            else "move"
+        )
         self.put(f"gt_{how}<{lanes}>({to}, {self.elements(source.buffer, source.index, lanes)});")
 
     def _scratch(self, s: k.Scratch) -> None:
@@ -453,8 +489,10 @@ class Writer(Expressions):
             return
         self._local += s.size * s.buffer.dtype.itemsize
         if self._local > LOCAL_LIMIT:
-            raise TypeError(f"kernel {self.kernel}: a thread's scratch memory of {self._local:,} bytes is "
-                            "too large for a GPU")
+            raise TypeError(
+                f"kernel {self.kernel}: a thread's scratch memory of {self._local:,} bytes is "
+                "too large for a GPU"
+            )
         name = self.buffers[s.buffer] = self.fresh(s.buffer.name)
         self.sizes[s.buffer] = s.size
         self.private.add(s.buffer)
@@ -464,8 +502,11 @@ class Writer(Expressions):
         name = self.buffers[s.buffer] = self.fresh(s.buffer.name)
         self.sizes[s.buffer] = s.size
         c_type = memory(s.buffer.dtype)
-        self.put(f"GT_DYNAMIC({c_type}, {name}, {self._shared});" if self.dynamic
-                 else f"GT_SHARED({c_type}, {name}, {s.size});")
+        self.put(
+            f"GT_DYNAMIC({c_type}, {name}, {self._shared});"
+            if self.dynamic
+            else f"GT_SHARED({c_type}, {name}, {s.size});"
+        )
         self._shared += _aligned(s)
         self.shared.add(s.buffer)
 
@@ -479,12 +520,19 @@ class Writer(Expressions):
         self.put(f"gt_await_copies<{s.groups}>();")
 
     def _load_matrices(self, s: k.LoadMatrices) -> None:
-        to, source = self.elements(s.target, s.at, 4, stored=True), self.elements(s.source, s.index, 8)
-        self.put(f"gt_load_matrices<{'true' if s.transposed else 'false'}>({to}, {source}, GT_SITE);")
+        to, source = (
+            self.elements(s.target, s.at, 4, stored=True),
+            self.elements(s.source, s.index, 8),
+        )
+        self.put(
+            f"gt_load_matrices<{'true' if s.transposed else 'false'}>({to}, {source}, GT_SITE);"
+        )
 
     def _multiply_matrices(self, s: k.MultiplyMatrices) -> None:
-        sums, a, b = (self.elements(x, at, n) for x, at, n in (
-            (s.sums, s.at, 4), (s.a, s.a_at, 4), (s.b, s.b_at, 2)))
+        sums, a, b = (
+            self.elements(x, at, n)
+            for x, at, n in ((s.sums, s.at, 4), (s.a, s.a_at, 4), (s.b, s.b_at, 2))
+        )
         self.put(f"gt_multiply_{s.dtype.name}({sums}, {a}, {b}, GT_SITE);")
 
     def _barrier(self, s: k.Barrier) -> None:
@@ -530,11 +578,20 @@ class Writer(Expressions):
 
 
 _STATEMENTS: Mapping[type, Callable[..., None]] = {
-    For: Writer._for, Let: Writer._let, k.Var: Writer._var, k.Assign: Writer._assign, k.Store: Writer._store,
+    For: Writer._for,
+    Let: Writer._let,
+    k.Var: Writer._var,
+    k.Assign: Writer._assign,
+    k.Store: Writer._store,
     k.AtomicAdd: Writer._atomic_add,
-    k.Scratch: Writer._scratch, k.Barrier: Writer._barrier,
-    k.Copy: Writer._copy, k.Await: Writer._await, k.LoadMatrices: Writer._load_matrices,
-    k.MultiplyMatrices: Writer._multiply_matrices, k.If: Writer._if, k.While: Writer._while,
+    k.Scratch: Writer._scratch,
+    k.Barrier: Writer._barrier,
+    k.Copy: Writer._copy,
+    k.Await: Writer._await,
+    k.LoadMatrices: Writer._load_matrices,
+    k.MultiplyMatrices: Writer._multiply_matrices,
+    k.If: Writer._if,
+    k.While: Writer._while,
     k.Call: Writer._call,
     k.Fail: Writer._fail,
 }

@@ -1,8 +1,9 @@
-"""A program's table of launches (kernels/program/abi.py), walked from the host to a list of launches.
+"""A program's table of launches (kernels/program/abi.py), walked from the host to a list of
+launches.
 
-An address is a place: the number of a memory, and how many bytes after its beginning. So what the walk finds
-depends on the sizes alone, and serves all calls of the same shapes, until an instruction looks at what is in
-the device's memory.
+An address is a place: the number of a memory, and how many bytes after its beginning. So what the
+walk finds depends on the sizes alone, and serves all calls of the same shapes, until an instruction
+looks at what is in the device's memory.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ Place = tuple[int, int]
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel as the host launches it: its stages, how many buffers it has, the C types of its sizes."""
+    """A kernel as the host launches it: its stages, how many buffers it has, the C types of its
+    sizes."""
 
     stages: tuple[Stage, ...]
     buffers: int
@@ -58,7 +60,8 @@ class Kernel:
 
 
 def _grid(stage: Stage, count: int | None) -> tuple[int, int]:
-    """Blocks and their threads for a loop of `count` iterations; None where only the device knows."""
+    """Blocks and their threads for a loop of `count` iterations; None where only the device
+    knows."""
     if stage.threads:
         return UNKNOWN_BLOCKS if count is None else min(count, MOST_BLOCKS), stage.threads
     threads = THREADS if count is None else min(THREADS, -(-count // 32) * 32)
@@ -72,18 +75,27 @@ class Walk:
         launches: what it found so far.
     """
 
-    def __init__(self, kernels: Sequence[Kernel], sizes: Sequence[int], memories: int,
-                 test: Callable[[Walk, Place], bool]):
+    def __init__(
+        self,
+        kernels: Sequence[Kernel],
+        sizes: Sequence[int],
+        memories: int,
+        test: Callable[[Walk, Place], bool],
+    ):
         """Args:
-            sizes: the values of the program's `Launches.sizes`.
-            memories: how many memories the frame begins with; that of the constants follows them.
-            test: whether the byte at a place is not 0.
+        sizes: the values of the program's `Launches.sizes`.
+        memories: how many memories the frame begins with; that of the constants follows them.
+        test: whether the byte at a place is not 0.
         """
         self.launches: list[Launch] = []
         self._kernels = kernels
         self._sizes = sizes
         self._test = test
-        self._frame: dict[int, Place] = {ZERO: (NUMBER, 0), PART: (NUMBER, 0), CONSTANTS: (memories, 0)}
+        self._frame: dict[int, Place] = {
+            ZERO: (NUMBER, 0),
+            PART: (NUMBER, 0),
+            CONSTANTS: (memories, 0),
+        }
         self._frame.update({HEADER + i: (i, 0) for i in range(memories)})
 
     def _place(self, word: int, size: int) -> Place:
@@ -93,7 +105,9 @@ class Walk:
     def _call(self, number: int, operands: Sequence[int]) -> None:
         places = [self._place(*pair) for pair in zip(operands[::2], operands[1::2], strict=True)]
         kernel = self._kernels[number]
-        self.launches += kernel.launches(places[: kernel.buffers], [n for _, n in places[kernel.buffers:]])
+        self.launches += kernel.launches(
+            places[: kernel.buffers], [n for _, n in places[kernel.buffers :]]
+        )
 
     def run(self, code: Sequence[int], at: int = 0) -> None:
         """The instructions from `at` on, up to END."""
@@ -101,7 +115,7 @@ class Walk:
         while (op := code[at]) != END:
             if op == CALL:
                 end = at + 3 + 2 * code[at + 2]
-                self._call(code[at + 1], code[at + 3: end])
+                self._call(code[at + 1], code[at + 3 : end])
                 at = end
             elif op == SET:
                 frame[code[at + 1]] = self._place(code[at + 2], code[at + 3])
@@ -114,7 +128,9 @@ class Walk:
             elif op == BELOW:
                 at += 4 if frame[code[at + 1]][1] < self._sizes[code[at + 2]] else code[at + 3]
             elif op == TEST:
-                at += 4 if self._test(self, self._place(code[at + 1], code[at + 2])) else code[at + 3]
+                at += (
+                    4 if self._test(self, self._place(code[at + 1], code[at + 2])) else code[at + 3]
+                )
             elif op == JUMP:
                 at += code[at + 1]
             elif op == PARTS:

@@ -71,14 +71,16 @@ class Builder:
         return block.target if isinstance(block, _Ahead) else block
 
     def hoisted(self, depth: int) -> Block:
-        """Statements emitted inside go to the open block at `depth`, ahead of the loop open in it."""
+        """Statements emitted inside go to the open block at `depth`, ahead of the loop open in
+        it."""
         block = self.block(depth)
         if block is self.block(self.depth):
             return Block(self, self._blocks[self.depth], None)
         return Block(self, _Ahead(block), None)
 
-    def loop(self, hi: Operand, kind: str = "serial", name: str = "i", lo: Operand = 0,
-             step: Operand = 1) -> Block:
+    def loop(
+        self, hi: Operand, kind: str = "serial", name: str = "i", lo: Operand = 0, step: Operand = 1
+    ) -> Block:
         var = Name(self.fresh(name))
         stmt = For(var, as_expr(lo), as_expr(hi), as_expr(step), kind)
         self.emit(stmt)
@@ -146,8 +148,8 @@ class Builder:
     def block_reduce(self, op: str, value: Expr, threads: int) -> Expr:
         """`value` of all threads of a block combined by `op` in each of them, in a fixed order.
 
-        It stands in a block loop of `threads` threads, outside of its thread loops. Where another loop is
-        around it, a barrier has to follow before it comes round again.
+        It stands in a block loop of `threads` threads, outside of its thread loops. Where another
+        loop is around it, a barrier has to follow before it comes round again.
         """
         mine = self.let(warp_reduce(op, value), "warp")
         warps = threads // 32

@@ -1,7 +1,8 @@
-"""How far a kernel reads and writes for certain: the ends of its indices that are sums over loop variables.
+"""How far a kernel reads and writes for certain: the ends of its indices that are sums over loop
+variables.
 
-An index that is a sum of multiples of loop variables with constant bounds takes its least and its greatest
-value, since each combination of the variables occurs. Of other indices nothing is said.
+An index that is a sum of multiples of loop variables with constant bounds takes its least and its
+greatest value, since each combination of the variables occurs. Of other indices nothing is said.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ class Extents:
     def loop(self, stmt: For) -> bool:
         """Enter a loop; whether it is known to run, and how often."""
         lo, hi, step = stmt.lo, stmt.hi, stmt.step
-        if not (type(lo) is Const and type(hi) is Const and type(step) is Const) or lo.value >= hi.value:
+        if (
+            not (type(lo) is Const and type(hi) is Const and type(step) is Const)
+            or lo.value >= hi.value
+        ):
             return False
         first, count = int(lo.value), -(-int(hi.value - lo.value) // int(step.value))
         self._ranges[stmt.var] = first, first + (count - 1) * int(step.value)
@@ -43,7 +47,8 @@ class Extents:
             self._sums[stmt.name] = found
 
     def touch(self, buffer: Buffer, index: Expr, lanes: int) -> tuple[int, int]:
-        """The first and the last element touched at `index` for certain; (0, -1) where that is not known."""
+        """The first and the last element touched at `index` for certain; (0, -1) where that is not
+        known."""
         found = self._sum(index)
         if found is None:
             return 0, -1

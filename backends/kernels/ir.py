@@ -21,14 +21,15 @@
              | "splat" | "reduce" | "shuffle" | "warp" | "pair"
     kind   ::= serial | parallel | vector | unroll | rolled | block threads | thread
 
-Every expression has a dtype and a number of lanes; more than one lane means an explicit vector. `vector`
-on a loop asks the target's own vectoriser to do it; contractions write explicit lanes instead.
-`parallel` loops stand only at the top level of a kernel: their iterations are tasks in any order.
-For targets with blocks of threads, the iterations of a `block` loop, at the top level too, are run by a block
-each, in any order. All threads of the block run the statements in it alike, each with registers and scratch
-memory of its own; the iterations of `thread` loops in it are dealt out to them, also in any order.
-Indices are i64 counts of elements. Buffers of a kernel never overlap; a buffer that is read and written
-in place is one parameter. Expressions are trees: a value used twice is named with `let`.
+Every expression has a dtype and a number of lanes; more than one lane means an explicit vector.
+`vector` on a loop asks the target's own vectoriser to do it; contractions write explicit lanes
+instead. `parallel` loops stand only at the top level of a kernel: their iterations are tasks in any
+order. For targets with blocks of threads, the iterations of a `block` loop, at the top level too,
+are run by a block each, in any order. All threads of the block run the statements in it alike, each
+with registers and scratch memory of its own; the iterations of `thread` loops in it are dealt out
+to them, also in any order. Indices are i64 counts of elements. Buffers of a kernel never overlap; a
+buffer that is read and written in place is one parameter. Expressions are trees: a value used twice
+is named with `let`.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ from graphtorch.ir.dtype import DType, boolean, i64, u32
 
 
 class KType:
-    """Element dtype and number of vector lanes (1: a scalar). There is one object for each such pair."""
+    """Element dtype and number of vector lanes (1: a scalar). There is one object for each such
+    pair."""
 
     __slots__ = ("dtype", "lanes")
     dtype: DType
@@ -65,24 +67,88 @@ class KType:
 _TYPES: dict[tuple[DType, int], KType] = {}
 INDEX = KType(i64)
 
-# Binary operations keep the type of their operands, comparisons give bool. Names ending in _u read the
-# operands as unsigned. `rounded` is its operand, rounded by itself: a product that never fuses with an
-# addition. `min`/`max` propagate NaN as PyTorch's minimum/maximum do; `minnum`/`maxnum`
-# return the other operand. Integer div/rem truncate and never trap (x/0 = 0, x%0 = 0, MIN/-1 wraps).
-ARITHMETIC = frozenset({
-    "add", "sub", "mul", "div", "rem", "div_u", "rem_u", "min", "max", "minnum", "maxnum", "pow", "atan2",
-    "fmod", "copysign", "nextafter", "and", "or", "xor", "shl", "shr", "shr_u", "mulhi_u"})
+# Binary operations keep the type of their operands, comparisons give bool. Names ending in _u read
+# the operands as unsigned. `rounded` is its operand, rounded by itself: a product that never fuses
+# with an addition. `min`/`max` propagate NaN as PyTorch's minimum/maximum do; `minnum`/`maxnum`
+# return the other operand. Integer div/rem truncate and never trap (x/0 = 0, x%0 = 0, MIN/-1
+# wraps).
+ARITHMETIC = frozenset(
+    {
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "rem",
+        "div_u",
+        "rem_u",
+        "min",
+        "max",
+        "minnum",
+        "maxnum",
+        "pow",
+        "atan2",
+        "fmod",
+        "copysign",
+        "nextafter",
+        "and",
+        "or",
+        "xor",
+        "shl",
+        "shr",
+        "shr_u",
+        "mulhi_u",
+    }
+)
 COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "lt_u"})
-UNARY = frozenset({
-    "neg", "not", "abs", "sqrt", "rsqrt", "floor", "ceil", "trunc", "round", "exp", "exp2", "expm1", "log",
-    "log2", "log10", "log1p", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh",
-    "acosh", "atanh", "erf", "erfc", "erfinv", "lgamma", "digamma", "sigmoid", "half_exp", "isnan",
-    "bitcast_int", "bitcast_float", "rounded"})
+UNARY = frozenset(
+    {
+        "neg",
+        "not",
+        "abs",
+        "sqrt",
+        "rsqrt",
+        "floor",
+        "ceil",
+        "trunc",
+        "round",
+        "exp",
+        "exp2",
+        "expm1",
+        "log",
+        "log2",
+        "log10",
+        "log1p",
+        "sin",
+        "cos",
+        "tan",
+        "asin",
+        "acos",
+        "atan",
+        "sinh",
+        "cosh",
+        "tanh",
+        "asinh",
+        "acosh",
+        "atanh",
+        "erf",
+        "erfc",
+        "erfinv",
+        "lgamma",
+        "digamma",
+        "sigmoid",
+        "half_exp",
+        "isnan",
+        "bitcast_int",
+        "bitcast_float",
+        "rounded",
+    }
+)
 REDUCTIONS = frozenset({"add", "mul", "min", "max", "and", "or"})
 
 
 class Expr:
-    """A value, never changed. Python operators build expressions and fold what is constant (indices)."""
+    """A value, never changed. Python operators build expressions and fold what is constant
+    (indices)."""
 
     __slots__ = ()
     type: KType
@@ -199,7 +265,8 @@ class Select(Expr):
 
 @dataclass(eq=False, slots=True)
 class Cast(Expr):
-    """Conversion of value: float to integer as the op `cast` has it, anything to bool is ``!= 0``."""
+    """Conversion of value: float to integer as the op `cast` has it, anything to bool is ``!=
+    0``."""
 
     x: Expr
     type: KType
@@ -224,7 +291,8 @@ class Reduce(Expr):
 
 @dataclass(eq=False, slots=True)
 class Shuffle(Expr):
-    """Lanes picked from the concatenation of `a` and `b` by constant `lanes` (transposes, deinterleaving)."""
+    """Lanes picked from the concatenation of `a` and `b` by constant `lanes` (transposes,
+    deinterleaving)."""
 
     a: Expr
     b: Expr
@@ -234,10 +302,11 @@ class Shuffle(Expr):
 
 @dataclass(eq=False, slots=True)
 class WarpReduce(Expr):
-    """`x` of neighbouring threads combined by `op` (one of REDUCTIONS), in each of them, in a fixed order.
+    """`x` of neighbouring threads combined by `op` (one of REDUCTIONS), in each of them, in a fixed
+    order.
 
-    The neighbours are `width` of the 32 threads of a warp, a power of two, from a multiple of it on; all
-    threads of the warp come here together.
+    The neighbours are `width` of the 32 threads of a warp, a power of two, from a multiple of it
+    on; all threads of the warp come here together.
     """
 
     op: str
@@ -268,11 +337,11 @@ class Lanes(Expr):
 
 @dataclass(eq=False, slots=True)
 class For:
-    """`kind`: serial, parallel or block (top level only), thread (inside of a block loop), vector (asks the
-    target's vectoriser), unroll, rolled.
+    """`kind`: serial, parallel or block (top level only), thread (inside of a block loop), vector
+    (asks the target's vectoriser), unroll, rolled.
 
-    A rolled loop stays a loop: its body was made to fill the registers, and copies of it would spill. The
-    blocks of a block loop have `threads` threads, a multiple of 32 up to 1024.
+    A rolled loop stays a loop: its body was made to fill the registers, and copies of it would
+    spill. The blocks of a block loop have `threads` threads, a multiple of 32 up to 1024.
     """
 
     var: Name
@@ -330,7 +399,8 @@ class AtomicAdd:
 class Scratch:
     """Memory of `size` elements (a constant), not initialised.
 
-    `space`: private to a task or thread, 64-byte aligned; or shared by a block's threads, 16-byte aligned.
+    `space`: private to a task or thread, 64-byte aligned; or shared by a block's threads, 16-byte
+    aligned.
     """
 
     buffer: Buffer
@@ -340,15 +410,17 @@ class Scratch:
 
 @dataclass(eq=False, slots=True)
 class Barrier:
-    """The threads of a block wait for each other; what they wrote before, all of them read after it."""
+    """The threads of a block wait for each other; what they wrote before, all of them read after
+    it."""
 
 
 @dataclass(eq=False, slots=True)
 class Copy:
-    """`lanes` elements from `index` of `source` on, or zeros where `mask` is false, into shared memory.
+    """`lanes` elements from `index` of `source` on, or zeros where `mask` is false, into shared
+    memory.
 
-    Nobody waits for them before an `Await` of the thread, which ends the group of copies begun since the
-    last one. Where both ends are aligned to 16 bytes this takes no registers.
+    Nobody waits for them before an `Await` of the thread, which ends the group of copies begun
+    since the last one. Where both ends are aligned to 16 bytes this takes no registers.
     """
 
     buffer: Buffer
@@ -361,7 +433,8 @@ class Copy:
 
 @dataclass(eq=False, slots=True)
 class Await:
-    """Ends a group of the thread's copies; all groups but the last `groups` have arrived after it."""
+    """Ends a group of the thread's copies; all groups but the last `groups` have arrived after
+    it."""
 
     groups: int
 
@@ -370,9 +443,9 @@ class Await:
 class LoadMatrices:
     """Four matrices of 8 x 8 elements of 2 bytes, which a warp together takes from shared memory.
 
-    Thread i of a warp says at `index` where row i % 8 of matrix i // 8 begins, a multiple of 8 elements. Of
-    matrix j it gets elements 2 (i % 4) and the next of row i // 4, or of that column where they are
-    `transposed`, as ``target[at + j]``, the first in its lower half.
+    Thread i of a warp says at `index` where row i % 8 of matrix i // 8 begins, a multiple of 8
+    elements. Of matrix j it gets elements 2 (i % 4) and the next of row i // 4, or of that column
+    where they are `transposed`, as ``target[at + j]``, the first in its lower half.
     """
 
     target: Buffer
@@ -384,11 +457,13 @@ class LoadMatrices:
 
 @dataclass(eq=False, slots=True)
 class MultiplyMatrices:
-    """A matrix of 16 x 8 sums plus the product of one of 16 x 16 and one of 16 x 8 of `dtype`, by a warp.
+    """A matrix of 16 x 8 sums plus the product of one of 16 x 16 and one of 16 x 8 of `dtype`, by a
+    warp.
 
-    Of the sums the thread has ``sums[at ..]``: rows i // 4 and 8 more, two columns from 2 (i % 4) on. It has
-    ``a[a_at .. + 4]`` and ``b[b_at .. + 2]`` as `LoadMatrices` gives them: upper and lower 8 rows of the
-    first 8 columns of the left one, then of the others; upper and lower 8 rows of the right one transposed.
+    Of the sums the thread has ``sums[at ..]``: rows i // 4 and 8 more, two columns from 2 (i % 4)
+    on. It has ``a[a_at .. + 4]`` and ``b[b_at .. + 2]`` as `LoadMatrices` gives them: upper and
+    lower 8 rows of the first 8 columns of the left one, then of the others; upper and lower 8 rows
+    of the right one transposed.
     """
 
     dtype: DType
@@ -433,22 +508,40 @@ class Call:
 
 @dataclass(eq=False, slots=True)
 class Fail:
-    """Records error `site` (an index into the program's error table) in the call's status and goes on.
+    """Records error `site` (an index into the program's error table) in the call's status and goes
+    on.
 
-    The code after it must stay inside its buffers: clamp the index first. The site is a parameter of the
-    kernel, so that kernels which fail at different lines are one.
+    The code after it must stay inside its buffers: clamp the index first. The site is a parameter
+    of the kernel, so that kernels which fail at different lines are one.
     """
 
     site: Expr
 
 
-Stmt: TypeAlias = Union[For, Let, Var, Assign, Store, AtomicAdd, Scratch, Copy, Await, LoadMatrices,
-                        MultiplyMatrices, Barrier, If, While, Call, Fail]
+Stmt: TypeAlias = Union[
+    For,
+    Let,
+    Var,
+    Assign,
+    Store,
+    AtomicAdd,
+    Scratch,
+    Copy,
+    Await,
+    LoadMatrices,
+    MultiplyMatrices,
+    Barrier,
+    If,
+    While,
+    Call,
+    Fail,
+]
 
 
 @dataclass(eq=False, slots=True)
 class Kernel:
-    """A loop nest over its parameters: buffers first, then sizes. `text` is for text.py to remember."""
+    """A loop nest over its parameters: buffers first, then sizes. `text` is for text.py to
+    remember."""
 
     name: str
     buffers: tuple[Buffer, ...]
@@ -474,7 +567,8 @@ def as_expr(x: Operand, like: KType = INDEX) -> Expr:
 
 
 def binary(op: str, a: Operand, b: Operand) -> Expr:
-    """`op` on two operands of the same type (a scalar meeting a vector is splatted), constants folded."""
+    """`op` on two operands of the same type (a scalar meeting a vector is splatted), constants
+    folded."""
     like = a.type if isinstance(a, Expr) else b.type if isinstance(b, Expr) else INDEX
     x, y = as_expr(a, like), as_expr(b, like)
     lanes = max(x.type.lanes, y.type.lanes)
@@ -492,7 +586,8 @@ def binary(op: str, a: Operand, b: Operand) -> Expr:
 
 
 def _fold_index(op: str, x: Expr, y: Expr) -> Expr | None:
-    """The simplifications that keep index arithmetic readable in golden texts; scalars of i64 only."""
+    """The simplifications that keep index arithmetic readable in golden texts; scalars of i64
+    only."""
     if x.type != INDEX:
         return None
     a = x.value if isinstance(x, Const) else None
@@ -532,7 +627,9 @@ def select(condition: Expr, a: Operand, b: Operand) -> Expr:
     like = a.type if isinstance(a, Expr) else b.type if isinstance(b, Expr) else INDEX
     x, y = as_expr(a, like), as_expr(b, like)
     lanes = max(condition.type.lanes, x.type.lanes, y.type.lanes)
-    return Select(splat(condition, lanes), splat(x, lanes), splat(y, lanes), KType(x.type.dtype, lanes))
+    return Select(
+        splat(condition, lanes), splat(x, lanes), splat(y, lanes), KType(x.type.dtype, lanes)
+    )
 
 
 def cast(x: Expr, dtype: DType) -> Expr:

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SERIAL_WORK = 600_000  # multiply-adds below which starting threads costs more than it gives (about 10 us)
+# multiply-adds below which starting threads costs more than it gives (about 10 us)
+SERIAL_WORK = 600_000
 TASK_NS = 16_000.0  # a task is worth handing to another thread from about this much work on
-STEP_TASK_NS = 4_000.0  # the same in a loop over time, where the threads are awake from the step before
+# the same in a loop over time, where the threads are awake from the step before
+STEP_TASK_NS = 4_000.0
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A core of a CPU and its threads, by default a wide x86 core. Machines of other kinds derive from it.
+    """A core of a CPU and its threads, by default a wide x86 core. Machines of other kinds derive
+    from it.
 
     Attributes:
         vector_bytes: of a vector register; 1 where there are no vectors.
         registers: number of them.
         caches: bytes of L1 data, L2 (of a core) and L3 (shared) cache.
         multiply_adds: of whole vectors a cycle.
-        task_ns: nanoseconds of work that make a task worth handing to another thread; 0 where tasks are
-            threads of their own, as on a GPU.
+        task_ns: nanoseconds of work that make a task worth handing to another thread; 0 where tasks
+            are threads of their own, as on a GPU.
     """
 
     vector_bytes: int = 64

@@ -30,7 +30,9 @@ INFIX = {
 
 def print_kernel(kernel: k.Kernel, name: str | None = None) -> str:
     """The kernel in the grammar of ir.py; `name` stands in for its own."""
-    params = [f"{b.name}: {b.dtype}* {b.access}" for b in kernel.buffers] + [n.name for n in kernel.sizes]
+    params = [f"{b.name}: {b.dtype}* {b.access}" for b in kernel.buffers] + [
+        n.name for n in kernel.sizes
+    ]
     lines = [f"kernel {kernel.name if name is None else name}({', '.join(params)}) {{"]
     lines += _block(kernel.body, 1)
     return "\n".join([*lines, "}"]) + "\n"
@@ -42,7 +44,8 @@ def print_statement(stmt: k.Stmt) -> str:
 
 
 def nameless(kernel: k.Kernel) -> str:
-    """The text of a finished kernel without its name, made once: what equal kernels have in common."""
+    """The text of a finished kernel without its name, made once: what equal kernels have in
+    common."""
     if not kernel.text:
         kernel.text = print_kernel(kernel, "")
     return kernel.text
@@ -57,14 +60,17 @@ def print_program(program: Program) -> str:
 
 
 def print_memory(program: Program, plan: Plan) -> str:
-    """Where the temporaries lie in the arena and when they are in use, named as in `print_program`."""
+    """Where the temporaries lie in the arena and when they are in use, named as in
+    `print_program`."""
     names: dict[Slot, str] = {}
     for items in (program.prologue, program.launches):
         list(_items(items, names))
     lines = [f"arena of {plan.size} bytes"]
     for slot, offset in plan.offsets.items():
         life = plan.lives[slot]
-        lines.append(f"{offset}: {_slot(slot, names)}, {slot.elements} elements, {life.first} to {life.last}")
+        lines.append(
+            f"{offset}: {_slot(slot, names)}, {slot.elements} elements, {life.first} to {life.last}"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -121,7 +127,11 @@ def _block(body: Sequence[k.Stmt], depth: int) -> Iterator[str]:
     pad = "  " * depth
     for s in body:
         if isinstance(s, k.For):
-            step = "" if isinstance(s.step, k.Const) and s.step.value == 1 else f" step {_expr(s.step)}"
+            step = (
+                ""
+                if isinstance(s.step, k.Const) and s.step.value == 1
+                else f" step {_expr(s.step)}"
+            )
             kind = "" if s.kind == "serial" else f" {s.kind}"
             kind += f" {s.threads}" if s.kind == "block" else ""
             yield f"{pad}for {s.var.name} in {_expr(s.lo)}..{_expr(s.hi)}{step}{kind} {{"
@@ -160,12 +170,16 @@ _STATEMENTS: dict[type, Callable[..., str]] = {
     k.Store: _store,
     k.AtomicAdd: lambda s: f"add {s.buffer.name}[{_expr(s.index)}] += {_expr(s.value)}",
     k.Scratch: lambda s: f"{_SPACES[s.space]} {s.buffer.name}: {s.buffer.dtype}[{s.size}]",
-    k.Copy: lambda s: (f"copy {s.buffer.name}[{_expr(s.at)}] = {s.source.name}[{_expr(s.index)}:{s.lanes}] "
-                       f"if {_expr(s.mask)}"),
+    k.Copy: lambda s: (
+        f"copy {s.buffer.name}[{_expr(s.at)}] = {s.source.name}[{_expr(s.index)}:{s.lanes}] "
+        f"if {_expr(s.mask)}"
+    ),
     k.Await: lambda s: f"await {s.groups}",
     k.LoadMatrices: _load_matrices,
-    k.MultiplyMatrices: lambda s: (f"multiply {s.sums.name}[{_expr(s.at)}] += {s.dtype} "
-                                   f"{s.a.name}[{_expr(s.a_at)}] {s.b.name}[{_expr(s.b_at)}]"),
+    k.MultiplyMatrices: lambda s: (
+        f"multiply {s.sums.name}[{_expr(s.at)}] += {s.dtype} "
+        f"{s.a.name}[{_expr(s.a_at)}] {s.b.name}[{_expr(s.b_at)}]"
+    ),
     k.Barrier: lambda s: "barrier",
     k.Call: lambda s: f"call {s.kernel.name}({', '.join(map(_argument, s.args))})",
     k.Fail: lambda s: f"fail {_expr(s.site)}",
@@ -197,7 +211,11 @@ def _load(e: k.Load) -> str:
 
 def _binary(e: k.Binary) -> str:
     sign = INFIX.get(e.op)
-    return f"{e.op}({_expr(e.a)}, {_expr(e.b)})" if sign is None else f"({_expr(e.a)} {sign} {_expr(e.b)})"
+    return (
+        f"{e.op}({_expr(e.a)}, {_expr(e.b)})"
+        if sign is None
+        else f"({_expr(e.a)} {sign} {_expr(e.b)})"
+    )
 
 
 _EXPRESSIONS: dict[type, Callable[..., str]] = {

@@ -1,8 +1,10 @@
-"""Which threads of a block have the same value, and so take the same way: what barriers and warps rely on.
+"""Which threads of a block have the same value, and so take the same way: what barriers and warps
+rely on.
 
-A name is *varying* where threads may disagree on it: the variable of a thread loop, what is computed from
-one, what is read from memory of the thread's own, and what is assigned under a condition that varies. Among
-the threads of a warp the quotient of a thread's number by a multiple of 32 does not vary.
+A name is *varying* where threads may disagree on it: the variable of a thread loop, what is
+computed from one, what is read from memory of the thread's own, and what is assigned under a
+condition that varies. Among the threads of a warp the quotient of a thread's number by a multiple
+of 32 does not vary.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ class Varying:
         self.warp = warp
         self.names: set[k.Name] = set()
         self._numbers: set[k.Name] = set()  # of threads, counted from a multiple of 32
-        self._private = {s.buffer for s in k.walk(loop.body)
-                         if isinstance(s, k.Scratch) and s.space == "private"}
+        self._private = {
+            s.buffer for s in k.walk(loop.body) if isinstance(s, k.Scratch) and s.space == "private"
+        }
         before = -1
         while before != len(self.names):
             before = len(self.names)
@@ -42,8 +45,14 @@ class Varying:
         return any(self.varies(x) for x in operands(e))
 
     def _is_warp_number(self, e: k.Expr) -> bool:
-        return (isinstance(e, k.Binary) and e.op == "div" and e.a in self._numbers
-                and isinstance(e.b, k.Const) and e.b.value > 0 and e.b.value % WARP == 0)
+        return (
+            isinstance(e, k.Binary)
+            and e.op == "div"
+            and e.a in self._numbers
+            and isinstance(e.b, k.Const)
+            and e.b.value > 0
+            and e.b.value % WARP == 0
+        )
 
     def _block(self, body: Sequence[k.Stmt], under: bool) -> None:
         for s in body:
@@ -69,17 +78,24 @@ class Varying:
         return under or any(map(self.varies, expressions))
 
     def loop_varies(self, s: k.For, under: bool) -> bool:
-        """Whether threads may come to different iterations of a loop, or run a different number of them."""
+        """Whether threads may come to different iterations of a loop, or run a different number of
+        them."""
         if s.kind != "thread":
             return self._any((s.lo, s.hi, s.step), under)
         return under or not (self.warp and all_lanes(s))
 
 
 def all_lanes(s: k.For) -> bool:
-    """Whether whole warps have the iterations of a thread loop, each thread that of its own number."""
+    """Whether whole warps have the iterations of a thread loop, each thread that of its own
+    number."""
     lo, hi, step = s.lo, s.hi, s.step
-    return (isinstance(lo, k.Const) and isinstance(hi, k.Const) and isinstance(step, k.Const)
-            and step.value == 1 and lo.value % WARP == hi.value % WARP == 0)
+    return (
+        isinstance(lo, k.Const)
+        and isinstance(hi, k.Const)
+        and isinstance(step, k.Const)
+        and step.value == 1
+        and lo.value % WARP == hi.value % WARP == 0
+    )
 
 
 def operands(e: k.Expr) -> Iterator[k.Expr]:

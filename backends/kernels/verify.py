@@ -61,8 +61,10 @@ class KernelError(RuntimeError):
 
     def __init__(self, rule: str, kernel: k.Kernel, detail: str, at: k.Stmt | None = None):
         where = "" if at is None else f"\n  in: {_readable(print_statement, at)}"
-        super().__init__(f"kernel {kernel.name} breaks the rule '{rule}' ({RULES[rule]}): {detail}{where}\n"
-                         f"{_readable(print_kernel, kernel)}")
+        super().__init__(
+            f"kernel {kernel.name} breaks the rule '{rule}' ({RULES[rule]}): {detail}{where}\n"
+            f"{_readable(print_kernel, kernel)}"
+        )
         self.rule = rule
 
 
@@ -90,8 +92,11 @@ def _verify_launch(launch: Launch, donated: set[int], extents: Extents) -> None:
     given = [s.dtype.name for s in launch.slots], len(launch.sizes)
     taken = [b.dtype.name for b in kernel.buffers], len(kernel.sizes)
     if given != taken:
-        raise KernelError("launch", kernel, f"gets buffers of {given[0]} and {given[1]} sizes, takes "
-                                            f"{taken[0]} and {taken[1]}")
+        raise KernelError(
+            "launch",
+            kernel,
+            f"gets buffers of {given[0]} and {given[1]} sizes, takes {taken[0]} and {taken[1]}",
+        )
     for buffer, slot in zip(kernel.buffers, launch.slots, strict=True):
         if buffer.access != "read":
             if slot.kind == "constant" or (slot.kind == "input" and id(slot) not in donated):
@@ -101,12 +106,17 @@ def _verify_launch(launch: Launch, donated: set[int], extents: Extents) -> None:
                 raise KernelError("writes", kernel, f"{buffer.name} is given a second time")
         last, size = extents.last.get(buffer, -1), _room(slot)
         if isinstance(size, int) and last >= size:
-            raise KernelError("bounds", kernel, f"element {last} of {buffer.name} is touched; in the launch "
-                                                f"{launch.label!r} it has {size}")
+            raise KernelError(
+                "bounds",
+                kernel,
+                f"element {last} of {buffer.name} is touched; in the launch "
+                f"{launch.label!r} it has {size}",
+            )
 
 
 def _room(slot: Slot) -> Dim:
-    """Elements from the first of a slot on: the rows of a piece lie apart, up to the end of the whole."""
+    """Elements from the first of a slot on: the rows of a piece lie apart, up to the end of the
+    whole."""
     return _room(slot.parts[0]) - slot.offset if slot.kind == "piece" else slot.elements
 
 
@@ -132,7 +142,8 @@ class _Verifier:
         self.registers: set[k.Name] = set()
         self.used = {n.name for n in kernel.sizes} | {b.name for b in kernel.buffers}
         self.has_tasks = False
-        self.alike: list[Alike] = []  # in a block loop: of its threads, and of the threads of a warp
+        # in a block loop: of its threads, and of the threads of a warp
+        self.alike: list[Alike] = []
         self.in_threads = False
         self.spaces: dict[k.Buffer, str] = {}
         self.certain = True  # whether what stands here runs at each launch
@@ -203,7 +214,12 @@ class _Verifier:
         certain, self.certain = self.certain, self.extents.loop(stmt) and self.certain
         with self.apart(stmt):
             self.block(stmt.body, depth + 1, vector or stmt.kind == "vector")
-        self.names, self.registers, self.certain, self.in_threads = names, registers, certain, in_threads
+        self.names, self.registers, self.certain, self.in_threads = (
+            names,
+            registers,
+            certain,
+            in_threads,
+        )
         if stmt.kind == "block":
             self.alike = []
 
@@ -211,11 +227,15 @@ class _Verifier:
 
     @contextmanager
     def apart(self, stmt: k.For | k.If | k.While) -> Iterator[None]:
-        """The statements in `stmt`, to which perhaps some threads come only, or come at different times."""
+        """The statements in `stmt`, to which perhaps some threads come only, or come at different
+        times."""
         before = [a.apart for a in self.alike]
         for a in self.alike:
-            a.apart |= (a.varying.loop_varies(stmt, False) if isinstance(stmt, k.For)
-                        else a.varying.varies(stmt.condition))
+            a.apart |= (
+                a.varying.loop_varies(stmt, False)
+                if isinstance(stmt, k.For)
+                else a.varying.varies(stmt.condition)
+            )
         yield
         for a, was in zip(self.alike, before, strict=True):
             a.apart = was
@@ -280,27 +300,43 @@ class _Verifier:
         self.place(stmt.buffer, stmt.index, stmt.mask, lanes)
         self.expression(stmt.value)
         if stmt.value.type.dtype is not stmt.buffer.dtype:
-            self.refuse("type", f"{stmt.value.type} is stored into {stmt.buffer.name} of {stmt.buffer.dtype}")
+            self.refuse(
+                "type",
+                f"{stmt.value.type} is stored into {stmt.buffer.name} of {stmt.buffer.dtype}",
+            )
 
     def atomic_add(self, stmt: k.AtomicAdd) -> None:
         self.store(k.Store(stmt.buffer, stmt.index, stmt.value))
         if stmt.buffer in self.spaces or stmt.buffer.access != "readwrite":
-            self.refuse("buffer", f"{stmt.buffer.name}, which threads add to, is no readwrite parameter")
+            self.refuse(
+                "buffer", f"{stmt.buffer.name}, which threads add to, is no readwrite parameter"
+            )
         if stmt.value.type.lanes > 1 or stmt.value.type.dtype.itemsize not in (4, 8):
-            self.refuse("type", f"{stmt.value.type} is added to {stmt.buffer.name} at once: 4 or 8 bytes are")
+            self.refuse(
+                "type",
+                f"{stmt.value.type} is added to {stmt.buffer.name} at once: 4 or 8 bytes are",
+            )
 
     def copy(self, stmt: k.Copy) -> None:
         self.part(stmt.buffer, "shared", stmt.at, stmt.lanes)
         self.memory(stmt.source, "write", "read")
         self.scalar(stmt.index)
         self.condition(stmt.mask)
-        if stmt.source.dtype is not stmt.buffer.dtype or stmt.lanes * stmt.buffer.dtype.itemsize != 16:
-            self.refuse("type", f"{stmt.lanes} elements of {stmt.source.dtype} are copied to "
-                                f"{stmt.buffer.dtype}, which should be 16 bytes")
+        if (
+            stmt.source.dtype is not stmt.buffer.dtype
+            or stmt.lanes * stmt.buffer.dtype.itemsize != 16
+        ):
+            self.refuse(
+                "type",
+                f"{stmt.lanes} elements of {stmt.source.dtype} are copied to "
+                f"{stmt.buffer.dtype}, which should be 16 bytes",
+            )
 
     def await_copies(self, stmt: k.Await) -> None:
         if not self.alike or stmt.groups < 0:
-            self.refuse("threads", f"{stmt.groups} groups of copies are awaited, or there is no block loop")
+            self.refuse(
+                "threads", f"{stmt.groups} groups of copies are awaited, or there is no block loop"
+            )
 
     def part(self, buffer: k.Buffer, space: str, at: k.Expr, count: int) -> None:
         """`count` elements of scratch memory."""
@@ -313,8 +349,12 @@ class _Verifier:
     def together(self) -> None:
         """The threads of a warp come here together."""
         if not self.alike or self.alike[1].apart:
-            self.refuse("warp", "threads of a warp may come here at different times, or not at all"
-                        if self.alike else "there is no block loop around it")
+            self.refuse(
+                "warp",
+                "threads of a warp may come here at different times, or not at all"
+                if self.alike
+                else "there is no block loop around it",
+            )
 
     def load_matrices(self, stmt: k.LoadMatrices) -> None:
         self.together()
@@ -325,8 +365,11 @@ class _Verifier:
 
     def multiply_matrices(self, stmt: k.MultiplyMatrices) -> None:
         self.together()
-        for buffer, at, count, dtype in ((stmt.sums, stmt.at, 4, f32), (stmt.a, stmt.a_at, 4, u32),
-                                         (stmt.b, stmt.b_at, 2, u32)):
+        for buffer, at, count, dtype in (
+            (stmt.sums, stmt.at, 4, f32),
+            (stmt.a, stmt.a_at, 4, u32),
+            (stmt.b, stmt.b_at, 2, u32),
+        ):
             self.part(buffer, "private", at, count)
             if buffer.dtype is not dtype or stmt.dtype not in (f16, bf16):
                 self.refuse("matrix", f"a product of {stmt.dtype}; {buffer.name} is {buffer.dtype}")
@@ -346,7 +389,10 @@ class _Verifier:
             if isinstance(parameter, k.Buffer):
                 self.passed(name, parameter, argument)
             elif isinstance(argument, k.Ref):
-                self.refuse("call", f"{name} takes a number as {parameter.name}, gets {argument.buffer.name}")
+                self.refuse(
+                    "call",
+                    f"{name} takes a number as {parameter.name}, gets {argument.buffer.name}",
+                )
             else:
                 self.expression(argument)
                 self.fits("call", parameter.type, argument.type, f"{name}'s {parameter.name}")
@@ -354,11 +400,15 @@ class _Verifier:
     def passed(self, name: str, parameter: k.Buffer, argument: k.Ref | k.Expr) -> None:
         """A buffer of a call."""
         if not isinstance(argument, k.Ref):
-            self.refuse("call", f"{name} takes a buffer as {parameter.name}, gets {print_expr(argument)}")
+            self.refuse(
+                "call", f"{name} takes a buffer as {parameter.name}, gets {print_expr(argument)}"
+            )
         self.scalar(argument.offset)
         if argument.buffer.dtype is not parameter.dtype:
-            self.refuse("call", f"{name} takes {parameter.dtype} as {parameter.name}, gets "
-                                f"{argument.buffer.dtype}")
+            self.refuse(
+                "call",
+                f"{name} takes {parameter.dtype} as {parameter.name}, gets {argument.buffer.dtype}",
+            )
         if parameter.access != "write":
             self.memory(argument.buffer, "write", "read")
         if parameter.access != "read":
@@ -390,8 +440,11 @@ class _Verifier:
         """Where `lanes` elements are read or written."""
         self.expression(index)
         if index.type is not k.INDEX and (
-                not index.type.dtype.is_integer or index.type.lanes not in (1, lanes)):
-            self.refuse("index", f"{lanes} lanes of {buffer.name} at {print_expr(index)}: {index.type}")
+            not index.type.dtype.is_integer or index.type.lanes not in (1, lanes)
+        ):
+            self.refuse(
+                "index", f"{lanes} lanes of {buffer.name} at {print_expr(index)}: {index.type}"
+            )
         if mask is not None:
             self.expression(mask)
             self.fits("type", k.KType(boolean, lanes), mask.type, f"the mask of {buffer.name}")
@@ -400,7 +453,9 @@ class _Verifier:
             size = self.extents.sizes.get(buffer)
             if first < 0 or (size is not None and last >= size):
                 has = "" if size is None else f", which has {size}"
-                self.refuse("bounds", f"elements {first} to {last} of {buffer.name} are touched{has}")
+                self.refuse(
+                    "bounds", f"elements {first} to {last} of {buffer.name} are touched{has}"
+                )
 
     def fits(self, rule: str, wanted: k.KType, given: k.KType, what: str) -> None:
         if wanted is not given:
@@ -437,7 +492,10 @@ class _Verifier:
         self.expression(e.x)
         if e.op.startswith("bitcast"):  # one kind of float may have the bits of another's
             made, want = e.type.dtype, k.unary(e.op, e.x).type
-            if made.is_floating_point != want.dtype.is_floating_point or made.bits != want.dtype.bits:
+            if (
+                made.is_floating_point != want.dtype.is_floating_point
+                or made.bits != want.dtype.bits
+            ):
                 self.fits("type", want, e.type, e.op)
             return
         same = e.op != "isnan"
@@ -468,7 +526,9 @@ class _Verifier:
     def select(self, e: k.Select) -> None:
         for x in (e.condition, e.a, e.b):
             self.expression(x)
-        self.fits("type", k.KType(boolean, e.type.lanes), e.condition.type, "the condition of select")
+        self.fits(
+            "type", k.KType(boolean, e.type.lanes), e.condition.type, "the condition of select"
+        )
         self.fits("type", e.type, e.a.type, "select")
         self.fits("type", e.type, e.b.type, "select")
 
@@ -529,7 +589,8 @@ _STATEMENTS: dict[type, Callable[..., None]] = {
     k.LoadMatrices: _Verifier.load_matrices,
     k.MultiplyMatrices: _Verifier.multiply_matrices,
     k.Barrier: _Verifier.barrier,
-    k.Store: _Verifier.store, k.AtomicAdd: _Verifier.atomic_add,
+    k.Store: _Verifier.store,
+    k.AtomicAdd: _Verifier.atomic_add,
     k.Call: _Verifier.call,
     k.Fail: _Verifier.fail,
 }

@@ -22,21 +22,26 @@ from . import debug
 from .processor import Processor
 from .units import Image, images, unit
 
-Code: TypeAlias = tuple[list[str], list[Image]]  # the names of kernels, and object code that defines them
+# the names of kernels, and object code that defines them
+Code: TypeAlias = tuple[list[str], list[Image]]
 
 
 def target_of(processor: Processor, name: str = "") -> Target[Code]:
     """Kernels as object code for `processor`; `name`: of the program, for messages."""
+
     def emit(table: Table) -> Code:
-        units = [unit(kernel, memory, processor, i in table.once) for i, (kernel, memory) in
-                 enumerate(table.kernels)]
+        units = [
+            unit(kernel, memory, processor, i in table.once)
+            for i, (kernel, memory) in enumerate(table.kernels)
+        ]
         return [u.name for u in units], images(units, processor, name)
 
     return Target("llvm", processor.machine, supports, LIMITS, lower, emit, "cpu")
 
 
-def build(graph: Graph, processor: Processor, stable: Sequence[int] = (),
-          exact: bool = False) -> tuple[Record, bytes, list[Image]]:
+def build(
+    graph: Graph, processor: Processor, stable: Sequence[int] = (), exact: bool = False
+) -> tuple[Record, bytes, list[Image]]:
     """The record of `graph`, its constants, and object code that defines its kernels."""
     program, placed, final = lower_graph(graph, processor, stable, exact)
     with failure.stage("code generation", graph):
@@ -47,9 +52,11 @@ def build(graph: Graph, processor: Processor, stable: Sequence[int] = (),
     return record_of(program, placed, table, names, text, counts), table.constants, made
 
 
-def lower_graph(graph: Graph, processor: Processor, stable: Sequence[int] = (),
-                exact: bool = False) -> tuple[Program, Plan, Graph]:
-    """`graph` as a program for `processor`, the placement of its temporaries, and the graph of regions."""
+def lower_graph(
+    graph: Graph, processor: Processor, stable: Sequence[int] = (), exact: bool = False
+) -> tuple[Program, Plan, Graph]:
+    """`graph` as a program for `processor`, the placement of its temporaries, and the graph of
+    regions."""
     debug.show("graph", graph.name, lambda: print_graph(graph))
     program, placed, final = lowered(graph, target_of(processor), stable, exact, _show_pass)
     debug.show("kernels", graph.name, lambda: print_program(program))

@@ -20,27 +20,34 @@ from .processor import host
 
 compiled_count = 0  # executables made so far in this process, from the cache or not
 
-# Programs in use, by the name of their cache entry: a step recorded again with gradients in place of None is
-# the same program.
+# Programs in use, by the name of their cache entry: a step recorded again with gradients in place
+# of None is the same program.
 _alive: weakref.WeakValueDictionary[str, Executable] = weakref.WeakValueDictionary()
 
 
-def compile(graph: Graph, stable: Sequence[int] = (), exact: bool = False) -> Executable | mixed.Mixed:
+def compile(
+    graph: Graph, stable: Sequence[int] = (), exact: bool = False
+) -> Executable | mixed.Mixed:
     """Native code for `graph` on this machine, from the cache where it was compiled before.
 
-    Ops on complex numbers that have no native code are run by their references, between parts that are
-    compiled.
+    Ops on complex numbers that have no native code are run by their references, between parts that
+    are compiled.
 
     Args:
         graph: as recorded.
-        stable: positions of inputs that seldom change: what is packed from them is kept between calls.
+        stable: positions of inputs that seldom change: what is packed from them is kept between
+            calls.
         exact: a node gives the same bits whatever stands around it.
 
     Raises:
         NotImplementedError: an op that has no native code, naming it and the user's line.
     """
     foreign = pairs.foreign(graph)
-    return mixed.Mixed(graph, foreign, compile_native) if foreign else compile_native(graph, stable, exact)
+    return (
+        mixed.Mixed(graph, foreign, compile_native)
+        if foreign
+        else compile_native(graph, stable, exact)
+    )
 
 
 def compile_native(graph: Graph, stable: Sequence[int] = (), exact: bool = False) -> Executable:
@@ -61,18 +68,21 @@ def _load(name: str, stable: Sequence[int]) -> Executable | None:
     entry, data = found
     images, start = [], entry["constants"]
     for names, size in entry["images"]:
-        images.append(Image(tuple(names), data[start:start + size]))
+        images.append(Image(tuple(names), data[start : start + size]))
         start += size
     remember(images)
-    return Executable(Record.from_json(entry["record"]), data[:entry["constants"]], images, stable)
+    return Executable(Record.from_json(entry["record"]), data[: entry["constants"]], images, stable)
 
 
 def _build(name: str, graph: Graph, stable: Sequence[int], exact: bool) -> Executable:
     # the passes, lowerings and emitters are not even imported where the cache has the code
     build = importlib.import_module(".build", __package__).build
     record, constants, images = build(graph, host(), stable, exact)
-    entry = {"record": record.to_json(), "constants": len(constants),
-             "images": [(image.names, len(image.code)) for image in images]}
+    entry = {
+        "record": record.to_json(),
+        "constants": len(constants),
+        "images": [(image.names, len(image.code)) for image in images],
+    }
     cache.store(name, entry, b"".join((constants, *(image.code for image in images))))
     return Executable(record, constants, images, stable)
 

@@ -16,13 +16,19 @@ def wanted() -> frozenset[str]:
     names = _names()
     unknown = names - {*STAGES, REPORT, "all"}
     if unknown:
-        warnings.warn(f"GRAPHTORCH_DEBUG={','.join(sorted(unknown))}: known are {', '.join(STAGES)}, "
-                      f"{REPORT} and all", RuntimeWarning, stacklevel=2)
+        warnings.warn(
+            f"GRAPHTORCH_DEBUG={','.join(sorted(unknown))}: known are {', '.join(STAGES)}, "
+            f"{REPORT} and all",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     return frozenset(STAGES) if "all" in names else names & frozenset(STAGES)
 
 
 def _names() -> frozenset[str]:
-    return frozenset(n.strip() for n in os.environ.get("GRAPHTORCH_DEBUG", "").split(",") if n.strip())
+    return frozenset(
+        n.strip() for n in os.environ.get("GRAPHTORCH_DEBUG", "").split(",") if n.strip()
+    )
 
 
 def reports_programs() -> bool:

@@ -3,9 +3,9 @@
     define internal void @k(ptr noalias %x, ..., i64 %n, ..., ptr %status)
 
 A parallel loop becomes ``task(ctx, i)``, which unpacks what the loop uses and calls ``body(noalias
-pointers, ..., i)``: as parameters, the buffers keep their alias facts. Loops are emitted rotated (guard,
-then do-while), the form LLVM's vectoriser takes. `vector` loops carry no hint: a hint that cannot be
-followed makes LLVM print a warning, and nothing but alias facts and `reassoc` is needed.
+pointers, ..., i)``: as parameters, the buffers keep their alias facts. Loops are emitted rotated
+(guard, then do-while), the form LLVM's vectoriser takes. `vector` loops carry no hint: a hint that
+cannot be followed makes LLVM print a warning, and nothing but alias facts and `reassoc` is needed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ModuleEmitter:
             *self.declarations.values(),
             *self.functions,
             f'attributes #0 = {{ nounwind {width} "no-trapping-math"="true" }}',
-            f'attributes #1 = {{ alwaysinline nounwind willreturn memory(none) {width} }}',
+            f"attributes #1 = {{ alwaysinline nounwind willreturn memory(none) {width} }}",
             "attributes #2 = { nounwind willreturn memory(none) }",
             '!0 = !{!"llvm.loop.unroll.disable"}',
             *(f"!{i} = distinct !{{!{i}, !0}}" for i in range(1, self._rolled + 1)),
@@ -55,7 +55,8 @@ class ModuleEmitter:
         return "\n".join(parts) + "\n"
 
     def rolled(self) -> str:
-        """New loop metadata that forbids unrolling: a `rolled` body fills the registers as it is."""
+        """New loop metadata that forbids unrolling: a `rolled` body fills the registers as it
+        is."""
         self._rolled += 1
         return f"!{self._rolled}"
 
@@ -96,42 +97,62 @@ class ModuleEmitter:
     def kernel(self, kernel: Kernel, memory: tuple[int, ...] = ()) -> str:
         """The function of `kernel`, emitted at its first use.
 
-        `memory` gives for each buffer the first one that has the same memory: a call that updates an
-        input in place. Such buffers become one pointer, so that `noalias` stays true.
+        `memory` gives for each buffer the first one that has the same memory: a call that updates
+        an input in place. Such buffers become one pointer, so that `noalias` stays true.
         """
         memory = memory or tuple(range(len(kernel.buffers)))
         key = (kernel, memory)
         if key not in self._kernels:
             self._kernels[key] = name = self.symbol("k." + kernel.name)
             f = FunctionEmitter(self, kernel.name)
-            f.strict = any(isinstance(s, k.Store) and s.buffer.dtype.is_integer for s in k.walk(kernel.body))
+            f.strict = any(
+                isinstance(s, k.Store) and s.buffer.dtype.is_integer for s in k.walk(kernel.body)
+            )
             f.bind(kernel.buffers, kernel.sizes, memory)
             f.statements(kernel.body)
             params = parameters(kernel.buffers, kernel.sizes, memory)
-            # What only hands tasks to the pool is a part of its launcher: a function costs a millisecond.
-            alone = all((isinstance(s, k.For) and s.kind == "parallel") or isinstance(s, k.Let)
-                        for s in kernel.body)
+            # What only hands tasks to the pool is a part of its launcher: a function costs a
+            # millisecond.
+            alone = all(
+                (isinstance(s, k.For) and s.kind == "parallel") or isinstance(s, k.Let)
+                for s in kernel.body
+            )
             inline = "alwaysinline" if alone else "noinline"
-            self.functions.append(f.finish(f"define internal void @{name}({', '.join(params)}) {inline} #0"))
+            self.functions.append(
+                f.finish(f"define internal void @{name}({', '.join(params)}) {inline} #0")
+            )
         return self._kernels[key]
 
-    def launcher(self, name: str, kernel: Kernel, memory: tuple[int, ...], linkage: str = "") -> None:
-        """The function `name` through which a table's walker calls `kernel`: ``(ptr operands, ptr status)``.
+    def launcher(
+        self, name: str, kernel: Kernel, memory: tuple[int, ...], linkage: str = ""
+    ) -> None:
+        """The function `name` through which a table's walker calls `kernel`: ``(ptr operands, ptr
+        status)``.
 
         The kernel itself stays a function, because `noalias` is said of parameters.
         """
         target, lines, args = self.kernel(kernel, memory), [], []
         for i in range(len(kernel.buffers) + len(kernel.sizes)):
-            t = "ptr" if i < len(kernel.buffers) else register(kernel.sizes[i - len(kernel.buffers)].type)
-            lines += [f"  %p{i} = getelementptr inbounds i64, ptr %operands, i64 {i}",
-                      f"  %v{i} = load {t}, ptr %p{i}"]
+            t = (
+                "ptr"
+                if i < len(kernel.buffers)
+                else register(kernel.sizes[i - len(kernel.buffers)].type)
+            )
+            lines += [
+                f"  %p{i} = getelementptr inbounds i64, ptr %operands, i64 {i}",
+                f"  %v{i} = load {t}, ptr %p{i}",
+            ]
             args.append(f"{t} %v{i}")
         call = f"  call void @{target}({', '.join([*args, 'ptr %status'])})"
         head = f"define {linkage} void @{name}(ptr %operands, ptr %status) #0 {{"
-        self.functions.append("\n".join([f"; {kernel.name}", head, *lines, call, "  ret void", "}", ""]))
+        self.functions.append(
+            "\n".join([f"; {kernel.name}", head, *lines, call, "  ret void", "}", ""])
+        )
 
 
-def parameters(buffers: Sequence[Buffer], names: Sequence[Name], memory: Sequence[int]) -> list[str]:
+def parameters(
+    buffers: Sequence[Buffer], names: Sequence[Name], memory: Sequence[int]
+) -> list[str]:
     """Parameter declarations. Buffers never overlap, but those of equal `memory` are the same."""
     out = []
     for i, b in enumerate(buffers):
@@ -210,7 +231,8 @@ class FunctionEmitter(Expressions):
         self.put(f"store {register(s.name.type)} {x}, ptr {self.registers[s.name]}")
 
     def _accumulates(self, s: k.Assign) -> bool:
-        """``acc = acc op x`` in a loop around which `acc` lives: the terms may be summed in any order."""
+        """``acc = acc op x`` in a loop around which `acc` lives: the terms may be summed in any
+        order."""
         if self.declared[s.name] >= self.depth:
             return False
         e = s.value
@@ -221,7 +243,9 @@ class FunctionEmitter(Expressions):
     def _store(self, s: k.Store) -> None:
         t, size = s.value.type, s.buffer.dtype.itemsize
         if t.dtype is not s.buffer.dtype:
-            raise TypeError(f"kernel {self.kernel}: {t} stored to {s.buffer.name} of {s.buffer.dtype}")
+            raise TypeError(
+                f"kernel {self.kernel}: {t} stored to {s.buffer.name} of {s.buffer.dtype}"
+            )
         m = memory(t)
         x = self.to_memory(self.value(s.value), t)
         if s.index.type.lanes > 1:
@@ -238,18 +262,24 @@ class FunctionEmitter(Expressions):
             self.label(after)
         else:
             mask, p = self.value(s.mask), self.address(s.buffer, s.index, exact=False)
-            self.put(f"call void @llvm.masked.store.{self._memory_name(t)}.p0({m} {x}, ptr align {size} {p}, "
-                     f"<{t.lanes} x i1> {mask})")
+            self.put(
+                f"call void @llvm.masked.store.{self._memory_name(t)}.p0({m} {x}, ptr align {size} "
+                f"{p}, <{t.lanes} x i1> {mask})"
+            )
 
     def _scatter(self, s: k.Store, x: str, t: KType, size: int) -> None:
         n = t.lanes
         mask = "splat (i1 true)" if s.mask is None else self.value(s.mask)
         p = self.address(s.buffer, s.index, exact=s.mask is None)
-        self.put(f"call void @llvm.masked.scatter.{self._memory_name(t)}.v{n}p0({memory(t)} {x}, "
-                 f"<{n} x ptr> align {size} {p}, <{n} x i1> {mask})")
+        self.put(
+            f"call void @llvm.masked.scatter.{self._memory_name(t)}.v{n}p0({memory(t)} {x}, "
+            f"<{n} x ptr> align {size} {p}, <{n} x i1> {mask})"
+        )
 
     def _scratch(self, s: k.Scratch) -> None:
-        self.pointers[s.buffer] = self.alloca(f"[{s.size} x {memory(KType(s.buffer.dtype))}], align 64")
+        self.pointers[s.buffer] = self.alloca(
+            f"[{s.size} x {memory(KType(s.buffer.dtype))}], align 64"
+        )
 
     def _fail(self, s: k.Fail) -> None:
         code = self.let(f"add i32 {self.let(f'trunc i64 {self.value(s.site)} to i32')}, 1")
@@ -313,7 +343,9 @@ class FunctionEmitter(Expressions):
     def _loop(self, s: k.For) -> None:
         lo, hi, step = self.value(s.lo), self.value(s.hi), self.value(s.step)
         body, after = self.fresh("loop"), self.fresh("done")
-        if not (isinstance(s.lo, k.Const) and isinstance(s.hi, k.Const) and s.lo.value < s.hi.value):
+        if not (
+            isinstance(s.lo, k.Const) and isinstance(s.hi, k.Const) and s.lo.value < s.hi.value
+        ):
             enter = self.let(f"icmp slt i64 {lo}, {hi}")
             ahead = self.fresh("ahead")
             self.put(f"br i1 {enter}, label %{ahead}, label %{after}")
@@ -381,20 +413,26 @@ class FunctionEmitter(Expressions):
         at = outer.let(f"add nsw i64 {at}, {loaded[-2][1]}")
         args = ", ".join(f"{t} {x}" for t, x in loaded[:-2])
         outer.put(f"call void @{body}({args}, i64 {at})")
-        self.owner.functions.append(outer.finish(f"define internal void @{name}(ptr %ctx, i64 %task) #0"))
+        self.owner.functions.append(
+            outer.finish(f"define internal void @{name}(ptr %ctx, i64 %task) #0")
+        )
         return name
 
 
-SHORT = range(17, 128)  # constant trip counts that LLVM would write out as scalars before it could vectorise
+# constant trip counts that LLVM would write out as scalars before it could vectorise
+SHORT = range(17, 128)
 
 
 def stays_rolled(s: k.For) -> bool:
-    """Whether LLVM may not unroll a loop: where the body says so; where it holds loops, which LLVM would
-    write out in full (a kernel of constant sizes then takes ten times as long to compile); and where it is
-    a short vector loop. Longer vector loops need unrolling: it is how their accumulators become several."""
+    """Whether LLVM may not unroll a loop: where the body says so; where it holds loops, which LLVM
+    would write out in full (a kernel of constant sizes then takes ten times as long to compile);
+    and where it is a short vector loop. Longer vector loops need unrolling: it is how their
+    accumulators become several."""
     if s.kind == "vector" and isinstance(s.lo, k.Const) and isinstance(s.hi, k.Const):
         return s.hi.value - s.lo.value in SHORT
-    return s.kind == "rolled" or (s.kind == "serial" and any(isinstance(x, k.For) for x in k.walk(s.body)))
+    return s.kind == "rolled" or (
+        s.kind == "serial" and any(isinstance(x, k.For) for x in k.walk(s.body))
+    )
 
 
 class TaskEmitter(FunctionEmitter):
@@ -442,9 +480,15 @@ class Found(dict):  # type: ignore[type-arg]
 
 
 _EMIT: dict[type, Callable[..., None]] = {
-    k.For: FunctionEmitter._for, k.Let: FunctionEmitter._let, k.Var: FunctionEmitter._var,
-    k.Assign: FunctionEmitter._assign, k.Store: FunctionEmitter._store, k.Scratch: FunctionEmitter._scratch,
-    k.If: FunctionEmitter._if, k.While: FunctionEmitter._while, k.Call: FunctionEmitter._call,
+    k.For: FunctionEmitter._for,
+    k.Let: FunctionEmitter._let,
+    k.Var: FunctionEmitter._var,
+    k.Assign: FunctionEmitter._assign,
+    k.Store: FunctionEmitter._store,
+    k.Scratch: FunctionEmitter._scratch,
+    k.If: FunctionEmitter._if,
+    k.While: FunctionEmitter._while,
+    k.Call: FunctionEmitter._call,
     k.Fail: FunctionEmitter._fail,
 }
 assert INDEX.lanes == 1 and constant(0, INDEX) == "0"

@@ -1,4 +1,5 @@
-"""Calling compiled code: one native call, with as little Python around it as checking and memory need."""
+"""Calling compiled code: one native call, with as little Python around it as checking and memory
+need."""
 
 from __future__ import annotations
 
@@ -23,15 +24,17 @@ from .runtime import pool
 _new = object.__new__
 FIRST = 8 * SIZES  # where in a frame the words of a call begin
 SIZES_LIMIT = 1024  # combinations of symbol values remembered
-SMALL, SHARED = 1024, 4096  # bytes: small outputs lie in one block, which costs as much to get as each
+# bytes: small outputs lie in one block, which costs as much to get as each
+SMALL, SHARED = 1024, 4096
 
 
 @dataclass(slots=True, eq=False)
 class Sized:
-    """A program at one choice of symbol values; `table` is the address of what its launches add to words.
+    """A program at one choice of symbol values; `table` is the address of what its launches add to
+    words.
 
-    Outputs are given as dtype, shape, size class, alias, and the offset in the memory that small ones share
-    (-1 for one with memory of its own); `shared` is that memory's size.
+    Outputs are given as dtype, shape, size class, alias, and the offset in the memory that small
+    ones share (-1 for one with memory of its own); `shared` is that memory's size.
     """
 
     inputs: tuple[tuple[DType, tuple[int, ...]], ...]
@@ -44,7 +47,8 @@ class Sized:
 
 
 class Checked:
-    """Stable inputs that were found to fit, and what follows from them. It keeps them until others come."""
+    """Stable inputs that were found to fit, and what follows from them. It keeps them until others
+    come."""
 
     __slots__ = ("block", "buffers", "packed", "sized", "words")
 
@@ -80,7 +84,9 @@ class Context:
 class Executable:
     """A compiled graph: buffers in, buffers out. Any number of threads may call it at once."""
 
-    def __init__(self, record: Record, constants: bytes, images: Sequence[Image], stable: Sequence[int] = ()):
+    def __init__(
+        self, record: Record, constants: bytes, images: Sequence[Image], stable: Sequence[int] = ()
+    ):
         self.record = record
         self._linked = Linked(record, constants, images)
         self._walk = pool().run
@@ -100,11 +106,12 @@ class Executable:
         """The outputs, in new memory or in that of the inputs they take over.
 
         Args:
-            more: the inputs after `inputs`. The same object as at the call before is not looked at again: it
-                must not be changed.
+            more: the inputs after `inputs`. The same object as at the call before is not looked at
+                again: it must not be changed.
 
         Raises:
-            TypeError, RuntimeError: number, dtype or shape of an input is not what was compiled for.
+            TypeError, RuntimeError: number, dtype or shape of an input is not what was compiled
+                for.
             IndexError: an index in the data is out of range; names the op and the user's line.
         """
         checked = self._checked
@@ -112,8 +119,10 @@ class Executable:
             checked, inputs, more = self._check([*inputs, *more], more)
         sized = checked.sized
         if len(inputs) + len(checked.words) != len(sized.inputs):
-            raise TypeError(f"{self.record.name} takes {len(sized.inputs)} inputs, but got "
-                            f"{len(inputs) + len(more)}")
+            raise TypeError(
+                f"{self.record.name} takes {len(sized.inputs)} inputs, but got "
+                f"{len(inputs) + len(more)}"
+            )
         words = [sized.table]
         for b, (dtype, shape) in zip(inputs, sized.inputs):  # noqa: B905  # those of `more` come after
             if b.shape != shape or b.dtype is not dtype:
@@ -126,25 +135,34 @@ class Executable:
         self._run(inputs, more, words, checked)
         return outputs
 
-    def _check(self, inputs: list[Buffer], more: Sequence[Buffer]) -> tuple[Checked, Sequence[Buffer], Any]:
+    def _check(
+        self, inputs: list[Buffer], more: Sequence[Buffer]
+    ) -> tuple[Checked, Sequence[Buffer], Any]:
         """What is known of the last inputs, and all of them as those before these and these."""
         sized = self._static or self._sized(inputs)
         if len(inputs) != len(sized.inputs):
-            raise TypeError(f"{self.record.name} takes {len(sized.inputs)} inputs, but got {len(inputs)}")
+            raise TypeError(
+                f"{self.record.name} takes {len(sized.inputs)} inputs, but got {len(inputs)}"
+            )
         count = len(inputs) - len(more) if more else self._fixed
         checked = self._checked
         if count < self._fixed or self._static is None:
             count, more = self._fixed, ()
         tail: Sequence[Buffer] = more or inputs[count:] or ()
-        if checked is None or checked.sized is not sized or checked.buffers != tail:  # the same objects
+        # the same objects
+        if checked is None or checked.sized is not sized or checked.buffers != tail:
             words = self._addresses(tail, sized.inputs[count:], inputs)
             checked = self._checked = Checked(sized, tail, words)
         elif more:
             checked.buffers = more
         return checked, inputs[:count], tail
 
-    def _addresses(self, buffers: Sequence[Buffer], expected: Sequence[tuple[DType, tuple[int, ...]]],
-                   inputs: Sequence[Buffer]) -> list[int]:
+    def _addresses(
+        self,
+        buffers: Sequence[Buffer],
+        expected: Sequence[tuple[DType, tuple[int, ...]]],
+        inputs: Sequence[Buffer],
+    ) -> list[int]:
         words = []
         for b, (dtype, shape) in zip(buffers, expected, strict=False):
             if b.shape != shape or b.dtype is not dtype:
@@ -152,23 +170,27 @@ class Executable:
             words.append(b.address)
         return words
 
-    def _run(self, inputs: Sequence[Buffer], more: Sequence[Buffer], words: list[int],
-             checked: Checked) -> None:
+    def _run(
+        self, inputs: Sequence[Buffer], more: Sequence[Buffer], words: list[int], checked: Checked
+    ) -> None:
         try:
             context = self._contexts.pop()
         except IndexError:
             context = Context(self._linked.launches)
         size = checked.sized.arena
         arena = context.address if size <= context.size else context.reserve(size)
-        packed = checked.packed or (self._pack_inputs(inputs, more, words, checked) if self._packs else 0)
+        packed = checked.packed or (
+            self._pack_inputs(inputs, more, words, checked) if self._packs else 0
+        )
         self._pack(context.arguments, FIRST, *words, arena, packed)
         status = self._walk(context.pointer)
         self._contexts.append(context)
         if status:
             raise self.record.errors[status - 1].error()
 
-    def _pack_inputs(self, inputs: Sequence[Buffer], more: Sequence[Buffer], words: list[int],
-                     checked: Checked) -> int:
+    def _pack_inputs(
+        self, inputs: Sequence[Buffer], more: Sequence[Buffer], words: list[int], checked: Checked
+    ) -> int:
         """The address of what the prologue makes of the inputs that seldom change."""
         block = self._packed.get([*inputs, *more], words, checked.sized)
         if self._packed.first >= len(inputs):
@@ -188,7 +210,10 @@ class Executable:
             )
         try:
             values = tuple(
-                [(inputs[i].shape[axis] - offset) // factor for i, axis, factor, offset in self._sources]
+                [
+                    (inputs[i].shape[axis] - offset) // factor
+                    for i, axis, factor, offset in self._sources
+                ]
             )
         except IndexError:
             self._refuse(inputs)
@@ -218,9 +243,17 @@ class Executable:
                 shared, offset = shared + size, shared
             outputs.append((dtype, shape, size, a.alias, offset))
         table = (ctypes.c_int64 * len(record.launches.sizes))(
-            *(int(evaluate(d, sizes)) for d in record.launches.sizes))
-        return Sized(inputs, tuple(outputs), size_class(shared) if shared else 0, values,
-                     int(evaluate(record.arena, sizes)), ctypes.addressof(table), table)
+            *(int(evaluate(d, sizes)) for d in record.launches.sizes)
+        )
+        return Sized(
+            inputs,
+            tuple(outputs),
+            size_class(shared) if shared else 0,
+            values,
+            int(evaluate(record.arena, sizes)),
+            ctypes.addressof(table),
+            table,
+        )
 
     def _refuse(self, inputs: Sequence[Buffer]) -> None:
         """Say which input is not what was compiled for."""
@@ -228,26 +261,32 @@ class Executable:
             name = f"input {i}" + (f" ({a.name})" if a.name else "")
             if b.dtype is not DType.named(a.dtype):
                 raise TypeError(f"{self.record.name}: {name} is {b.dtype}, expected {a.dtype}")
-            if len(b.shape) != len(a.shape) or any(isinstance(d, int) and d != n
-                                                   for d, n in zip(a.shape, b.shape, strict=True)):
-                raise RuntimeError(f"{self.record.name}: {name} has shape {list(b.shape)}, expected "
-                                   f"[{', '.join(map(str, a.shape))}]")
-        shapes = [f"{a.name or i} has shape {list(b.shape)} for [{', '.join(map(str, a.shape))}]"
-                  for i, (a, b) in enumerate(zip(self.record.inputs, inputs, strict=True))
-                  if not all(isinstance(d, int) for d in a.shape)]
-        raise RuntimeError(f"{self.record.name}: sizes that were given one Dim must be equal: "
-                           f"{', '.join(shapes)}")
+            if len(b.shape) != len(a.shape) or any(
+                isinstance(d, int) and d != n for d, n in zip(a.shape, b.shape, strict=True)
+            ):
+                raise RuntimeError(
+                    f"{self.record.name}: {name} has shape {list(b.shape)}, expected "
+                    f"[{', '.join(map(str, a.shape))}]"
+                )
+        shapes = [
+            f"{a.name or i} has shape {list(b.shape)} for [{', '.join(map(str, a.shape))}]"
+            for i, (a, b) in enumerate(zip(self.record.inputs, inputs, strict=True))
+            if not all(isinstance(d, int) for d in a.shape)
+        ]
+        raise RuntimeError(
+            f"{self.record.name}: sizes that were given one Dim must be equal: {', '.join(shapes)}"
+        )
 
     def _unshared(self, inputs: Sequence[Buffer], words: list[int]) -> Sequence[Buffer]:
-        """`inputs` with a copy of each donated one whose memory another input also reads; `words` begins with
-        the table's."""
+        """`inputs` with a copy of each donated one whose memory another input also reads; `words`
+        begins with the table's."""
         spans = [(b.address, b.address + b.nbytes) for b in inputs]
         for i in self._donated:
             low, high = spans[i]
             if any(low < e and s < high for j, (s, e) in enumerate(spans) if j != i):
                 copy = Buffer.empty(inputs[i].dtype, inputs[i].shape)
                 copy.numpy()[...] = inputs[i].numpy()
-                inputs = [*inputs[:i], copy, *inputs[i + 1:]]
+                inputs = [*inputs[:i], copy, *inputs[i + 1 :]]
                 words[1 + i] = copy.address
         return inputs
 
@@ -263,8 +302,9 @@ class Linked:
         self._functions = (ctypes.c_void_p * len(addresses))(*addresses)
         self._constants = Block(size_class(len(constants)))
         ctypes.memmove(self._constants.address, constants, len(constants))
-        self._instructions = {part: (ctypes.c_int32 * len(part))(*part)
-                              for part in (table.code, table.prologue)}
+        self._instructions = {
+            part: (ctypes.c_int32 * len(part))(*part) for part in (table.code, table.prologue)
+        }
         self.launches = self._frame(record, table.code)
         self.prologue = self._frame(record, table.prologue)
 
@@ -272,7 +312,10 @@ class Linked:
         """A frame in which all but the arguments of a call is filled in."""
         frame = [0] * record.launches.words
         frame[CODE] = ctypes.addressof(self._instructions[instructions])
-        frame[FUNCTIONS], frame[CONSTANTS] = ctypes.addressof(self._functions), self._constants.address
+        frame[FUNCTIONS], frame[CONSTANTS] = (
+            ctypes.addressof(self._functions),
+            self._constants.address,
+        )
         frame[OPERANDS], frame[WORDS] = record.launches.operands, record.launches.words
         return frame
 
@@ -347,7 +390,8 @@ def _shape(shape: tuple[Dim, ...], sizes: dict[str, int]) -> tuple[int, ...]:
 
 
 def _source(record: Record, name: str) -> tuple[int, int, int, int]:
-    """Where symbol `name` is read off: input, axis, factor and offset of ``factor * name + offset``."""
+    """Where symbol `name` is read off: input, axis, factor and offset of ``factor * name +
+    offset``."""
     found = None
     for i, a in enumerate(record.inputs):
         for axis, dim in enumerate(a.shape):

@@ -1,8 +1,9 @@
-"""Kernel expressions as LLVM instructions: each `_kind` method returns the operand that names the value.
+"""Kernel expressions as LLVM instructions: each `_kind` method returns the operand that names the
+value.
 
 Floats carry `contract` (a multiply may fuse with an add) except in the maths functions, whose error
-bounds count roundings, inside `rounded`, and in kernels that store integers, where the last digit of a float
-may decide between two of them. f16 and bf16 are computed in f32 and rounded after each
+bounds count roundings, inside `rounded`, and in kernels that store integers, where the last digit
+of a float may decide between two of them. f16 and bf16 are computed in f32 and rounded after each
 operation.
 """
 
@@ -17,14 +18,41 @@ from ..kernels import ir as k
 from ..kernels.ir import COMPARISONS, Buffer, Expr, KType, Name
 from .types import constant, integer, mangled, memory, register, scalar, vector
 
-FLOAT_BINARY = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv", "rem": "frem", "fmod": "frem"}
-FLOAT_CALLS = {"min": "llvm.minimum", "max": "llvm.maximum", "minnum": "llvm.minnum", "maxnum": "llvm.maxnum",
-               "copysign": "llvm.copysign"}
+FLOAT_BINARY = {
+    "add": "fadd",
+    "sub": "fsub",
+    "mul": "fmul",
+    "div": "fdiv",
+    "rem": "frem",
+    "fmod": "frem",
+}
+FLOAT_CALLS = {
+    "min": "llvm.minimum",
+    "max": "llvm.maximum",
+    "minnum": "llvm.minnum",
+    "maxnum": "llvm.maxnum",
+    "copysign": "llvm.copysign",
+}
 INT_BINARY = {"add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor"}
-BOOL_BINARY = {"add": "or", "mul": "and", "max": "or", "min": "and", "maxnum": "or", "minnum": "and",
-               "and": "and", "or": "or", "xor": "xor"}
-FLOAT_UNARY = {"abs": "llvm.fabs", "sqrt": "llvm.sqrt", "floor": "llvm.floor", "ceil": "llvm.ceil",
-               "trunc": "llvm.trunc", "round": "llvm.roundeven"}
+BOOL_BINARY = {
+    "add": "or",
+    "mul": "and",
+    "max": "or",
+    "min": "and",
+    "maxnum": "or",
+    "minnum": "and",
+    "and": "and",
+    "or": "or",
+    "xor": "xor",
+}
+FLOAT_UNARY = {
+    "abs": "llvm.fabs",
+    "sqrt": "llvm.sqrt",
+    "floor": "llvm.floor",
+    "ceil": "llvm.ceil",
+    "trunc": "llvm.trunc",
+    "round": "llvm.roundeven",
+}
 FLOAT_COMPARE = {"eq": "oeq", "ne": "une", "lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge"}
 VECTOR_REDUCE = {"and": "and", "or": "or", "add": "add", "mul": "mul"}
 HALVES = (f16, bf16)
@@ -36,7 +64,8 @@ class Functions(Protocol):
     name: str
 
     def math(self, op: str, t: KType) -> str | None:
-        """The name of our own function for `op` on `t`, emitted into the module; None where there is none."""
+        """The name of our own function for `op` on `t`, emitted into the module; None where there
+        is none."""
 
     def libm(self, op: str, dtype: DType, arity: int) -> str:
         """The name of libm's function for `op`, declared in the module."""
@@ -86,7 +115,9 @@ class Expressions:
         self._known.clear()
 
     def call(self, function: str, result: str, *args: tuple[str, str], flags: str = "") -> str:
-        return self.let(f"call {flags}{result} @{function}({', '.join(f'{t} {v}' for t, v in args)})")
+        return self.let(
+            f"call {flags}{result} @{function}({', '.join(f'{t} {v}' for t, v in args)})"
+        )
 
     def flags(self) -> str:
         return "" if self.strict else "contract "
@@ -120,13 +151,17 @@ class Expressions:
     def splat(self, x: str, t: KType) -> str:
         wide = register(t)
         first = self.let(f"insertelement {wide} poison, {scalar(t.dtype)} {x}, i64 0")
-        return self.let(f"shufflevector {wide} {first}, {wide} poison, <{t.lanes} x i32> zeroinitializer")
+        return self.let(
+            f"shufflevector {wide} {first}, {wide} poison, <{t.lanes} x i32> zeroinitializer"
+        )
 
     def _lanes(self, e: k.Lanes) -> str:
         element = scalar(e.type.dtype)
         if e.type.dtype.is_floating_point:
             one = KType(e.type.dtype)
-            return "<" + ", ".join(f"{element} {constant(i, one)}" for i in range(e.type.lanes)) + ">"
+            return (
+                "<" + ", ".join(f"{element} {constant(i, one)}" for i in range(e.type.lanes)) + ">"
+            )
         return "<" + ", ".join(f"{element} {i}" for i in range(e.type.lanes)) + ">"
 
     def _shuffle(self, e: k.Shuffle) -> str:
@@ -136,9 +171,13 @@ class Expressions:
         lanes = ", ".join(f"i32 {i}" for i in e.lanes)
         source = register(e.a.type)
         if e.type.lanes == 1:
-            x, lane = (a, e.lanes[0]) if e.lanes[0] < e.a.type.lanes else (b, e.lanes[0] - e.a.type.lanes)
+            x, lane = (
+                (a, e.lanes[0]) if e.lanes[0] < e.a.type.lanes else (b, e.lanes[0] - e.a.type.lanes)
+            )
             return self.let(f"extractelement {source} {x}, i64 {lane}")
-        return self.let(f"shufflevector {source} {a}, {source} {b}, <{len(e.lanes)} x i32> <{lanes}>")
+        return self.let(
+            f"shufflevector {source} {a}, {source} {b}, <{len(e.lanes)} x i32> <{lanes}>"
+        )
 
     def _gathered(self, elements: list[str], t: KType) -> str:
         """A vector of scalars."""
@@ -185,7 +224,9 @@ class Expressions:
         try:
             return self.pointers[buffer]
         except KeyError:
-            raise KeyError(f"kernel {self.kernel}: buffer {buffer.name!r} is not a parameter") from None
+            raise KeyError(
+                f"kernel {self.kernel}: buffer {buffer.name!r} is not a parameter"
+            ) from None
 
     def _load(self, e: k.Load) -> str:
         t = memory(e.type)
@@ -199,16 +240,26 @@ class Expressions:
         else:
             mask = self.value(e.mask)
             p = self.address(e.buffer, e.index, exact=False)
-            raw = self.call(f"llvm.masked.load.{self._memory_name(e.type)}.p0", t, (f"ptr align {size}", p),
-                            (f"<{e.type.lanes} x i1>", mask), (t, "zeroinitializer"))
+            raw = self.call(
+                f"llvm.masked.load.{self._memory_name(e.type)}.p0",
+                t,
+                (f"ptr align {size}", p),
+                (f"<{e.type.lanes} x i1>", mask),
+                (t, "zeroinitializer"),
+            )
         return self.from_memory(raw, e.type)
 
     def _gather(self, e: k.Load, t: str, size: int) -> str:
         n = e.type.lanes
         mask = "splat (i1 true)" if e.mask is None else self.value(e.mask)
         p = self.address(e.buffer, e.index, exact=e.mask is None)
-        return self.call(f"llvm.masked.gather.{self._memory_name(e.type)}.v{n}p0", t,
-                         (f"<{n} x ptr> align {size}", p), (f"<{n} x i1>", mask), (t, "zeroinitializer"))
+        return self.call(
+            f"llvm.masked.gather.{self._memory_name(e.type)}.v{n}p0",
+            t,
+            (f"<{n} x ptr> align {size}", p),
+            (f"<{n} x i1>", mask),
+            (t, "zeroinitializer"),
+        )
 
     def _guarded_load(self, e: k.Load, t: str, size: int) -> str:
         """A branch around the load: the vectoriser makes a masked load of it."""
@@ -228,7 +279,9 @@ class Expressions:
         return f"v{t.lanes}i8" if t.dtype is boolean else mangled(t)
 
     def from_memory(self, raw: str, t: KType) -> str:
-        return self.let(f"icmp ne {memory(t)} {raw}, zeroinitializer") if t.dtype is boolean else raw
+        return (
+            self.let(f"icmp ne {memory(t)} {raw}, zeroinitializer") if t.dtype is boolean else raw
+        )
 
     def to_memory(self, x: str, t: KType) -> str:
         return self.let(f"zext {register(t)} {x} to {memory(t)}") if t.dtype is boolean else x
@@ -252,7 +305,9 @@ class Expressions:
             return self._to_float(x, a, b)
         op = "trunc" if target.bits < self.width(source) else "sext" if source.signed else "zext"
         return (
-            x if target.bits == self.width(source) else self.let(f"{op} {register(a)} {x} to {register(b)}")
+            x
+            if target.bits == self.width(source)
+            else self.let(f"{op} {register(a)} {x} to {register(b)}")
         )
 
     @staticmethod
@@ -274,13 +329,17 @@ class Expressions:
             return self._wrapped(x, a, b, i64 if bits == 64 else i32)
         if target.is_integer:
             op = "fptosi" if target.signed else "fptoui"
-            return self.call(f"llvm.{op}.sat.{mangled(b)}.{mangled(a)}", register(b), (register(a), x))
+            return self.call(
+                f"llvm.{op}.sat.{mangled(b)}.{mangled(a)}", register(b), (register(a), x)
+            )
         if source is bf16:
             return self._widen_bf16(x, a)
         if target is bf16:
             return self._round_bf16(self.cast(x, a, single), b)
         if source is f64 and target is f16:
-            return self.let(f"fptrunc {register(single)} {self._round_to_odd(x, a)} to {register(b)}")
+            return self.let(
+                f"fptrunc {register(single)} {self._round_to_odd(x, a)} to {register(b)}"
+            )
         op = "fptrunc" if target.bits < source.bits else "fpext"
         return self.let(f"{op} {register(a)} {x} to {register(b)}")
 
@@ -289,9 +348,15 @@ class Expressions:
         t, wide = register(a), KType(through, a.lanes)
         size = self.call(f"llvm.fabs.{mangled(a)}", t, (t, x))
         held = self.let(f"fcmp olt {t} {size}, {constant(2.0 ** (through.bits - 1), a)}")
-        x = self.let(f"select {register(KType(boolean, a.lanes))} {held}, {t} {x}, {t} {constant(0.0, a)}")
+        x = self.let(
+            f"select {register(KType(boolean, a.lanes))} {held}, {t} {x}, {t} {constant(0.0, a)}"
+        )
         x = self.let(f"fptosi {t} {x} to {register(wide)}")
-        return self.let(f"trunc {register(wide)} {x} to {register(b)}") if b.dtype.bits < through.bits else x
+        return (
+            self.let(f"trunc {register(wide)} {x} to {register(b)}")
+            if b.dtype.bits < through.bits
+            else x
+        )
 
     def _widen_bf16(self, x: str, a: KType) -> str:
         wide = vector("i32", a.lanes)
@@ -308,7 +373,9 @@ class Expressions:
         high = self.let(f"lshr {wide} {bits}, {constant(16, t)}")
         odd = self.let(f"and {wide} {high}, {constant(1, t)}")
         bias = self.let(f"add {wide} {odd}, {constant(0x7FFF, t)}")
-        rounded = self.let(f"lshr {wide} {self.let(f'add {wide} {bits}, {bias}')}, {constant(16, t)}")
+        rounded = self.let(
+            f"lshr {wide} {self.let(f'add {wide} {bits}, {bias}')}, {constant(16, t)}"
+        )
         quiet = self.let(f"or {wide} {high}, {constant(0x40, t)}")
         nan = self.let(f"fcmp uno {single} {x}, zeroinitializer")
         picked = self.let(f"select {vector('i1', n)} {nan}, {wide} {quiet}, {wide} {rounded}")
@@ -316,12 +383,15 @@ class Expressions:
         return self.let(f"bitcast {integer(b)} {narrow} to {register(b)}")
 
     def _round_to_odd(self, x: str, a: KType) -> str:
-        """f64 to f32 such that a second rounding to f16 equals one rounding (Boldo & Melquiond 2005)."""
+        """f64 to f32 such that a second rounding to f16 equals one rounding (Boldo & Melquiond
+        2005)."""
         single, t, n = KType(f32, a.lanes), KType(i32, a.lanes), a.lanes
         wide, yes = register(t), vector("i1", n)
         r = self.let(f"fptrunc {register(a)} {x} to {register(single)}")
         back = self.let(f"fpext {register(single)} {r} to {register(a)}")
-        size = [self.call(f"llvm.fabs.{mangled(a)}", register(a), (register(a), v)) for v in (x, back)]
+        size = [
+            self.call(f"llvm.fabs.{mangled(a)}", register(a), (register(a), v)) for v in (x, back)
+        ]
         over = self.let(f"fcmp ogt {register(a)} {size[1]}, {size[0]}")
         inexact = self.let(f"fcmp one {register(a)} {x}, {back}")
         bits = self.let(f"bitcast {register(single)} {r} to {wide}")
@@ -337,7 +407,9 @@ class Expressions:
         dtype, t = e.x.type.dtype, register(e.x.type)
         x = self.value(e.x)
         if e.op in ("bitcast_int", "bitcast_float"):
-            return self.let(f"bitcast {t} {x} to {register(e.type)}") if t != register(e.type) else x
+            return (
+                self.let(f"bitcast {t} {x} to {register(e.type)}") if t != register(e.type) else x
+            )
         if e.op == "isnan":
             return self._isnan(x, e.x.type) if dtype.is_floating_point else constant(False, e.type)
         if not dtype.is_floating_point:
@@ -362,7 +434,11 @@ class Expressions:
         if op == "neg":
             return x if t.dtype is boolean else self.let(f"sub {r} zeroinitializer, {x}")
         if op == "abs":
-            return self.call(f"llvm.abs.{mangled(t)}", r, (r, x), ("i1", "false")) if t.dtype.signed else x
+            return (
+                self.call(f"llvm.abs.{mangled(t)}", r, (r, x), ("i1", "false"))
+                if t.dtype.signed
+                else x
+            )
         if op in ("floor", "ceil", "trunc", "round"):
             return x
         raise TypeError(f"kernel op {op} on {t}: cast it to a floating-point type first")
@@ -379,7 +455,8 @@ class Expressions:
         return self.math(op, t, x)
 
     def math(self, op: str, t: KType, *args: str) -> str:
-        """A function of `kernels.maths` where it has one for the type, otherwise libm's, lane by lane."""
+        """A function of `kernels.maths` where it has one for the type, otherwise libm's, lane by
+        lane."""
         r = register(t)
         own = self.module.math(op, t)
         if own is not None:
@@ -438,12 +515,16 @@ class Expressions:
             return self.math(op, t, a, b)
         raise TypeError(f"kernel op {op} on {t}: cast it to an integer type first")
 
-    def _int_binary(self, op: str, a: str, b: str, t: KType, constant_b: int | float | bool | None) -> str:
+    def _int_binary(
+        self, op: str, a: str, b: str, t: KType, constant_b: int | float | bool | None
+    ) -> str:
         r = register(t)
         unsigned = op.endswith("_u") or not t.dtype.signed
         kind = op.removesuffix("_u")
         if kind in ("min", "max", "minnum", "maxnum"):
-            return self.call(f"llvm.{'u' if unsigned else 's'}{kind[:3]}.{mangled(t)}", r, (r, a), (r, b))
+            return self.call(
+                f"llvm.{'u' if unsigned else 's'}{kind[:3]}.{mangled(t)}", r, (r, a), (r, b)
+            )
         if kind in ("div", "rem", "fmod"):
             return self._divide("rem" if kind == "fmod" else kind, a, b, t, unsigned, constant_b)
         if kind in ("shl", "shr"):
@@ -473,7 +554,8 @@ class Expressions:
         return self.let(f"select {c} {none}, {r} {zero}, {r} {q}")
 
     def _shift(self, op: str, a: str, b: str, t: KType, unsigned: bool) -> str:
-        """Shifts by a negative count or by the width and more give 0, or the sign for a signed >>."""
+        """Shifts by a negative count or by the width and more give 0, or the sign for a signed
+        >>."""
         r, c, bits = register(t), vector("i1", t.lanes), self.width(t.dtype)
         last = constant(bits - 1, t)
         count = self.call(f"llvm.umin.{mangled(t)}", r, (r, b), (r, last))
@@ -508,20 +590,35 @@ class Expressions:
             return x
         if t.dtype.is_floating_point and op in ("add", "mul"):
             start = constant(-0.0 if op == "add" else 1.0, one)
-            return self.call(f"llvm.vector.reduce.f{op}.{mangled(t)}", element, (element, start), (r, x),
-                             flags="reassoc ")
+            return self.call(
+                f"llvm.vector.reduce.f{op}.{mangled(t)}",
+                element,
+                (element, start),
+                (r, x),
+                flags="reassoc ",
+            )
         if t.dtype is boolean:
             name = BOOL_BINARY[op]
         elif op in ("min", "max"):
-            name = f"f{op}imum" if t.dtype.is_floating_point else f"{'s' if t.dtype.signed else 'u'}{op}"
+            name = (
+                f"f{op}imum"
+                if t.dtype.is_floating_point
+                else f"{'s' if t.dtype.signed else 'u'}{op}"
+            )
         else:
             name = VECTOR_REDUCE[op]
         return self.call(f"llvm.vector.reduce.{name}.{mangled(t)}", element, (r, x))
 
 
 _EMIT: dict[type[Expr], Callable[..., str]] = {
-    k.Const: Expressions._const, Name: Expressions._name, k.Splat: Expressions._splat,
-    k.Lanes: Expressions._lanes, k.Shuffle: Expressions._shuffle, k.Select: Expressions._select,
-    k.Load: Expressions._load, k.Cast: Expressions._cast, k.Unary: Expressions._unary,
+    k.Const: Expressions._const,
+    Name: Expressions._name,
+    k.Splat: Expressions._splat,
+    k.Lanes: Expressions._lanes,
+    k.Shuffle: Expressions._shuffle,
+    k.Select: Expressions._select,
+    k.Load: Expressions._load,
+    k.Cast: Expressions._cast,
+    k.Unary: Expressions._unary,
     k.Reduce: Expressions._reduce,
 }

@@ -15,28 +15,41 @@ from .runtime import pool
 
 
 def kernel_text(kernel: Kernel, target: Processor) -> str:
-    """LLVM IR of one kernel behind ``run(i64* args, i32* status)``: buffer addresses, then sizes."""
+    """LLVM IR of one kernel behind ``run(i64* args, i32* status)``: buffer addresses, then
+    sizes."""
     module = ModuleEmitter(kernel.name, target)
     name = module.kernel(kernel)
     loads, args = [], []
     for i in range(len(kernel.buffers) + len(kernel.sizes)):
         t = "ptr" if i < len(kernel.buffers) else "i64"
-        loads.append(f"  %p{i} = getelementptr i64, ptr %args, i64 {i}\n  %v{i} = load {t}, ptr %p{i}\n")
+        loads.append(
+            f"  %p{i} = getelementptr i64, ptr %args, i64 {i}\n  %v{i} = load {t}, ptr %p{i}\n"
+        )
         args.append(f"{t} %v{i}")
-    module.functions.append(f"define void @run(ptr %args, ptr %status) #0 {{\n{''.join(loads)}"
-                            f"  call void @{name}({', '.join([*args, 'ptr %status'])})\n  ret void\n}}\n")
+    module.functions.append(
+        f"define void @run(ptr %args, ptr %status) #0 {{\n{''.join(loads)}"
+        f"  call void @{name}({', '.join([*args, 'ptr %status'])})\n  ret "
+        f"void\n}}\n"
+    )
     return module.text()
 
 
-def run_kernel(kernel: Kernel, arrays: Sequence[np.ndarray], sizes: Sequence[int] = (),
-               target: Processor | None = None) -> int:
-    """Compile `kernel` and run it once on contiguous `arrays` (one a buffer, written in place): for tests.
+def run_kernel(
+    kernel: Kernel,
+    arrays: Sequence[np.ndarray],
+    sizes: Sequence[int] = (),
+    target: Processor | None = None,
+) -> int:
+    """Compile `kernel` and run it once on contiguous `arrays` (one a buffer, written in place): for
+    tests.
 
     Returns the status: 0, or 1 + the site of a `fail` that was reached.
     """
     for b, a in zip(kernel.buffers, arrays, strict=True):
         if a.dtype != b.dtype.numpy or not a.flags.c_contiguous:
-            raise TypeError(f"buffer {b.name}: expected a contiguous {b.dtype.numpy} array, got {a.dtype}")
+            raise TypeError(
+                f"buffer {b.name}: expected a contiguous {b.dtype.numpy} array, got {a.dtype}"
+            )
     text = kernel_text(kernel, target or host())
     code = Code([compile_object(text, target or host())], ("run",), pool().address)
     values = [a.ctypes.data for a in arrays] + [int(s) for s in sizes]

@@ -7,8 +7,9 @@
     const char *NAME_metadata(void)                void NAME_set_num_threads(int32_t)
     void        NAME_destroy(context)
 
-Weights are either bytes of the library, or a safetensors file that `create` maps: its header must be the
-one the library was compiled with, so that every offset is known. Only libc and libm symbols are used.
+Weights are either bytes of the library, or a safetensors file that `create` maps: its header must
+be the one the library was compiled with, so that every offset is known. Only libc and libm symbols
+are used.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ from .sizes import Sizes
 from .tensor_check import constant_string
 
 ABI_VERSION = 1
-LARGEST_ARENA = 1 << 40  # a bound above this means "no bound": the arena then grows when a call needs it
+# a bound above this means "no bound": the arena then grows when a call needs it
+LARGEST_ARENA = 1 << 40
 
 # DLPack type codes
 CODES = {Kind.BOOL: 6, Kind.FLOAT: 2, Kind.COMPLEX: 5}
@@ -58,33 +60,47 @@ class Weights:
     size: int
 
 
-def library_text(name: str, program: Program, plan: Plan, weights: Weights, metadata: str,
-                 target: Processor, conditions: Sequence[Condition] = ()) -> str:
+def library_text(
+    name: str,
+    program: Program,
+    plan: Plan,
+    weights: Weights,
+    metadata: str,
+    target: Processor,
+    conditions: Sequence[Condition] = (),
+) -> str:
     """LLVM IR of the whole library; a call whose sizes do not meet `conditions` is refused."""
     table, module = tabulate(program, plan), ModuleEmitter(name, target)
     functions = [f"{name}.kernel{i}" for i in range(len(table.kernels))]
     for function, (kernel, memory) in zip(functions, table.kernels, strict=True):
         module.launcher(function, kernel, memory, "internal")
-    return merged((
-        module.text(),
-        runtime.text(target, "internal"),
-        walk.text("internal"),
-        tensor_check.check_function(),
-        _LIBC,
-        table_text(name, table, functions),
-        Abi(name, program, plan, table, weights, metadata, target, conditions).text(),
-    ))
+    return merged(
+        (
+            module.text(),
+            runtime.text(target, "internal"),
+            walk.text("internal"),
+            tensor_check.check_function(),
+            _LIBC,
+            table_text(name, table, functions),
+            Abi(name, program, plan, table, weights, metadata, target, conditions).text(),
+        )
+    )
 
 
 def table_text(name: str, table: Table, functions: Sequence[str]) -> str:
     """The table of launches as constants of the library."""
+
     def words(label: str, width: int, values: Sequence[int]) -> str:
         rows = ", ".join(f"i{width} {v}" for v in values)
         return f"@{name}.{label} = internal constant [{len(values)} x i{width}] [{rows}]\n"
+
     pointers = ", ".join(f"ptr @{f}" for f in functions)
-    text = [words("launches", 32, table.launches), words("prologue", 32, table.prologue),
-            f"@{name}.functions = internal constant [{len(functions)} x ptr] [{pointers}]\n",
-            constant_bytes(f"{name}.constants", table.constants or bytes(1))]
+    text = [
+        words("launches", 32, table.launches),
+        words("prologue", 32, table.prologue),
+        f"@{name}.functions = internal constant [{len(functions)} x ptr] [{pointers}]\n",
+        constant_bytes(f"{name}.constants", table.constants or bytes(1)),
+    ]
     if not symbolic(table):
         text.append(words("launch_sizes", 64, [int(d) for d in table.sizes]))  # type: ignore[arg-type]
     return "".join(text)
@@ -96,9 +112,12 @@ def symbolic(table: Table) -> bool:
 
 
 def merged(parts: Sequence[str]) -> str:
-    """One module from several texts: a function is declared once, and not at all where it is defined."""
+    """One module from several texts: a function is declared once, and not at all where it is
+    defined."""
     lines = [line for part in parts for line in part.splitlines()]
-    known = {m.group(1) for line in lines if line.startswith("define ") and (m := _FUNCTION.search(line))}
+    known = {
+        m.group(1) for line in lines if line.startswith("define ") and (m := _FUNCTION.search(line))
+    }
     kept = []
     for line in lines:
         if line.startswith("declare "):
@@ -116,7 +135,15 @@ _FUNCTION = re.compile(r"@([\w.$]+)\(")
 
 def exported(name: str) -> list[str]:
     """The symbols a library defines."""
-    parts = ["create", "run", "workspace_size", "last_error", "metadata", "set_num_threads", "destroy"]
+    parts = [
+        "create",
+        "run",
+        "workspace_size",
+        "last_error",
+        "metadata",
+        "set_num_threads",
+        "destroy",
+    ]
     return ["gt_abi_version", *(f"{name}_{p}" for p in parts)]
 
 
@@ -134,8 +161,8 @@ declare i32 @munmap(ptr, i64)
 declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 %GtContext = type { ptr, ptr, i64, ptr, i64, [256 x i8] }
 """
-# GtContext: arena, packed memory, bytes of the arena, mapped weights, bytes mapped, last error; gpu/driver.py
-# has one that begins so
+# GtContext: arena, packed memory, bytes of the arena, mapped weights, bytes mapped, last error;
+# gpu/driver.py has one that begins so
 
 
 def dtype_code(dtype: DType) -> int:
@@ -151,8 +178,17 @@ class Abi:
     Libraries for other devices (gpu/library.py) override what concerns memory and the run itself.
     """
 
-    def __init__(self, name: str, program: Program, plan: Plan, launches: Table, weights: Weights,
-                 metadata: str, target: Processor, conditions: Sequence[Condition] = ()):
+    def __init__(
+        self,
+        name: str,
+        program: Program,
+        plan: Plan,
+        launches: Table,
+        weights: Weights,
+        metadata: str,
+        target: Processor,
+        conditions: Sequence[Condition] = (),
+    ):
         self.name = name
         self.conditions = conditions
         self.program = program
@@ -170,16 +206,25 @@ class Abi:
     def text(self) -> str:
         specs = "".join(self._specs("in", self.inputs) + self._specs("out", self.outputs))
         self._require_bound()
-        functions = [self._sizes(), self._static_functions(), self._weights(), self._create(), self._run(),
-                     self._destroy()]
+        functions = [
+            self._sizes(),
+            self._static_functions(),
+            self._weights(),
+            self._create(),
+            self._run(),
+            self._destroy(),
+        ]
         return "\n".join([specs, *self._globals, *functions])
 
     def _require_bound(self) -> None:
         plain = {s for slot in self.inputs for d in slot.shape for s in [plain_symbol(d)] if s}
         unbound = [s.name for s in self.program.symbols if s not in plain]
         if unbound:
-            raise RuntimeError(f"aot.compile: the size {', '.join(unbound)} is no input's own dimension, so "
-                               "a call cannot tell it: mark a dimension of an input with this Dim itself")
+            raise RuntimeError(
+                f"aot.compile: the size {', '.join(unbound)} is no input's own dimension, so "
+                "a call cannot tell it: mark a dimension of an input with this Dim "
+                "itself"
+            )
 
     # ---- data
 
@@ -204,15 +249,23 @@ class Abi:
         for i, slot in enumerate(slots):
             dims = ", ".join(self._dim(d) for d in slot.shape) or self._dim(0)
             count = max(1, len(slot.shape))
-            text.append(f"@{self.name}.{side}{i}.dims = private constant [{count} x %GtDim] [{dims}]\n")
+            text.append(
+                f"@{self.name}.{side}{i}.dims = private constant [{count} x %GtDim] [{dims}]\n"
+            )
             label = self._string(f"{side}{i}.name", slot.name or f"output_{i}")
             dtype = self._string(f"{side}{i}.dtype", slot.dtype.torch_name)
             # a complex number is aligned as its parts are
             align = slot.dtype.itemsize // (2 if slot.dtype.is_complex else 1)
-            rows.append(f"%GtSpec {{ ptr {label}, i32 {len(slot.shape)}, i32 {dtype_code(slot.dtype)}, i32 "
-                        f"{slot.dtype.bits}, i32 {align}, ptr @{self.name}.{side}{i}.dims, ptr {dtype} }}")
+            rows.append(
+                f"%GtSpec {{ ptr {label}, i32 {len(slot.shape)}, i32 {dtype_code(slot.dtype)}, i32 "
+                f"{slot.dtype.bits}, i32 {align}, ptr @{self.name}.{side}{i}.dims, ptr "
+                f"{dtype} }}"
+            )
         table = ", ".join(rows) or "%GtSpec zeroinitializer"
-        return [*text, f"@{self.name}.{side} = private constant [{max(1, len(rows))} x %GtSpec] [{table}]\n"]
+        return [
+            *text,
+            f"@{self.name}.{side} = private constant [{max(1, len(rows))} x %GtSpec] [{table}]\n",
+        ]
 
     def _weights(self) -> str:
         """The weights' bytes, or the header that an external file must have."""
@@ -224,22 +277,34 @@ class Abi:
     # ---- functions
 
     def _sizes(self) -> str:
-        """Fills in the sizes that follow from the symbols, and gives the arena's: ``i64 NAME.sizes(i64*)``.
+        """Fills in the sizes that follow from the symbols, and gives the arena's: ``i64
+        NAME.sizes(i64*)``.
 
-        Where launches depend on symbols, another function fills in theirs: ``void NAME.fill(i64*, i64*)``.
+        Where launches depend on symbols, another function fills in theirs: ``void NAME.fill(i64*,
+        i64*)``.
         """
         sizes = Sizes(self.program.symbols)
-        for i, dim in enumerate(self.table[len(self.program.symbols):], len(self.program.symbols)):
+        for i, dim in enumerate(self.table[len(self.program.symbols) :], len(self.program.symbols)):
             sizes.store(dim, "%symbols", i)
         arena = sizes.value(self.plan.size)
-        text = [f"define internal i64 @{self.name}.sizes(ptr %symbols) {{", *sizes.lines,
-                f"  ret i64 {arena}", "}", ""]
+        text = [
+            f"define internal i64 @{self.name}.sizes(ptr %symbols) {{",
+            *sizes.lines,
+            f"  ret i64 {arena}",
+            "}",
+            "",
+        ]
         if symbolic(self.launches):
             sizes = Sizes(self.program.symbols)
             for i, dim in enumerate(self.launches.sizes):
                 sizes.store(dim, "%table", i)
-            text += [f"define internal void @{self.name}.fill(ptr %symbols, ptr %table) {{", *sizes.lines,
-                     "  ret void", "}", ""]
+            text += [
+                f"define internal void @{self.name}.fill(ptr %symbols, ptr %table) {{",
+                *sizes.lines,
+                "  ret void",
+                "}",
+                "",
+            ]
         return "\n".join(text)
 
     def _static_functions(self) -> str:
@@ -327,21 +392,36 @@ done:
     def _create(self) -> str:
         packed_size = bounds(packed_layout(self.program)[1])[1]
         memory = self._string("msg.memory", f"{self.name}_create: out of memory")
-        text = [self._head("ptr", "create", "ptr %path"), "entry:", "  %slot = alloca ptr",
-                f"  store i8 0, ptr @{self.name}.error",
-                "  %context = call ptr @calloc(i64 1, i64 ptrtoint (ptr getelementptr (%GtContext, ptr null, "
-                "i32 1) to i64))",
-                "  %no_context = icmp eq ptr %context, null",
-                "  br i1 %no_context, label %no_memory, label %arena.b",
-                "arena.b:", self._begin(), self._allocate("arena", self._arena_bytes(), 0, "packed.b"),
-                "packed.b:", self._allocate("packed", packed_size, 1, "weights.b"),
-                "weights.b:", "  %arena.p2 = getelementptr %GtContext, ptr %context, i32 0, i32 2",
-                f"  store i64 {self._arena_bytes()}, ptr %arena.p2"]
+        text = [
+            self._head("ptr", "create", "ptr %path"),
+            "entry:",
+            "  %slot = alloca ptr",
+            f"  store i8 0, ptr @{self.name}.error",
+            "  %context = call ptr @calloc(i64 1, i64 ptrtoint (ptr getelementptr (%GtContext, "
+            "ptr null, i32 1) to i64))",
+            "  %no_context = icmp eq ptr %context, null",
+            "  br i1 %no_context, label %no_memory, label %arena.b",
+            "arena.b:",
+            self._begin(),
+            self._allocate("arena", self._arena_bytes(), 0, "packed.b"),
+            "packed.b:",
+            self._allocate("packed", packed_size, 1, "weights.b"),
+            "weights.b:",
+            "  %arena.p2 = getelementptr %GtContext, ptr %context, i32 0, i32 2",
+            f"  store i64 {self._arena_bytes()}, ptr %arena.p2",
+        ]
         text += [self._embedded() if self.weights.embedded else self._map_file(), self._ready()]
-        text += [self._run_prologue() if self.program.prologue else "  ret ptr %context",
-                 "no_memory:",
-                 f"  call i32 (ptr, i64, ptr, ...) @snprintf(ptr @{self.name}.error, i64 256, ptr {memory})",
-                 "  br label %fail", "fail:", self._release(), "  ret ptr null", "}", ""]
+        text += [
+            self._run_prologue() if self.program.prologue else "  ret ptr %context",
+            "no_memory:",
+            f"  call i32 (ptr, i64, ptr, ...) @snprintf(ptr @{self.name}.error, i64 256, ptr {memory})",
+            "  br label %fail",
+            "fail:",
+            self._release(),
+            "  ret ptr null",
+            "}",
+            "",
+        ]
         return "\n".join(text)
 
     def _allocate(self, label: str, size: int, field: int, then: str) -> str:
@@ -357,8 +437,10 @@ done:
   br label %{then}"""
 
     def _embedded(self) -> str:
-        extra = self._string("msg.embedded",
-                             f"{self.name}_create: the weights are embedded, pass NULL for their file")
+        extra = self._string(
+            "msg.embedded",
+            f"{self.name}_create: the weights are embedded, pass NULL for their file",
+        )
         return f"""  %given = icmp ne ptr %path, null
   br i1 %given, label %surplus, label %ready
 surplus:
@@ -369,12 +451,18 @@ ready:"""
     def _map_file(self) -> str:
         name, header = self.name, self.weights.file.stat().st_size
         total = header + self.weights.size
-        missing = self._string("msg.missing",
-                               f"{name}_create: pass the path of the safetensors file with the weights")
-        unread = self._string("msg.unread", f"{name}_create: cannot open or map the weights file '%s'")
-        other = self._string("msg.other",
-                             f"{name}_create: '%s' is not the weights file this library was compiled "
-                             f"with: expected {total} bytes with the same tensors in the same order")
+        missing = self._string(
+            "msg.missing", f"{name}_create: pass the path of the safetensors file with the weights"
+        )
+        unread = self._string(
+            "msg.unread", f"{name}_create: cannot open or map the weights file '%s'"
+        )
+        other = self._string(
+            "msg.other",
+            f"{name}_create: '%s' is not the weights file this library was "
+            f"compiled with: expected {total} bytes with the same tensors in the "
+            "same order",
+        )
         fail = f"call i32 (ptr, i64, ptr, ...) @snprintf(ptr @{name}.error, i64 256, ptr"
         return f"""  %no_path = icmp eq ptr %path, null
   br i1 %no_path, label %missing, label %open
@@ -421,11 +509,20 @@ ready:"""
         sizes = f"@{name}.launch_sizes"
         if symbolic(table):
             sizes = "%launch_sizes"
-            lines += [f"  {sizes} = alloca [{len(table.sizes)} x i64], align 64",
-                      f"  call void @{name}.fill(ptr {symbols}, ptr {sizes})"]
-        words = {abi.CODE: f"ptr @{name}.{code}", abi.FUNCTIONS: f"ptr @{name}.functions",
-                 abi.OPERANDS: f"i64 {table.operands}", abi.WORDS: f"i64 {table.words}", abi.PART: "i64 0",
-                 abi.ZERO: "i64 0", abi.CONSTANTS: f"ptr {self._constants()}", abi.SIZES: f"ptr {sizes}"}
+            lines += [
+                f"  {sizes} = alloca [{len(table.sizes)} x i64], align 64",
+                f"  call void @{name}.fill(ptr {symbols}, ptr {sizes})",
+            ]
+        words = {
+            abi.CODE: f"ptr @{name}.{code}",
+            abi.FUNCTIONS: f"ptr @{name}.functions",
+            abi.OPERANDS: f"i64 {table.operands}",
+            abi.WORDS: f"i64 {table.words}",
+            abi.PART: "i64 0",
+            abi.ZERO: "i64 0",
+            abi.CONSTANTS: f"ptr {self._constants()}",
+            abi.SIZES: f"ptr {sizes}",
+        }
         lines += self._lines_for_constants()
         return "\n".join([*lines, *(self._word(f"h{i}", i, x) for i, x in words.items())])
 
@@ -446,25 +543,32 @@ ready:"""
         if self.weights.embedded:
             return [f"  %weights = getelementptr i8, ptr @{self.name}.data, i64 0"]
         header = self.weights.file.stat().st_size
-        return ["  %weights.p = getelementptr %GtContext, ptr %context, i32 0, i32 3",
-                "  %weights.map = load ptr, ptr %weights.p",
-                f"  %weights = getelementptr i8, ptr %weights.map, i64 {header}"]
+        return [
+            "  %weights.p = getelementptr %GtContext, ptr %context, i32 0, i32 3",
+            "  %weights.map = load ptr, ptr %weights.p",
+            f"  %weights = getelementptr i8, ptr %weights.map, i64 {header}",
+        ]
 
     def _weight_places(self) -> list[tuple[str, int, int]]:
-        """For each weight what its address is told from, its position as an input, and its offset."""
+        """For each weight what its address is told from, its position as an input, and its
+        offset."""
         return [("%weights", position, offset) for position, offset in self.weights.offsets.items()]
 
     def _weight_arguments(self) -> str:
         """Stores the weights' addresses and the context's memory into ``%args``."""
         lines = self._weights_address()
         for base, position, offset in self._weight_places():
-            lines += [f"  %w{position} = getelementptr i8, ptr {base}, i64 {offset}",
-                      self._word(f"w{position}", abi.HEADER + position, f"ptr %w{position}")]
-        lines += ["  %arena.m = load ptr, ptr %context",
-                  self._word("arena.a", self.layout.arena, "ptr %arena.m"),
-                  "  %packed.f = getelementptr %GtContext, ptr %context, i32 0, i32 1",
-                  "  %packed.m = load ptr, ptr %packed.f",
-                  self._word("packed.a", self.layout.packed, "ptr %packed.m")]
+            lines += [
+                f"  %w{position} = getelementptr i8, ptr {base}, i64 {offset}",
+                self._word(f"w{position}", abi.HEADER + position, f"ptr %w{position}"),
+            ]
+        lines += [
+            "  %arena.m = load ptr, ptr %context",
+            self._word("arena.a", self.layout.arena, "ptr %arena.m"),
+            "  %packed.f = getelementptr %GtContext, ptr %context, i32 0, i32 1",
+            "  %packed.m = load ptr, ptr %packed.f",
+            self._word("packed.a", self.layout.packed, "ptr %packed.m"),
+        ]
         return "\n".join(lines)
 
     def _run_prologue(self) -> str:
@@ -472,7 +576,7 @@ ready:"""
         count = max(1, len(self.program.symbols))
         return f"""  %symbols = alloca [{count} x i64], align 64
   call void @llvm.memset.p0.i64(ptr %symbols, i8 0, i64 {8 * count}, i1 false)
-{self._frame('prologue', '%symbols')}
+{self._frame("prologue", "%symbols")}
 {self._weight_arguments()}
 {self._end_of_prologue()}"""
 
@@ -487,28 +591,49 @@ ready:"""
     def _run(self) -> str:
         name, ins, outs = self.name, len(self.inputs), len(self.outputs)
         arguments = "ptr %context, ptr %in, i32 %in_count, ptr %out, i32 %out_count"
-        text = [self._head("i32", "run", arguments), "entry:",
-                f"  %sizes = alloca [{max(1, len(self.table))} x i64], align 64",
-                "  %no_context = icmp eq ptr %context, null",
-                "  br i1 %no_context, label %bad_context, label %counts",
-                "bad_context:", f"  ret i32 {tensor_check.NULL}", "counts:",
-                "  %error = getelementptr %GtContext, ptr %context, i32 0, i32 5", "  store i8 0, ptr %error",
-                f"  %in.ok = icmp eq i32 %in_count, {ins}", f"  %out.ok = icmp eq i32 %out_count, {outs}",
-                "  %count.ok = and i1 %in.ok, %out.ok", "  br i1 %count.ok, label %nulls, label %bad_count",
-                "nulls:",
-                "  %in.null = icmp eq ptr %in, null", f"  %in.bad = and i1 %in.null, {str(ins > 0).lower()}",
-                "  %out.null = icmp eq ptr %out, null",
-                f"  %out.bad = and i1 %out.null, {str(outs > 0).lower()}",
-                "  %null.bad = or i1 %in.bad, %out.bad", "  br i1 %null.bad, label %bad_null, label %bind",
-                "bind:"]
-        text += [f"  %s{i} = getelementptr i64, ptr %sizes, i64 {i}\n  store i64 -1, ptr %s{i}"
-                 for i in range(len(self.table))]
+        text = [
+            self._head("i32", "run", arguments),
+            "entry:",
+            f"  %sizes = alloca [{max(1, len(self.table))} x i64], align 64",
+            "  %no_context = icmp eq ptr %context, null",
+            "  br i1 %no_context, label %bad_context, label %counts",
+            "bad_context:",
+            f"  ret i32 {tensor_check.NULL}",
+            "counts:",
+            "  %error = getelementptr %GtContext, ptr %context, i32 0, i32 5",
+            "  store i8 0, ptr %error",
+            f"  %in.ok = icmp eq i32 %in_count, {ins}",
+            f"  %out.ok = icmp eq i32 %out_count, {outs}",
+            "  %count.ok = and i1 %in.ok, %out.ok",
+            "  br i1 %count.ok, label %nulls, label %bad_count",
+            "nulls:",
+            "  %in.null = icmp eq ptr %in, null",
+            f"  %in.bad = and i1 %in.null, {str(ins > 0).lower()}",
+            "  %out.null = icmp eq ptr %out, null",
+            f"  %out.bad = and i1 %out.null, {str(outs > 0).lower()}",
+            "  %null.bad = or i1 %in.bad, %out.bad",
+            "  br i1 %null.bad, label %bad_null, label %bind",
+            "bind:",
+        ]
+        text += [
+            f"  %s{i} = getelementptr i64, ptr %sizes, i64 {i}\n  store i64 -1, ptr %s{i}"
+            for i in range(len(self.table))
+        ]
         text += [self._check("in", i, bind=True) for i in range(ins)]
         text += [f"  %arena.size = call i64 @{name}.sizes(ptr %sizes)", self._check_conditions()]
-        text += [self._check("in", i, bind=False) for i, s in enumerate(self.inputs) if _computed(s)]
+        text += [
+            self._check("in", i, bind=False) for i, s in enumerate(self.inputs) if _computed(s)
+        ]
         text += [self._check("out", i, bind=False) for i in range(outs)]
-        text += [self._grow(), self._frame("launches", "%sizes"), self._tensor_arguments(),
-                 self._weight_arguments(), self._launches(), self._report_status(), self._rejections()]
+        text += [
+            self._grow(),
+            self._frame("launches", "%sizes"),
+            self._tensor_arguments(),
+            self._weight_arguments(),
+            self._launches(),
+            self._report_status(),
+            self._rejections(),
+        ]
         return "\n".join([*text, "}", ""])
 
     def _check(self, side: str, i: int, bind: bool) -> str:
@@ -530,18 +655,30 @@ ptr %sizes, i1 {str(bind).lower()})
         found = "0"
         for i, condition in reversed(list(enumerate(self.conditions))):
             value = sizes.value(condition)
-            lines += [f"  %bad{i} = icmp slt i64 {value}, 0",
-                      f"  %code{i} = select i1 %bad{i}, i32 {i + 1}, i32 {found}"]
+            lines += [
+                f"  %bad{i} = icmp slt i64 {value}, 0",
+                f"  %code{i} = select i1 %bad{i}, i32 {i + 1}, i32 {found}",
+            ]
             found = f"%code{i}"
-        return "\n".join([f"define internal i32 @{self.name}.broken(ptr %symbols) {{", *sizes.lines, *lines,
-                          f"  ret i32 {found}", "}", ""])
+        return "\n".join(
+            [
+                f"define internal i32 @{self.name}.broken(ptr %symbols) {{",
+                *sizes.lines,
+                *lines,
+                f"  ret i32 {found}",
+                "}",
+                "",
+            ]
+        )
 
     def _check_conditions(self) -> str:
         if not self.conditions:
             return ""
         count, label = len(self.conditions), f"@{self.name}.conditions"
         texts = [f"{self.name}_run: sizes do not meet {c} >= 0" for c in self.conditions]
-        rows = ", ".join(f"ptr {self._string(f'condition{i}', text)}" for i, text in enumerate(texts))
+        rows = ", ".join(
+            f"ptr {self._string(f'condition{i}', text)}" for i, text in enumerate(texts)
+        )
         self._globals += [f"{label} = private constant [{count} x ptr] [{rows}]\n", self._broken()]
         return f"""  %broken = call i32 @{self.name}.broken(ptr %sizes)
   %holds = icmp eq i32 %broken, 0
@@ -550,14 +687,16 @@ bad_sizes:
   %broken.i = sub i32 %broken, 1
   %broken.p = getelementptr ptr, ptr {label}, i32 %broken.i
   %broken.text = load ptr, ptr %broken.p
-  call i32 (ptr, i64, ptr, ...) @snprintf(ptr %error, i64 256, ptr {self._string('msg.sizes', '%s')}, \
+  call i32 (ptr, i64, ptr, ...) @snprintf(ptr %error, i64 256, ptr {self._string("msg.sizes", "%s")}, \
 ptr %broken.text)
   ret i32 {tensor_check.SHAPE}
 held:"""
 
     def _role(self, side: str) -> str:
         label = f"@{self.name}.role.{side}"
-        text = constant_string(label[1:], f"{self.name}_run: {'input' if side == 'in' else 'output'}")
+        text = constant_string(
+            label[1:], f"{self.name}_run: {'input' if side == 'in' else 'output'}"
+        )
         if text not in self._globals:
             self._globals.append(text)
         return label
@@ -603,12 +742,20 @@ grown:"""
         sites = self.program.errors
         if not sites:
             return "  ret i32 0"
-        rows = ", ".join(f"ptr {self._string(f'site{i}', f'{self.name}_run: {s.op}: {s.message}')}"
-                         for i, s in enumerate(sites))
-        self._globals.append(f"@{self.name}.sites = private constant [{len(sites)} x ptr] [{rows}]\n")
-        codes = ", ".join(f"i32 {tensor_check.INDEX if site.kind == 'index' else tensor_check.VALUE}"
-                          for site in sites)
-        self._globals.append(f"@{self.name}.codes = private constant [{len(sites)} x i32] [{codes}]\n")
+        rows = ", ".join(
+            f"ptr {self._string(f'site{i}', f'{self.name}_run: {s.op}: {s.message}')}"
+            for i, s in enumerate(sites)
+        )
+        self._globals.append(
+            f"@{self.name}.sites = private constant [{len(sites)} x ptr] [{rows}]\n"
+        )
+        codes = ", ".join(
+            f"i32 {tensor_check.INDEX if site.kind == 'index' else tensor_check.VALUE}"
+            for site in sites
+        )
+        self._globals.append(
+            f"@{self.name}.codes = private constant [{len(sites)} x i32] [{codes}]\n"
+        )
         return f"""  %fine = icmp eq i32 %status, 0
   br i1 %fine, label %done, label %bad_index
 done:
@@ -618,15 +765,16 @@ bad_index:
   %site.p = getelementptr ptr, ptr @{self.name}.sites, i32 %site
   %site.text = load ptr, ptr %site.p
   %percent = call i32 (ptr, i64, ptr, ...) @snprintf(ptr %error, i64 256, \
-ptr {self._string('msg.text', '%s')}, ptr %site.text)
+ptr {self._string("msg.text", "%s")}, ptr %site.text)
   %code.p = getelementptr i32, ptr @{self.name}.codes, i32 %site
   %code = load i32, ptr %code.p
   ret i32 %code"""
 
     def _rejections(self) -> str:
         name, ins, outs = self.name, len(self.inputs), len(self.outputs)
-        count = self._string("msg.count",
-                             f"{name}_run: %d inputs and %d outputs given, expected {ins} and {outs}")
+        count = self._string(
+            "msg.count", f"{name}_run: %d inputs and %d outputs given, expected {ins} and {outs}"
+        )
         null = self._string("msg.null", f"{name}_run: the array of inputs or outputs is NULL")
         text = f"""bad_count:
   call i32 (ptr, i64, ptr, ...) @snprintf(ptr %error, i64 256, ptr {count}, i32 %in_count, i32 %out_count)
@@ -649,9 +797,17 @@ def file_bytes(symbol: str, file: Path, target: Processor) -> str:
         return constant_bytes(symbol, file.read_bytes())
     path = str(file).replace("\\", "/")
     # The assembler reads the file: a string constant of megabytes would have to be parsed as text.
-    lines = [".section .rodata", ".p2align 6", f'\\22{symbol}\\22:', f".incbin \\22{path}\\22", ".text"]
-    return "".join(f'module asm "{line}"\n' for line in lines) + \
-        f"@{symbol} = external hidden constant [{file.stat().st_size} x i8], align 64\n"
+    lines = [
+        ".section .rodata",
+        ".p2align 6",
+        f"\\22{symbol}\\22:",
+        f".incbin \\22{path}\\22",
+        ".text",
+    ]
+    return (
+        "".join(f'module asm "{line}"\n' for line in lines)
+        + f"@{symbol} = external hidden constant [{file.stat().st_size} x i8], align 64\n"
+    )
 
 
 def constant_bytes(name: str, data: bytes) -> str:

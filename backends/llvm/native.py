@@ -15,7 +15,8 @@ from .processor import Processor, host
 
 T = TypeVar("T")
 _lock = lock_across_forks()  # the linker is shared
-# llvmlite lets one thread at a time into most of LLVM, by a lock that a child would find held for ever
+# llvmlite lets one thread at a time into most of LLVM, by a lock that a child would find held for
+# ever
 open_after_forks(llvm.ffi.lib._lock._lock)
 
 
@@ -32,7 +33,8 @@ def initialize(everything: bool = False) -> None:
 
 
 def has_assembler(target: Processor) -> bool:
-    """Whether llvmlite's LLVM reads assembly for `target`: it comes with this machine's assembler alone."""
+    """Whether llvmlite's LLVM reads assembly for `target`: it comes with this machine's assembler
+    alone."""
     return target.triple.split("-")[0] == host().triple.split("-")[0]
 
 
@@ -40,14 +42,21 @@ def target_machine(target: Processor, pic: bool = False) -> llvm.TargetMachine:
     """A code generator of LLVM's for `target`; `pic` for code that goes into a library."""
     initialize(target.triple != host().triple)
     return llvm.Target.from_triple(target.triple).create_target_machine(
-        cpu=target.cpu, features=target.features, opt=3, reloc="pic" if pic else "default", jit=not pic)
+        cpu=target.cpu,
+        features=target.features,
+        opt=3,
+        reloc="pic" if pic else "default",
+        jit=not pic,
+    )
 
 
 class Compilation:
-    """One module on its way to code, with a context of its own: any number may be under way at once.
+    """One module on its way to code, with a context of its own: any number may be under way at
+    once.
 
-    `loops` says that it has loops which LLVM is to vectorise and unroll; what has its vectors written out
-    only needs its variables in registers and its arithmetic simplified, which takes a fifth as long.
+    `loops` says that it has loops which LLVM is to vectorise and unroll; what has its vectors
+    written out only needs its variables in registers and its arithmetic simplified, which takes a
+    fifth as long.
     """
 
     def __init__(self, text: str, target: Processor, pic: bool = False, loops: bool = True):
@@ -65,7 +74,10 @@ class Compilation:
         _unlocked("LLVMPY_RunNewModulePassManager")(passes, self._module, builder)
 
     def _simplify(self, builder: llvm.PassBuilder) -> None:
-        inline, passes = llvm.create_new_module_pass_manager(), llvm.create_new_function_pass_manager()
+        inline, passes = (
+            llvm.create_new_module_pass_manager(),
+            llvm.create_new_function_pass_manager(),
+        )
         inline.add_always_inliner_pass()
         inline.add_global_dead_code_eliminate_pass()
         passes.add_sroa_pass()
@@ -86,8 +98,9 @@ class Compilation:
 
     def _emitted(self, as_object: bool) -> bytes:
         with llvm.ffi.OutputString() as message:
-            memory = _unlocked("LLVMPY_TargetMachineEmitToMemory")(self._machine, self._module,
-                                                                   int(as_object), message)
+            memory = _unlocked("LLVMPY_TargetMachineEmitToMemory")(
+                self._machine, self._module, int(as_object), message
+            )
             if not memory:
                 raise RuntimeError(str(message))
         try:
@@ -116,7 +129,8 @@ def compile_assembly(text: str, target: Processor) -> str:
 
 
 class Linker:
-    """LLVM's in-process linker, good for `LIBRARIES` pieces of code: it keeps 9 KB of each for ever."""
+    """LLVM's in-process linker, good for `LIBRARIES` pieces of code: it keeps 9 KB of each for
+    ever."""
 
     LIBRARIES = 256
     _current: Linker | None = None
@@ -124,7 +138,8 @@ class Linker:
     def __init__(self) -> None:
         initialize()
         machine = llvm.Target.from_triple(host().triple).create_target_machine(
-            cpu=host().cpu, features=host().features, opt=3, jit=True)
+            cpu=host().cpu, features=host().features, opt=3, jit=True
+        )
         self._jit = llvm.create_lljit_compiler(machine)  # it owns the machine
         self._count = 0
 
@@ -149,12 +164,16 @@ def immortal(x: T) -> T:
 class Code:
     """Object code loaded into this process. Its memory is freed when the last reference goes."""
 
-    def __init__(self, objects: Sequence[bytes], exports: Sequence[str],
-                 imports: Mapping[str, int] | None = None):
+    def __init__(
+        self,
+        objects: Sequence[bytes],
+        exports: Sequence[str],
+        imports: Mapping[str, int] | None = None,
+    ):
         """Args:
-            objects: object code; of functions that several define as weak one is taken.
-            exports: functions to look up with `address`.
-            imports: addresses of functions that the code calls, beside libc's and libm's.
+        objects: object code; of functions that several define as weak one is taken.
+        exports: functions to look up with `address`.
+        imports: addresses of functions that the code calls, beside libc's and libm's.
         """
         builder = llvm.JITLibraryBuilder().add_current_process()
         for image in objects:
@@ -169,7 +188,8 @@ class Code:
 
     def __del__(self, finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         library = getattr(self, "_library", None)
-        if library is not None and not finalizing():  # at exit parts of llvmlite may be gone already
+        # at exit parts of llvmlite may be gone already
+        if library is not None and not finalizing():
             library.close()  # before its linker
 
     def address(self, name: str) -> int:

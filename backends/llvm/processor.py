@@ -1,4 +1,5 @@
-"""What code generation needs to know of a processor, as a record, so that AOT can name another one."""
+"""What code generation needs to know of a processor, as a record, so that AOT can name another
+one."""
 
 from __future__ import annotations
 
@@ -14,8 +15,16 @@ import llvmlite.binding as llvm
 
 from ..kernels.machine import Machine
 
-FEATURE_WIDTHS = (("avx512f", 512), ("avx2", 256), ("avx", 256), ("sve", 128), ("neon", 128), ("sse2", 128))
-# Cores with 512-bit registers that compute 512 bits once a cycle: in two halves, or in their only wide unit.
+FEATURE_WIDTHS = (
+    ("avx512f", 512),
+    ("avx2", 256),
+    ("avx", 256),
+    ("sve", 128),
+    ("neon", 128),
+    ("sse2", 128),
+)
+# Cores with 512-bit registers that compute 512 bits once a cycle: in two halves, or in their only
+# wide unit.
 ONE_WIDE_UNIT = frozenset({"znver4", "cannonlake", "icelake-client", "tigerlake", "rocketlake"})
 DEFAULT_CACHES = (32 << 10, 1 << 20, 16 << 20)
 
@@ -53,13 +62,22 @@ class Processor:
         return f"{self.cpu or 'generic'} ({self.triple}), {self.vector_bits}-bit vectors, caches {kib} KiB"
 
 
-def named(triple: str, cpu: str = "", features: str = "", vector_bits: int | None = None) -> Processor:
+def named(
+    triple: str, cpu: str = "", features: str = "", vector_bits: int | None = None
+) -> Processor:
     """A machine that is not this one: `cpu` and `features` in LLVM's spelling."""
     flags = {f[1:] for f in features.split(",") if f.startswith("+")}
     arm = triple.startswith(("aarch64", "arm64"))
     wide = vector_bits or next((w for name, w in FEATURE_WIDTHS if name in flags), 128)
-    return Processor(triple, cpu, features, wide, 32 if arm or wide == 512 else 16, arm or "fma" in flags,
-                  DEFAULT_CACHES)
+    return Processor(
+        triple,
+        cpu,
+        features,
+        wide,
+        32 if arm or wide == 512 else 16,
+        arm or "fma" in flags,
+        DEFAULT_CACHES,
+    )
 
 
 ARCHITECTURES = ("x86_64", "amd64", "aarch64", "arm64")
@@ -83,16 +101,27 @@ def verify(target: Processor) -> None:
         ValueError: LLVM does not know its triple, processor or a feature.
     """
     if target.triple.split("-")[0] not in ARCHITECTURES:
-        raise NotImplementedError(f"target {target.triple!r}: code is generated for 64-bit x86 and ARM only, "
-                                  f"whose triples begin with {', '.join(ARCHITECTURES)}")
-    # LLVM ends the process on some names it does not know and takes others for a baseline: ask in another one
-    asked = subprocess.run([sys.executable, "-c", PROBE, target.triple, target.cpu, target.features],
-                           capture_output=True, text=True)
+        raise NotImplementedError(
+            f"target {target.triple!r}: code is generated for 64-bit x86 and ARM only, "
+            f"whose triples begin with {', '.join(ARCHITECTURES)}"
+        )
+    # LLVM ends the process on some names it does not know and takes others for a baseline: ask in
+    # another one
+    asked = subprocess.run(
+        [sys.executable, "-c", PROBE, target.triple, target.cpu, target.features],
+        capture_output=True,
+        text=True,
+    )
     complaints = [line for line in asked.stderr.splitlines() if "is not a recognized" in line]
     if asked.returncode or complaints:
-        why = (complaints or asked.stderr.strip().splitlines() or ["LLVM gave up"])[0 if complaints else -1]
-        raise ValueError(f"target {target.triple!r}, processor {target.cpu!r}, features {target.features!r}: "
-                         f"{why}; write them as LLVM does, such as 'x86-64-v3', 'znver4' or 'neoverse-n1'")
+        why = (complaints or asked.stderr.strip().splitlines() or ["LLVM gave up"])[
+            0 if complaints else -1
+        ]
+        raise ValueError(
+            f"target {target.triple!r}, processor {target.cpu!r}, features {target.features!r}: "
+            f"{why}; write them as LLVM does, such as 'x86-64-v3', 'znver4' or "
+            "'neoverse-n1'"
+        )
 
 
 @functools.cache
@@ -100,8 +129,11 @@ def host() -> Processor:
     """This machine."""
     flags = dict(llvm.get_host_cpu_features())
     text = ",".join(("+" if on else "-") + name for name, on in sorted(flags.items()))
-    plain = named(llvm.get_process_triple(), llvm.get_host_cpu_name(),
-                  ",".join("+" + name for name, on in flags.items() if on))
+    plain = named(
+        llvm.get_process_triple(),
+        llvm.get_host_cpu_name(),
+        ",".join("+" + name for name, on in flags.items() if on),
+    )
     return Processor(
         plain.triple, plain.cpu, text, plain.vector_bits, plain.registers, plain.fma, _cache_sizes()
     )
@@ -111,7 +143,9 @@ def _cache_sizes() -> tuple[int, int, int]:
     sizes = list(DEFAULT_CACHES)
     for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         try:
-            level, kind, size = ((folder / f).read_text().strip() for f in ("level", "type", "size"))
+            level, kind, size = (
+                (folder / f).read_text().strip() for f in ("level", "type", "size")
+            )
             if kind != "Instruction" and size.endswith("K"):
                 sizes[int(level) - 1] = int(size[:-1]) << 10
         except (OSError, ValueError, IndexError):
@@ -152,7 +186,9 @@ def _cgroup_limit() -> float | None:
 def _cgroup_folders() -> list[Path]:
     root = Path("/sys/fs/cgroup")
     try:
-        line = next(x for x in Path("/proc/self/cgroup").read_text().splitlines() if x.startswith("0::"))
+        line = next(
+            x for x in Path("/proc/self/cgroup").read_text().splitlines() if x.startswith("0::")
+        )
     except (OSError, StopIteration):
         return [root]
     path = root / line[3:].lstrip("/")

@@ -1,19 +1,19 @@
-"""The thread pool, as LLVM IR text that names libc symbols only: linked once into this process and, as the
-same text, into every ahead-of-time library.
+"""The thread pool, as LLVM IR text that names libc symbols only: linked once into this process and,
+as the same text, into every ahead-of-time library.
 
     void gt_parallel_for(void (*task)(void *ctx, int64_t i), void *ctx, int64_t n)
     void gt_set_num_threads(int32_t n)      int32_t gt_get_num_threads(void)
 
 How it works. A call writes task, ctx and n, then publishes the *ticket*: one 64-bit word,
-``epoch << 32 | remaining``. Whoever claims a task reads the ticket, then the call's fields, and takes the
-task by compare-and-swap of the ticket it read: if the swap succeeds, the epoch had not changed and the
-fields belong to it. So a late worker can neither run nor delay a later call. The join counts finished
-tasks, not workers. Workers spin for about a millisecond (waking a sleeper costs up to half of one), then
-sleep on the epoch half of the ticket.
+``epoch << 32 | remaining``. Whoever claims a task reads the ticket, then the call's fields, and
+takes the task by compare-and-swap of the ticket it read: if the swap succeeds, the epoch had not
+changed and the fields belong to it. So a late worker can neither run nor delay a later call. The
+join counts finished tasks, not workers. Workers spin for about a millisecond (waking a sleeper
+costs up to half of one), then sleep on the epoch half of the ticket.
 
-Several threads calling at once: the first owns the pool, the others run their own tasks inline, as does a
-task that calls again. A page marked MADV_WIPEONFORK (where the kernel has none, the process id) tells a
-forked child that its workers are gone; the next call starts new ones.
+Several threads calling at once: the first owns the pool, the others run their own tasks inline, as
+does a task that calls again. A page marked MADV_WIPEONFORK (where the kernel has none, the process
+id) tells a forked child that its workers are gone; the next call starts new ones.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98}  # numbers of the futex sy
 def text(target: Processor, linkage: str = "") -> str:
     """The pool's LLVM IR for `target`. `linkage` is ``internal`` inside a library."""
     arch = target.triple.split("-")[0]
-    pause = {"x86_64": "call void @llvm.x86.sse2.pause()", "aarch64": "call void @llvm.aarch64.hint(i32 1)"}
+    pause = {
+        "x86_64": "call void @llvm.x86.sse2.pause()",
+        "aarch64": "call void @llvm.aarch64.hint(i32 1)",
+    }
     futex = FUTEX.get(arch) if "linux" in target.triple else None
     body = _POOL.replace("PAUSE", pause.get(arch, "fence acquire")).replace("SPINS", str(SPINS))
     body = body.replace("LINKAGE", linkage).replace("MAX_THREADS", str(MAX_THREADS))
@@ -62,7 +65,8 @@ class Pool:
 
 @functools.cache
 def pool() -> Pool:
-    """This process's pool, made at the first call and never unloaded: its workers run to the end."""
+    """This process's pool, made at the first call and never unloaded: its workers run to the
+    end."""
     code = immortal(Code([pool_object()], EXPORTS))
     address = {name: code.address(name) for name in EXPORTS}
     setter = ctypes.CFUNCTYPE(None, ctypes.c_int32)(address["gt_set_num_threads"])
@@ -463,7 +467,8 @@ serial:
 }
 """
 
-# 128, 129: FUTEX_WAIT and FUTEX_WAKE, private to the process; the epoch is the upper half of the ticket.
+# 128, 129: FUTEX_WAIT and FUTEX_WAKE, private to the process; the epoch is the upper half of the
+# ticket.
 _FUTEX = r"""
 declare i64 @syscall(i64, ...)
 define internal void @gt.sleep(i32 %epoch) nounwind {

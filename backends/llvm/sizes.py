@@ -1,4 +1,5 @@
-"""Expressions over a program's symbols as LLVM code, for libraries, whose calls bring the symbols."""
+"""Expressions over a program's symbols as LLVM code, for libraries, whose calls bring the
+symbols."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ from graphtorch.ir.shape import Dim, Quotient, Remainder, Symbol, SymInt, bounds
 
 
 class Sizes:
-    """Emits sizes; `lines` computes them from the values of `symbols`, 64-bit words at ``%symbols``."""
+    """Emits sizes; `lines` computes them from the values of `symbols`, 64-bit words at
+    ``%symbols``."""
 
     def __init__(self, symbols: Sequence[Symbol]):
         self.lines: list[str] = []
@@ -47,12 +49,16 @@ class Sizes:
 
     def _atom(self, atom: Symbol | Quotient | Remainder) -> str:
         if atom not in self._known:
-            self._known[atom] = self._symbol(atom) if isinstance(atom, Symbol) else self._divide(atom)
+            self._known[atom] = (
+                self._symbol(atom) if isinstance(atom, Symbol) else self._divide(atom)
+            )
         return self._known[atom]
 
     def _symbol(self, symbol: Symbol) -> str:
         index = self._symbols.index(symbol)
-        return self._let(f"load i64, ptr {self._let(f'getelementptr i64, ptr %symbols, i64 {index}')}")
+        return self._let(
+            f"load i64, ptr {self._let(f'getelementptr i64, ptr %symbols, i64 {index}')}"
+        )
 
     def _divide(self, atom: Quotient | Remainder) -> str:
         """Rounds down, as Python does; a divisor of 0 (a size that no run may have) counts as 1."""

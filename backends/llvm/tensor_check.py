@@ -3,26 +3,30 @@
     i32 gt_check(ptr error, ptr role, i32 position, ptr tensor, ptr spec, ptr sizes, i1 bind)
 
 returns 0 or an error code of the C ABI and writes a message that names the tensor into `error` (256
-bytes). `spec` says what is expected; `sizes` holds the run-time sizes, -1 while unknown. With `bind` a
-dimension that is one plain symbol gives that symbol its value; without, every dimension is compared.
+bytes). `spec` says what is expected; `sizes` holds the run-time sizes, -1 while unknown. With
+`bind` a dimension that is one plain symbol gives that symbol its value; without, every dimension is
+compared.
 """
 
 from __future__ import annotations
 
 ERROR_BYTES = 256
 
-NULL, COUNT, RANK, DTYPE, SHAPE, LAYOUT, ALIGNMENT, DEVICE, INDEX, MEMORY, VALUE, DRIVER = range(1, 13)
+NULL, COUNT, RANK, DTYPE, SHAPE, LAYOUT, ALIGNMENT, DEVICE, INDEX, MEMORY, VALUE, DRIVER = range(
+    1, 13
+)
 CPU, CUDA = 1, 2  # DLPack's device types
 MEMORIES = {CPU: "CPU memory", CUDA: "CUDA memory"}
 
-# DLTensor as DLPack lays it out: data, device type, device id, ndim, dtype (code, bits, lanes), shape,
-# strides, offset
+# DLTensor as DLPack lays it out: data, device type, device id, ndim, dtype (code, bits, lanes),
+# shape, strides, offset
 TYPES = """\
 %GtTensor = type { ptr, i32, i32, i32, i8, i8, i16, ptr, ptr, i64 }
 %GtDim = type { i32, i32, i64, i64 }
 %GtSpec = type { ptr, i32, i32, i32, i32, ptr, ptr }
 """
-# GtDim: kind (0: a fixed size, 1: entry `index` of sizes that `bind` may set, 2: an entry computed from
+# GtDim: kind (0: a fixed size, 1: entry `index` of sizes that `bind` may set, 2: an entry computed
+# from
 #        others), index, minimum (the size itself for kind 0), maximum
 # GtSpec: name, rank, type code, type bits, bytes of an element, dims, name of the dtype
 
@@ -36,7 +40,7 @@ _MESSAGES = {
     "shape": "%s %d ('%s'): dimension %d is %lld, expected %lld",
     "range": "%s %d ('%s'): dimension %d is %lld, expected a size from %lld to %lld",
     "layout": "%s %d ('%s'): stride %lld in dimension %d, expected %lld: pass a row-major tensor without "
-              "gaps",
+    "gaps",
     "align": "%s %d ('%s'): data is not aligned to its element size of %d bytes",
 }
 
@@ -64,16 +68,32 @@ def check_function(device: int = CPU) -> str:
     expected = {**_MESSAGES, "device": f"{_MESSAGES['device']} {MEMORIES[device]} ({device})"}
     messages = "".join(constant_string(f"gt_msg_{key}", text) for key, text in expected.items())
     head = _HEAD.replace("EXPECTED", str(device))
-    return TYPES + DECLARATIONS + messages + head + _DIMS + _STRIDES + "".join((
-        _report("bad_null", "null", NULL, ""),
-        _report("bad_device", "device", DEVICE, ", i32 %device"),
-        _report("bad_rank", "rank", RANK, ", i32 %ndim, i32 %rank"),
-        _report("bad_dtype", "dtype", DTYPE, ", i32 %code, i32 %bits, i32 %lanes, ptr %dtype_name"),
-        _report("bad_shape", "shape", SHAPE, ", i32 %d, i64 %size, i64 %wanted"),
-        _report("bad_range", "range", SHAPE, ", i32 %d, i64 %size, i64 %low, i64 %high"),
-        _report("bad_layout", "layout", LAYOUT, ", i64 %stride, i32 %s, i64 %dense"),
-        _report("bad_align", "align", ALIGNMENT, ", i32 %itemsize"),
-    )) + "}\n"
+    return (
+        TYPES
+        + DECLARATIONS
+        + messages
+        + head
+        + _DIMS
+        + _STRIDES
+        + "".join(
+            (
+                _report("bad_null", "null", NULL, ""),
+                _report("bad_device", "device", DEVICE, ", i32 %device"),
+                _report("bad_rank", "rank", RANK, ", i32 %ndim, i32 %rank"),
+                _report(
+                    "bad_dtype",
+                    "dtype",
+                    DTYPE,
+                    ", i32 %code, i32 %bits, i32 %lanes, ptr %dtype_name",
+                ),
+                _report("bad_shape", "shape", SHAPE, ", i32 %d, i64 %size, i64 %wanted"),
+                _report("bad_range", "range", SHAPE, ", i32 %d, i64 %size, i64 %low, i64 %high"),
+                _report("bad_layout", "layout", LAYOUT, ", i64 %stride, i32 %s, i64 %dense"),
+                _report("bad_align", "align", ALIGNMENT, ", i32 %itemsize"),
+            )
+        )
+        + "}\n"
+    )
 
 
 _HEAD = """

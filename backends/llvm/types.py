@@ -6,7 +6,22 @@ import struct
 
 import numpy as np
 
-from graphtorch.ir.dtype import DType, bf16, boolean, f16, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64
+from graphtorch.ir.dtype import (
+    DType,
+    bf16,
+    boolean,
+    f16,
+    f32,
+    f64,
+    i8,
+    i16,
+    i32,
+    i64,
+    u8,
+    u16,
+    u32,
+    u64,
+)
 
 from ..kernels.ir import KType
 

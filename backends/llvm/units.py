@@ -1,8 +1,10 @@
-"""Kernels to object code: each different one once, in this process and, by the disk cache, in all of them.
+"""Kernels to object code: each different one once, in this process and, by the disk cache, in all
+of them.
 
-A *unit* is a kernel as programs call it, with the pattern of its buffers. Its name is a hash of its structure
-and of the target, so equal kernels of any two programs are one unit. Units that are not known yet are
-compiled a few to a module (a module costs LLVM milliseconds by itself), on all processors.
+A *unit* is a kernel as programs call it, with the pattern of its buffers. Its name is a hash of its
+structure and of the target, so equal kernels of any two programs are one unit. Units that are not
+known yet are compiled a few to a module (a module costs LLVM milliseconds by itself), on all
+processors.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from .processor import Processor, available_cpus, host
 from .runtime import pool_object
 
 MODULE_TEXT = 96 << 10  # characters of LLVM IR that are worth a module
+
 
 @dataclass(frozen=True, eq=False)
 class Unit:
@@ -49,7 +52,8 @@ def unit(kernel: Kernel, memory: tuple[int, ...], target: Processor, once: bool 
 
 
 def has_loops(kernel: Kernel) -> bool:
-    """Whether LLVM has loops to vectorise in `kernel`: not where all of it is written in vectors."""
+    """Whether LLVM has loops to vectorise in `kernel`: not where all of it is written in
+    vectors."""
     statements = list(walk(kernel.body))
     vectors = any(isinstance(s, Store) and s.value.type.lanes > 1 for s in statements)
     return not vectors or any(isinstance(s, For) and s.kind == "vector" for s in statements)
@@ -81,7 +85,8 @@ def _modules(units: Sequence[Unit], target: Processor) -> Iterator[Module]:
         module, names = ModuleEmitter("kernels", target), list[str]()
         chosen = [u for u in units if u.loops is loops]
         for u in chosen:
-            module.launcher(u.name, u.kernel, u.memory, "weak_odr")  # two images may define the same unit
+            # two images may define the same unit
+            module.launcher(u.name, u.kernel, u.memory, "weak_odr")
             names.append(u.name)
             if u is chosen[-1] or sum(map(len, module.functions)) >= MODULE_TEXT:
                 yield Module(tuple(names), module.text(), loops)

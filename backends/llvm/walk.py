@@ -2,8 +2,9 @@
 
     int32_t gt_run(int64_t *frame)      runs ``frame[CODE]``; status: 0, or 1 + the site of an error
 
-Linked once into this process with the thread pool, and, as the same text, into every library. A launch costs
-a few nanoseconds: its operands are added up into an array, and the kernel is called with that.
+Linked once into this process with the thread pool, and, as the same text, into every library. A
+launch costs a few nanoseconds: its operands are added up into an array, and the kernel is called
+with that.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Pending nodes run one by one, buffers in and out: for graphs that are not worth compiling (yet)."""
+"""Pending nodes run one by one, buffers in and out: for graphs that are not worth compiling
+(yet)."""
 
 from __future__ import annotations
 
@@ -35,15 +36,16 @@ def run_steps(
     buffers = []
     for type, array in zip(types, found, strict=True):
         if array.base is not None or id(array) in taken or not array.flags.c_contiguous:
-            array = array.copy(order="C")  # a buffer may be written to later: no other may share its memory
+            # a buffer may be written to later: no other may share its memory
+            array = array.copy(order="C")
         taken.add(id(array))
         buffers.append(Buffer(address_of(array, type.dtype), type.dtype, array.shape, array))
     return buffers
 
 
 def _multiplies(op: Op) -> bool:
-    """Whether a reference may call NumPy's linear algebra: the others need not ask for its threads, which
-    takes as long as five of them."""
+    """Whether a reference may call NumPy's linear algebra: the others need not ask for its threads,
+    which takes as long as five of them."""
     return op.weight is Weight.CONTRACTION or op.kind is Kind.CONTROL or op.name in factor.__all__
 
 
@@ -59,8 +61,8 @@ def _blas() -> tuple[Any, ...]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Inside, NumPy's products run on one thread: the products here are small, and a second pool of threads
-    that wait by spinning takes the cores from ours."""
+    """Inside, NumPy's products run on one thread: the products here are small, and a second pool of
+    threads that wait by spinning takes the cores from ours."""
     libraries = [(library, library.num_threads) for library in _blas()]
     for library, _ in libraries:
         library.set_num_threads(1)

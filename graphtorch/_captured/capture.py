@@ -1,8 +1,8 @@
 """Recording one call of a function as a closed graph.
 
-While a `Capture` is in progress nothing runs. Storages that existed before become inputs of the graph when
-they are read; those written become outputs. Tensors given as arguments are replaced by stand-ins, whose
-sizes may be symbolic.
+While a `Capture` is in progress nothing runs. Storages that existed before become inputs of the
+graph when they are read; those written become outputs. Tensors given as arguments are replaced by
+stand-ins, whose sizes may be symbolic.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ from .segments import FEW, READS, Read, Restart, comparison, goes_out, key_of
 
 
 class Boundary(GradNode):
-    """In the place of what made a tensor before the call: where gradients leave the captured function."""
+    """In the place of what made a tensor before the call: where gradients leave the captured
+    function."""
 
     def __init__(self, tensor: Tensor, edge: tuple[GradNode, int]):
         super().__init__(edge[0]._name, (), (), (edge,), ())
@@ -49,7 +50,8 @@ class Boundary(GradNode):
         self.variable = tensor
 
     def apply(self, cotangents: list[Any], task: Any) -> list[Any]:
-        """What arrives goes on to the graph outside: a backward pass that does so is no replay's."""
+        """What arrives goes on to the graph outside: a backward pass that does so is no
+        replay's."""
         if isinstance(recorder.capture, Capture):
             recorder.capture.call_off(True)
         return cotangents
@@ -94,9 +96,9 @@ class Known(NamedTuple):
 class Capture:
     """A recording in progress, and afterwards what it recorded.
 
-    Tensors from outside are used as they are: what is written to them is put back by `restore`. Where a
-    replay could not do what the call does, the capture is called off: what it recorded then becomes ordinary
-    pending work, and the call goes on line by line.
+    Tensors from outside are used as they are: what is written to them is put back by `restore`.
+    Where a replay could not do what the call does, the capture is called off: what it recorded then
+    becomes ordinary pending work, and the call goes on line by line.
     """
 
     numbers_vary = False  # numbers of the program are constants
@@ -111,13 +113,16 @@ class Capture:
         self.off = False
         self.place = CPU  # where the program is to run: on the GPU of the tensors it is about
         self.running = False  # whether the function runs
-        self.created: dict[int, weakref.ref[Storage]] = {}  # storages made during the call, by their ids
+        # storages made during the call, by their ids
+        self.created: dict[int, weakref.ref[Storage]] = {}
         self.inputs: dict[Storage, Value] = {}
         self.leaves: dict[Value, Leaf] = {}  # what the inputs hold
         self.locals: dict[Storage, Value | None] = {}
-        self.writes: dict[Storage, Value] = {}  # what was written to older ones, which stay as they are
+        # what was written to older ones, which stay as they are
+        self.writes: dict[Storage, Value] = {}
         self.grads: dict[Tensor, Any] = {}  # tensors whose grad was set: the grad before
-        self.grad_guards: dict[Tensor, bool] = {}  # tensors whose grad was read: whether it was None
+        # tensors whose grad was read: whether it was None
+        self.grad_guards: dict[Tensor, bool] = {}
         self.grad_sources: dict[Storage, Tensor] = {}
         self.drawn: dict[Any, Storage] = {}  # generators, and where their states are
         self.value_guards: dict[Storage, int] = {}  # read in Python: their writes so far
@@ -130,17 +135,21 @@ class Capture:
         self.given: list[Tensor] = []  # arguments that are used as they are
         self.parts: dict[Tensor, Value] = {}  # views among them, and what they show at first
         self.stand_ins: list[Value] = []
-        self.stood: list[tuple[Tensor, Tensor]] = []  # stand-ins, and the arguments that they stand for
+        # stand-ins, and the arguments that they stand for
+        self.stood: list[tuple[Tensor, Tensor]] = []
         self.stood_leaves: list[bool] = []  # whether the stand-ins were leaves that require grad
         self.why = ""  # it was called off
-        self.awaited: frozenset[type] = frozenset()  # functions whose backward pass has to run before
+        # functions whose backward pass has to run before
+        self.awaited: frozenset[type] = frozenset()
         self.reads: list[Read] = []  # of values that Python asked for
         self.numbers: list[tuple[Any, Value]] = []  # those that nothing but the result depends on
         self.root: CodeType | None = None  # what calls the function
         self.aliases: dict[Tensor, Tensor] = {}  # made inside, of older tensors
         self.views: set[int] = set()  # identities of those made inside, of older tensors
-        self.forward: list[weakref.ref[Storage]] | None = None  # `created` before the gradient of its results
-        self.watching: Callable[[], AbstractContextManager[Any]] = nullcontext  # around Python of the user's
+        # `created` before the gradient of its results
+        self.forward: list[weakref.ref[Storage]] | None = None
+        # around Python of the user's
+        self.watching: Callable[[], AbstractContextManager[Any]] = nullcontext
         self.meets: Callable[[Any], None] = lambda module: None  # called with modules that are read
 
     # -- what happens during the call
@@ -152,9 +161,11 @@ class Capture:
         value = storage.value
         if type(value) is MetaLeaf:
             if not self.call_off(True):
-                raise RuntimeError(f"a tensor on the device 'meta' is read at {running.user_line()} in a "
-                                   "function that is being captured by compile(fullgraph=True) or trace(): "
-                                   "a graph computes with elements, which it has not")
+                raise RuntimeError(
+                    f"a tensor on the device 'meta' is read at {running.user_line()} in a "
+                    "function that is being captured by compile(fullgraph=True) or "
+                    "trace(): a graph computes with elements, which it has not"
+                )
             return value
         if storage.place is not CPU:
             self.place = storage.place
@@ -188,11 +199,13 @@ class Capture:
         return None
 
     def applied(self, function: Any, args: tuple[Any, ...]) -> Any:
-        """What a function with a gradient of the user's own gives where it is not recorded as usual."""
+        """What a function with a gradient of the user's own gives where it is not recorded as
+        usual."""
         return NotImplemented
 
     def about_to_replace(self, modules: Iterable[Any]) -> None:
-        """Parameters of these modules are exchanged for the time of a call: what counts is how they were."""
+        """Parameters of these modules are exchanged for the time of a call: what counts is how they
+        were."""
         for module in modules:
             self.meets(module)
 
@@ -230,7 +243,8 @@ class Capture:
     def value_read(self, storage: Storage) -> None:
         """Elements were read in Python: a replay needs them unchanged."""
         if self.owns(storage):
-            return  # numbers that the function put there; what it computed is refused, or calls this off
+            # numbers that the function put there; what it computed is refused, or calls this off
+            return
         if storage in self.writes or self.varies(storage):
             if not self.call_off():
                 running._refuse_in_capture()
@@ -240,8 +254,8 @@ class Capture:
         self.value_guards.setdefault(storage, storage.epoch)
 
     def reveal(self, tensor: Tensor, caller: Any = None) -> np.ndarray | None:
-        """Elements that Python asks for, where the recording can go on: a replay looks at them and follows
-        the path that they led to. None for others.
+        """Elements that Python asks for, where the recording can go on: a replay looks at them and
+        follows the path that they led to. None for others.
 
         Args:
             caller: the frame whose call ``tensor.item()`` is under way.
@@ -249,8 +263,10 @@ class Capture:
         storage, type_ = tensor._storage, tensor._type
         if self.off or self.constants or self.fullgraph or self.stood or not type_.is_static:
             return None
-        if isinstance(storage.value, Leaf) if self.owns(storage) else (
-            storage not in self.writes and not self.varies(storage)
+        if (
+            isinstance(storage.value, Leaf)
+            if self.owns(storage)
+            else (storage not in self.writes and not self.varies(storage))
         ):
             return None  # numbers that are the same in each call, or guarded
         compared = None
@@ -310,7 +326,8 @@ class Capture:
         self.created[id(storage)] = weakref.ref(storage)
 
     def write(self, storage: Storage, value: Value) -> bool:
-        """Keep what is written to a storage that is older than the call, if it is: others must not see it."""
+        """Keep what is written to a storage that is older than the call, if it is: others must not
+        see it."""
         if self.owns(storage):
             self.locals.pop(storage, None)
             self.adopt(storage)
@@ -330,12 +347,18 @@ class Capture:
             self.views.add(id(made))
 
     def turned(self, tensor: Tensor) -> None:
-        """A tensor is about to show its memory in another way: an older view is compared afterwards, too."""
-        if tensor._base is not None and not self.owns(tensor._storage) and id(tensor) not in self.views:
+        """A tensor is about to show its memory in another way: an older view is compared
+        afterwards, too."""
+        if (
+            tensor._base is not None
+            and not self.owns(tensor._storage)
+            and id(tensor) not in self.views
+        ):
             self.known.setdefault(tensor, Known(tensor._storage, tensor._view, tensor._rg, None, 0))
 
     def watched(self, tensor: Tensor) -> None:
-        """A hook is about to come to a tensor, or its gradient is to be kept: of older ones at every call."""
+        """A hook is about to come to a tensor, or its gradient is to be kept: of older ones at
+        every call."""
         if not self.owns(tensor._storage):
             self.call_off(True)
 
@@ -354,8 +377,8 @@ class Capture:
         """A tensor is about to use another storage."""
         if not self.call_off(True):
             raise RuntimeError(
-                f"tensor.data is assigned at {running.user_line()} inside a traced function: write the "
-                "elements with copy_() instead"
+                f"tensor.data is assigned at {running.user_line()} inside a traced function: write "
+                "the elements with copy_() instead"
             )
 
     def draw(self, generator: Any, method: str, arguments: Any) -> Value:
@@ -400,7 +423,8 @@ class Capture:
     # -- the call
 
     def call(self, function: Callable[[], Any]) -> Any:
-        """Run `function` while this capture watches; what it changed is put back afterwards by `restore`."""
+        """Run `function` while this capture watches; what it changed is put back afterwards by
+        `restore`."""
         if recorder.capture is not None:
             return function()
         running.flush()
@@ -435,7 +459,8 @@ class Capture:
             Whether the capture is over; one that must not be called off goes on.
 
         Raises:
-            Restart: there are stand-ins in the function's hands, which cannot become what they stand for.
+            Restart: there are stand-ins in the function's hands, which cannot become what they
+                stand for.
         """
         if self.off:
             return True
@@ -472,7 +497,8 @@ class Capture:
                 tensor._fn, tensor._nr = known.fn, known.nr
 
     def restore(self) -> None:
-        """Put storages, gradients, generators and histories back to where they were before the call."""
+        """Put storages, gradients, generators and histories back to where they were before the
+        call."""
         for tensor, grad in self.grads.items():
             tensor._grad = grad
         for counter, number in self.counters.items():
@@ -517,13 +543,15 @@ def _constant(leaf: Leaf) -> Value:
     return ops.constant(value=Literal.of(leaf.buffer.numpy(), leaf.dtype))
 
 
-# ------------------------------------------------------------------------------------------ closing a graph
+# ---------------------------------------------------------------------------------- closing a graph
 
 
 class Closed:
     """A graph between given inputs and outputs, made of what a capture recorded."""
 
-    def __init__(self, name: str, inputs: Sequence[Value], outputs: Sequence[Value], scalars: bool = True):
+    def __init__(
+        self, name: str, inputs: Sequence[Value], outputs: Sequence[Value], scalars: bool = True
+    ):
         """Args:
         inputs: values without a node that become the first inputs, in order.
         scalars: whether run-time scalars become further inputs.
@@ -555,8 +583,8 @@ class Closed:
             self.constants.append(value)
         else:
             raise RuntimeError(
-                f"a tensor made in another captured call is used here ({value.type}): return it from that "
-                "function instead of keeping it"
+                f"a tensor made in another captured call is used here ({value.type}): return it "
+                "from that function instead of keeping it"
             )
         table[value] = made
         return made

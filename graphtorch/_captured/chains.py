@@ -20,10 +20,12 @@ class Code:
         arguments = set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + 2])
         self.names = all_names(code)
         self.watches_all = bool({"getattr", "vars", "hasattr", "setattr"} & set(code.co_names))
-        loads: dict[tuple[Chain, bool], None] = {}  # and whether what it leads to is used as a whole
+        # and whether what it leads to is used as a whole
+        loads: dict[tuple[Chain, bool], None] = {}
         stores: dict[Chain, None] = {}
         aliases: dict[str, set[Chain]] = {}
-        for _ in range(3):  # a local name stands for the chains assigned to it; those may start at others
+        # a local name stands for the chains assigned to it; those may start at others
+        for _ in range(3):
             before = len(loads), sum(map(len, aliases.values()))
             _Scan(arguments, aliases, loads, stores).run(code)
             if before == (len(loads), sum(map(len, aliases.values()))):
@@ -32,11 +34,14 @@ class Code:
 
 
 codes: dict[types.CodeType, Code] = {}
-_KEEPS = frozenset(("CACHE", "PRECALL", "PUSH_NULL", "RESUME", "COPY", "EXTENDED_ARG", "NOP", "KW_NAMES"))
+_KEEPS = frozenset(
+    ("CACHE", "PRECALL", "PUSH_NULL", "RESUME", "COPY", "EXTENDED_ARG", "NOP", "KW_NAMES")
+)
 
 
 class _Scan:
-    """One pass over the instructions of a code, which notes the chains that are loaded and stored."""
+    """One pass over the instructions of a code, which notes the chains that are loaded and
+    stored."""
 
     def __init__(
         self,
@@ -49,7 +54,8 @@ class _Scan:
         self.now: list[Chain] = []  # chains that the value on top may have come from
         self.last: list[Chain] = []  # those of the value below
         self.constant: Any = _NONE  # the value above them both, if it is a name or a number
-        self.held: list[Chain] = []  # what ``owner.name += 1`` stores to, which was copied before it was read
+        # what ``owner.name += 1`` stores to, which was copied before it was read
+        self.held: list[Chain] = []
         self.swapped = False  # whether what was copied is on top again
 
     def run(self, code: types.CodeType) -> None:
@@ -106,7 +112,8 @@ class _Scan:
         elif name in ("LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_CLOSURE"):
             self._push([("cell", value, ())])
         elif name.startswith("LOAD_FAST"):
-            for n in value if isinstance(value, tuple) else (value,):  # some versions load two at once
+            # some versions load two at once
+            for n in value if isinstance(value, tuple) else (value,):
                 roots: list[Chain] = [("local", n, ())] if n in self.arguments else []
                 self._push([*roots, *self.aliases.get(n, ())])
         elif name in ("LOAD_ATTR", "LOAD_METHOD") and self.now:
@@ -124,7 +131,9 @@ class _Scan:
         if name == "STORE_FAST":
             self._end()
             if self.now:
-                self.aliases.setdefault(value, set()).update(c for c in self.now if len(c[2]) < DEPTH)
+                self.aliases.setdefault(value, set()).update(
+                    c for c in self.now if len(c[2]) < DEPTH
+                )
             self.last = []
             return True
         if name in ("STORE_ATTR", "DELETE_ATTR"):
@@ -149,8 +158,12 @@ _NONE: Any = object()
 
 def _further(chains: list[Chain], step: str, key: Any, limit: int = 1 << 30) -> list[Chain]:
     """Chains shorter than `limit` with one more step."""
-    return [(kind, root, (*steps, (step, key))) for kind, root, steps in chains if len(steps) < limit]
+    return [
+        (kind, root, (*steps, (step, key))) for kind, root, steps in chains if len(steps) < limit
+    ]
 
 
 def all_names(code: types.CodeType) -> set[str]:
-    return set(code.co_names).union(*[all_names(c) for c in code.co_consts if isinstance(c, types.CodeType)])
+    return set(code.co_names).union(
+        *[all_names(c) for c in code.co_consts if isinstance(c, types.CodeType)]
+    )

@@ -1,7 +1,7 @@
 """Conditions that are written as the text of one Python function: about 20 ns each.
 
-Objects stand in the text as names of constants. What is checked is read in the text itself, so that nothing
-about how a value got there is assumed.
+Objects stand in the text as names of constants. What is checked is read in the text itself, so that
+nothing about how a value got there is assumed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ class Checks:
         elif isinstance(value, (float, complex)) and not value:  # 0.0 and -0.0 are equal
             self.add(f"((v := {text}) is {c} or same(v, {c}))")
         else:
-            self.add(f"((v := {text}) is {c} or (type(v) is {self.const(type(value))} and v == {c}))")
+            self.add(
+                f"((v := {text}) is {c} or (type(v) is {self.const(type(value))} and v == {c}))"
+            )
 
     def contents(self, text: str, value: Any) -> None:
         """`text` holds what it held when `value` was made by `contents`."""
@@ -71,10 +73,11 @@ class Checks:
         if not tensor._rg:  # a leaf that requires grad never has a history
             self.add(f"{c}._fn is {'' if tensor._fn is None else 'not '}None")
 
-    def function(self, given: str = "", then: Sequence[str] = ("return True",),
-                 otherwise: str = "False") -> Callable[..., Any]:
-        """A function of `given`: the lines `then` where all conditions hold; else, or where one raises,
-        `otherwise`."""
+    def function(
+        self, given: str = "", then: Sequence[str] = ("return True",), otherwise: str = "False"
+    ) -> Callable[..., Any]:
+        """A function of `given`: the lines `then` where all conditions hold; else, or where one
+        raises, `otherwise`."""
         lines = [f"def check({given}):"]
         if self._terms:
             joined = "\n                and ".join(self._terms)
@@ -112,7 +115,8 @@ def same_contents(value: Any, before: Any) -> bool:
         )
     if kind is dict and isinstance(value, dict):
         return list(value) == list(before) and all(
-            a is b or same_contents(a, b) for a, b in zip(value.values(), before.values(), strict=True)
+            a is b or same_contents(a, b)
+            for a, b in zip(value.values(), before.values(), strict=True)
         )
     if kind is set:
         return bool(value == before)
@@ -127,7 +131,8 @@ def same_contents(value: Any, before: Any) -> bool:
 
 
 def sign_of(value: Any) -> Any:
-    """What tells the zeros apart that are equal: the signs of a 0.0 and of complex ones; None for others."""
+    """What tells the zeros apart that are equal: the signs of a 0.0 and of complex ones; None for
+    others."""
     if type(value) is float:
         return None if value else copysign(1.0, value)
     if type(value) is complex:

@@ -43,7 +43,8 @@ VAIN = 3  # recordings in vain after which a kind of call runs line by line
 
 
 class Kind:
-    """The recordings of calls of one kind, the latest first, and what finds the tensors of such calls."""
+    """The recordings of calls of one kind, the latest first, and what finds the tensors of such
+    calls."""
 
     __slots__ = ("entries", "matches", "ran")
 
@@ -66,20 +67,32 @@ class Compiled:
         self._dynamic = dynamic
         self._entries: dict[Any, Kind] = {}
         self._segments: WeakValueDictionary[Any, Segment] = WeakValueDictionary()
-        self._last: tuple[Any, Kind] | None = None  # what served last: a copy of its `matches`, and the kind
-        self._vain: dict[Any, tuple[int, str]] = {}  # how often recording a kind of call was in vain, and why
-        self._awaited: dict[Any, frozenset[type]] = {}  # functions whose backward pass is to run before
+        # what served last: a copy of its `matches`, and the kind
+        self._last: tuple[Any, Kind] | None = None
+        # how often recording a kind of call was in vain, and why
+        self._vain: dict[Any, tuple[int, str]] = {}
+        # functions whose backward pass is to run before
+        self._awaited: dict[Any, frozenset[type]] = {}
         self._modules = modules_of(function)
         self._look_at_modules()
         self.recorded = 0  # graphs recorded so far
         compiled.add(self)
-        functools.update_wrapper(self, function if not isinstance(function, Module) else function.forward)
+        functools.update_wrapper(
+            self, function if not isinstance(function, Module) else function.forward
+        )
         self._torchdynamo_orig_callable = function
 
     def __reduce__(self) -> Any:
-        """A copy is made of the function, and records anew; one that stands in a module is known by name."""
-        name, place = getattr(self, "__qualname__", ""), sys.modules.get(getattr(self, "__module__", ""))
-        if name and functools.reduce(lambda o, n: getattr(o, n, None), name.split("."), place) is self:
+        """A copy is made of the function, and records anew; one that stands in a module is known by
+        name."""
+        name, place = (
+            getattr(self, "__qualname__", ""),
+            sys.modules.get(getattr(self, "__module__", "")),
+        )
+        if (
+            name
+            and functools.reduce(lambda o, n: getattr(o, n, None), name.split("."), place) is self
+        ):
             return name
         return type(self), (self._function, self._dynamic, self._fullgraph)
 
@@ -89,7 +102,9 @@ class Compiled:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if recorder.capture is not None:  # called inside another captured function: part of it
             return self._function(*args, **kwargs)
-        if MetaLeaf.used and any(isinstance(x, Tensor) and x.is_meta for x in (*args, *kwargs.values())):
+        if MetaLeaf.used and any(
+            isinstance(x, Tensor) and x.is_meta for x in (*args, *kwargs.values())
+        ):
             return self._function(*args, **kwargs)  # there is nothing to compute
         if status.stance != "default" and not self._may_serve():
             return self._function(*args, **kwargs)
@@ -157,8 +172,8 @@ class Compiled:
         code = getattr(inspect.unwrap(self._function), "__code__", None)
         raise RuntimeError(
             "Detected recompile when torch.compile stance is 'fail_on_recompile'. filename: "
-            f"'{getattr(code, 'co_filename', '')}', function name: '{getattr(self, '__name__', '')}', "
-            f"line number: {getattr(code, 'co_firstlineno', 0)}"
+            f"'{getattr(code, 'co_filename', '')}', function name: "
+            f"'{getattr(self, '__name__', '')}', line number: {getattr(code, 'co_firstlineno', 0)}"
         )
 
     def reset(self) -> None:
@@ -188,7 +203,8 @@ class Compiled:
         return OTHER
 
     def _plainly(self, args: Any, kwargs: Any, error: BaseException | None) -> Any:
-        """What the plain call gives where a program failed, and what it leaves behind: what it wrote before.
+        """What the plain call gives where a program failed, and what it leaves behind: what it
+        wrote before.
 
         Raises:
             The program's `error`, which names the line, in the place of one of its type.
@@ -217,7 +233,8 @@ class Compiled:
         )
 
     def _matching(self, args: Any, kwargs: Any, axes: Axes) -> Any:
-        """The tensors of arguments that have the key of these; None for others, or where there is no such
+        """The tensors of arguments that have the key of these; None for others, or where there is
+        no such
         function: it is one written for these arguments, a fraction of what `_key` takes."""
         checks = Checks()
         try:
@@ -248,7 +265,8 @@ class Compiled:
         self._look_at_modules()
 
     def _look_at_modules(self) -> None:
-        """Note what recordings made now depend on; valid until something is assigned to some module."""
+        """Note what recordings made now depend on; valid until something is assigned to some
+        module."""
         self._state = state_of(self._modules)
         self._training = tuple([m.training for m in self._modules])
         self._seen = changes.count
@@ -256,8 +274,8 @@ class Compiled:
     def _record(self, key: Any, tensors: list[Tensor], args: Any, kwargs: Any, axes: Axes) -> Any:
         """The result of a call that no recording serves; it is recorded, if that can be.
 
-        With symbols for sizes a recording may fail where one for these sizes would not: then fewer are
-        symbols from then on.
+        With symbols for sizes a recording may fail where one for these sizes would not: then fewer
+        are symbols from then on.
         """
         call = Call(argument_names(self._function, args, kwargs), args, kwargs, tensors)
         if self._sizes.meet(call):
@@ -280,8 +298,9 @@ class Compiled:
             raise
         if self._sizes.are_named:
             warnings.warn(
-                f"compile(): {(reason or 'it failed').splitlines()[0]}. The function is recorded for each "
-                "size instead, and sizes that change are found by comparing the recordings",
+                f"compile(): {(reason or 'it failed').splitlines()[0]}. The function is recorded "
+                "for each size instead, and sizes that change are found by comparing the "
+                "recordings",
                 stacklevel=4 if isinstance(self._function, Module) else 3,
             )
         return result
@@ -294,20 +313,29 @@ class Compiled:
         capture.watching, capture.meets = watch.following, watch.meet_module
         stands, judge, symbols = self._stands(capture, call, axes)
         run = self._watched(key, call, axes, capture, watch, stands)
-        made = record(capture, run, Given(call.tensors, stands), self._program_sizes, self._segments,
-                      judge if stands else None, symbols)
+        made = record(
+            capture,
+            run,
+            Given(call.tensors, stands),
+            self._program_sizes,
+            self._segments,
+            judge if stands else None,
+            symbols,
+        )
         if capture.off:
             self._note_vain(key, watch, capture)
             return made
         if not watch.unrepeatable and (watch.impure or not watch.is_unchanged()):
-            # what its gradient does in Python has happened for this call; later ones are not to leave it out
+            # what its gradient does in Python has happened for this call; later ones are not to
+            # leave it out
             watch.unrepeatable = True
             watch.impure = watch.impure or "a backward pass that changes what it reads"
         if watch.unrepeatable:
             self._note_vain(key, watch, capture)
         elif stands:
             self._sizes.note(judge, symbols)
-            axes = self._sizes.axes(call.args, call.kwargs)  # as later calls of these sizes will have
+            # as later calls of these sizes will have
+            axes = self._sizes.axes(call.args, call.kwargs)
             key = self._key(call.args, call.kwargs, [], axes)
         try:
             result = _first(made.replay, call.tensors)
@@ -324,9 +352,16 @@ class Compiled:
         return self._dynamic if isinstance(self._dynamic, bool) else None
 
     def _watched(
-        self, key: Any, call: Call, axes: Axes, capture: Capture, watch: Watch, stands: Mapping[int, Tensor]
+        self,
+        key: Any,
+        call: Call,
+        axes: Axes,
+        capture: Capture,
+        watch: Watch,
+        stands: Mapping[int, Tensor],
     ) -> Callable[[], Any]:
-        """What makes the call, watches its Python, and ends the capture if a replay cannot repeat it."""
+        """What makes the call, watches its Python, and ends the capture if a replay cannot repeat
+        it."""
         given = self._given(capture, call, stands)
 
         def run() -> Any:
@@ -341,7 +376,9 @@ class Compiled:
                 return result
             known = watch.knows(result)
             watch.unrepeatable = (
-                not known or bool(watch.impure) or not watch.is_unchanged()
+                not known
+                or bool(watch.impure)
+                or not watch.is_unchanged()
                 or self._key(call.args, call.kwargs, [], axes) != key
             )
             if watch.unrepeatable and not capture.call_off(True) and not known:
@@ -361,7 +398,9 @@ class Compiled:
         if capture.awaited:
             self._await(key, capture.awaited)
             return
-        count = self._vain.pop(key, (0, ""))[0] + (VAIN if watch.impure or "Python" in capture.why else 1)
+        count = self._vain.pop(key, (0, ""))[0] + (
+            VAIN if watch.impure or "Python" in capture.why else 1
+        )
         if len(self._vain) >= SIGNATURES_BOUND:
             self._vain.pop(next(iter(self._vain)))
         self._vain[key] = count, f"calls {watch.impure}" if watch.impure else capture.why
@@ -369,8 +408,8 @@ class Compiled:
     def _stands(
         self, capture: Capture, call: Call, axes: Axes
     ) -> tuple[dict[int, Tensor], Assumed, list[tuple[str, int, int]]]:
-        """What stands for arguments with symbols for sizes, by number; who decides how those compare; and
-        where they stand."""
+        """What stands for arguments with symbols for sizes, by number; who decides how those
+        compare; and where they stand."""
         names = list(call.names_of_tensors())
         stands: dict[int, Tensor] = {}
         sizes: dict[str, Any] = {}
@@ -387,7 +426,8 @@ class Compiled:
     def _given(
         self, capture: Capture, call: Call, stands: Mapping[int, Tensor]
     ) -> tuple[list[Any], dict[str, Any]]:
-        """The arguments to record with: themselves, or what stands for those whose sizes are symbols."""
+        """The arguments to record with: themselves, or what stands for those whose sizes are
+        symbols."""
         numbers = itertools.count()
 
         def stand_in(name: str, tensor: Tensor, _: Any) -> Tensor:
@@ -406,7 +446,9 @@ class Compiled:
         before.update(new)
         self._modules = [*self._modules, *new]
         self._look_at_modules()  # the call itself may have set some
-        members = (t for m in self._modules for t in (*m._parameters.values(), *m._buffers.values()))
+        members = (
+            t for m in self._modules for t in (*m._parameters.values(), *m._buffers.values())
+        )
         guards = made.guards.with_tensors(call.tensors, watch.reached())
         bound = tuple(dict.fromkeys((*guards.bound, *[t for t in members if t is not None])))
         entry = Entry.of(made.replay, replace(guards, bound=bound), watch)
@@ -429,12 +471,14 @@ class Compiled:
         self._entries[key] = Kind([entry, *kept][:ENTRIES_BOUND], ran)
 
     def _give_up(self, key: Any) -> None:
-        """From now on calls of a kind run line by line: values that Python reads lead to ever new paths."""
+        """From now on calls of a kind run line by line: values that Python reads lead to ever new
+        paths."""
         self._vain[key] = VAIN, f"values that it reads in Python led to more than {LEAVES} paths"
         warnings.warn(
-            f"compile(): {getattr(self, '__name__', 'the function')}() took more than {LEAVES} paths, by "
-            "values of tensors that it reads in Python. It runs line by line from now on; torch.where, "
-            "torch.cond and tensor arithmetic in the place of .item() keep it compiled",
+            f"compile(): {getattr(self, '__name__', 'the function')}() took more than {LEAVES} "
+            "paths, by values of tensors that it reads in Python. It runs line by line from now "
+            "on; torch.where, torch.cond and tensor arithmetic in the place of .item() keep it "
+            "compiled",
             stacklevel=5,
         )
 
@@ -453,8 +497,8 @@ class Compiled:
 
 
 class OptimizedModule(Module):
-    """A module whose `forward` is compiled; parameters, buffers and state_dict are those of the module it
-    wraps."""
+    """A module whose `forward` is compiled; parameters, buffers and state_dict are those of the
+    module it wraps."""
 
     def __init__(self, module: Module, dynamic: Any = None, fullgraph: bool = False):
         super().__init__()
@@ -466,7 +510,12 @@ class OptimizedModule(Module):
         return self._compiled(*args, **kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._forward_pre_hooks or self._forward_hooks or self._backward_hooks or self._backward_pre_hooks:
+        if (
+            self._forward_pre_hooks
+            or self._forward_hooks
+            or self._backward_hooks
+            or self._backward_pre_hooks
+        ):
             return super().__call__(*args, **kwargs)
         return self._compiled(*args, **kwargs)
 
@@ -526,22 +575,25 @@ def compile(
 ) -> Any:
     """A function or module that records one call and replays it with next to no Python.
 
-    A compiled call gives what the plain call gives, or it is not replayed. A recording serves later calls for
-    which what it depends on is as it was: dtypes, shapes and flags of tensors, other arguments, and what the
-    function read in Python; another call records anew. Parameters, buffers, gradients and optimizer state
-    that the function touches are inputs and outputs of the graph without being named. Values that Python asks
-    for lead to paths, each with a recording; calls that use them otherwise, or change something in Python,
-    run line by line.
+    A compiled call gives what the plain call gives, or it is not replayed. A recording serves later
+    calls for which what it depends on is as it was: dtypes, shapes and flags of tensors, other
+    arguments, and what the function read in Python; another call records anew. Parameters, buffers,
+    gradients and optimizer state that the function touches are inputs and outputs of the graph
+    without being named. Values that Python asks for lead to paths, each with a recording; calls
+    that use them otherwise, or change something in Python, run line by line.
 
     Args:
-        model: a function or `Module`; None makes a decorator. Of a class, its instances' calls are compiled.
+        model: a function or `Module`; None makes a decorator. Of a class, its instances' calls are
+            compiled.
         fullgraph: whether a value that is needed in Python is an error.
-        dynamic: None: sizes that change from call to call become symbols, and one recording for each branch
-            that Python takes by them serves all. True: all sizes are symbols from the first call on; False:
-            none, and each has a program of its own. Or for an argument (by name or position) its axes that
-            may vary, such as ``{"x": {0: Dim("batch", max=64)}}``.
-        backend: a name of PyTorch's: all of them mean this compiler. A function is not called, which warns.
-        mode, options: checked as PyTorch's, of which they choose between schedules; they change nothing here.
+        dynamic: None: sizes that change from call to call become symbols, and one recording for
+            each branch that Python takes by them serves all. True: all sizes are symbols from the
+            first call on; False: none, and each has a program of its own. Or for an argument (by
+            name or position) its axes that may vary, such as ``{"x": {0: Dim("batch", max=64)}}``.
+        backend: a name of PyTorch's: all of them mean this compiler. A function is not called,
+            which warns.
+        mode, options: checked as PyTorch's, of which they choose between schedules; they change
+            nothing here.
         disable: return `model` as it is.
         name, recompile_limit, isolate_recompiles, shapes_spec: accepted as PyTorch's.
 
@@ -549,12 +601,19 @@ def compile(
         AssertionError: `model` cannot be called.
         TypeError: `dynamic` is none of these.
         InvalidBackend: (a RuntimeError) there is no backend of this name.
-        RuntimeError: no such mode, or both `mode` and `options`; with `fullgraph`, at the first call, where
-            the function needs a value in Python.
+        RuntimeError: no such mode, or both `mode` and `options`; with `fullgraph`, at the first
+            call, where the function needs a value in Python.
     """
     if model is None:
-        return functools.partial(compile, fullgraph=fullgraph, dynamic=dynamic, backend=backend, mode=mode,
-                                 options=options, disable=disable)
+        return functools.partial(
+            compile,
+            fullgraph=fullgraph,
+            dynamic=dynamic,
+            backend=backend,
+            mode=mode,
+            options=options,
+            disable=disable,
+        )
     _check_arguments(model, backend, mode, options)
     if disable:
         return model
@@ -586,8 +645,8 @@ def _check_arguments(model: Any, backend: Any, mode: Any, options: Any) -> None:
         raise InvalidBackend(backend)
     if callable(backend):
         warnings.warn(
-            f"compile(): the backend {getattr(backend, '__name__', backend)!r} is not called: it works on "
-            "graphs of torch.fx, and functions are compiled without them",
+            f"compile(): the backend {getattr(backend, '__name__', backend)!r} is not called: it "
+            "works on graphs of torch.fx, and functions are compiled without them",
             stacklevel=3,
         )
 

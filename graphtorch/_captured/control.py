@@ -1,8 +1,8 @@
 """Control flow in a graph: `cond`, `while_loop` and `scan`.
 
-Each calls its functions once, on stand-ins, and records what they do as a graph of its own; the tensors that
-they read from around them become operands, and gradients flow to those as well. This works line by line, in
-`compile` and in `trace` alike.
+Each calls its functions once, on stand-ins, and records what they do as a graph of its own; the
+tensors that they read from around them become operands, and gradients flow to those as well. This
+works line by line, in `compile` and in `trace` alike.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from ..autograd.grad_mode import modes
 from ..autograd.nodes import Edge, GradNode
 from .capture import rebuild, tensors_in
 
-# ------------------------------------------------------------------------------------------ recording a body
+# --------------------------------------------------------------------------------- recording a body
 
 
 class Recording:
     """In the place of a capture while the body of a loop or branch is recorded.
 
-    What the body reads from outside is taken as it is; changing anything outside is refused, since it would
-    happen once and not in each step.
+    What the body reads from outside is taken as it is; changing anything outside is refused, since
+    it would happen once and not in each step.
     """
 
     def __init__(self, what: str, outer: Any):
@@ -84,7 +84,8 @@ class Recording:
         return None
 
     def applied(self, function: Any, args: tuple[Any, ...]) -> Any:
-        """What a function with a gradient of the user's own gives where it is not recorded as usual."""
+        """What a function with a gradient of the user's own gives where it is not recorded as
+        usual."""
         return NotImplemented
 
     def about_to_replace(self, modules: Iterable[Any]) -> None:
@@ -159,8 +160,10 @@ class Recording:
         self._refuse("assigns .data: return the new value instead")
 
     def draw(self, generator: Any, method: str, arguments: Any) -> Any:
-        self._refuse("draws random numbers, which would be the same in each step: draw them before it, all "
-                     "steps at once, and pass them in")
+        self._refuse(
+            "draws random numbers, which would be the same in each step: draw them before it, all "
+            "steps at once, and pass them in"
+        )
 
     def _refuse(self, problem: str) -> None:
         raise RuntimeError(f"{self.what}: the function {problem} (at {user_line()})")
@@ -170,19 +173,28 @@ class Body:
     """A function recorded on stand-ins for `like`.
 
     Attributes:
-        result: what it returned; `tensors` are the tensors in it, `values` what they hold, and `orders` those
-            of their memory.
+        result: what it returned; `tensors` are the tensors in it, `values` what they hold, and
+            `orders` those of their memory.
         inputs: the stand-ins' values.
         nodes: those that depend on them, and constants; producers first.
         outside: values that these read from around the function, with where their gradients go.
     """
 
-    def __init__(self, what: str, function: Callable[..., Any], like: Sequence[Type],
-                 call: Callable[..., Any], gradients: Sequence[bool], orders: Sequence[Order | None]):
+    def __init__(
+        self,
+        what: str,
+        function: Callable[..., Any],
+        like: Sequence[Type],
+        call: Callable[..., Any],
+        gradients: Sequence[bool],
+        orders: Sequence[Order | None],
+    ):
         self.inputs = [Value(t, name=f"x{i}") for i, t in enumerate(like)]
         with _recording(what) as recording:
-            stands = [_stand_in(recording, *each)
-                      for each in zip(self.inputs, gradients, orders, strict=True)]
+            stands = [
+                _stand_in(recording, *each)
+                for each in zip(self.inputs, gradients, orders, strict=True)
+            ]
             self.result = call(function, stands)
             self.tensors = tensors_in(self.result)
             self.values = [t._value() for t in self.tensors]
@@ -206,7 +218,9 @@ class Body:
         read = [v for n in self.nodes for v in n.operands] + self.values
         return {v: edges.get(v) for v in dict.fromkeys(read) if v not in known}
 
-    def graph(self, name: str, outside: Sequence[Value], outputs: Sequence[Value] | None = None) -> Graph:
+    def graph(
+        self, name: str, outside: Sequence[Value], outputs: Sequence[Value] | None = None
+    ) -> Graph:
         """The body as a closed graph: stand-ins, then one input for each of `outside`."""
         with located(None):
             table = {v: Value(v.type, name=v.name) for v in self.inputs}
@@ -216,7 +230,9 @@ class Body:
                 operands = tuple(table[v] for v in node.operands)
                 made = Node(node.op, operands, node.attrs, node.types, node.location)
                 table.update(zip(node.results(), made.results(), strict=True))
-            return Graph(name, inputs, [table[v] for v in (self.values if outputs is None else outputs)])
+            return Graph(
+                name, inputs, [table[v] for v in (self.values if outputs is None else outputs)]
+            )
 
 
 @contextmanager
@@ -241,9 +257,11 @@ def _stand_in(recording: Recording, value: Value, gradient: bool, order: Order |
     return made
 
 
-def _edges(tensors: Sequence[Tensor], values: Sequence[Value], stands: Sequence[Tensor]) -> dict[Value, Edge]:
-    """Where the gradient of each value goes that the body's operations read: an operation of its own for what
-    it computed from tensors around it, an earlier one for those tensors themselves."""
+def _edges(
+    tensors: Sequence[Tensor], values: Sequence[Value], stands: Sequence[Tensor]
+) -> dict[Value, Edge]:
+    """Where the gradient of each value goes that the body's operations read: an operation of its
+    own for what it computed from tensors around it, an earlier one for those tensors themselves."""
     own = {e[0] for e in (t._edge() for t in stands if t._rg) if e is not None}
     found: dict[Value, Edge] = {}
     waiting: list[GradNode] = []
@@ -274,9 +292,15 @@ def _holder(value: Value, edge: Edge) -> Tensor:
     return made
 
 
-def _apply(name: str, node: Node, tensors: Sequence[Tensor], outside: dict[Value, Edge],
-           orders: Sequence[Order | None]) -> tuple[Tensor, ...]:
-    """The results of a node on `tensors` and on what its body reads from outside, in `orders` of memory."""
+def _apply(
+    name: str,
+    node: Node,
+    tensors: Sequence[Tensor],
+    outside: dict[Value, Edge],
+    orders: Sequence[Order | None],
+) -> tuple[Tensor, ...]:
+    """The results of a node on `tensors` and on what its body reads from outside, in `orders` of
+    memory."""
     holders = [*tensors, *(_holder(v, e) for v, e in outside.items())]
     found = wrap(name, node.results(), holders, node.operands, orders)
     return found  # type: ignore[no-any-return]
@@ -294,79 +318,114 @@ def _needs_gradient(tensors: Iterable[Tensor], outside: dict[Value, Edge]) -> bo
 # ------------------------------------------------------------------------------------------ scan
 
 
-def scan(combine_fn: Callable[..., Any], init: Any, xs: Any, *, dim: int = 0, reverse: bool = False) -> Any:
+def scan(
+    combine_fn: Callable[..., Any], init: Any, xs: Any, *, dim: int = 0, reverse: bool = False
+) -> Any:
     """A loop over the slices of tensors that carries a state along, as one loop in the graph.
 
     Args:
-        combine_fn: ``(carry, x) -> (next carry, y)`` on tensors, or nests of them in tuples, lists and
-            dicts. A carry keeps its structure, shapes and dtypes.
+        combine_fn: ``(carry, x) -> (next carry, y)`` on tensors, or nests of them in tuples, lists
+            and dicts. A carry keeps its structure, shapes and dtypes.
         init: the first carry.
         xs: what is cut into slices along `dim`; all sizes there are equal.
-        reverse: from the last slice to the first; the y of a slice stands at its place all the same.
+        reverse: from the last slice to the first; the y of a slice stands at its place all the
+            same.
 
     Returns:
         The last carry, and the ys stacked along a new dimension `dim`.
 
     Raises:
-        RuntimeError: `xs` holds no tensors or their sizes along `dim` differ; the function needs a value in
-            Python, writes to a tensor from outside or draws random numbers.
+        RuntimeError: `xs` holds no tensors or their sizes along `dim` differ; the function needs a
+            value in Python, writes to a tensor from outside or draws random numbers.
         TypeError: the function does not return a pair, or its carry has other types than `init`.
     """
     locate()
     carried, stacked = tensors_in(init), [x.movedim(dim, 0) for x in tensors_in(xs)]
     if not stacked:
-        raise RuntimeError("scan() operator requires xs: give it a tensor with one slice for each step")
+        raise RuntimeError(
+            "scan() operator requires xs: give it a tensor with one slice for each step"
+        )
     lengths = {x.shape[0] for x in stacked}
     if len(lengths) > 1:
-        raise RuntimeError(f"scan: all xs must have the same size along dim {dim}, but got {sorted(lengths)}")
+        raise RuntimeError(
+            f"scan: all xs must have the same size along dim {dim}, but got {sorted(lengths)}"
+        )
     body = _step_of(combine_fn, init, xs, carried, stacked)
     count = len(carried)
     after, outputs = body.values[:count], body.values[count:]
     kept: list[Value] = []
-    if _needs_gradient([*carried, *stacked], body.outside):  # what the gradient reads instead of computing it
-        kept = [*after, *(r for n in body.nodes if n.op.weight >= Weight.COSTLY for r in n.results())]
+    # what the gradient reads instead of computing it
+    if _needs_gradient([*carried, *stacked], body.outside):
+        kept = [
+            *after,
+            *(r for n in body.nodes if n.op.weight >= Weight.COSTLY for r in n.results()),
+        ]
     graph = body.graph("scan_body", list(body.outside), [*after, *outputs, *kept])
     operands = [t._value() for t in (*carried, *stacked)] + list(body.outside)
     attrs = ScanAttrs(graph, count, len(stacked), lengths.pop(), reverse)
-    orders = _kept(map(own_order, carried), body.orders[:count]) + [None] * (len(outputs) + len(kept))
-    found = _apply("Scan", ops.scan.node(tuple(operands), attrs), [*carried, *stacked], body.outside, orders)
+    orders = _kept(map(own_order, carried), body.orders[:count]) + [None] * (
+        len(outputs) + len(kept)
+    )
+    found = _apply(
+        "Scan", ops.scan.node(tuple(operands), attrs), [*carried, *stacked], body.outside, orders
+    )
     results = iter(found)
     carry, ys = body.result
-    return rebuild(carry, lambda _: next(results)), rebuild(ys, lambda _: next(results).movedim(0, dim))
+    return rebuild(carry, lambda _: next(results)), rebuild(
+        ys, lambda _: next(results).movedim(0, dim)
+    )
 
 
-def _step_of(function: Callable[..., Any], init: Any, xs: Any, carried: Sequence[Tensor],
-             stacked: Sequence[Tensor]) -> Body:
+def _step_of(
+    function: Callable[..., Any],
+    init: Any,
+    xs: Any,
+    carried: Sequence[Tensor],
+    stacked: Sequence[Tensor],
+) -> Body:
     def call(step: Callable[..., Any], stands: Sequence[Tensor]) -> Any:
         given = iter(stands)
         found = step(rebuild(init, lambda _: next(given)), rebuild(xs, lambda _: next(given)))
         if not isinstance(found, (tuple, list)) or len(found) != 2:
-            raise TypeError("scan: the function must return the next carry and a y, but it returned "
-                            f"{type(found).__name__}")
+            raise TypeError(
+                "scan: the function must return the next carry and a y, but it returned "
+                f"{type(found).__name__}"
+            )
         return found
 
     like = [t._type for t in carried] + [x._type.with_shape(x._type.shape[1:]) for x in stacked]
     orders = [own_order(t) for t in carried] + [None] * len(stacked)
-    body = Body("scan", function, like, call, [t.requires_grad for t in (*carried, *stacked)], orders)
-    given, types = [t._type for t in carried], [v.type for v in body.values[:len(tensors_in(body.result[0]))]]
+    body = Body(
+        "scan", function, like, call, [t.requires_grad for t in (*carried, *stacked)], orders
+    )
+    given, types = (
+        [t._type for t in carried],
+        [v.type for v in body.values[: len(tensors_in(body.result[0]))]],
+    )
     if given != types:
-        raise TypeError(f"scan: the carry is {given} before a step and {types} after it: it must keep its "
-                        "structure, shapes and dtypes")
+        raise TypeError(
+            f"scan: the carry is {given} before a step and {types} after it: it must keep its "
+            "structure, shapes and dtypes"
+        )
     return body
 
 
-# ------------------------------------------------------------------------------------------ cond, while_loop
+# --------------------------------------------------------------------------------- cond, while_loop
 
 
-def cond(pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any], operands: Any = ()) -> Any:
-    """``true_fn(*operands)`` where `pred` holds, else ``false_fn(*operands)``; only one of them is computed.
+def cond(
+    pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any], operands: Any = ()
+) -> Any:
+    """``true_fn(*operands)`` where `pred` holds, else ``false_fn(*operands)``; only one of them is
+    computed.
 
     Args:
         pred: a bool, or a bool tensor of one element, whose value need not be known yet.
         true_fn, false_fn: functions of tensors that return the same structure, shapes and dtypes.
 
     Raises:
-        RuntimeError: `pred` is no bool, or the functions return different types; as `scan` for the rest.
+        RuntimeError: `pred` is no bool, or the functions return different types; as `scan` for the
+            rest.
     """
     locate()
     if isinstance(pred, bool):
@@ -374,14 +433,20 @@ def cond(pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any], o
     if not callable(true_fn) or not callable(false_fn):
         raise RuntimeError("Expect both branches to be callable.")
     if not isinstance(pred, Tensor) or pred._type.dtype is not boolean or pred.numel() != 1:
-        raise RuntimeError(f"Expected pred to be bool or single-element bool tensor, but got {pred}.")
+        raise RuntimeError(
+            f"Expected pred to be bool or single-element bool tensor, but got {pred}."
+        )
     tensors = tensors_in(operands)
     like, needs, orders = _kinds(tensors)
-    then, orelse = (Body("cond", f, like, _on(operands), needs, orders) for f in (true_fn, false_fn))
+    then, orelse = (
+        Body("cond", f, like, _on(operands), needs, orders) for f in (true_fn, false_fn)
+    )
     types, other = ([v.type for v in b.values] for b in (then, orelse))
     if types != other:
-        raise RuntimeError(f"cond: true_fn returns {types} and false_fn {other}: both must return the same "
-                           "shapes and dtypes")
+        raise RuntimeError(
+            f"cond: true_fn returns {types} and false_fn {other}: both must return the same "
+            "shapes and dtypes"
+        )
     outside = {**then.outside, **orelse.outside}
     outside.update((v, e) for v, e in then.outside.items() if e is not None)
     graphs = [b.graph(n, list(outside)) for b, n in ((then, "true"), (orelse, "false"))]
@@ -395,7 +460,11 @@ def cond(pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any], o
 
 def _kinds(tensors: Sequence[Tensor]) -> tuple[list[Type], list[bool], list[Order | None]]:
     """What stand-ins for tensors have of them: types, whether gradients flow, orders of memory."""
-    return [t._type for t in tensors], [t.requires_grad for t in tensors], [own_order(t) for t in tensors]
+    return (
+        [t._type for t in tensors],
+        [t.requires_grad for t in tensors],
+        [own_order(t) for t in tensors],
+    )
 
 
 def _on(operands: Any) -> Callable[..., Any]:
@@ -408,27 +477,40 @@ def _on(operands: Any) -> Callable[..., Any]:
     return call
 
 
-def while_loop(cond_fn: Callable[..., Any], body_fn: Callable[..., Any], carried_inputs: Any) -> Any:
-    """``carried = body_fn(*carried)`` for as long as ``cond_fn(*carried)`` holds. It has no gradient.
+def while_loop(
+    cond_fn: Callable[..., Any], body_fn: Callable[..., Any], carried_inputs: Any
+) -> Any:
+    """``carried = body_fn(*carried)`` for as long as ``cond_fn(*carried)`` holds. It has no
+    gradient.
 
     Args:
         cond_fn: returns a bool tensor of one element.
         body_fn: returns tensors of the structure, shapes and dtypes of `carried_inputs`.
 
     Raises:
-        RuntimeError: one of them returns something else; as `scan` for the rest. `backward` through it says
-            that a loop of unknown length cannot be differentiated.
+        RuntimeError: one of them returns something else; as `scan` for the rest. `backward` through
+            it says that a loop of unknown length cannot be differentiated.
     """
     locate()
     tensors = tensors_in(carried_inputs)
     like, needs, orders = _kinds(tensors)
-    test, body = (Body("while_loop", f, like, _on(carried_inputs), needs, orders) for f in (cond_fn, body_fn))
-    if len(test.values) != 1 or test.values[0].dtype is not boolean or test.values[0].type.numel != 1:
-        raise RuntimeError("while_loop: cond_fn must return a bool tensor of one element, but it returned "
-                           f"{[v.type for v in test.values]}")
+    test, body = (
+        Body("while_loop", f, like, _on(carried_inputs), needs, orders) for f in (cond_fn, body_fn)
+    )
+    if (
+        len(test.values) != 1
+        or test.values[0].dtype is not boolean
+        or test.values[0].type.numel != 1
+    ):
+        raise RuntimeError(
+            "while_loop: cond_fn must return a bool tensor of one element, but it returned "
+            f"{[v.type for v in test.values]}"
+        )
     if [v.type for v in body.values] != like:
-        raise RuntimeError(f"while_loop: body_fn must return what is carried, {like}, but it returned "
-                           f"{[v.type for v in body.values]}")
+        raise RuntimeError(
+            f"while_loop: body_fn must return what is carried, {like}, but it returned "
+            f"{[v.type for v in body.values]}"
+        )
     outside = {**test.outside, **body.outside}
     graphs = [_flat(test.graph("test", list(outside))), body.graph("body", list(outside))]
     values = [t._value() for t in tensors] + list(outside)

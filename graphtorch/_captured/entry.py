@@ -1,4 +1,5 @@
-"""A recorded call as a program: what it is fed with, what it changes, and what has to be as it was."""
+"""A recorded call as a program: what it is fed with, what it changes, and what has to be as it
+was."""
 
 from __future__ import annotations
 
@@ -39,13 +40,15 @@ class Replay:
     """A recorded call that can be made again.
 
     Attributes:
-        graph: what `program` computes; `whole` the same from the start on, without what segments keep.
+        graph: what `program` computes; `whole` the same from the start on, without what segments
+            keep.
         fed: the inputs: numbers of arguments, and whether with their storage.
         storages: of the inputs after these; a Tensor stands for its gradient. `types` are theirs.
         scalars, whole_scalars: numbers that are read anew at each call.
         steps: values that Python read, on which the rest depends.
         draws: whether the state of a generator is among what is read and written.
-        writes: a storage, a gradient's tensor, an argument or (inverted) a part of one; and the result.
+        writes: a storage, a gradient's tensor, an argument or (inverted) a part of one; and the
+            result.
         counts: writes that tensors, or arguments, have counted.
         grads: tensors, or arguments, whose gradient is a result, or None.
         only: the result to return, where that is all there is to deliver.
@@ -91,8 +94,10 @@ class Replay:
         """The lines of a function that read the storages."""
         if not self.storages:
             return ["return ()"]
-        names = [checks.const(s) + ("" if isinstance(s, Storage) else "._grad._storage")
-                 for s in self.storages]
+        names = [
+            checks.const(s) + ("" if isinstance(s, Storage) else "._grad._storage")
+            for s in self.storages
+        ]
         hosts = " is ".join([f"{n}.host" for n in names])
         return [
             f"values = [{', '.join([f'{n}.value' for n in names])}]",
@@ -115,7 +120,9 @@ class Replay:
 
     # -- a call
 
-    def run(self, arguments: Sequence[Tensor], state: Sequence[Buffer], known: Known | None = None) -> Any:
+    def run(
+        self, arguments: Sequence[Tensor], state: Sequence[Buffer], known: Known | None = None
+    ) -> Any:
         """Make the recorded call on other arguments, in a `state` that was found to fit.
 
         Args:
@@ -132,7 +139,9 @@ class Replay:
         with drawing:  # else another thread's call would draw the same numbers
             return self._run(arguments, state, known)
 
-    def _run(self, arguments: Sequence[Tensor], state: Sequence[Buffer], known: Known | None) -> Any:
+    def _run(
+        self, arguments: Sequence[Tensor], state: Sequence[Buffer], known: Known | None
+    ) -> Any:
         inputs = self._inputs(arguments)
         kept: list[Buffer] = []
         try:
@@ -143,7 +152,9 @@ class Replay:
                 kept = found
             given = [*inputs, *kept] if kept else inputs
             numbers = [number_now(s) for s in self.scalars] if self.scalars else []
-            results = self.program([*given, *state, *numbers]) if numbers else self.program(given, state)
+            results = (
+                self.program([*given, *state, *numbers]) if numbers else self.program(given, state)
+            )
         except RAISED as error:
             raise Failed from error
         whole: list[Buffer] = []
@@ -196,12 +207,17 @@ class Replay:
         """What runs."""
         texts = [s.segment.program.explain() for s in self.steps if s.segment.program is not None]
         text = "".join([*dict.fromkeys(texts), self.program.explain()])
-        return text if self.backward is None else text + "\nbackward:\n" + self.backward.program.explain()
+        return (
+            text
+            if self.backward is None
+            else text + "\nbackward:\n" + self.backward.program.explain()
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Guards:
-    """What has to be as it was for a replay to serve, beside the arguments' signature and what Python read.
+    """What has to be as it was for a replay to serve, beside the arguments' signature and what
+    Python read.
 
     Attributes:
         count: of the arguments that are tensors.
@@ -233,11 +249,13 @@ class Guards:
         shared = self.shared | {i: t._storage for i, t in enumerate(arguments) if id(t) in names}
         given = {id(t) for t in arguments}
         bound = dict.fromkeys((*self.bound, *[t for t in reached if id(t) not in given]))
-        return replace(self, bound=tuple(bound), shared=shared, own=self.own | frozenset(shared.values()))
+        return replace(
+            self, bound=tuple(bound), shared=shared, own=self.own | frozenset(shared.values())
+        )
 
     def function(self, watch: Watch, replay: Replay) -> Callable[[Sequence[Tensor]], Any]:
-        """What reads the state that `replay` starts from; it gives None where something is not as it is now,
-        or, for what `watch` saw, as it was before the call."""
+        """What reads the state that `replay` starts from; it gives None where something is not as
+        it is now, or, for what `watch` saw, as it was before the call."""
         checks = Checks()
         self._write_sizes(checks)
         for storage, epoch in self.values:
@@ -293,7 +311,8 @@ class Entry:
     """A recording that serves later calls.
 
     Attributes:
-        state: what the program reads beside its arguments, or None where the recording does not serve.
+        state: what the program reads beside its arguments, or None where the recording does not
+            serve.
     """
 
     replay: Replay
@@ -310,8 +329,8 @@ class Entry:
         return Entry(replay, guards, state, [t._storage for t in bound], [_flags(t) for t in bound])
 
     def alive(self) -> bool:
-        """Whether this recording can still serve: the tensors it is bound to are as they were, and what
-        Python read of others as well."""
+        """Whether this recording can still serve: the tensors it is bound to are as they were, and
+        what Python read of others as well."""
         bound = self.guards.bound
         return (
             all(storage.epoch == epoch for storage, epoch in self.guards.values)
@@ -327,7 +346,11 @@ def _flags(tensor: Tensor) -> tuple[bool, bool]:
 def layout_of(tensor: Tensor) -> Any:
     """How a tensor lies in its storage."""
     view = tensor._view
-    return tensor._storage.value.type, None if view is None else (view.strides, view.offset, view.type)
+    return tensor._storage.value.type, None if view is None else (
+        view.strides,
+        view.offset,
+        view.type,
+    )
 
 
 def _settled(storage: Storage) -> Buffer:
@@ -337,8 +360,8 @@ def _settled(storage: Storage) -> Buffer:
 
 
 def _fitting(buffer: Buffer, storage: Storage) -> Buffer:
-    """The elements of a storage for a program; code outside may have written to memory that is shared with
-    it, so that what was packed of it is stale."""
+    """The elements of a storage for a program; code outside may have written to memory that is
+    shared with it, so that what was packed of it is stale."""
     if storage.host is None:
         return buffer
     return Buffer(buffer.address, buffer.dtype, buffer.shape, buffer.owner)

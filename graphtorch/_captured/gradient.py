@@ -53,14 +53,17 @@ class Backward:
         self.dynamic = dynamic
         self.place = place
         self.whole = whole  # the forward graph
-        self.held = tuple(held)  # what the leaves hold, in the whole forward graph, where they are there
+        # what the leaves hold, in the whole forward graph, where they are there
+        self.held = tuple(held)
         self.results = tuple(results)  # of the forward graph that the outputs are
-        # tensors that the gradient reads: kind, number or tensor, and which of the saved buffers it holds
+        # tensors that the gradient reads: kind, number or tensor, and which of the saved buffers it
+        # holds
         self.watched = tuple(watched)
         picked = ", ".join([f"{'inputs' if is_input else 'results'}[{i}]" for is_input, i in saved])
         # what of a call's buffers the gradient reads
         self.pick: Callable[[Any, Any], list[Buffer]] = eval(f"lambda inputs, results: [{picked}]")
-        self.leaves = tuple(leaves)  # where gradients go: (whether an argument, its number; or the tensor)
+        # where gradients go: (whether an argument, its number; or the tensor)
+        self.leaves = tuple(leaves)
         self._ends: tuple[int, list[Any]] = -1, []  # what `_edges` found, and when
         self.outputs = tuple(outputs)  # which of the call's outputs are differentiable
         self.types = list(types)
@@ -68,25 +71,36 @@ class Backward:
         self._program: Any = None
         self._programs: dict[Any, Any] = {}  # by shapes, where no program serves all sizes
 
-    def assume(self, symbols: Symbols, pinned: Mapping[str, int], conditions: Sequence[Condition]) -> None:
-        """Note what its sizes are: where symbols stand among the arguments, which of them can be but one
-        number, and what else is assumed. Symbols that no input has come with inputs that are never read."""
+    def assume(
+        self, symbols: Symbols, pinned: Mapping[str, int], conditions: Sequence[Condition]
+    ) -> None:
+        """Note what its sizes are: where symbols stand among the arguments, which of them can be
+        but one number, and what else is assumed. Symbols that no input has come with inputs that
+        are never read."""
         graph = specialize(self.graph, pinned)
         known = {s for v in graph.inputs for d in v.shape if (s := plain_symbol(d)) is not None}
         missing = {s.name: s for s in graph.symbols() if s not in known}
         carriers = [
-            Value(Type(boolean, (SymInt.atom(s),)), name=f"n{i}") for i, s in enumerate(missing.values())
+            Value(Type(boolean, (SymInt.atom(s),)), name=f"n{i}")
+            for i, s in enumerate(missing.values())
         ]
         places = {name: (name, number, axis) for name, number, axis in reversed(symbols)}
         self.carried = tuple([places[name] for name in missing])
-        self.graph = Graph(graph.name, [*graph.inputs, *carriers], graph.outputs, graph.nodes, graph.donates)
+        self.graph = Graph(
+            graph.name, [*graph.inputs, *carriers], graph.outputs, graph.nodes, graph.donates
+        )
         self.conditions = tuple(conditions)
 
     @property
     def program(self) -> Any:
         if self._program is None:
             self._program = recorded_program(
-                self.graph, (), self.dynamic, self.conditions, [self.place] * len(self.graph.outputs))
+                self.graph,
+                (),
+                self.dynamic,
+                self.conditions,
+                [self.place] * len(self.graph.outputs),
+            )
         return self._program
 
     def run(self, given: list[Buffer]) -> list[Buffer]:
@@ -104,12 +118,15 @@ class Backward:
             if program is None:
                 fixed = specialize(self.graph, bind_sizes(self.graph.inputs, shapes))
                 program = self._programs[shapes] = recorded_program(
-                    fixed, (), self.dynamic, places=[self.place] * len(fixed.outputs))
+                    fixed, (), self.dynamic, places=[self.place] * len(fixed.outputs)
+                )
         return program(given)  # type: ignore[no-any-return]
 
     def _edges(self, arguments: Sequence[Tensor]) -> list[Any]:
         """Where gradients go. Ends at leaves are kept, so that the next call finds them made."""
-        edges = [arguments[t]._edge() if is_argument else t._edge() for is_argument, t in self.leaves]
+        edges = [
+            arguments[t]._edge() if is_argument else t._edge() for is_argument, t in self.leaves
+        ]
         if not any(is_argument for is_argument, _ in self.leaves) and all(map(_is_own_end, edges)):
             self._ends = changes.count, edges
         else:
@@ -121,8 +138,9 @@ class Backward:
         graph, held = self.whole, self.held
         if None in held:
             raise RuntimeError(
-                "gradients of this compiled function cannot be differentiated again (create_graph=True): "
-                "call the function without compile(), or put the whole computation inside it"
+                "gradients of this compiled function cannot be differentiated again "
+                "(create_graph=True): call the function without compile(), or put the whole "
+                "computation inside it"
             )
         leaves = [Leaf(b) for b in inputs]
         sizes = bind_sizes(graph.inputs, [b.shape for b in inputs])
@@ -149,7 +167,8 @@ class Backward:
         results: Sequence[Buffer],
         arguments: Sequence[Tensor],
     ) -> None:
-        """Give the differentiable outputs of one call their history; `whole`: inputs of the whole graph."""
+        """Give the differentiable outputs of one call their history; `whole`: inputs of the whole
+        graph."""
         seen, edges = self._ends
         if seen != changes.count:
             edges = self._edges(arguments)
@@ -169,10 +188,25 @@ class Backward:
         node.types = self.types if self.is_static else [outputs[i]._type for i in self.outputs]
         node.versions = versions = []
         for kind, which, place in self.watched:
-            tensor = which if kind == TENSOR else arguments[which] if kind == ARGUMENT else outputs[which]
+            tensor = (
+                which
+                if kind == TENSOR
+                else arguments[which]
+                if kind == ARGUMENT
+                else outputs[which]
+            )
             counter, storage = tensor._counter, tensor._storage
-            versions.append((counter, counter.number, storage, storage.epoch, tensor._view, place,
-                             kind == OUTPUT))
+            versions.append(
+                (
+                    counter,
+                    counter.number,
+                    storage,
+                    storage.epoch,
+                    tensor._view,
+                    place,
+                    kind == OUTPUT,
+                )
+            )
         if modes.anomaly:
             node.metadata["traceback_"] = _users_stack()
         for number, i in enumerate(self.outputs):
@@ -208,17 +242,23 @@ class CompiledNode(GradNode):
         if self.saved is None:
             raise RuntimeError(FREED)
         for counter, number, storage, epoch, view, place, is_output in self.versions:
-            if storage.epoch != epoch and counter.number == number:  # as in PyTorch, what is there now counts
-                self.saved[place] = _shown(storage, view, None if is_output else self.saved[place].shape)
+            # as in PyTorch, what is there now counts
+            if storage.epoch != epoch and counter.number == number:
+                self.saved[place] = _shown(
+                    storage, view, None if is_output else self.saved[place].shape
+                )
             if counter.number != number:
                 raise RuntimeError(
-                    "one of the variables needed for gradient computation has been modified by an inplace "
-                    f"operation: a tensor that {self._name} reads is at version {counter.number}; expected "
-                    f"version {number} instead. Hint: use the out-of-place form of the operation that "
-                    "changed it, or clone() the tensor first"
+                    "one of the variables needed for gradient computation has been modified by an "
+                    f"inplace operation: a tensor that {self._name} reads is at version "
+                    f"{counter.number}; expected version {number} instead. Hint: use the "
+                    "out-of-place form of the operation that changed it, or clone() the tensor "
+                    "first"
                 )
         if task.create_graph:
-            gradients: list[Any] = task._recorded(self.owner.unfolded(self.inputs, self.edges), cotangents)
+            gradients: list[Any] = task._recorded(
+                self.owner.unfolded(self.inputs, self.edges), cotangents
+            )
         else:
             given = [
                 Buffer.of(np.zeros(t.shape, t.dtype.numpy)) if c is None else buffer_of(c)
@@ -267,7 +307,12 @@ class Joint:
         leaves: list[tuple[bool, Any]],
         outputs: list[int],
     ):
-        self.gradients, self.cotangents, self.leaves, self.outputs = gradients, cotangents, leaves, outputs
+        self.gradients, self.cotangents, self.leaves, self.outputs = (
+            gradients,
+            cotangents,
+            leaves,
+            outputs,
+        )
         self.saved = _frontier(gradients, cotangents)
 
 
@@ -292,8 +337,12 @@ def joint_gradient(carriers: Sequence[Tensor | None], positions: Mapping[int, in
     for end in beyond:
         end.edges = ()
     try:
-        task.run([(e, from_value(c, e[0].place))  # type: ignore[index, misc]
-                  for e, c in zip(edges, cotangents, strict=True)])
+        task.run(
+            [
+                (e, from_value(c, e[0].place))  # type: ignore[index, misc]
+                for e, c in zip(edges, cotangents, strict=True)
+            ]
+        )
     finally:
         for end, outer in beyond.items():
             end.edges = outer
@@ -306,8 +355,8 @@ def joint_gradient(carriers: Sequence[Tensor | None], positions: Mapping[int, in
 
 
 class Behind(NamedTuple):
-    """What is behind some tensors in the autograd graph: its ends, whether part of it was freed, and which
-    functions with a backward pass of the user's own stand in it."""
+    """What is behind some tensors in the autograd graph: its ends, whether part of it was freed,
+    and which functions with a backward pass of the user's own stand in it."""
 
     ends: list[Any]
     freed: bool
@@ -350,8 +399,12 @@ def _frontier(gradients: Sequence[Value], cotangents: Sequence[Value]) -> list[V
     given = set(cotangents)
     order = topological(gradients)
     for node in order:
-        depends[node] = any(v in given if v.node is None else depends[v.node] for v in node.operands)
-        varies[node] = any(v not in given if v.node is None else varies[v.node] for v in node.operands)
+        depends[node] = any(
+            v in given if v.node is None else depends[v.node] for v in node.operands
+        )
+        varies[node] = any(
+            v not in given if v.node is None else varies[v.node] for v in node.operands
+        )
     saved: dict[Value, None] = {}
     for node in order:
         if not depends[node]:
@@ -368,13 +421,16 @@ def _frontier(gradients: Sequence[Value], cotangents: Sequence[Value]) -> list[V
 
 
 def _made_again(saved: Mapping[Value, None]) -> list[Value]:
-    """`saved` without what is as well made from the others once more, such as the mask of a relu."""
+    """`saved` without what is as well made from the others once more, such as the mask of a
+    relu."""
     kept = dict.fromkeys(saved)
     for value in saved:
         node = value.node
         if node is None or not node.op.is_cheap:
             continue
-        operands = [v for v in node.operands if not (v.node is not None and v.node.op is ops.constant)]
+        operands = [
+            v for v in node.operands if not (v.node is not None and v.node.op is ops.constant)
+        ]
         if operands and all(v in kept and v is not value for v in operands):
             del kept[value]
     return list(kept)

@@ -1,14 +1,14 @@
 """What Python a recording read, and whether it is still so.
 
-While a function is recorded, every Python function of the user's that runs is noted. The chains of names
-that its code loads and stores (``config.scale``, ``self.steps["w"]``, a closure's cell) are followed from
-the call on, one *hop* after another, and what each hop found is kept: numbers and strings by value, other
-objects by identity, lists, dicts and arrays by their contents. All hops become one generated function, of
-about 20 ns a hop. A chain that starts at a local value (the result of a call) is no guard: what it came from
-is.
+While a function is recorded, every Python function of the user's that runs is noted. The chains of
+names that its code loads and stores (``config.scale``, ``self.steps["w"]``, a closure's cell) are
+followed from the call on, one *hop* after another, and what each hop found is kept: numbers and
+strings by value, other objects by identity, lists, dicts and arrays by their contents. All hops
+become one generated function, of about 20 ns a hop. A chain that starts at a local value (the
+result of a call) is no guard: what it came from is.
 
-Values are noted before a function's first run. Where they are others after the call, the call itself changed
-them, which a replay would leave out.
+Values are noted before a function's first run. Where they are others after the call, the call
+itself changed them, which a replay would leave out.
 """
 
 from __future__ import annotations
@@ -74,12 +74,19 @@ class Watch:
 
     Attributes:
         impure: a call whose effect a replay would leave out, or "".
-        unrepeatable: whether what was seen afterwards says that a replay could not do what the call did.
-        modules: modules whose code ran or whose attributes were read, with their ``training`` before.
+        unrepeatable: whether what was seen afterwards says that a replay could not do what the call
+            did.
+        modules: modules whose code ran or whose attributes were read, with their ``training``
+            before.
     """
 
-    def __init__(self, function: Any, given: Iterable[Any], state_of: Callable[[Sequence[Any]], Any],
-                 repeats: bool = False):
+    def __init__(
+        self,
+        function: Any,
+        given: Iterable[Any],
+        state_of: Callable[[Sequence[Any]], Any],
+        repeats: bool = False,
+    ):
         """Args:
         state_of: what of modules a recording depends on beside their tensors, to be compared.
         repeats: whether the call may have to be made again, so that a `Restart` is raised before it
@@ -105,7 +112,8 @@ class Watch:
         self._traced = False
         self._streams: tuple[Any, ...] = ()
         self._meet(function)
-        self._given: set[int] = set()  # containers among the arguments: the signature has what is in them
+        # containers among the arguments: the signature has what is in them
+        self._given: set[int] = set()
         self._take(given)
 
     def _take(self, given: Iterable[Any]) -> None:
@@ -116,8 +124,8 @@ class Watch:
                 self._take(one.values() if isinstance(one, dict) else one)
 
     def start(self) -> None:
-        """Follow the calls of this thread. A trace function sees calls alone, and costs a fraction of a
-        profile hook; a debugger keeps its own."""
+        """Follow the calls of this thread. A trace function sees calls alone, and costs a fraction
+        of a profile hook; a debugger keeps its own."""
         self._traced = sys.gettrace() is None
         if self._traced:
             sys.settrace(self._called)
@@ -235,7 +243,9 @@ class Watch:
         found = self._hop(owner, "item" if kind == "global" else "attr", key, stored and not steps)
         return [] if found is STOP else [found]
 
-    def _follow(self, chain: Chain, whole: bool, roots: Any, deep: bool, stored: bool = False) -> None:
+    def _follow(
+        self, chain: Chain, whole: bool, roots: Any, deep: bool, stored: bool = False
+    ) -> None:
         steps = chain[2]
         owners = self._start(chain, roots, stored)
         for i, (step, key) in enumerate(steps):
@@ -260,7 +270,11 @@ class Watch:
                 self._content(owner)
                 if isinstance(owner, io.IOBase):
                     self._note("a file")
-                if deep and not _is_leaf(owner) and not isinstance(owner, (Members, Optimizer, *_FIXED)):
+                if (
+                    deep
+                    and not _is_leaf(owner)
+                    and not isinstance(owner, (Members, Optimizer, *_FIXED))
+                ):
                     for key in list(_own(owner)):
                         self._hop(owner, "attr", key)
 
@@ -302,7 +316,8 @@ class Watch:
         return value
 
     def _is_read(self, owner: Any, name: str) -> bool:
-        """Whether an attribute can be read as the code does; that some owners change by that is noted."""
+        """Whether an attribute can be read as the code does; that some owners change by that is
+        noted."""
         if isinstance(owner, Optimizer):
             self.optimizers[id(owner)] = owner
         if isinstance(owner, _IMPURE_OWNERS) and owner not in self._streams:
@@ -340,7 +355,8 @@ class Watch:
             raise Restart(_UNREPEATABLE + impure)
 
     def _about_to_change(self, owner: Any, key: Any, stored: bool) -> None:
-        """Code is about to run that stores to an object, or calls a method of a container: of older ones."""
+        """Code is about to run that stores to an object, or calls a method of a container: of older
+        ones."""
         changes = stored or (isinstance(owner, (list, dict, set)) and key in _CHANGING)
         if self._repeats and changes and id(owner) in self._known:
             raise Restart(f"{_UNREPEATABLE}{type(owner).__name__}.{key}")
@@ -403,7 +419,8 @@ class Watch:
         return list(dict.fromkeys(t for t in found if isinstance(t, Tensor)))
 
     def knows(self, result: Any) -> bool:
-        """Whether a result can be given again: what is neither a tensor nor plain is older than the call."""
+        """Whether a result can be given again: what is neither a tensor nor plain is older than the
+        call."""
         if isinstance(result, dict):
             return all(map(self.knows, result.values()))
         if isinstance(result, (tuple, list)):
@@ -412,7 +429,8 @@ class Watch:
         return plain or isinstance(result, SymInt) or id(result) in self._known
 
     def is_unchanged(self) -> bool:
-        """Whether the call itself left everything as it was: else a replay would leave out what it did."""
+        """Whether the call itself left everything as it was: else a replay would leave out what it
+        did."""
         checks = Checks()
         self.write(checks, False)
         return (
@@ -449,7 +467,9 @@ class Watch:
         if not all_of_it:
             return
         ran = [codes[c] for c in self._ran]
-        names = None if any(c.watches_all for c in ran) else frozenset().union(*[c.names for c in ran])
+        names = (
+            None if any(c.watches_all for c in ran) else frozenset().union(*[c.names for c in ran])
+        )
         for module in self.modules:
             write_module(checks, module, names)
         for optimizer in self.optimizers.values():
@@ -458,8 +478,25 @@ class Watch:
 
 _UNREPEATABLE = "the function does something in Python that a replay could not repeat: "
 _OURS, _USERS, _METHOD, _EMITS = range(4)
-_CHANGING = frozenset(("append", "extend", "insert", "pop", "popitem", "remove", "clear", "sort", "reverse",
-                       "add", "discard", "update", "setdefault", "appendleft", "popleft"))
+_CHANGING = frozenset(
+    (
+        "append",
+        "extend",
+        "insert",
+        "pop",
+        "popitem",
+        "remove",
+        "clear",
+        "sort",
+        "reverse",
+        "add",
+        "discard",
+        "update",
+        "setdefault",
+        "appendleft",
+        "popleft",
+    )
+)
 _MISSING: Any = object()  # in the place of a value that is not there, where the code stores one
 
 
@@ -514,7 +551,8 @@ def _elements(owner: Any) -> list[Any]:
 
 
 def _member(module: Any, name: str) -> tuple[Any, bool]:
-    """An attribute of a module without running code, and whether it is its own: `compile` guards those."""
+    """An attribute of a module without running code, and whether it is its own: `compile` guards
+    those."""
     own = module.__dict__
     if name in own:
         return own[name], True
@@ -536,7 +574,11 @@ def _is_plain_attribute(owner: Any, name: str) -> bool:
     """Whether reading it runs no code of the user's."""
     if isinstance(owner, (types.ModuleType, types.CellType)):
         return True
-    if isinstance(owner, types.FunctionType) and name in ("__code__", "__defaults__", "__kwdefaults__"):
+    if isinstance(owner, types.FunctionType) and name in (
+        "__code__",
+        "__defaults__",
+        "__kwdefaults__",
+    ):
         return True
     if isinstance(owner, type):
         return any(name in k.__dict__ for k in owner.__mro__)

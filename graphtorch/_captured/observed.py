@@ -1,9 +1,9 @@
 """What the backward passes of the user's functions do in Python.
 
-The gradient of a recorded call is recorded with it, long before anybody asks for it. A backward pass of a
-`torch.autograd.Function` is Python that may print, count or append: it is not run in advance unless it was
-seen to change nothing. So the first call of a recording runs as if it were not compiled, and its backward
-pass is watched when, and if, it comes.
+The gradient of a recorded call is recorded with it, long before anybody asks for it. A backward
+pass of a `torch.autograd.Function` is Python that may print, count or append: it is not run in
+advance unless it was seen to change nothing. So the first call of a recording runs as if it were
+not compiled, and its backward pass is watched when, and if, it comes.
 """
 
 from __future__ import annotations
@@ -39,8 +39,10 @@ def require_observed(functions: Iterable[type]) -> None:
         raise Unobserved(new)
     for function in functions:
         if _seen[function]:
-            raise Unreplayable(f"the backward pass of {function.__name__} does something in Python: "
-                               f"{_seen[function]}")
+            raise Unreplayable(
+                f"the backward pass of {function.__name__} does something in Python: "
+                f"{_seen[function]}"
+            )
 
 
 def are_observed(functions: Iterable[type]) -> bool:

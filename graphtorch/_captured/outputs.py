@@ -1,4 +1,5 @@
-"""What a recorded call returned: results of its program, views of older memory, what is handed back."""
+"""What a recorded call returned: results of its program, views of older memory, what is handed
+back."""
 
 from __future__ import annotations
 
@@ -54,7 +55,8 @@ class Returned:
         self.devices: list[device] = []  # that each of them is to be on
         self.bases: list[Tensor] = []
         self._capture, self._given = capture, given
-        self._numbers: dict[int, Value | SymInt] = {}  # of stand-ins for those in the result, by their ids
+        # of stand-ins for those in the result, by their ids
+        self._numbers: dict[int, Value | SymInt] = {}
         self._kept: list[Tensor] = []  # the stand-ins themselves
         self._base_of: dict[Storage, int] = {}
         self._base_results: list[int] = []
@@ -69,16 +71,21 @@ class Returned:
         return len(self.values) - 1
 
     def carriers(self) -> tuple[list[Tensor | None], list[int]]:
-        """Bases and outputs that carry a history, None for others; and those whose backward pass ran."""
+        """Bases and outputs that carry a history, None for others; and those whose backward pass
+        ran."""
         found: list[Tensor | None] = [*self.bases]
-        found += [t if k == "base" or result_of(k, x) is not None else None
-                  for t, (k, x) in zip(self.tensors, self.kinds, strict=True)]
+        found += [
+            t if k == "base" or result_of(k, x) is not None else None
+            for t, (k, x) in zip(self.tensors, self.kinds, strict=True)
+        ]
         spent = [i for i, t in enumerate(found) if t is not None and behind([t]).freed]
         return [None if i in spent else t for i, t in enumerate(found)], spent
 
     def outputs(self, spent: Sequence[int]) -> Outputs:
         """How the result is made again."""
-        structure = SINGLE if isinstance(self._tree, Tensor) else rebuild(self._tree, lambda _: _HOLE)
+        structure = (
+            SINGLE if isinstance(self._tree, Tensor) else rebuild(self._tree, lambda _: _HOLE)
+        )
         return Outputs(structure, tuple(self._base_results), tuple(self.kinds), tuple(spent))
 
     def carried(self, outputs: Sequence[int]) -> list[int]:
@@ -174,11 +181,15 @@ class Returned:
             if (
                 t._storage is storage
                 and (base is None or base is t or base is t._base)
-                and (own is None or (view is not None and view.steps[: len(own.steps)] == own.steps))
+                and (
+                    own is None or (view is not None and view.steps[: len(own.steps)] == own.steps)
+                )
             ):
                 if i in self._given.stands and self._given.tensors[i]._view is not None:
                     raise Unreplayable
-                return _shown("argument", i, tensor, own)._replace(counted=owner._counter is t._counter)
+                return _shown("argument", i, tensor, own)._replace(
+                    counted=owner._counter is t._counter
+                )
         raise Unreplayable
 
     def _of_older(self, tensor: Tensor) -> tuple[str, Any]:
@@ -207,7 +218,9 @@ class Returned:
             return "base", made
         if tensor._fn is not None if base is None else base is not held:
             raise Unreplayable  # two tensors of one memory have histories of their own
-        return "shown", _shown("base", made, tensor, None)._replace(counted=tensor._counter is held._counter)
+        return "shown", _shown("base", made, tensor, None)._replace(
+            counted=tensor._counter is held._counter
+        )
 
 
 def _base_tensor(tensor: Tensor) -> Tensor:

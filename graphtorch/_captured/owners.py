@@ -14,8 +14,10 @@ from .checks import ATOMS, Checks, contents, identical, same_contents
 
 
 def write_module(checks: Checks, module: Any, names: frozenset[str] | None) -> None:
-    """A module has the members and hooks it has now, and those attributes that the code that ran may have
-    read: `names` (None: any) or what code of ours reads. `Members` counts what is set; this sees what is
+    """A module has the members and hooks it has now, and those attributes that the code that ran
+    may have
+    read: `names` (None: any) or what code of ours reads. `Members` counts what is set; this sees
+        what is
     written straight into ``__dict__`` as well."""
     if names is not None:
         names |= _names_in(type(module))  # type: ignore[arg-type]
@@ -31,14 +33,16 @@ def write_module(checks: Checks, module: Any, names: frozenset[str] | None) -> N
             checks.identical(text, list(value.values()))
         elif key not in _UNCALLED and (names is None or key in names):
             checks.value(text, value)
-            flat = isinstance(value, tuple) and all(isinstance(v, ATOMS) for v in value)  # it never changes
+            # it never changes
+            flat = isinstance(value, tuple) and all(isinstance(v, ATOMS) for v in value)
             if ours and not flat and isinstance(value, (list, dict, set, tuple)):
                 checks.contents(text, contents(value))
 
 
 @functools.cache
 def _names_in(kind: type) -> frozenset[str]:
-    """The names that methods of a class of modules load, where its code is ours and so is not followed."""
+    """The names that methods of a class of modules load, where its code is ours and so is not
+    followed."""
     found: set[str] = set()
     for one in kind.__mro__:
         if one is Module:
@@ -68,13 +72,23 @@ def _write_members(checks: Checks, text: str, table: dict[str, Any]) -> None:
 
 
 _MEMBERS = frozenset(("_parameters", "_buffers", "_modules"))
-_HOOKS = frozenset(("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks"))
+_HOOKS = frozenset(
+    ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+)
 # What calls do not read, or only where one of the hooks is there.
-_UNCALLED = frozenset((
-    "_non_persistent_buffers_set", "_forward_pre_hooks_with_kwargs", "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called", "_is_full_backward_hook", "_state_dict_hooks", "_state_dict_pre_hooks",
-    "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks",
-))
+_UNCALLED = frozenset(
+    (
+        "_non_persistent_buffers_set",
+        "_forward_pre_hooks_with_kwargs",
+        "_forward_hooks_with_kwargs",
+        "_forward_hooks_always_called",
+        "_is_full_backward_hook",
+        "_state_dict_hooks",
+        "_state_dict_pre_hooks",
+        "_load_state_dict_pre_hooks",
+        "_load_state_dict_post_hooks",
+    )
+)
 _FEW = 6  # members that are compared one by one, in the text
 STOP: Any = object()
 
@@ -113,7 +127,9 @@ class OptimizerGuard:
                 if len(state) != len(values):
                     return False
                 for now, before in zip(state.values(), values):  # noqa: B905
-                    if now is not before and (isinstance(before, Tensor) or isinstance(now, Tensor)):
+                    if now is not before and (
+                        isinstance(before, Tensor) or isinstance(now, Tensor)
+                    ):
                         return False
         return self.hooks == _hooks_of(owner)
 
@@ -122,14 +138,33 @@ def _hooks_of(owner: Optimizer) -> Any:
     return tuple(owner._optimizer_step_pre_hooks), tuple(owner._optimizer_step_post_hooks)
 
 
-# Numbers that our optimizers read at each replay (`Numbers`): a recording depends on their signs alone.
+# Numbers that our optimizers read at each replay (`Numbers`): a recording depends on their signs
+# alone.
 _READ_ANEW = {"lr", "weight_decay", "momentum", "dampening", "betas", "eps", "alpha", "rho"}
-_READ_ANEW |= {"beta2_decay", "d", "etas", "step_sizes", "lr_decay", "momentum_decay", "lambd", "t0"}
-_UNREAD = {"params", "param_names", "initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum"}
+_READ_ANEW |= {
+    "beta2_decay",
+    "d",
+    "etas",
+    "step_sizes",
+    "lr_decay",
+    "momentum_decay",
+    "lambd",
+    "t0",
+}
+_UNREAD = {
+    "params",
+    "param_names",
+    "initial_lr",
+    "max_lr",
+    "min_lr",
+    "max_momentum",
+    "base_momentum",
+}
 
 
 def _options(owner: Optimizer, group: dict[str, Any]) -> list[tuple[str, Any, Any, bool]]:
-    """What of a group a recording depends on: name, value, a copy of a container, whether by sign alone."""
+    """What of a group a recording depends on: name, value, a copy of a container, whether by sign
+    alone."""
     if type(owner).__name__ in ("SparseAdam", "LBFGS") or not type(owner).__module__.startswith(
         "graphtorch."
     ):

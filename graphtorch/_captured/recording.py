@@ -106,7 +106,8 @@ class Recording:
         self.grads = self._sorted_grads()
         carriers, self.spent = self.returned.carriers()
         capture.forward = list(capture.created.values())
-        with capture.watching():  # the backward passes of custom functions are the user's Python, too
+        # the backward passes of custom functions are the user's Python, too
+        with capture.watching():
             joint = joint_gradient(carriers, given.positions)
         del carriers
         saved = [] if joint is None else joint.saved
@@ -131,8 +132,9 @@ class Recording:
         return Replay(
             graph=self.graph,
             whole=self.whole.graph,
-            program=recorded_program(self.graph, self.stable, self.dynamic, self.conditions,
-                                     self.returned.devices),
+            program=recorded_program(
+                self.graph, self.stable, self.dynamic, self.conditions, self.returned.devices
+            ),
             backward=self.backward,
             fed=tuple(self.fed),
             storages=tuple(self.storages),
@@ -175,14 +177,20 @@ class Recording:
         return None if self.writes or self.counts or self.grads or self.spent else number
 
     def assume(self, judge: Assumed, symbols: Symbols) -> None:
-        """Note what the recording assumed of its sizes; symbols that can be but one number become that."""
-        self.symbols, self.pinned, self.conditions = tuple(symbols), judge.pinned(), tuple(judge.open())
+        """Note what the recording assumed of its sizes; symbols that can be but one number become
+        that."""
+        self.symbols, self.pinned, self.conditions = (
+            tuple(symbols),
+            judge.pinned(),
+            tuple(judge.open()),
+        )
         self.graph = specialize(self.graph, self.pinned)
         if self.backward is not None:
             self.backward.assume(self.symbols, self.pinned, self.conditions)
 
     def _check_known(self) -> None:
-        """Refuse where a tensor from outside has another storage, view, flag or history than before."""
+        """Refuse where a tensor from outside has another storage, view, flag or history than
+        before."""
         capture = self.capture
         if any(t._grad is not None and t._grad.is_sparse for t in capture.grads):
             raise Unreplayable
@@ -215,7 +223,10 @@ class Recording:
         parts = {value: t for value, t in parts.items() if value in used}
         alone = [*[s for s, _ in capture.stood], *parts.values()]
         numbers = {id(t): i for i, t in enumerate(given.used)}
-        self.fed = [*[(numbers[id(t)], False) for t in alone], *[(capture.arguments[s], True) for s in ours]]
+        self.fed = [
+            *[(numbers[id(t)], False) for t in alone],
+            *[(capture.arguments[s], True) for s in ours],
+        ]
         self.begin = [*capture.stand_ins, *parts, *[capture.inputs[s] for s in ours]]
         self.rest = [capture.inputs[s] for s in rest]
         self.places = [*self.begin, *self.rest]
@@ -239,16 +250,29 @@ class Recording:
             raise Unreplayable
         whole = {*inputs, *capture.writes}
         self.layouts = {
-            i: layout_of(t) for i, t in enumerate(tensors) if t._view is not None and t._storage in whole
+            i: layout_of(t)
+            for i, t in enumerate(tensors)
+            if t._view is not None and t._storage in whole
         }
 
-    def _follow_reads(self, joint: Joint | None, segments: MutableMapping[Any, Segment]) -> Closed | None:
-        """Give each read of the call its segment; what these keep are inputs of what follows. The program
-        without that, if there is something."""
+    def _follow_reads(
+        self, joint: Joint | None, segments: MutableMapping[Any, Segment]
+    ) -> Closed | None:
+        """Give each read of the call its segment; what these keep are inputs of what follows. The
+        program without that, if there is something."""
         sources: list[Any] = [*self.fed, *self.storages]
         wanted = [*self.values, *([] if joint is None else [*joint.saved, *joint.gradients])]
-        path = Path(self.capture.reads, self.places, sources, wanted, Closed, segments, self.stable,
-                    self.dynamic, self.capture.place)
+        path = Path(
+            self.capture.reads,
+            self.places,
+            sources,
+            wanted,
+            Closed,
+            segments,
+            self.stable,
+            self.dynamic,
+            self.capture.place,
+        )
         self.steps = tuple(path.steps)
         whole = Closed("main", self.places, self.values) if path.kept else None
         self.places = [*self.begin, *path.kept, *self.rest]
@@ -270,12 +294,15 @@ class Recording:
         numbers: dict[int, int] = {}
         for i, t in enumerate(given.tensors):
             numbers.setdefault(id(t._counter), i)
-        self.counts = [(numbers.get(id(counter), counter), counter.number - before)
-                       for counter, before in capture.counters.items()]
+        self.counts = [
+            (numbers.get(id(counter), counter), counter.number - before)
+            for counter, before in capture.counters.items()
+        ]
         return writes
 
     def _sorted_grads(self) -> list[tuple[Tensor | int, int | None]]:
-        # In the order of reading: a step that finds no gradients is then the same graph as one with them.
+        # In the order of reading: a step that finds no gradients is then the same graph as one with
+        # them.
         order = {t: i for i, t in enumerate(self.capture.grad_guards)}
         found: list[tuple[Tensor | int, int | None]] = []
         for tensor, before in sorted(
@@ -291,11 +318,13 @@ class Recording:
 
     def _saved_places(self, saved: Sequence[Value]) -> list[tuple[bool, int]]:
         inputs = {v: i for i, v in enumerate(self.places)}
-        return [(True, inputs[v]) if v in inputs else (False, self.returned.number(v)) for v in saved]
+        return [
+            (True, inputs[v]) if v in inputs else (False, self.returned.number(v)) for v in saved
+        ]
 
     def _watched(self, saved: Sequence[Value]) -> list[tuple[int, Any, int]]:
-        """The tensors that hold what a gradient reads: arguments, others from outside, outputs; and which of
-        `saved` each holds."""
+        """The tensors that hold what a gradient reads: arguments, others from outside, outputs; and
+        which of `saved` each holds."""
         inputs = {v: i for i, v in enumerate(self.begin)}
         storages = {v: s for s, v in self.capture.inputs.items()}
         holders = {t._storage: t for t in self.capture.known}
@@ -307,14 +336,20 @@ class Recording:
                 found.append((TENSOR, holders[storages[value]], place))
             else:
                 first = len(self.returned.bases)
-                found += [(OUTPUT, first + i, place) for i, (kind, x) in enumerate(self.returned.kinds)
-                          if (number := result_of(kind, x)) is not None and self.values[number] == value]
+                found += [
+                    (OUTPUT, first + i, place)
+                    for i, (kind, x) in enumerate(self.returned.kinds)
+                    if (number := result_of(kind, x)) is not None and self.values[number] == value
+                ]
         return found
 
     def _kept(self) -> list[Storage]:
         grads = [t._grad._storage for t in self.capture.grads if t._grad is not None]
-        return [*[t._storage for t in self.returned.tensors], *grads,
-                *[s._storage for s in self.given.used]]
+        return [
+            *[t._storage for t in self.returned.tensors],
+            *grads,
+            *[s._storage for s in self.given.used],
+        ]
 
     _gradient: Closed | None = None
 
@@ -336,5 +371,7 @@ class Recording:
 
     def _leaf_values(self, leaves: Sequence[tuple[bool, Any]]) -> list[Value | None]:
         """What leaves hold, in the whole graph; None for one that this does not read."""
-        tensors = [self.given.used[which] if is_argument else which for is_argument, which in leaves]
+        tensors = [
+            self.given.used[which] if is_argument else which for is_argument, which in leaves
+        ]
         return [self.whole.table.get(t._value()) for t in tensors]

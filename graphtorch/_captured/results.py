@@ -1,4 +1,5 @@
-"""What a replay returns: tensors made of its program's results, and views of memory that was there before."""
+"""What a replay returns: tensors made of its program's results, and views of memory that was there
+before."""
 
 from __future__ import annotations
 
@@ -20,8 +21,8 @@ from .gradient import Spent
 
 
 def fresh(buffer: Buffer) -> Tensor:
-    """A new tensor of these elements, on their device and outside the autograd graph; no capture is in
-    progress."""
+    """A new tensor of these elements, on their device and outside the autograd graph; no capture is
+    in progress."""
     if type(buffer) is not Buffer:
         return from_value(Leaf(buffer), place_of(buffer))
     leaf: Leaf = _new(Leaf)  # constructors in line: every call makes some
@@ -47,7 +48,8 @@ SINGLE = object()  # the structure of a result that is one tensor
 
 
 def result_of(kind: str, x: Any) -> int | None:
-    """The number of the result that becomes an output of its own memory; None for outputs of other kinds."""
+    """The number of the result that becomes an output of its own memory; None for outputs of other
+    kinds."""
     return x if kind == "result" else x[0] if kind == "ordered" else None
 
 
@@ -111,8 +113,14 @@ class Outputs:
         return rebuild(self.structure, lambda _: next(position))
 
     @staticmethod
-    def _made(kind: str, x: Any, results: Sequence[Buffer], arguments: Sequence[Tensor],
-              bases: Sequence[Tensor], sizes: Callable[[], Mapping[str, Dim]]) -> Any:
+    def _made(
+        kind: str,
+        x: Any,
+        results: Sequence[Buffer],
+        arguments: Sequence[Tensor],
+        bases: Sequence[Tensor],
+        sizes: Callable[[], Mapping[str, Dim]],
+    ) -> Any:
         """One output; None for those that others have to be there for."""
         if kind == "result":
             return fresh(results[x])
@@ -143,7 +151,10 @@ def _sized(shown: Shown, sizes: Callable[[], Mapping[str, Dim]]) -> Shown:
         return shown
     shape, strides, offset = evaluated((view.type.shape, view.strides, view.offset), known)
     steps = tuple(
-        [replace(s, **{f.name: evaluated(getattr(s, f.name), known) for f in fields(s)}) for s in view.steps]
+        [
+            replace(s, **{f.name: evaluated(getattr(s, f.name), known) for f in fields(s)})
+            for s in view.steps
+        ]
     )
     return shown._replace(view=View(steps, view.type.with_shape(shape), offset, strides))
 
@@ -160,7 +171,9 @@ def _show(shown: Shown, bases: Sequence[Tensor], arguments: Sequence[Tensor]) ->
         return made
     assert view is not None
     whole = _beyond(own, view)
-    made = make_view(owner, view.steps, whole.type, whole.offset, whole.strides, shown.name, shown.creation)
+    made = make_view(
+        owner, view.steps, whole.type, whole.offset, whole.strides, shown.name, shown.creation
+    )
     if not shown.tracked:
         made._tracked = False
         made._creation = shown.creation

@@ -1,11 +1,12 @@
 """Values that Python reads in the middle of a call, on which the rest of the call depends.
 
-A recording goes on after a read, on the path that the value led to, and serves the calls whose reads give
-the same. Each read is made by a program of its own, the *segment*, from what the call starts from: what is
-written in place is data flow in a graph, so nothing outside changes before the whole path is known, and a
-call that turns out to be another can be recorded, or run line by line, from its start. Costly values that a
-segment comes by on its way are results of it as well, and what follows starts from them. Recordings that
-begin alike share their segments: together they are a tree, and a call goes down from its root.
+A recording goes on after a read, on the path that the value led to, and serves the calls whose
+reads give the same. Each read is made by a program of its own, the *segment*, from what the call
+starts from: what is written in place is data flow in a graph, so nothing outside changes before the
+whole path is known, and a call that turns out to be another can be recorded, or run line by line,
+from its start. Costly values that a segment comes by on its way are results of it as well, and what
+follows starts from them. Recordings that begin alike share their segments: together they are a
+tree, and a call goes down from its root.
 """
 
 from __future__ import annotations
@@ -32,8 +33,14 @@ LEAVES = 8  # paths of one kind of call; with more it runs line by line
 LARGE = 1 << 12  # elements from which on more than a cheap operation is not done twice
 
 Comparison = tuple[Any, Any]  # an operator and its right side
-_OPERATORS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq,
-              "!=": operator.ne}
+_OPERATORS = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
 
 
 class Unreplayable(Exception):
@@ -48,15 +55,17 @@ class Unobserved(Unreplayable):
 
     def __init__(self, functions: frozenset[type]):
         names = ", ".join(sorted(f.__name__ for f in functions))
-        super().__init__(f"what the backward pass of {names} does in Python is seen at its first run")
+        super().__init__(
+            f"what the backward pass of {names} does in Python is seen at its first run"
+        )
         self.functions = functions
 
 
 class Restart(BaseException):
     """A call whose sizes are symbols has to be made again, without them.
 
-    It is raised before something happens that must not happen twice, and is no `Exception`: the function is
-    not to handle it.
+    It is raised before something happens that must not happen twice, and is no `Exception`: the
+    function is not to handle it.
     """
 
 
@@ -84,13 +93,20 @@ class Segment:
     __slots__ = ("__weakref__", "kept", "program")
 
     def __init__(
-        self, graph: Graph, kept: Sequence[tuple[int, int]], stable: Sequence[int], dynamic: bool | None,
+        self,
+        graph: Graph,
+        kept: Sequence[tuple[int, int]],
+        stable: Sequence[int],
+        dynamic: bool | None,
         place: device = CPU,
     ):
         self.kept = tuple(kept)
         # without nodes an input is read
-        self.program = recorded_program(
-            graph, stable, dynamic, places=[place] * len(graph.outputs)) if graph.nodes else None
+        self.program = (
+            recorded_program(graph, stable, dynamic, places=[place] * len(graph.outputs))
+            if graph.nodes
+            else None
+        )
 
 
 def number_now(scalar: RuntimeScalar) -> Buffer:
@@ -142,7 +158,7 @@ def is_refuted(steps: Sequence[Step], known: Known) -> bool:
     return False
 
 
-# ------------------------------------------------------------------------------------------ from a recording
+# --------------------------------------------------------------------------------- from a recording
 
 
 class Path:
@@ -153,12 +169,21 @@ class Path:
         kept: the values that the segments keep.
     """
 
-    def __init__(self, reads: Sequence[Read], places: Sequence[Value], sources: Sequence[Any],
-                 wanted: Sequence[Value], closed: Any, known: MutableMapping[Any, Segment],
-                 stable: Sequence[int], dynamic: bool | None, place: device = CPU):
+    def __init__(
+        self,
+        reads: Sequence[Read],
+        places: Sequence[Value],
+        sources: Sequence[Any],
+        wanted: Sequence[Value],
+        closed: Any,
+        known: MutableMapping[Any, Segment],
+        stable: Sequence[int],
+        dynamic: bool | None,
+        place: device = CPU,
+    ):
         """Args:
-        places: the values that the call starts from; `sources`: where each comes from; `stable`: which of
-            them seldom change.
+        places: the values that the call starts from; `sources`: where each comes from; `stable`:
+            which of them seldom change.
         wanted: what is made after the last read.
         closed: `capture.Closed`.
         place: where segments run.
@@ -176,8 +201,14 @@ class Path:
             rest = [*[r.value for r in reads[i + 1 :]], *wanted]
             before = self._add(read, rest, before, known, dynamic)
 
-    def _add(self, read: Read, rest: Sequence[Value], before: Any, known: MutableMapping[Any, Segment],
-             dynamic: bool | None) -> Any:
+    def _add(
+        self,
+        read: Read,
+        rest: Sequence[Value],
+        before: Any,
+        known: MutableMapping[Any, Segment],
+        dynamic: bool | None,
+    ) -> Any:
         done = frozenset((*self._places, *self.kept))
         nodes = topological([read.value], done)
         used = dict.fromkeys(v for n in nodes for v in n.operands) if nodes else {read.value: None}
@@ -193,21 +224,38 @@ class Path:
         segment = None if closed.scalars else known.get(same)
         if segment is None:
             kept = _worth_keeping(nodes, rest, done)
-            values = [n.result(i) for n in nodes for i in range(len(n.types)) if n.result(i) in kept]
+            values = [
+                n.result(i) for n in nodes for i in range(len(n.types)) if n.result(i) in kept
+            ]
             whole = self._closed("segment", [*fed, *taken], [read.value, *values])
             numbers = {n: i for i, n in enumerate(nodes)}
-            segment = Segment(whole.graph, [(numbers[v.node], v.index) for v in values], stable, dynamic,
-                              self._device)
+            segment = Segment(
+                whole.graph,
+                [(numbers[v.node], v.index) for v in values],
+                stable,
+                dynamic,
+                self._device,
+            )
             if not closed.scalars:
                 known[same] = segment
         at = {v: i for i, v in enumerate(self.kept)}
-        self.steps.append(Step(segment, places, tuple([at[v] for v in taken]), tuple(closed.scalars),
-                               read.compared, read.key))
+        self.steps.append(
+            Step(
+                segment,
+                places,
+                tuple([at[v] for v in taken]),
+                tuple(closed.scalars),
+                read.compared,
+                read.key,
+            )
+        )
         self.kept += [nodes[n].result(i) for n, i in segment.kept]
         return same
 
 
-def _worth_keeping(nodes: Sequence[Node], rest: Sequence[Value], done: frozenset[Value]) -> set[Value]:
+def _worth_keeping(
+    nodes: Sequence[Node], rest: Sequence[Value], done: frozenset[Value]
+) -> set[Value]:
     """Which results of `nodes` are needed for `rest`, and cost more to make than to keep."""
     own = set(nodes)
     costly: set[Node] = set()
@@ -219,7 +267,11 @@ def _worth_keeping(nodes: Sequence[Node], rest: Sequence[Value], done: frozenset
     kept = {v for v in needed if v.node in costly and v not in done}
     for value in list(kept):
         node = value.node
-        if node is not None and node.op.is_cheap and all(v in kept or v in done for v in node.operands):
+        if (
+            node is not None
+            and node.op.is_cheap
+            and all(v in kept or v in done for v in node.operands)
+        ):
             kept.discard(value)
     return kept
 
@@ -232,16 +284,18 @@ def _is_costly(node: Node) -> bool:
     return large and node.op.weight > Weight.CHEAP
 
 
-# ------------------------------------------------------------------------------------------ comparisons
+# -------------------------------------------------------------------------------------- comparisons
 
 
 _comparisons: dict[tuple[CodeType, int], tuple[str, str, Any] | None] = {}
 
 
 def comparison(frame: Any) -> Comparison | None:
-    """How a frame whose call ``x.item()`` is under way compares the result, if that is all it does with it.
+    """How a frame whose call ``x.item()`` is under way compares the result, if that is all it does
+    with it.
 
-    The right side is a number, or a name that holds one: it is the same whenever this path is taken.
+    The right side is a number, or a name that holds one: it is the same whenever this path is
+    taken.
     """
     frame = _caller(frame)
     place = frame.f_code, frame.f_lasti
@@ -262,12 +316,14 @@ _NUMBERS = (int, float, bool)
 
 
 def _caller(frame: Any) -> Any:
-    """The frame that called a method, without ours that looks at the arguments and hands on the result."""
+    """The frame that called a method, without ours that looks at the arguments and hands on the
+    result."""
     return frame.f_back if frame.f_globals.get("__name__") == "graphtorch._ops.accept" else frame
 
 
 def _compares(code: CodeType, at: int) -> tuple[str, str, Any] | None:
-    """What follows a call of ``item``: an operator, the kind of its right side, and this number or name."""
+    """What follows a call of ``item``: an operator, the kind of its right side, and this number or
+    name."""
     lines, here = _lines(code), _call_of_item(code, at)
     if not here or here + 2 >= len(lines):
         return None
@@ -285,15 +341,16 @@ def _compares(code: CodeType, at: int) -> tuple[str, str, Any] | None:
     return None
 
 
-
 def _lines(code: CodeType) -> list[dis.Instruction]:
     return [i for i in dis.get_instructions(code) if i.opname not in ("CACHE", "PRECALL", "NOP")]
 
 
 def _call_of_item(code: CodeType, at: int) -> int:
-    """Which of the `_lines` is the call that is under way, if it is one of a method ``item``; else 0."""
+    """Which of the `_lines` is the call that is under way, if it is one of a method ``item``; else
+    0."""
     lines = _lines(code)
-    here = max([n for n, i in enumerate(lines) if i.offset <= at], default=0)  # `at` may be in its cache
+    # `at` may be in its cache
+    here = max([n for n, i in enumerate(lines) if i.offset <= at], default=0)
     if here < 1 or not lines[here].opname.startswith("CALL") or lines[here].arg != 0:
         return 0
     method = lines[here - 1]
@@ -307,7 +364,8 @@ _results: dict[tuple[CodeType, int], bool] = {}
 
 
 def goes_out(frame: Any, root: CodeType) -> bool:
-    """Whether what a call ``x.item()`` gives goes nowhere but into the result of the compiled function.
+    """Whether what a call ``x.item()`` gives goes nowhere but into the result of the compiled
+    function.
 
     Args:
         root: the code that calls this function.

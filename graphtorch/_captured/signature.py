@@ -14,7 +14,9 @@ from .checks import Checks, sign_of
 from .tracing import Dim
 
 
-def signature(tree: Any, tensors: list[Tensor], axes: Mapping[int, Mapping[int, Dim]] | None = None) -> Any:
+def signature(
+    tree: Any, tensors: list[Tensor], axes: Mapping[int, Mapping[int, Dim]] | None = None
+) -> Any:
     """What must be equal for a recording to serve: types of tensors, values of other arguments.
 
     Args:
@@ -26,18 +28,48 @@ def signature(tree: Any, tensors: list[Tensor], axes: Mapping[int, Mapping[int, 
             shape: list[Any] = list(tree._type.shape)
             for axis, dim in axes[id(tree)].items():
                 shape[axis] = dim.marker
-            return (type(tree), tree._type.dtype, tuple(shape), tree._storage.place, tree.requires_grad,
-                    tree._rg, tree._inference, _hooks_of(tree))
-        if tree._base is None and tree._view is None:  # the common case, without the properties' calls
+            return (
+                type(tree),
+                tree._type.dtype,
+                tuple(shape),
+                tree._storage.place,
+                tree.requires_grad,
+                tree._rg,
+                tree._inference,
+                _hooks_of(tree),
+            )
+        # the common case, without the properties' calls
+        if tree._base is None and tree._view is None:
             if tree._hooks is None and tree._post_hooks is None:
-                return (type(tree), tree._storage.value.type, tree._storage.place, tree._rg, tree._fn is None,
-                        tree._inference)
-            return (type(tree), tree._type, tree._storage.place, tree._rg, tree._fn is None, tree._inference,
-                    _hooks_of(tree))
+                return (
+                    type(tree),
+                    tree._storage.value.type,
+                    tree._storage.place,
+                    tree._rg,
+                    tree._fn is None,
+                    tree._inference,
+                )
+            return (
+                type(tree),
+                tree._type,
+                tree._storage.place,
+                tree._rg,
+                tree._fn is None,
+                tree._inference,
+                _hooks_of(tree),
+            )
         view = tree._view
         strides = None if view is None else view.strides
-        return (type(tree), tree._type, tree._storage.place, tree.requires_grad, tree._rg, tree._inference,
-                _hooks_of(tree), strides)
+        return (
+            type(tree),
+            tree._type,
+            tree._storage.place,
+            tree.requires_grad,
+            tree._rg,
+            tree._inference,
+            _hooks_of(tree),
+            strides,
+        )
     if isinstance(tree, (tuple, list)):
         return type(tree), *[signature(v, tensors, axes) for v in tree]
     if isinstance(tree, dict):
@@ -51,7 +83,8 @@ def signature(tree: Any, tensors: list[Tensor], axes: Mapping[int, Mapping[int, 
 def write_signature(
     checks: Checks, args: Any, kwargs: Any, axes: Mapping[int, Mapping[int, Dim]]
 ) -> list[str]:
-    """The conditions under which arguments have the `signature` of these; the names of the tensors in them.
+    """The conditions under which arguments have the `signature` of these; the names of the tensors
+    in them.
 
     Raises:
         NotImplementedError: for tensors that are views, that share memory or that have hooks.
@@ -69,13 +102,21 @@ def write_signature(
     names = list(tensors)
     if len(names) > 1:
         storages = ", ".join(f"{n}._storage" for n in names)
-        checks.add(f"len({{{storages}}}) == {len(names)}" if len(names) > 2 else
-                   " is not ".join(storages.split(", ")))
+        checks.add(
+            f"len({{{storages}}}) == {len(names)}"
+            if len(names) > 2
+            else " is not ".join(storages.split(", "))
+        )
     return names
 
 
-def _write_argument(checks: Checks, text: str, tree: Any, axes: Mapping[int, Mapping[int, Dim]],
-                    tensors: dict[str, Tensor]) -> None:
+def _write_argument(
+    checks: Checks,
+    text: str,
+    tree: Any,
+    axes: Mapping[int, Mapping[int, Dim]],
+    tensors: dict[str, Tensor],
+) -> None:
     """Args: tensors: those found so far, by their names in the text; more are added."""
     kind = type(tree)
     if isinstance(tree, Tensor):
@@ -100,7 +141,12 @@ def _write_tensor(
     checks: Checks, first: str, name: str, tensor: Tensor, axes: Mapping[int, Dim] | None
 ) -> None:
     plain = tensor._base is None and tensor._view is None
-    if type(tensor) is not Tensor or not plain or tensor._hooks is not None or tensor._post_hooks is not None:
+    if (
+        type(tensor) is not Tensor
+        or not plain
+        or tensor._hooks is not None
+        or tensor._post_hooks is not None
+    ):
         raise NotImplementedError
     checks.add(f"type({first}) is {checks.const(Tensor)}")
     if axes:
@@ -118,7 +164,10 @@ def _write_tensor(
 def _write_sizes(checks: Checks, text: str, tensor: Tensor, axes: Mapping[int, Dim]) -> None:
     """Dtype, rank, and the sizes that are no symbols; the others within their ranges."""
     shape = tensor._type.shape
-    checks.add(f"(t := {text}).dtype is {checks.const(tensor._type.dtype)} and len(t.shape) == {len(shape)}")
+    checks.add(
+        f"(t := {text}).dtype is {checks.const(tensor._type.dtype)} and len(t.shape) == "
+        f"{len(shape)}"
+    )
     dims = {axis % len(shape): dim for axis, dim in axes.items()}
     for axis, size in enumerate(shape):
         dim = dims.get(axis)
@@ -146,7 +195,8 @@ def shared_by(tensors: Sequence[Tensor]) -> Any:
 
 
 class _Same:
-    """Equal to another one of the same object only; keeps it alive, so that no new object takes its id."""
+    """Equal to another one of the same object only; keeps it alive, so that no new object takes its
+    id."""
 
     __slots__ = ("object",)
 
@@ -161,11 +211,14 @@ class _Same:
 
 
 def state_of(modules: Sequence[Module]) -> list[Any]:
-    """What recordings of these modules depend on beside tensors' elements: members, attributes and hooks."""
+    """What recordings of these modules depend on beside tensors' elements: members, attributes and
+    hooks."""
     state: list[Any] = [[list(table) for table in global_tables]]
     for module in modules:
         tables = (module._parameters, module._buffers, module._modules)
-        state.append([[(name, _Same(member)) for name, member in table.items()] for table in tables])
+        state.append(
+            [[(name, _Same(member)) for name, member in table.items()] for table in tables]
+        )
         state.append({k: _kept(v) for k, v in module.__dict__.items() if k not in _APART})
         state.append([_hooks_of(t) for t in module._parameters.values() if t is not None])
     return state
@@ -175,7 +228,8 @@ _APART = frozenset(("training", "_parameters", "_buffers", "_modules"))
 
 
 def _kept(value: Any) -> Any:
-    """An attribute to compare with later: plain values and what is in tables of hooks; others by identity."""
+    """An attribute to compare with later: plain values and what is in tables of hooks; others by
+    identity."""
     if isinstance(value, OrderedDict):
         return [(k, _Same(v)) for k, v in value.items()]
     if isinstance(value, (tuple, list)):
@@ -186,8 +240,11 @@ def _kept(value: Any) -> Any:
 def modules_of(function: Any) -> list[Module]:
     """Modules a function can reach: their ``training`` flags are guarded."""
     roots: list[Any] = [function, getattr(function, "__self__", None)]
-    plain: Any = None if isinstance(function, Module) else \
-        inspect.unwrap(getattr(function, "__func__", function))
+    plain: Any = (
+        None
+        if isinstance(function, Module)
+        else inspect.unwrap(getattr(function, "__func__", function))
+    )
     code = getattr(plain, "__code__", None)
     if code is not None:
         for cell in plain.__closure__ or ():

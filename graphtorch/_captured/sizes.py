@@ -1,4 +1,5 @@
-"""Sizes that are symbols in the recordings of a compiled function: which, and what a recording assumes."""
+"""Sizes that are symbols in the recordings of a compiled function: which, and what a recording
+assumes."""
 
 from __future__ import annotations
 
@@ -7,7 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from graphtorch.ir.generalize import Hints
-from graphtorch.ir.shape import Condition, Symbol, SymInt, bounds, evaluate, symbols, without_implied
+from graphtorch.ir.shape import (
+    Condition,
+    Symbol,
+    SymInt,
+    bounds,
+    evaluate,
+    symbols,
+    without_implied,
+)
 
 from .. import _settings
 from .._deferred.storage import is_contiguous
@@ -15,10 +24,19 @@ from .._deferred.tensor import Tensor
 from ..nn.modules.module import Module
 from .signature import shared_by
 from .status import ConstraintViolationError
-from .tracing import Dim, Unnamed, argument_names, check_names, check_sizes, dynamic_axes, tensors_in
+from .tracing import (
+    Dim,
+    Unnamed,
+    argument_names,
+    check_names,
+    check_sizes,
+    dynamic_axes,
+    tensors_in,
+)
 
 SMALLEST = 2  # sizes of 0 and 1 decide what broadcasts
-ASKED, CHANGED, NONE = range(3)  # which sizes are symbols: those asked for, those of them that changed, none
+# which sizes are symbols: those asked for, those of them that changed, none
+ASKED, CHANGED, NONE = range(3)
 
 Place = tuple[int, int]  # which of a call's tensors, and its axis
 Axes = Mapping[int, Mapping[int, Dim]]  # of tensors by their ids: the axes whose sizes are symbols
@@ -81,7 +99,9 @@ class Call(NamedTuple):
     @staticmethod
     def of(function: Any, args: Any, kwargs: Any) -> Call:
         """Those of ``function(*args, **kwargs)``."""
-        return Call(argument_names(function, args, kwargs), args, kwargs, tensors_in([*args, kwargs]))
+        return Call(
+            argument_names(function, args, kwargs), args, kwargs, tensors_in([*args, kwargs])
+        )
 
     def names_of_tensors(self) -> Iterator[str]:
         """A name for each tensor."""
@@ -97,8 +117,8 @@ class Call(NamedTuple):
 class SizesOf:
     """Which sizes of a compiled function's arguments are symbols.
 
-    Places are remembered: of those that a recording could not leave open, the sizes that it was made for; of
-    those that were marked, their marks.
+    Places are remembered: of those that a recording could not leave open, the sizes that it was
+    made for; of those that were marked, their marks.
 
     Attributes:
         active: whether sizes of some calls are symbols.
@@ -113,7 +133,8 @@ class SizesOf:
         self._marks: dict[Place, Mark] = {}
         self._changed: set[Place] = set()
         self._last: dict[Place, int] = {}
-        # where sizes were needed as numbers of Python: the one with a recording of its own; None: all have
+        # where sizes were needed as numbers of Python: the one with a recording of its own; None:
+        # all have
         self._apart: dict[Place, int | None] = {}
         self.active = bool(self._dims) or self._every
 
@@ -146,8 +167,8 @@ class SizesOf:
         return found
 
     def _yields(self, tensors: Sequence[Tensor]) -> bool:
-        """Whether sizes are symbols only where that makes one recording of all: there are programs for
-        changing sizes without that."""
+        """Whether sizes are symbols only where that makes one recording of all: there are programs
+        for changing sizes without that."""
         return self._dynamic is None and any(
             self._apart.get((number, axis), -1) is None
             for number, tensor in enumerate(tensors)
@@ -175,14 +196,17 @@ class SizesOf:
 
     def _is_open(self, number: int, tensor: Tensor, axis: int, dim: Dim) -> bool:
         shape = tensor._type.shape
-        if not -len(shape) <= axis < len(shape) or not dim.min <= shape[axis] <= (dim.max or shape[axis]):
+        if not -len(shape) <= axis < len(shape) or not dim.min <= shape[axis] <= (
+            dim.max or shape[axis]
+        ):
             return False
         return self._apart.get((number, axis), -1) not in (None, shape[axis])
 
     # -- what calls and recordings tell
 
     def meet(self, call: Call) -> bool:
-        """Look at a call that is to be recorded; whether it tells of places that were not known as symbols.
+        """Look at a call that is to be recorded; whether it tells of places that were not known as
+        symbols.
 
         Raises:
             RuntimeError: sizes are not what their Dims say.
@@ -203,7 +227,8 @@ class SizesOf:
         return self.active and before != (len(self._marks), len(self._changed))
 
     def narrow(self) -> Any:
-        """Fewer sizes are symbols from now on: a recording with them failed. What `widen` takes back."""
+        """Fewer sizes are symbols from now on: a recording with them failed. What `widen` takes
+        back."""
         before = self._stage
         self._stage = CHANGED if self._stage == ASKED and self._every else NONE
         return before
@@ -218,7 +243,8 @@ class SizesOf:
         return self._dims is not None or any(m.strict for m in self._marks.values())
 
     def note(self, judge: Assumed, symbols_: Symbols) -> None:
-        """What a recording assumed: sizes that it holds for alone are no symbols in calls that have them.
+        """What a recording assumed: sizes that it holds for alone are no symbols in calls that have
+        them.
 
         Raises:
             ConstraintViolationError: one of these was marked as dynamic.
@@ -229,18 +255,20 @@ class SizesOf:
                 self._is_number((number, axis), name, pinned[name])
 
     def _is_number(self, place: Place, name: str, size: int) -> None:
-        """A size was needed as a number of Python; if that comes again, all of them are recorded apart."""
+        """A size was needed as a number of Python; if that comes again, all of them are recorded
+        apart."""
         mark = self._marks.get(place)
         if mark is not None and mark.strict:
             raise ConstraintViolationError(
-                f"axis {place[1]} of tensor {place[0]} among the arguments is marked as dynamic, but the "
-                f"function needs its size as a number of Python, which was {size}: use maybe_mark_dynamic, "
-                "or leave it to arithmetic and comparisons"
+                f"axis {place[1]} of tensor {place[0]} among the arguments is marked as dynamic, "
+                f"but the function needs its size as a number of Python, which was {size}: use "
+                "maybe_mark_dynamic, or leave it to arithmetic and comparisons"
             )
         if self._dims is not None and not self._apart:
             warnings.warn(
-                f"compile(): size {name} is needed as a number of Python. The function is recorded for each "
-                "size instead, and sizes that change are found by comparing the recordings",
+                f"compile(): size {name} is needed as a number of Python. The function is recorded "
+                "for each size instead, and sizes that change are found by comparing the "
+                "recordings",
                 stacklevel=7 if isinstance(self._function, Module) else 6,
             )
         self._apart[place] = None if place in self._apart else size

@@ -1,4 +1,5 @@
-"""What holds for all compiled functions: whether one is being called, and whether they are to compile."""
+"""What holds for all compiled functions: whether one is being called, and whether they are to
+compile."""
 
 from __future__ import annotations
 
@@ -11,27 +12,60 @@ from weakref import WeakSet
 
 from .._deferred.storage import recorder
 
-STANCES = ("default", "eager_then_compile", "aot_eager_then_compile", "force_eager", "eager_on_recompile",
-           "fail_on_recompile")
+STANCES = (
+    "default",
+    "eager_then_compile",
+    "aot_eager_then_compile",
+    "force_eager",
+    "eager_on_recompile",
+    "fail_on_recompile",
+)
 MODES: dict[str, dict[str, Any]] = {
     "default": {},
-    "lite": {"fallback_by_default": True, "selective_decompose": True, "reorder_for_peak_memory": False,
-             "reorder_for_compute_comm_overlap": False,
-             "triton.reorder_for_reducing_graph_partitions": False, "use_pre_grad_passes": False,
-             "use_joint_graph_passes": False, "use_post_grad_passes": False, "use_dce": False,
-             "allow_buffer_reuse": False},
+    "lite": {
+        "fallback_by_default": True,
+        "selective_decompose": True,
+        "reorder_for_peak_memory": False,
+        "reorder_for_compute_comm_overlap": False,
+        "triton.reorder_for_reducing_graph_partitions": False,
+        "use_pre_grad_passes": False,
+        "use_joint_graph_passes": False,
+        "use_post_grad_passes": False,
+        "use_dce": False,
+        "allow_buffer_reuse": False,
+    },
     "reduce-overhead": {"triton.cudagraphs": True},
     "max-autotune-no-cudagraphs": {"max_autotune": True, "coordinate_descent_tuning": True},
-    "max-autotune": {"max_autotune": True, "triton.cudagraphs": True, "coordinate_descent_tuning": True},
+    "max-autotune": {
+        "max_autotune": True,
+        "triton.cudagraphs": True,
+        "coordinate_descent_tuning": True,
+    },
 }
 LISTED = ["cudagraphs", "inductor", "openvino", "openxla", "tvm"]
 # PyTorch's names for what compiles; here all of them are one.
-BACKENDS = {*LISTED, "eager", "eager_noexcept", "eager_debug", "aot_eager", "aot_eager_default_partitioner",
-            "aot_eager_decomp_partition", "aot_eager_decomp_partition_with_mode",
-            "aot_eager_decomp_partition_crash", "aot_ts", "ts", "pre_dispatch_eager", "onnxrt",
-            "dynamo_accuracy_minifier_backend", "dynamo_minifier_backend", "test_subclasses",
-            "non_leaf_compile_error_TESTING_ONLY", "relu_compile_error_TESTING_ONLY",
-            "relu_runtime_error_TESTING_ONLY", "relu_accuracy_error_TESTING_ONLY"}
+BACKENDS = {
+    *LISTED,
+    "eager",
+    "eager_noexcept",
+    "eager_debug",
+    "aot_eager",
+    "aot_eager_default_partitioner",
+    "aot_eager_decomp_partition",
+    "aot_eager_decomp_partition_with_mode",
+    "aot_eager_decomp_partition_crash",
+    "aot_ts",
+    "ts",
+    "pre_dispatch_eager",
+    "onnxrt",
+    "dynamo_accuracy_minifier_backend",
+    "dynamo_minifier_backend",
+    "test_subclasses",
+    "non_leaf_compile_error_TESTING_ONLY",
+    "relu_compile_error_TESTING_ONLY",
+    "relu_runtime_error_TESTING_ONLY",
+    "relu_accuracy_error_TESTING_ONLY",
+}
 
 
 class TorchDynamoException(RuntimeError):
@@ -43,7 +77,8 @@ class InvalidBackend(TorchDynamoException):
 
     def __init__(self, name: Any):
         super().__init__(
-            f"Invalid backend: {name!r}, see `torch._dynamo.list_backends()` for available backends."
+            f"Invalid backend: {name!r}, see `torch._dynamo.list_backends()` for available "
+            "backends."
         )
 
 
@@ -90,12 +125,17 @@ def reset() -> None:
 class set_stance:
     """How compiled functions act from now on; as a context manager or decorator, inside of it.
 
-    ``"force_eager"``: they run as if they were not compiled. ``"eager_on_recompile"``: so do calls that would
-    be recorded. ``"fail_on_recompile"``: those are errors. Others: as usual.
+    ``"force_eager"``: they run as if they were not compiled. ``"eager_on_recompile"``: so do calls
+    that would be recorded. ``"fail_on_recompile"``: those are errors. Others: as usual.
     """
 
-    def __init__(self, stance: str = "default", *, skip_guard_eval_unsafe: bool = False,
-                 force_backend: Any = None):
+    def __init__(
+        self,
+        stance: str = "default",
+        *,
+        skip_guard_eval_unsafe: bool = False,
+        force_backend: Any = None,
+    ):
         if stance not in STANCES:
             raise RuntimeError(f"invalid torch.compile stance '{stance}'")
         self._before, self._stance = status.stance, stance

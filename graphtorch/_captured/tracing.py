@@ -28,7 +28,8 @@ from .capture import Capture, Closed, rebuild, tensors_in
 
 
 class Dim:
-    """A size that may differ from call to call, within ``min..max``: ``Dim("batch", min=1, max=64)``.
+    """A size that may differ from call to call, within ``min..max``: ``Dim("batch", min=1,
+    max=64)``.
 
     Dims of one name are one size. Sizes 0 and 1 are not special.
 
@@ -59,17 +60,24 @@ class TracedGraph:
     """What `trace` returns.
 
     Attributes:
-        graph: the graph; its inputs are the tensor arguments by their names, then `parameters` by theirs.
-        parameters: tensors that the function read beside its arguments, by input name: ``conv1.weight`` for
-            those of a module, ``state0`` and so on for others.
+        graph: the graph; its inputs are the tensor arguments by their names, then `parameters` by
+            theirs.
+        parameters: tensors that the function read beside its arguments, by input name:
+            ``conv1.weight`` for those of a module, ``state0`` and so on for others.
         inputs: names of the inputs that are arguments, in order.
         conditions: what the sizes of the arguments have to be, beside the ranges of their `Dim`s:
-            expressions that are at least 0. Comparisons that the ranges leave open went as those of the
-            example did.
+            expressions that are at least 0. Comparisons that the ranges leave open went as those of
+            the example did.
     """
 
-    def __init__(self, graph: Graph, parameters: dict[str, Tensor], inputs: tuple[str, ...], structure: Any,
-                 conditions: Sequence[Condition] = ()):
+    def __init__(
+        self,
+        graph: Graph,
+        parameters: dict[str, Tensor],
+        inputs: tuple[str, ...],
+        structure: Any,
+        conditions: Sequence[Condition] = (),
+    ):
         self.graph = graph
         self.conditions = tuple(conditions)
         self.parameters = parameters
@@ -90,16 +98,19 @@ def trace(
     dynamic: Mapping[Any, Mapping[int, Dim]] | None = None,
     **kwargs: Any,
 ) -> TracedGraph:
-    """The graph that `function` computes, recorded by one call. (Of a matrix: the sum of its diagonal.)
+    """The graph that `function` computes, recorded by one call. (Of a matrix: the sum of its
+    diagonal.)
 
     Args:
-        function: a function or module of tensors. What it reads beside its arguments becomes `parameters`;
-            numbers in it become constants.
+        function: a function or module of tensors. What it reads beside its arguments becomes
+            `parameters`; numbers in it become constants.
         args, kwargs: example arguments; tensors become inputs, others are fixed.
-        dynamic: for an argument (by name or position) its axes that may vary, ``{"x": {0: Dim("batch")}}``.
+        dynamic: for an argument (by name or position) its axes that may vary, ``{"x": {0:
+            Dim("batch")}}``.
 
     Returns:
-        A `TracedGraph`. In-place updates of module buffers are not part of it: trace modules in ``eval()``.
+        A `TracedGraph`. In-place updates of module buffers are not part of it: trace modules in
+        ``eval()``.
 
     Raises:
         RuntimeError: the function needs a tensor's value in Python; the message names the line.
@@ -117,15 +128,18 @@ def trace(
 def trace_but_for_numbers(
     function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], dynamic: Any
 ) -> TracedGraph:
-    """`trace`, where sizes that are needed as numbers of Python stay as the example's, with a warning."""
+    """`trace`, where sizes that are needed as numbers of Python stay as the example's, with a
+    warning."""
     names = argument_names(function, args, kwargs)
     dims = dynamic_axes(dynamic, names, args)
     while True:
         try:
             return trace(function, *args, dynamic=dims, **kwargs)
         except SizeNeeded as needed:
-            left = {name: {axis: dim for axis, dim in axes.items() if dim.name not in needed.names}
-                    for name, axes in dims.items()}
+            left = {
+                name: {axis: dim for axis, dim in axes.items() if dim.name not in needed.names}
+                for name, axes in dims.items()
+            }
             if left == dims:
                 raise
             kept = ", ".join(sorted(needed.names))
@@ -154,7 +168,8 @@ def _traced(
     values = [_value_within(capture, t) for t in outputs]
     capture.restore()
     _location.set(None)  # what is built by hand from here on is not of the function's last line
-    order = {storage: i for i, storage in enumerate(known)}  # of the module, whichever was read first
+    # of the module, whichever was read first
+    order = {storage: i for i, storage in enumerate(known)}
     storages = sorted(capture.inputs, key=lambda s: order.get(s, len(order)))
     for storage in storages:
         capture.inputs[storage].name = known.get(storage, capture.inputs[storage].name)
@@ -210,11 +225,14 @@ def argument_names(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
     return names
 
 
-def dynamic_axes(dynamic: Any, names: Sequence[str], args: Sequence[Any]) -> dict[str, dict[int, Dim]]:
+def dynamic_axes(
+    dynamic: Any, names: Sequence[str], args: Sequence[Any]
+) -> dict[str, dict[int, Dim]]:
     """`dynamic` with names for positions and axes counted from the front.
 
     Raises:
-        ValueError: no such argument. TypeError: an axis is not marked with a Dim. IndexError: no such axis.
+        ValueError: no such argument. TypeError: an axis is not marked with a Dim. IndexError: no
+            such axis.
     """
     found: dict[str, dict[int, Dim]] = {}
     for key, axes in (dynamic or {}).items():
@@ -228,7 +246,8 @@ def dynamic_axes(dynamic: Any, names: Sequence[str], args: Sequence[Any]) -> dic
         for axis, dim in axes.items():
             if not isinstance(dim, Dim):
                 raise TypeError(
-                    f"dynamic: axis {axis} of {name!r} must be marked with a Dim, not {type(dim).__name__}"
+                    f"dynamic: axis {axis} of {name!r} must be marked with a Dim, not "
+                    f"{type(dim).__name__}"
                 )
         found[name] = dict(axes)
     return found
@@ -257,7 +276,9 @@ def symbolic(tensor: Tensor, axes: Mapping[int, Dim], name: str) -> tuple[Any, .
         size = shape[axis]
         low, high = bounds(dim.size)
         if not low <= size <= high:
-            raise RuntimeError(f"dynamic: argument {name!r} has size {size} at axis {axis}, outside {dim!r}")
+            raise RuntimeError(
+                f"dynamic: argument {name!r} has size {size} at axis {axis}, outside {dim!r}"
+            )
         shape[axis] = dim.size
     return tuple(shape)
 
@@ -292,7 +313,8 @@ def check_names(dims: Mapping[str, Any], names: Sequence[str], kwargs: Mapping[s
     unknown = set(dims) - set(names) - set(kwargs)
     if unknown:
         raise ValueError(
-            f"dynamic: there is no argument {sorted(unknown)[0]!r}: the function takes {[*names, *kwargs]}"
+            f"dynamic: there is no argument {sorted(unknown)[0]!r}: the function takes "
+            f"{[*names, *kwargs]}"
         )
 
 
@@ -307,6 +329,6 @@ def check_sizes(dims: Mapping[str, Mapping[int, Dim]], given: Mapping[str, Any])
                 if other._type.shape[place] != tensor._type.shape[axis]:
                     raise RuntimeError(
                         f"sizes that were given one Dim must be equal: {first} has shape "
-                        f"{list(other._type.shape)}, {name} has shape {list(tensor._type.shape)}, with Dim "
-                        f"{dim.name!r} at axis {place} and {axis}"
+                        f"{list(other._type.shape)}, {name} has shape {list(tensor._type.shape)}, "
+                        f"with Dim {dim.name!r} at axis {place} and {axis}"
                     )

@@ -32,22 +32,24 @@ def vmap(
     `func` is called once, with one entry in the place of each mapped tensor; see `docs/compile.md`.
 
     Args:
-        in_dims: which dimension of each positional argument is mapped: an int, None for what all entries
-            share (and for what is no tensor), or a tuple of those, nested as the arguments are. Keyword
-            arguments are shared.
-        out_dims: where the results have the mapped dimension, in the same way; None for what all share.
-        randomness: what random operations do: ``error``; ``same`` draws the same numbers for all entries;
-            ``different`` draws each its own.
+        in_dims: which dimension of each positional argument is mapped: an int, None for what all
+            entries share (and for what is no tensor), or a tuple of those, nested as the arguments
+            are. Keyword arguments are shared.
+        out_dims: where the results have the mapped dimension, in the same way; None for what all
+            share.
+        randomness: what random operations do: ``error``; ``same`` draws the same numbers for all
+            entries; ``different`` draws each its own.
         chunk_size: how many entries to compute at a time; None for all.
 
     Raises:
         ValueError: `in_dims` or `out_dims` do not fit, no tensor is mapped, or sizes differ.
-        RuntimeError: the function needs elements in Python, draws without `randomness`, or writes what
-            differs from entry to entry into a tensor that does not.
+        RuntimeError: the function needs elements in Python, draws without `randomness`, or writes
+            what differs from entry to entry into a tensor that does not.
     """
     if randomness not in RANDOMNESS:
         raise RuntimeError(
-            f"Only allowed values for randomness are 'error', 'different', or 'same'. Got {randomness}"
+            "Only allowed values for randomness are 'error', 'different', or 'same'. Got "
+            f"{randomness}"
         )
     if chunk_size is not None and not (chunk_size == int(chunk_size) and chunk_size > 0):
         raise ValueError(f"vmap: chunk_size should be None or greater than 0. (got {chunk_size})")
@@ -56,14 +58,19 @@ def vmap(
     def run(*args: Any, **kwargs: Any) -> Any:
         check_out_dims(out_dims, func)
         given, dims, size = mapped_arguments(func, in_dims, args)
-        fronts = [t if d is None or d == 0 else t.movedim(d, 0) for t, d in zip(given, dims, strict=True)]
+        fronts = [
+            t if d is None or d == 0 else t.movedim(d, 0) for t, d in zip(given, dims, strict=True)
+        ]
         if chunk_size is None or not isinstance(size, int) or size <= chunk_size:
             return _run(func, args, kwargs, fronts, dims, size, out_dims, randomness)
         state = get_rng_state() if randomness == "same" else None
         parts = []
         for begin in range(0, size, chunk_size):
             count = min(chunk_size, size - begin)
-            part = [t if d is None else t.narrow(0, begin, count) for t, d in zip(fronts, dims, strict=True)]
+            part = [
+                t if d is None else t.narrow(0, begin, count)
+                for t, d in zip(fronts, dims, strict=True)
+            ]
             if state is not None:
                 set_rng_state(state)
             parts.append(_run(func, args, kwargs, part, dims, count, out_dims, randomness))
@@ -72,10 +79,20 @@ def vmap(
     return run
 
 
-def _run(func: Callable[..., Any], args: Any, kwargs: Any, fronts: Sequence[Tensor],
-         dims: Sequence[int | None], size: Size, out_dims: Any, randomness: str) -> Any:
-    """One call; `fronts` are the tensors of `args`, with their entries along the first dimension."""
-    mapped = {id(t): t for t, d in zip(fronts, dims, strict=True) if d is not None}  # one stand-in for each
+def _run(
+    func: Callable[..., Any],
+    args: Any,
+    kwargs: Any,
+    fronts: Sequence[Tensor],
+    dims: Sequence[int | None],
+    size: Size,
+    out_dims: Any,
+    randomness: str,
+) -> Any:
+    """One call; `fronts` are the tensors of `args`, with their entries along the first
+    dimension."""
+    # one stand-in for each
+    mapped = {id(t): t for t, d in zip(fronts, dims, strict=True) if d is not None}
 
     def once(stands: list[Tensor]) -> Any:
         one = dict(zip(mapped, stands, strict=True))
@@ -117,8 +134,8 @@ def _joined(parts: Sequence[Any], out_dims: Any) -> Any:
 
 
 def debug_unwrap(tensor: Tensor, *, recurse: bool = True) -> Tensor:
-    """All entries of a tensor of a function that `vmap` is calling, for a look at them; other tensors as they
-    are.
+    """All entries of a tensor of a function that `vmap` is calling, for a look at them; other
+    tensors as they are.
 
     Args:
         recurse: whether to go on through the `vmap` around it.

@@ -18,8 +18,8 @@ def _parts(tree: Any) -> list[Any] | None:
 
 
 def spread(dims: Any, tree: Any) -> list[tuple[Any, Any]] | None:
-    """The leaves of `tree`, each with what `dims`, a nest that may end before, says of it; None where they do
-    not fit."""
+    """The leaves of `tree`, each with what `dims`, a nest that may end before, says of it; None
+    where they do not fit."""
     inner = _parts(tree)
     if inner is None:
         return [(tree, dims)] if _parts(dims) is None else None
@@ -37,27 +37,30 @@ def spread(dims: Any, tree: Any) -> list[tuple[Any, Any]] | None:
 def mapped_arguments(
     func: Callable[..., Any], in_dims: Any, args: tuple[Any, ...]
 ) -> tuple[list[Tensor], list[int | None], Size]:
-    """The tensors in `args`, the mapped dimension of each, from the front, and the number of entries."""
+    """The tensors in `args`, the mapped dimension of each, from the front, and the number of
+    entries."""
     name = name_of(func)
     where = f"vmap({name}, in_dims={in_dims}, ...)(<inputs>):"
     if not isinstance(in_dims, (int, tuple)):
         raise ValueError(
-            f"{where} expected `in_dims` to be int or a (potentially nested) tuple matching the structure of "
-            f"inputs, got: {type(in_dims)}."
+            f"{where} expected `in_dims` to be int or a (potentially nested) tuple matching the "
+            f"structure of inputs, got: {type(in_dims)}."
         )
     if not args:
         raise ValueError(
-            f"vmap({name})(<inputs>): got no inputs. Maybe you forgot to add inputs, or you are trying to "
-            "vmap over a function with no inputs. The latter is unsupported."
+            f"vmap({name})(<inputs>): got no inputs. Maybe you forgot to add inputs, or you are "
+            "trying to vmap over a function with no inputs. The latter is unsupported."
         )
     pairs = spread(in_dims, args)
     if pairs is None:
         raise ValueError(
-            f"{where} in_dims is not compatible with the structure of `inputs`: give an int, None, or a "
-            "tuple of these with the structure of the arguments"
+            f"{where} in_dims is not compatible with the structure of `inputs`: give an int, None, "
+            "or a tuple of these with the structure of the arguments"
         )
     dims = [_checked_dim(where, leaf, dim) for leaf, dim in pairs]
-    tensors = [(leaf, d) for (leaf, _), d in zip(pairs, dims, strict=True) if isinstance(leaf, Tensor)]
+    tensors = [
+        (leaf, d) for (leaf, _), d in zip(pairs, dims, strict=True) if isinstance(leaf, Tensor)
+    ]
     sizes = [t._type.shape[d] for t, d in tensors if d is not None]
     if not sizes:
         raise ValueError("vmap: Expected at least one Tensor to vmap over")
@@ -74,17 +77,19 @@ def _checked_dim(where: str, leaf: Any, dim: Any) -> int | None:
         return None
     if not isinstance(dim, int):
         raise ValueError(
-            f"{where} Got in_dim={dim} for an input but in_dim must be either an integer dimension or None."
+            f"{where} Got in_dim={dim} for an input but in_dim must be either an integer dimension "
+            "or None."
         )
     if not isinstance(leaf, Tensor):
         raise ValueError(
-            f"{where} Got in_dim={dim} for an input but the input is of type {type(leaf)}. We cannot vmap "
-            "over non-Tensor arguments, please use None as the respective in_dim"
+            f"{where} Got in_dim={dim} for an input but the input is of type {type(leaf)}. We "
+            "cannot vmap over non-Tensor arguments, please use None as the respective in_dim"
         )
     if not -leaf.ndim <= dim < leaf.ndim:
         raise ValueError(
-            f"{where} Got in_dim={dim} for some input, but that input is a Tensor of dimensionality "
-            f"{leaf.ndim} so expected in_dim to satisfy -{leaf.ndim} <= in_dim < {leaf.ndim}."
+            f"{where} Got in_dim={dim} for some input, but that input is a Tensor of "
+            f"dimensionality {leaf.ndim} so expected in_dim to satisfy -{leaf.ndim} <= in_dim < "
+            f"{leaf.ndim}."
         )
     return dim % leaf.ndim
 
@@ -94,9 +99,9 @@ def check_out_dims(out_dims: Any, func: Callable[..., Any]) -> None:
     for dim, _ in spread(0, out_dims) or []:
         if dim is not None and not isinstance(dim, int):
             raise ValueError(
-                f"vmap({name_of(func)}, ..., out_dims={out_dims}): `out_dims` must be an int, None or a "
-                "python collection of ints representing where in the outputs the vmapped dimension "
-                "should appear."
+                f"vmap({name_of(func)}, ..., out_dims={out_dims}): `out_dims` must be an int, None "
+                "or a python collection of ints representing where in the outputs the vmapped "
+                "dimension should appear."
             )
 
 
@@ -107,8 +112,9 @@ def out_places(func: Callable[..., Any], out_dims: Any, result: Any) -> list[Any
     pairs = spread(out_dims, result)
     if pairs is None:
         raise ValueError(
-            f"vmap({name_of(func)}, ..., out_dims={out_dims})(<inputs>): out_dims is not compatible with the "
-            "structure of `outputs`: give an int, None, or a nest of these with the structure of the result"
+            f"vmap({name_of(func)}, ..., out_dims={out_dims})(<inputs>): out_dims is not "
+            "compatible with the structure of `outputs`: give an int, None, or a nest of these "
+            "with the structure of the result"
         )
     for leaf, dim in pairs:
         if dim is not None and not isinstance(leaf, Tensor):

@@ -1,9 +1,10 @@
-"""The recording of one entry of a batch, for `vmap`; what stands for it where there are all entries.
+"""The recording of one entry of a batch, for `vmap`; what stands for it where there are all
+entries.
 
-A function is called once, on stand-ins for one entry. What it records is mapped by the rules of the ops
-(`ir.passes.batch`), and so are the nodes of the autograd graph that it made: a result has the history that it
-would have had, with the same detached parts, and gradients flow to the arguments and to the tensors that the
-function read from around it.
+A function is called once, on stand-ins for one entry. What it records is mapped by the rules of the
+ops (`ir.passes.batch`), and so are the nodes of the autograd graph that it made: a result has the
+history that it would have had, with the same detached parts, and gradients flow to the arguments
+and to the tensors that the function read from around it.
 """
 
 from __future__ import annotations
@@ -32,36 +33,38 @@ from .control import Recording
 from .vmap_dims import out_places
 
 ITEM = (
-    "vmap: It looks like you're calling .item() on a Tensor. We don't support vmap over calling .item() on a "
-    "Tensor, please try to rewrite what you're doing with other operations: its elements differ from entry "
-    "to entry"
+    "vmap: It looks like you're calling .item() on a Tensor. We don't support vmap over calling "
+    ".item() on a Tensor, please try to rewrite what you're doing with other operations: its "
+    "elements differ from entry to entry"
 )
 BRANCH = (
-    "vmap: It looks like you're attempting to use a Tensor in some data-dependent control flow. We don't "
-    "support that: entries would take different paths. Use torch.where, or torch.cond"
+    "vmap: It looks like you're attempting to use a Tensor in some data-dependent control flow. We "
+    "don't support that: entries would take different paths. Use torch.where, or torch.cond"
 )
 NEEDED = (
-    "vmap: the elements of a Tensor are needed in Python, or decide the shape of a result. We do not support "
-    "that: they differ from entry to entry. Use operations on tensors whose shapes are known before"
+    "vmap: the elements of a Tensor are needed in Python, or decide the shape of a result. We do "
+    "not support that: they differ from entry to entry. Use operations on tensors whose shapes are "
+    "known before"
 )
 IN_PLACE = (
-    "vmap: inplace arithmetic(self, *extra_args) is not possible because there exists a Tensor `other` in "
-    "extra_args that has more elements than `self`. This happened due to `other` being vmapped over but "
-    "`self` not being vmapped over. Please try to use out-of-place operators instead of inplace arithmetic, "
-    "or map over `self` too. A module that keeps running statistics: set `track_running_stats` to be False, "
-    "call it in eval mode, or map over its buffers"
+    "vmap: inplace arithmetic(self, *extra_args) is not possible because there exists a Tensor "
+    "`other` in extra_args that has more elements than `self`. This happened due to `other` being "
+    "vmapped over but `self` not being vmapped over. Please try to use out-of-place operators "
+    "instead of inplace arithmetic, or map over `self` too. A module that keeps running "
+    "statistics: set `track_running_stats` to be False, call it in eval mode, or map over its "
+    "buffers"
 )
 RANDOM = (
     "vmap: called random operation while in randomness error mode. Please either use the 'same' or "
     "'different' randomness flags on vmap or perform the randomness operation out of vmap"
 )
 BACKWARD = (
-    "backward() called inside a functorch transform. This is not supported, please use functorch.grad or "
-    "functorch.vjp instead or call backward() outside of functorch transforms."
+    "backward() called inside a functorch transform. This is not supported, please use "
+    "functorch.grad or functorch.vjp instead or call backward() outside of functorch transforms."
 )
 
 
-# ------------------------------------------------------------------------------------------ one entry
+# ---------------------------------------------------------------------------------------- one entry
 
 
 class Entry(Recording):
@@ -116,7 +119,8 @@ class Entry(Recording):
             return (tensor if value is None else from_value(value, tensor.device))._array()
 
     def all_entries(self, tensor: Tensor) -> tuple[Tensor, bool]:
-        """All entries of `tensor`, along a new first dimension, and True; or itself, where all share it."""
+        """All entries of `tensor`, along a new first dimension, and True; or itself, where all
+        share it."""
         value, edge = tensor._value(), tensor._edge() if tensor.requires_grad else None
         mapped = self.batch.maps(value)
         if not mapped and not self.owns(tensor._storage):
@@ -177,11 +181,16 @@ class Entry(Recording):
         values = [v for v in arguments if isinstance(v, Value)]
         if self.randomness == "same":
             if any(map(self.batch.maps, values)):
-                raise RuntimeError("vmap: randomness='same' draws the same numbers for all entries, but the "
-                                   "parameters of the numbers differ: use randomness='different'")
+                raise RuntimeError(
+                    "vmap: randomness='same' draws the same numbers for all entries, but the "
+                    "parameters of the numbers differ: use randomness='different'"
+                )
             with self.outside():
-                return generator.draw(method, OPERANDS, *[self.batch.of(v) if isinstance(v, Value) else v
-                                                       for v in arguments])  # type: ignore[no-any-return]
+                return generator.draw(
+                    method,
+                    OPERANDS,
+                    *[self.batch.of(v) if isinstance(v, Value) else v for v in arguments],
+                )  # type: ignore[no-any-return]
         with self.outside():
             whole = self._all_drawn(generator, method, arguments)
         entry = Value(whole.type.with_shape(whole.shape[1:]), name="drawn")
@@ -238,15 +247,15 @@ class Entry(Recording):
             return NotImplemented
         if function.setup_context is Function.setup_context:
             raise RuntimeError(
-                "In order to use an autograd.Function with functorch transforms (vmap, grad, jvp, jacrev, "
-                f"...), it must override the setup_context staticmethod: {name} does not"
+                "In order to use an autograd.Function with functorch transforms (vmap, grad, jvp, "
+                f"jacrev, ...), it must override the setup_context staticmethod: {name} does not"
             )
         if function.vmap is Function.vmap:
             if function.generate_vmap_rule:
                 return NotImplemented
             raise RuntimeError(
-                f"You tried to vmap over {name}, but it does not have vmap support. Please override and "
-                "implement the vmap staticmethod or set generate_vmap_rule=True."
+                f"You tried to vmap over {name}, but it does not have vmap support. Please "
+                "override and implement the vmap staticmethod or set generate_vmap_rule=True."
             )
         return self.by_rule(function.vmap, args, {})
 
@@ -281,17 +290,21 @@ class Entry(Recording):
 
         return rebuild(result, one)
 
-
     def apart(self, outputs: list[Any], args: tuple[Any, ...]) -> list[Any]:
-        """Each entry of mapped arguments has results of its own: though they be equal, gradients may not."""
+        """Each entry of mapped arguments has results of its own: though they be equal, gradients
+        may not."""
         if not any(isinstance(a, Tensor) and self.maps(a) for a in args):
             return outputs
-        return [self._apart(o) if isinstance(o, Tensor) and not self.maps(o) else o for o in outputs]
+        return [
+            self._apart(o) if isinstance(o, Tensor) and not self.maps(o) else o for o in outputs
+        ]
 
     def _apart(self, tensor: Tensor) -> Tensor:
         value = tensor._value()
         with self.outside():
-            entries = from_value(ops.expand(value, shape=(self.batch.size, *value.shape)), tensor.device)
+            entries = from_value(
+                ops.expand(value, shape=(self.batch.size, *value.shape)), tensor.device
+            )
         return self.stand_in(entries)
 
 
@@ -322,12 +335,13 @@ class Boundary(GradNode):
 
     def pull(self, cotangents: Sequence[Value | None]) -> list[Value | None]:
         raise RuntimeError(
-            "vmap: autograd.grad() inside the function asks for the gradient of a tensor from around it, "
-            "through a mapped argument. Use torch.func.grad of the argument, or call grad outside of vmap"
+            "vmap: autograd.grad() inside the function asks for the gradient of a tensor from "
+            "around it, through a mapped argument. Use torch.func.grad of the argument, or call "
+            "grad outside of vmap"
         )
 
 
-# ------------------------------------------------------------------------------------------ histories
+# ---------------------------------------------------------------------------------------- histories
 
 
 class Histories:
@@ -367,10 +381,12 @@ class Histories:
     def _node(self, node: GradNode) -> GradNode:
         if node.sequence < self.start or isinstance(node, AccumulateGrad):
             return node
-        edges = tuple([
-            None if e is None else self.ends[e] if e in self.ends else (self.made[e[0]], e[1])
-            for e in node.edges
-        ])
+        edges = tuple(
+            [
+                None if e is None else self.ends[e] if e in self.ends else (self.made[e[0]], e[1])
+                for e in node.edges
+            ]
+        )
         if hasattr(node, "apply"):
             return node if edges == node.edges else InPython(node, edges, self)
         operands = tuple([self.batch.of(v) for v in node.operands])
@@ -378,13 +394,19 @@ class Histories:
         if edges == node.edges and operands == node.operands and outputs == node.outputs:
             return node
         made: GradNode = object.__new__(type(node))
-        made.__dict__.update(node.__dict__, edges=edges, operands=operands, outputs=outputs, retained=None,
-                             types=[v.type for v in outputs])
+        made.__dict__.update(
+            node.__dict__,
+            edges=edges,
+            operands=operands,
+            outputs=outputs,
+            retained=None,
+            types=[v.type for v in outputs],
+        )
         running.remember(made)
         return made
 
 
-# ------------------------------------------------------------------------------------------ the call
+# ----------------------------------------------------------------------------------------- the call
 
 
 def for_all(
@@ -393,11 +415,12 @@ def for_all(
     """Call `function` once, for one entry.
 
     Args:
-        entries: tensors with all entries along their first dimension; the function gets one of each.
+        entries: tensors with all entries along their first dimension; the function gets one of
+            each.
 
     Returns:
-        What the function returned for one entry, and what gives, for a tensor in it, the same of all entries
-        along a new first dimension and True, or a tensor that all share and False.
+        What the function returned for one entry, and what gives, for a tensor in it, the same of
+        all entries along a new first dimension and True, or a tensor that all share and False.
     """
     entry = Entry(histories.batch, histories.randomness, histories, recorder.capture)
     recorder.capture = entry
@@ -406,9 +429,13 @@ def for_all(
         first = [s._storage.value for s in stands]
         result = function(stands)
         written = [
-            (s, t) for s, t, v in zip(stands, entries, first, strict=True) if s._storage.value is not v
+            (s, t)
+            for s, t, v in zip(stands, entries, first, strict=True)
+            if s._storage.value is not v
         ]
-        found = {id(t): entry.all_entries(t) for t in (*tensors_in(result), *(s for s, _ in written))}
+        found = {
+            id(t): entry.all_entries(t) for t in (*tensors_in(result), *(s for s, _ in written))
+        }
     finally:
         recorder.capture = entry.outer
     for stand, entries_of_it in written:
@@ -417,7 +444,8 @@ def for_all(
 
 
 def _with_history(tensor: Tensor, edge: Edge) -> Tensor:
-    if edge is not None and isinstance(edge[0], AccumulateGrad):  # the entries of a leaf as they are
+    # the entries of a leaf as they are
+    if edge is not None and isinstance(edge[0], AccumulateGrad):
         value = tensor._value()
         fn = GradNode("AliasBackward0", (value,), (value,), (edge,), (None,))
         fn.place = tensor.device
@@ -428,7 +456,8 @@ def _with_history(tensor: Tensor, edge: Edge) -> Tensor:
 
 
 class InPython(GradNode):
-    """All entries of a node whose backward is a function of Python: that is recorded for one entry, too."""
+    """All entries of a node whose backward is a function of Python: that is recorded for one entry,
+    too."""
 
     def __init__(self, node: GradNode, edges: tuple[Edge, ...], histories: Histories):
         super().__init__(node._name, (), (), edges, ())
@@ -438,7 +467,9 @@ class InPython(GradNode):
 
     def apply(self, cotangents: list[Any], task: Any) -> list[Any]:
         batch, node = self.histories.batch, self.node
-        several = [c is not None and batch.maps(v) for c, v in zip(cotangents, node.shown, strict=True)]
+        several = [
+            c is not None and batch.maps(v) for c, v in zip(cotangents, node.shown, strict=True)
+        ]
 
         def backward(stands: list[Tensor]) -> Any:
             left = iter(stands)
@@ -447,8 +478,10 @@ class InPython(GradNode):
 
         mapped = [c for c, m in zip(cotangents, several, strict=True) if m]
         found, whole = for_all(backward, mapped, self.histories)
-        return [None if g is None or new is None else self._fitted(*whole(g), old, new)
-                for g, old, new in zip(found, node.edges, self.edges, strict=True)]
+        return [
+            None if g is None or new is None else self._fitted(*whole(g), old, new)
+            for g, old, new in zip(found, node.edges, self.edges, strict=True)
+        ]
 
     def _fitted(self, gradient: Tensor, mapped: bool, old: Edge, new: Edge) -> Tensor:
         """Of what all entries share the sum of their gradients."""

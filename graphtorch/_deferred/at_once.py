@@ -1,8 +1,8 @@
 """Writes that run at once, by NumPy: where the target, what is written and the index are in memory.
 
-Loops that fill a tensor element by element so cost what they cost in PyTorch. Every other write (to pending
-elements, of pending ones, captured, with a history) is recorded; see `_write.assign`, which also says what
-is wrong with a write that is refused here.
+Loops that fill a tensor element by element so cost what they cost in PyTorch. Every other write (to
+pending elements, of pending ones, captured, with a history) is recorded; see `_write.assign`, which
+also says what is wrong with a write that is refused here.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ def copy(x: Tensor, value: Leaf) -> bool:
 def update(x: Tensor, operation: np.ufunc, other: Any) -> bool:
     """A part becomes ``operation(part, other)``, as in ``x[i] += 1``; whether it could run at once.
 
-    Args: operation: one that is exact up to one rounding, so that NumPy's bits are those of any target.
+    Args: operation: one that is exact up to one rounding, so that NumPy's bits are those of any
+        target.
     """
     view = x._view
     if view is None or view.type.dtype not in _EXACT or overlaps(view.type.shape, view.strides):
@@ -81,7 +82,9 @@ def update(x: Tensor, operation: np.ufunc, other: Any) -> bool:
     dtype = view.type.dtype
     if type(other) is int or (type(other) is float and not dtype.is_integer):
         other = element(other, dtype)
-    elif _is_at_hand(other, dtype) and other._type is view.type and other._storage is not x._storage:
+    elif (
+        _is_at_hand(other, dtype) and other._type is view.type and other._storage is not x._storage
+    ):
         other = other._array()
     else:
         return False
@@ -136,10 +139,11 @@ def _overflow(dtype: DType) -> RuntimeError:
 @functools.cache
 def _bounds(dtype: DType) -> tuple[int, int]:
     info = np.iinfo(dtype.numpy)
-    return info.min if dtype.signed else -info.max, info.max  # a negative number wraps in unsigned dtypes
+    # a negative number wraps in unsigned dtypes
+    return info.min if dtype.signed else -info.max, info.max
 
 
-# ------------------------------------------------------------------------------------------ what is at hand
+# ---------------------------------------------------------------------------------- what is at hand
 
 
 def _memory(x: Tensor) -> np.ndarray | None:
@@ -160,14 +164,16 @@ def _written(x: Tensor) -> None:
 
 
 def _is_at_hand(value: Any, dtype: DType) -> bool:
-    """Whether `value` is a tensor without history that is in memory and that a tensor of `dtype` takes."""
+    """Whether `value` is a tensor without history that is in memory and that a tensor of `dtype`
+    takes."""
     if recorder.capture is not None or not isinstance(value, Tensor):
         return False
     if value.is_sparse or (modes.grad and value.requires_grad):
         return False
     storage = value._storage
     return (type(storage.value) is Leaf or storage.host is not None) and (
-        dtype.is_complex or not value._type.dtype.is_complex)
+        dtype.is_complex or not value._type.dtype.is_complex
+    )
 
 
 def _elements(value: Tensor, dtype: DType) -> np.ndarray:
@@ -178,8 +184,8 @@ def _elements(value: Tensor, dtype: DType) -> np.ndarray:
 def _index(key: Any, one: bool) -> Any:
     """An index as NumPy takes it; `_ELSEWHERE` where it has to be looked at more closely.
 
-    Args: one: whether a number is written: then it does not matter that NumPy puts the dimension of an index
-        tensor elsewhere when an integer stands beside it.
+    Args: one: whether a number is written: then it does not matter that NumPy puts the dimension of
+        an index tensor elsewhere when an integer stands beside it.
     """
     if type(key) is int:
         return key if one else (key, ...)
@@ -197,7 +203,8 @@ def _index(key: Any, one: bool) -> Any:
 
 
 def _part(item: Any, arrays: bool) -> Any:
-    """One entry of an index as NumPy takes it, index tensors where `arrays` are welcome; or `_ELSEWHERE`."""
+    """One entry of an index as NumPy takes it, index tensors where `arrays` are welcome; or
+    `_ELSEWHERE`."""
     if type(item) is slice:
         known = _is_bound(item.start) and _is_bound(item.stop) and _is_step(item.step)
         return item if known else _ELSEWHERE
@@ -209,7 +216,8 @@ def _part(item: Any, arrays: bool) -> Any:
         return _ELSEWHERE
     dtype = item._type.dtype
     if not item._type.shape:
-        return int(item._array()) if dtype.is_integer and dtype is not u8 else _ELSEWHERE  # bytes are a mask
+        # bytes are a mask
+        return int(item._array()) if dtype.is_integer and dtype is not u8 else _ELSEWHERE
     return item._array() if arrays and (dtype in (i32, i64) or dtype.is_bool) else _ELSEWHERE
 
 

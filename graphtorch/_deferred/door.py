@@ -1,4 +1,5 @@
-"""Where elements of tensors live, and how graphs become programs: the front end's one door to backends."""
+"""Where elements of tensors live, and how graphs become programs: the front end's one door to
+backends."""
 
 from __future__ import annotations
 
@@ -27,13 +28,18 @@ ALWAYS_FITS = 1 << 24  # elements: nothing is asked about fewer
 CHOSEN = os.environ.get("GRAPHTORCH_TARGET")  # how every graph runs; None: as it pays
 
 
-def pending_program(graph: Graph, conditions: Sequence[Condition] = (), place: device = CPU) -> Executable:
+def pending_program(
+    graph: Graph, conditions: Sequence[Condition] = (), place: device = CPU
+) -> Executable:
     """What runs a graph that was recorded line by line; `conditions` hold for its symbols."""
     return captured_program(graph, (), conditions, place)
 
 
 def captured_program(
-    graph: Graph, stable: Sequence[int] = (), conditions: Sequence[Condition] = (), place: device = CPU
+    graph: Graph,
+    stable: Sequence[int] = (),
+    conditions: Sequence[Condition] = (),
+    place: device = CPU,
 ) -> Executable:
     """What runs a graph that the user asked to compile; `stable` inputs seldom change."""
     exact = _settings.deterministic()
@@ -43,7 +49,8 @@ def captured_program(
 
 
 def on_gpu(place: device, key: object) -> object:
-    """The key of a structure for a GPU: it is compiled for that one, and for what is asked of results."""
+    """The key of a structure for a GPU: it is compiled for that one, and for what is asked of
+    results."""
     return place, _settings.deterministic(), key
 
 
@@ -53,7 +60,8 @@ def device_of(place: device) -> Device:
 
 
 def check_room(made: Type, place: device) -> None:
-    """Whether a GPU could hold a tensor that is made on it, though nobody may ever store its elements.
+    """Whether a GPU could hold a tensor that is made on it, though nobody may ever store its
+    elements.
 
     Raises: OutOfMemoryError.
     """
@@ -61,8 +69,10 @@ def check_room(made: Type, place: device) -> None:
     if place.type == "cuda" and isinstance(size, int) and size > ALWAYS_FITS:
         total, wanted = device_of(place).properties.memory, size * made.dtype.itemsize
         if wanted > total:
-            raise OutOfMemoryError(f"CUDA out of memory. Tried to allocate {wanted:,} bytes. GPU "
-                                   f"{place.index or 0} has a total capacity of {total:,} bytes")
+            raise OutOfMemoryError(
+                f"CUDA out of memory. Tried to allocate {wanted:,} bytes. GPU "
+                f"{place.index or 0} has a total capacity of {total:,} bytes"
+            )
 
 
 def gpus() -> int:
@@ -91,7 +101,8 @@ class Pinned:
 
 
 def pinned(array: np.ndarray) -> Buffer:
-    """A copy of an array in memory that the present GPU reads by itself. Raises: AssertionError: no GPU."""
+    """A copy of an array in memory that the present GPU reads by itself. Raises: AssertionError: no
+    GPU."""
     memory = device_of(gpu()).pinned(array.nbytes)
     made = Buffer(memory.address, DType.of(array.dtype), array.shape, Pinned(memory))
     np.copyto(made.numpy(), array)
@@ -108,6 +119,20 @@ def copied_to(buffer: Buffer | DeviceBuffer, place: device) -> Buffer | DeviceBu
 
 
 __all__ = [
-    "CHOSEN", "Block", "Buffer", "Device", "DeviceBuffer", "Executable", "Exposed", "Pinned",
-    "captured_program", "copied_to", "device_of", "gpus", "pending_program", "pinned", "place_of", "uploaded",
+    "CHOSEN",
+    "Block",
+    "Buffer",
+    "Device",
+    "DeviceBuffer",
+    "Executable",
+    "Exposed",
+    "Pinned",
+    "captured_program",
+    "copied_to",
+    "device_of",
+    "gpus",
+    "pending_program",
+    "pinned",
+    "place_of",
+    "uploaded",
 ]

@@ -28,7 +28,8 @@ def from_value(value: Value, place: device = CPU) -> Tensor:
     """A new tensor outside the autograd graph; on "meta" of the value's type alone."""
     made: Tensor = _object_new(Tensor)
     if place is CPU:
-        storage = made._storage = _object_new(Storage)  # its constructor in line: every operation makes one
+        # its constructor in line: every operation makes one
+        storage = made._storage = _object_new(Storage)
         storage.value = value
         storage.epoch = 0
         storage.host = None
@@ -48,7 +49,8 @@ def from_value(value: Value, place: device = CPU) -> Tensor:
 
 
 def in_order(value: Value, order: Order | None, place: device = CPU) -> Tensor:
-    """A new tensor outside the autograd graph, whose memory is filled dimension by dimension of `order`."""
+    """A new tensor outside the autograd graph, whose memory is filled dimension by dimension of
+    `order`."""
     if order is None:
         return from_value(value, place)
     made = from_value(ops.permute(value, dims=order), place)
@@ -58,7 +60,8 @@ def in_order(value: Value, order: Order | None, place: device = CPU) -> Tensor:
 
 
 def beside(tensor: Tensor, value: Value, order: Order | None = None) -> Tensor:
-    """A new tensor outside the autograd graph on the device of `tensor`: on "meta" of the type alone."""
+    """A new tensor outside the autograd graph on the device of `tensor`: on "meta" of the type
+    alone."""
     return in_order(value, order, tensor.device)
 
 
@@ -73,7 +76,10 @@ def ones_like(tensor: Tensor) -> Tensor:
 
 
 def wrap(
-    name: str, outs: Value | tuple[Value, ...], tensors: Sequence[Any], values: tuple[Value, ...],
+    name: str,
+    outs: Value | tuple[Value, ...],
+    tensors: Sequence[Any],
+    values: tuple[Value, ...],
     order: Any = None,
 ) -> Any:
     """The results of an operation as tensors, with their place in the autograd graph.
@@ -99,7 +105,10 @@ def wrap(
 
 
 def _wrap_placed(
-    name: str, outs: Value | tuple[Value, ...], tensors: Sequence[Any], values: tuple[Value, ...],
+    name: str,
+    outs: Value | tuple[Value, ...],
+    tensors: Sequence[Any],
+    values: tuple[Value, ...],
     order: Any,
 ) -> Any:
     """As `wrap`, in programs that have tensors elsewhere than on the CPU."""
@@ -112,7 +121,8 @@ def _wrap_placed(
     return results[0] if isinstance(outs, Value) else results
 
 
-PLACES = frozenset({"Index", "IndexPut"})  # operations on a GPU that take places from the CPU, as PyTorch's
+# operations on a GPU that take places from the CPU, as PyTorch's
+PLACES = frozenset({"Index", "IndexPut"})
 
 
 JOINED = frozenset({"Cat", "Stack"})  # where a number on the CPU is a part like any other
@@ -123,8 +133,11 @@ def common_place(name: str, tensors: Sequence[Any]) -> device:
 
     Raises: RuntimeError: they are on different devices.
     """
-    bound = [t for t in tensors if isinstance(t, Tensor)
-             and (t._type.shape or not t.is_cpu or name in JOINED)]
+    bound = [
+        t
+        for t in tensors
+        if isinstance(t, Tensor) and (t._type.shape or not t.is_cpu or name in JOINED)
+    ]
     places = dict.fromkeys([t.device for t in bound])
     if len(places) <= 1:
         return next(iter(places), CPU)
@@ -135,13 +148,16 @@ def common_place(name: str, tensors: Sequence[Any]) -> device:
             raise RuntimeError(f"Tensor on device {rest[0]} is not on the expected device {one}!")
         return one
     if name in PLACES and bound[0].is_cuda:
-        places = dict.fromkeys([t.device for t in bound if not (t.is_cpu and t._type.dtype.is_integer)])
+        places = dict.fromkeys(
+            [t.device for t in bound if not (t.is_cpu and t._type.dtype.is_integer)]
+        )
         if len(places) == 1:
             return bound[0].device
     one, other = sorted(places, key=lambda place: place is CPU)[:2]
     raise RuntimeError(
         f"Expected all tensors to be on the same device, but found at least two devices, {one} and "
-        f"{other}! ({name}: move one of them with .to({str(one)!r}))")
+        f"{other}! ({name}: move one of them with .to({str(one)!r}))"
+    )
 
 
 def _any_requires_grad(tensors: Sequence[Any]) -> bool:
@@ -202,8 +218,8 @@ def _attach(
 
 
 def _hand_over(fn: GradNode, tensors: Sequence[Any], results: Sequence[Tensor]) -> None:
-    """What the gradient of an operation reads goes to the hooks for what is saved, if there are any; values
-    never change, so that to allow writes to saved tensors is not to look for them."""
+    """What the gradient of an operation reads goes to the hooks for what is saved, if there are
+    any; values never change, so that to allow writes to saved tensors is not to look for them."""
     if modes.saving is not None:
         fn.pack(modes.saving, (*tensors, *results), some_cotangents(fn))
     if modes.mutable:
@@ -215,16 +231,18 @@ def some_cotangents(fn: GradNode) -> list[Value | None]:
     return [_constant_one(v.type) if v.dtype in _DIFFERENTIABLE else None for v in fn.outputs]
 
 
-def _refuse_inference(fn: GradNode, tensors: Sequence[Tensor | None], values: tuple[Value, ...]) -> None:
+def _refuse_inference(
+    fn: GradNode, tensors: Sequence[Tensor | None], values: tuple[Value, ...]
+) -> None:
     cotangents = some_cotangents(fn)
     read = fn.reads(fn.pull(cotangents), cotangents)
     for tensor, value in zip(tensors, values, strict=True):
         if isinstance(tensor, Tensor) and tensor._inference and value in read:
             raise RuntimeError(
-                "Inference tensors cannot be saved for backward. Please do not use Tensors created in "
-                "inference mode in computation tracked by autograd. To work around this, you can make "
-                "a clone to get a normal tensor and use it in autograd, or use `torch.no_grad()` instead "
-                "of `torch.inference_mode()`."
+                "Inference tensors cannot be saved for backward. Please do not use Tensors created "
+                "in inference mode in computation tracked by autograd. To work around this, you "
+                "can make a clone to get a normal tensor and use it in autograd, or use "
+                "`torch.no_grad()` instead of `torch.inference_mode()`."
             )
 
 
@@ -255,7 +273,8 @@ def make_view(
     if tensor.requires_grad:
         made._tracked = True
         if tensor._base is not None:
-            ref = weakref.ref(tensor) if tensor._fn is None else tensor  # a node may have hooks of its own
+            # a node may have hooks of its own
+            ref = weakref.ref(tensor) if tensor._fn is None else tensor
             made._parent = ref, before, made._fn_version
     if creation or tensor._creation:
         made._creation = creation or tensor._creation

@@ -1,8 +1,9 @@
 """The order in which the dimensions of a result lie in memory.
 
-PyTorch gives the result of a pointwise operation the order of its operands: ``relu(x.t())`` is, like
-``x.t()``, a transposed view of memory that is filled row by row. Random masks are drawn in that order, and
-``view`` and ``stride`` show it. Here such a result holds the permuted value and shows it through a view.
+PyTorch gives the result of a pointwise operation the order of its operands: ``relu(x.t())`` is,
+like ``x.t()``, a transposed view of memory that is filled row by row. Random masks are drawn in
+that order, and ``view`` and ``stride`` show it. Here such a result holds the permuted value and
+shows it through a view.
 """
 
 from __future__ import annotations
@@ -23,20 +24,27 @@ Order = tuple[int, ...]  # the dimensions, from the slowest to the fastest
 
 
 def order_of(result: Any, operands: Sequence[Any]) -> Order | None:
-    """The order of a pointwise result's memory; None for what other operations make, which is row-major."""
-    if isinstance(result, tuple) or result.node is None or result.node.op.kind is not Kind.POINTWISE:
+    """The order of a pointwise result's memory; None for what other operations make, which is
+    row-major."""
+    if (
+        isinstance(result, tuple)
+        or result.node is None
+        or result.node.op.kind is not Kind.POINTWISE
+    ):
         return None
     tensors = [x for x in operands if x is not None and not isinstance(x, Value)]
-    if any(len(x._type.shape) > len(result.shape) for x in tensors):  # more than the last step was pointwise
+    # more than the last step was pointwise
+    if any(len(x._type.shape) > len(result.shape) for x in tensors):
         return None
     return memory_order(tensors, result.shape)
 
 
 def memory_order(tensors: Sequence[Any], shape: Shape) -> Order | None:
-    """The order in which a result of `shape`, computed element by element of `tensors`, lies in memory.
+    """The order in which a result of `shape`, computed element by element of `tensors`, lies in
+    memory.
 
-    None where that is the order of the dimensions. The rule is PyTorch's (``TensorIterator``): dimensions are
-    sorted by their strides in the first operand that tells them apart.
+    None where that is the order of the dimensions. The rule is PyTorch's (``TensorIterator``):
+    dimensions are sorted by their strides in the first operand that tells them apart.
     """
     sized = [t for t in tensors if t._type.shape]
     if len(shape) < 2 or all(t._view is None for t in sized):
@@ -74,14 +82,17 @@ def _compare(faster: int, dim: int, shape: Shape, known: Sequence[Shape]) -> int
 
 
 def _strides_in(x: Any, shape: Shape, exact: bool) -> Shape | None:
-    """The strides of `x` expanded to `shape`: 0 where it is repeated. None where they are not known."""
+    """The strides of `x` expanded to `shape`: 0 where it is repeated. None where they are not
+    known."""
     strides = x._strides if exact else _ranks(x)
     if strides is None:
         return None
     own = x._type.shape
     missing = len(shape) - len(own)
-    repeated = [type(d) is int and d == 1 and not (type(n) is int and n == 1)
-                for d, n in zip(own, shape[missing:], strict=True)]
+    repeated = [
+        type(d) is int and d == 1 and not (type(n) is int and n == 1)
+        for d, n in zip(own, shape[missing:], strict=True)
+    ]
     return (0,) * missing + tuple([0 if r else s for s, r in zip(strides, repeated, strict=True)])
 
 
@@ -104,15 +115,19 @@ def own_order(x: Any) -> Order | None:
 
 
 def order_asked(name: str, memory_format: Any, like: Any) -> Order | None:
-    """The order of memory that a `memory_format` argument asks for: by default that of the tensor `like`.
+    """The order of memory that a `memory_format` argument asks for: by default that of the tensor
+    `like`.
 
-    Raises: TypeError where it is no memory format; RuntimeError where it is for tensors of another rank.
+    Raises: TypeError where it is no memory format; RuntimeError where it is for tensors of another
+        rank.
     """
     if memory_format is None or memory_format is preserve_format:
         return own_order(like)
     if not isinstance(memory_format, Format):
-        raise TypeError(f"{name}(): argument 'memory_format' must be torch.memory_format, not "
-                        f"{type(memory_format).__name__}")
+        raise TypeError(
+            f"{name}(): argument 'memory_format' must be torch.memory_format, not "
+            f"{type(memory_format).__name__}"
+        )
     if memory_format not in CHANNELS_LAST_RANK:
         return None
     rank = CHANNELS_LAST_RANK[memory_format]
@@ -124,10 +139,13 @@ def order_asked(name: str, memory_format: Any, like: Any) -> Order | None:
 def channels_last_order(x: Any) -> Order | None:
     """The order of a tensor that lies in memory with its channels (dim 1) last; None for any other.
 
-    As PyTorch's ``suggest_memory_format``: sizes of 1 leave open which it is, and count as row-major.
+    As PyTorch's ``suggest_memory_format``: sizes of 1 leave open which it is, and count as
+    row-major.
     """
     rank, strides = len(x._type.shape), x._strides
-    if rank not in CHANNELS_LAST_RANK.values() or not all(type(n) is int for n in (*x._type.shape, *strides)):
+    if rank not in CHANNELS_LAST_RANK.values() or not all(
+        type(n) is int for n in (*x._type.shape, *strides)
+    ):
         return None
     if 0 in x._type.shape or not strides[1]:
         return None

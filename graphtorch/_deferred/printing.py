@@ -28,14 +28,24 @@ def set_printoptions(
     profile: str | None = None,
     sci_mode: bool | None = None,
 ) -> None:
-    """Digits, size from which tensors are summarised, items at the edges, line width, scientific notation."""
+    """Digits, size from which tensors are summarised, items at the edges, line width, scientific
+    notation."""
     if profile is not None:
         if profile not in _PROFILES:
             raise ValueError(f"unknown profile {profile!r}: expected default, short or full")
         _options.update(
-            zip(("precision", "threshold", "edgeitems", "linewidth"), _PROFILES[profile], strict=True)
+            zip(
+                ("precision", "threshold", "edgeitems", "linewidth"),
+                _PROFILES[profile],
+                strict=True,
+            )
         )
-    given = {"precision": precision, "threshold": threshold, "edgeitems": edgeitems, "linewidth": linewidth}
+    given = {
+        "precision": precision,
+        "threshold": threshold,
+        "edgeitems": edgeitems,
+        "linewidth": linewidth,
+    }
     _options.update({k: v for k, v in given.items() if v is not None})
     _options["sci_mode"] = sci_mode
 
@@ -57,12 +67,15 @@ class Formatter:
         size = np.abs(finite)
         low, high = size.min(), size.max()
         self.integral = bool((finite == np.ceil(finite)).all())
-        self.scientific = bool(high / low > 1000 or high > 1e8 or (not self.integral and low < 1e-4))
+        self.scientific = bool(
+            high / low > 1000 or high > 1e8 or (not self.integral and low < 1e-4)
+        )
         if self.integral:
             self.scientific = bool(high / low > 1000 or high > 1e8)
         if _options["sci_mode"] is not None:
             self.scientific = _options["sci_mode"]
-        self.width = max(len(self._number(v)) for v in finite)  # nan and inf may stick out, as in PyTorch
+        # nan and inf may stick out, as in PyTorch
+        self.width = max(len(self._number(v)) for v in finite)
 
     @staticmethod
     def _plain(value: Any) -> str:
@@ -100,7 +113,8 @@ def _shown(array: np.ndarray) -> np.ndarray:
     for axis, size in enumerate(array.shape):
         if size > 2 * edge:
             array = np.concatenate(
-                [np.take(array, range(edge), axis), np.take(array, range(size - edge, size), axis)], axis
+                [np.take(array, range(edge), axis), np.take(array, range(size - edge, size), axis)],
+                axis,
             )
     return array
 

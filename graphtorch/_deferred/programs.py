@@ -1,10 +1,11 @@
 """How pending graphs run: op by op at first, as compiled programs where that pays.
 
-Recordings of one structure (`Walk.key`) share a `Structure`, whatever their sizes. What running it op
-by op has
-taken so far is added up, by the estimates of `backends.effort`; when it reaches what compiling would
-take, it is
-compiled: so no program takes more than about twice the time of the best choice made in hindsight, and a graph
+Recordings of one structure (`Walk.key`) share a `Structure`, whatever their sizes. What running it
+op by op has
+taken so far is added up, by the estimates of `backends.effort`; when it reaches what compiling
+would take, it is
+compiled: so no program takes more than about twice the time of the best choice made in hindsight,
+    and a graph
 that never comes back costs no more than running it. Sizes that change from recording to recording
 become symbols of one program (`ir.generalize`); sizes that come back get a program of their own.
 """
@@ -44,7 +45,8 @@ HISTORY = 6  # recordings of one structure that a guess of its symbols rests on
 RECORDINGS = 3  # so many of different sizes are needed for a guess
 LONG = 1 << 14  # numbers of a recording beyond which its sizes are not remembered
 
-GUESS_AT_ONCE = 0.5  # the patience that makes compiled functions guess at their second and third sizes
+# the patience that makes compiled functions guess at their second and third sizes
+GUESS_AT_ONCE = 0.5
 
 _compiling = lock_across_forks()  # what is counted of structures, and their compilation
 
@@ -92,8 +94,20 @@ class Structure:
     """What is known of the recordings of one structure."""
 
     __slots__ = (
-        "costs", "fixed", "history", "key", "kinds", "lines", "patience", "place", "plan", "spent", "steps",
-        "symbolic", "total", "worth",
+        "costs",
+        "fixed",
+        "history",
+        "key",
+        "kinds",
+        "lines",
+        "patience",
+        "place",
+        "plan",
+        "spent",
+        "steps",
+        "symbolic",
+        "total",
+        "worth",
     )
 
     def __init__(self, walk: Walk | Captured, patience: float, place: device = CPU) -> None:
@@ -102,17 +116,19 @@ class Structure:
         # op and skeleton of each node
         self.kinds = [(row[0], row[1]) for row in walk.rows] if REPORTS else []
         self.steps = 0  # runs op by op
-        self.key: object = None  # kept once there is a program: it must not be found by a hash alone
+        # kept once there is a program: it must not be found by a hash alone
+        self.key: object = None
         self.fixed: dict[Sizes, Program] = {}
         self.symbolic: list[tuple[Variant, Program]] = []
         self.spent: dict[Sizes, float] = {}  # ns of running op by op, by sizes
         self.costs: dict[Sizes, float] = {}  # ns of one run op by op, by sizes
         self.worth = 0.0  # ns of compiling it
-        self.plan: tuple[object, Plan] | None = None  # of the last run op by op, and what it was for
+        # of the last run op by op, and what it was for
+        self.plan: tuple[object, Plan] | None = None
         self.total = 0.0  # ns of running op by op since the last guess
         self.history: dict[Sizes, None] = {}  # the last recordings of different sizes
-        # how much of the cost of compiling is spent (how many new sizes of a compiled function come)
-        # before the next guess
+        # how much of the cost of compiling is spent (how many new sizes of a compiled function
+        # come) before the next guess
         self.patience = patience
 
     def find(self, sizes: Sizes, dynamic: bool = True) -> Program | None:
@@ -182,7 +198,8 @@ def find(walk: Walk, outputs: Sequence[Value], place: device = CPU) -> Found:
 
 
 def run(found: Found, walk: Walk, outputs: Sequence[Value]) -> list[Leaf]:
-    """The outputs of a pending graph, by its program or (then perhaps more than `find` knew of) op by op."""
+    """The outputs of a pending graph, by its program or (then perhaps more than `find` knew of) op
+    by op."""
     buffers = [leaf.buffer for leaf in walk.leaves]
     program = found.program
     if program is None:
@@ -207,13 +224,14 @@ def _plan(found: Found, walk: Walk, wanted: list[int]) -> Plan:
 
 
 class Repeated:
-    """What runs a small graph of one input again and again: op by op until a program pays, as for pending
-    graphs."""
+    """What runs a small graph of one input again and again: op by op until a program pays, as for
+    pending graphs."""
 
     __slots__ = ("_inputs", "_outputs", "_place", "_plan", "_walk", "program")
 
     def __init__(self, outputs: Sequence[Value], given: Leaf):
-        """Args: given: stands for the input in what was recorded; other leaves stay what they are."""
+        """Args: given: stands for the input in what was recorded; other leaves stay what they
+        are."""
         self._walk = Walk(outputs)
         self._outputs = outputs
         self._place = self._walk.leaves.index(given)
@@ -236,8 +254,11 @@ class Repeated:
         walk = self._walk
         found = find(walk, self._outputs)
         if self._plan is None:
-            self._plan = Plan([row[2:] for row in walk.rows], walk.count,
-                              [walk.reference(v) for v in self._outputs])
+            self._plan = Plan(
+                [row[2:] for row in walk.rows],
+                walk.count,
+                [walk.reference(v) for v in self._outputs],
+            )
         program = found.program
         if program is not None and program.extra is not None:
             self._inputs += program.extra(found.sizes)
@@ -245,13 +266,24 @@ class Repeated:
         return program
 
 
-# ---------------------------------------------------------------------------------------- compiled functions
+# ------------------------------------------------------------------------------- compiled functions
 
 
 class Captured:
-    """A graph that a compiled function recorded, in the form in which programs are found (as `Walk`)."""
+    """A graph that a compiled function recorded, in the form in which programs are found (as
+    `Walk`)."""
 
-    __slots__ = ("_closed", "conditions", "fixed", "leaves", "nodes", "rows", "sizes", "stable", "wanted")
+    __slots__ = (
+        "_closed",
+        "conditions",
+        "fixed",
+        "leaves",
+        "nodes",
+        "rows",
+        "sizes",
+        "stable",
+        "wanted",
+    )
 
     def __init__(self, graph: Graph, stable: Sequence[int], conditions: Sequence[Condition] = ()):
         """Args: stable, conditions: as `backends.compile` takes them."""
@@ -263,7 +295,8 @@ class Captured:
         self.stable = tuple(stable)
         self.rows: list[tuple[Any, ...]] = []
         self.sizes: list[Number] = []
-        self.fixed: list[Any] = []  # sizes that are part of the structure: all, where some are symbols
+        # sizes that are part of the structure: all, where some are symbols
+        self.fixed: list[Any] = []
         has_symbols = bool(graph.symbols())
         if has_symbols:
             self.fixed += [d for v in self.leaves for d in v.shape]
@@ -277,8 +310,15 @@ class Captured:
     def key(self) -> tuple[object, Sizes]:
         """As `Walk.key`. A program that keeps packed copies of weights is not one that does not."""
         kinds = [split_type(v.type) for v in self.leaves]
-        key = (self.stable, _settings.deterministic(), self.conditions, tuple(self.fixed),
-               tuple([k for k, _ in kinds]), tuple(self.rows), tuple(self.wanted))
+        key = (
+            self.stable,
+            _settings.deterministic(),
+            self.conditions,
+            tuple(self.fixed),
+            tuple([k for k, _ in kinds]),
+            tuple(self.rows),
+            tuple(self.wanted),
+        )
         return key, (*[n for _, sizes in kinds for n in sizes], *self.sizes)
 
     def graph(self, outputs: Sequence[Value]) -> Graph:
@@ -292,17 +332,21 @@ def graph_key(graph: Graph) -> object:
 
 
 def recorded_program(
-    graph: Graph, stable: Sequence[int] = (), dynamic: bool | None = None,
-    conditions: Sequence[Condition] = (), places: Sequence[device] = (),
+    graph: Graph,
+    stable: Sequence[int] = (),
+    dynamic: bool | None = None,
+    conditions: Sequence[Condition] = (),
+    places: Sequence[device] = (),
 ) -> Any:
     """What runs a graph of a compiled function: called with buffers, and ``explain()``.
 
     Args:
         stable: positions of inputs that seldom change.
-        dynamic: whether one program may serve other sizes as well: False: no; True: from the first on.
+        dynamic: whether one program may serve other sizes as well: False: no; True: from the first
+            on.
         conditions: what the graph assumes of its symbols; whoever calls tests it.
-        places: the devices of the outputs; none said: the CPU. What is computed on the CPU there has no
-            operands elsewhere.
+        places: the devices of the outputs; none said: the CPU. What is computed on the CPU there
+            has no operands elsewhere.
     """
     found = list(dict.fromkeys(places)) or [CPU]
     if len(found) == 1:
@@ -311,19 +355,26 @@ def recorded_program(
 
 
 def refuse_gpu(buffers: Sequence[Any]) -> None:
-    """Raise RuntimeError where an operand of a program for the CPU is in the memory of a GPU, which native
-    code must not touch: an operation gave its result no device."""
+    """Raise RuntimeError where an operand of a program for the CPU is in the memory of a GPU, which
+    native code must not touch: an operation gave its result no device."""
     found = next((b for b in buffers if type(b) is not Buffer), None)
     if found is not None:
-        raise RuntimeError("internal error: an operation on a GPU made a tensor that is said to be on the "
-                           f"CPU, of {found}: please report it; .cpu() before that operation avoids it")
+        raise RuntimeError(
+            "internal error: an operation on a GPU made a tensor that is said to be on the "
+            f"CPU, of {found}: please report it; .cpu() before that operation "
+            "avoids it"
+        )
 
 
 class Divided:
     """What runs a graph whose outputs are on several devices: a program for each."""
 
     def __init__(
-        self, graph: Graph, stable: Sequence[int], dynamic: bool | None, conditions: Sequence[Condition],
+        self,
+        graph: Graph,
+        stable: Sequence[int],
+        dynamic: bool | None,
+        conditions: Sequence[Condition],
         places: Sequence[device],
     ):
         self._count = len(places)
@@ -333,7 +384,9 @@ class Divided:
             outputs = [graph.outputs[i] for i in wanted]
             nodes = topological(outputs)
             used = {v for n in nodes for v in n.operands} | set(outputs)
-            fed = [i for i, v in enumerate(graph.inputs) if v in used or (place is not CPU and v.shape)]
+            fed = [
+                i for i, v in enumerate(graph.inputs) if v in used or (place is not CPU and v.shape)
+            ]
             part = Graph(graph.name, [graph.inputs[i] for i in fed], outputs, nodes)
             kept = [n for n, i in enumerate(fed) if i in set(stable)]
             self._parts.append((Recorded(part, kept, dynamic, conditions, place), fed, wanted))
@@ -355,17 +408,22 @@ class Divided:
 
 
 class Recorded:
-    """What runs one graph of a compiled function: a program for its sizes alone, or for changing ones.
+    """What runs one graph of a compiled function: a program for its sizes alone, or for changing
+    ones.
 
-    The first two recordings of a structure that differ in sizes or Python numbers make a guess of what
-    changes; one that later recordings refute is never used for them (`Variant.match`).
+    The first two recordings of a structure that differ in sizes or Python numbers make a guess of
+    what changes; one that later recordings refute is never used for them (`Variant.match`).
     """
 
     __slots__ = ("_captured", "_extra", "_plan", "_ran", "_waits", "place", "program")
 
     def __init__(
-        self, graph: Graph, stable: Sequence[int], dynamic: bool | None,
-        conditions: Sequence[Condition] = (), place: device = CPU,
+        self,
+        graph: Graph,
+        stable: Sequence[int],
+        dynamic: bool | None,
+        conditions: Sequence[Condition] = (),
+        place: device = CPU,
     ):
         self._captured = Captured(graph, stable, conditions)
         self.place = place
@@ -387,7 +445,11 @@ class Recorded:
             if program is None:
                 return self._step([*inputs, *more])
         program.runs += 1
-        return program.run([*inputs, *more, *self._extra]) if self._extra else program.run(inputs, more)
+        return (
+            program.run([*inputs, *more, *self._extra])
+            if self._extra
+            else program.run(inputs, more)
+        )
 
     def _second_try(self) -> Program | None:
         """The program, if waiting for one has come to an end."""
@@ -409,7 +471,9 @@ class Recorded:
         if program is not None and program.extra is not None:
             self._extra = program.extra(sizes)
 
-    def _made(self, structure: Structure, key: object, sizes: Sizes, dynamic: bool) -> Program | None:
+    def _made(
+        self, structure: Structure, key: object, sizes: Sizes, dynamic: bool
+    ) -> Program | None:
         captured, outputs = self._captured, self._captured._closed.outputs
         program = structure.find(sizes, dynamic) if structure.key == key else None
         if program is None and dynamic:
@@ -425,7 +489,9 @@ class Recorded:
         if self._plan is None:
             count = sum(len(n.types) for n in captured.nodes)
             self._plan = Plan([row[2:] for row in captured.rows], count, captured.wanted)
-        return run_steps(captured.nodes, self._plan, inputs, [v.type for v in captured._closed.outputs])
+        return run_steps(
+            captured.nodes, self._plan, inputs, [v.type for v in captured._closed.outputs]
+        )
 
     def explain(self) -> str:
         """What runs."""
@@ -449,7 +515,8 @@ def _consider(
 ) -> Program | None:
     """A program for the recording, if it is worth one by now.
 
-    While another thread compiles this one does not wait: its graph runs op by op, and is not counted.
+    While another thread compiles this one does not wait: its graph runs op by op, and is not
+    counted.
     """
     needed = CHOSEN is not None or structure.place is not CPU or _settings.deterministic()
     if not _compiling.acquire(blocking=needed):
@@ -487,7 +554,8 @@ def _considered(
 def _compiled_at_once(
     structure: Structure, key: object, sizes: Sizes, walk: Walk, outputs: Sequence[Value]
 ) -> Program:
-    """A program where nothing runs op by op: for these sizes, from the third ones on for changing ones."""
+    """A program where nothing runs op by op: for these sizes, from the third ones on for changing
+    ones."""
     structure.note(sizes, 1.0)
     if len(structure.history) >= RECORDINGS and structure.total >= RECORDINGS * structure.patience:
         program = _generalized(structure, key, sizes, walk, outputs)
@@ -512,7 +580,8 @@ def _compiled(
     if len(structure.fixed) >= PROGRAMS_BOUND:
         structure.fixed.pop(next(iter(structure.fixed)))
     program = structure.fixed[sizes] = Program(
-        walk.graph(outputs), walk, "fixed sizes", place=structure.place)
+        walk.graph(outputs), walk, "fixed sizes", place=structure.place
+    )
     return program
 
 
@@ -521,7 +590,8 @@ def _generalized(
 ) -> Program | None:
     """A program for changing sizes, if a rule for them is found."""
     structure.total = 0.0
-    structure.patience *= 2  # a guess that fails, or that later sizes refute, makes the next one wait longer
+    # a guess that fails, or that later sizes refute, makes the next one wait longer
+    structure.patience *= 2
     _prepare(structure, key)
     vectors = [*(v for v in structure.history if v != sizes), sizes]
     places = [row[2:] for row in walk.rows]
@@ -536,13 +606,21 @@ def _generalized(
     def extra(numbers: Sizes) -> list[Buffer]:
         scalars = [Buffer.of(a) for a in scalar_arrays(variant, numbers)]
         # never read: their sizes are what counts
-        return scalars + [Buffer(0, boolean, (int(numbers[p]) // unit,), None) for p, unit in variant.carried]
+        return scalars + [
+            Buffer(0, boolean, (int(numbers[p]) // unit,), None) for p, unit in variant.carried
+        ]
 
     about = f"sizes {', '.join(s.name for s in variant.graph.symbols())}"
     has_extra = variant.scalars or variant.carried
     try:
-        program = Program(variant.graph, walk, about, variant.conditions, extra if has_extra else None,
-                          structure.place)
+        program = Program(
+            variant.graph,
+            walk,
+            about,
+            variant.conditions,
+            extra if has_extra else None,
+            structure.place,
+        )
     except (InternalError, NotImplementedError, TypeError):
         return None  # a pass or a kernel that needs to know the sizes
     structure.symbolic.append((variant, program))

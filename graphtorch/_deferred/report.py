@@ -30,8 +30,8 @@ def report() -> str:
     for index, structure in sorted(shown):
         made = all_programs(structure)
         lines.append(
-            f"{structure.steps:9d} {sum(p.runs for p in made):14d} {sum(p.seconds for p in made):10.2f}  "
-            f"{len(structure.kinds):5d}  {where(structure)}: "
+            f"{structure.steps:9d} {sum(p.runs for p in made):14d} "
+            f"{sum(p.seconds for p in made):10.2f}  {len(structure.kinds):5d}  {where(structure)}: "
             f"{', '.join(p.about for p in made) or 'not compiled'}; {why(structure, known[:index])}"
         )
     if len(known) > ROWS:
@@ -65,7 +65,9 @@ def why(structure: Structure, earlier: list[Structure]) -> str:
     for other in earlier:
         if len(other.kinds) != len(structure.kinds):
             continue
-        apart = [i for i, (a, b) in enumerate(zip(structure.kinds, other.kinds, strict=True)) if a != b]
+        apart = [
+            i for i, (a, b) in enumerate(zip(structure.kinds, other.kinds, strict=True)) if a != b
+        ]
         if any(structure.kinds[i][0] is not other.kinds[i][0] for i in apart):
             continue
         if best is None or len(apart) < best[0]:

@@ -1,8 +1,8 @@
 """Running what was recorded: from pending values to buffers.
 
-Nothing runs while a program records. When an element is needed, every pending value that a live storage
-holds is computed in one graph. Graphs are keyed by structure, so that the second step of a training
-loop finds its program; only names, numbers in memory and user lines may differ.
+Nothing runs while a program records. When an element is needed, every pending value that a live
+storage holds is computed in one graph. Graphs are keyed by structure, so that the second step of a
+training loop finds its program; only names, numbers in memory and user lines may differ.
 """
 
 from __future__ import annotations
@@ -39,12 +39,13 @@ _keeping = lock_across_forks()  # what nodes remember of their results
 
 
 def _after_fork() -> None:
-    recorder.pending.clear()  # the parent computes these; a value needed here is computed all the same
+    # the parent computes these; a value needed here is computed all the same
+    recorder.pending.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork)
 
-# ------------------------------------------------------------------------------------------ the user's line
+# ---------------------------------------------------------------------------------- the user's line
 
 _places: dict[int, tuple[Any, dict[int, Location] | None]] = {}
 
@@ -74,11 +75,11 @@ def locate() -> None:
 
 
 class _Round(threading.local):
-    """Notices that a program that needs no gradients came back to where it began to record: one round
-    of a loop.
+    """Notices that a program that needs no gradients came back to where it began to record: one
+    round of a loop.
 
-    The rounds before run then, so that each is a graph of the same structure, whatever the loop goes
-    on to do.
+    The rounds before run then, so that each is a graph of the same structure, whatever the loop
+    goes on to do.
     """
 
     start: Location | None = None
@@ -102,7 +103,7 @@ def user_line() -> str:
     return str(place) if place else "the program's start"
 
 
-# ------------------------------------------------------------------------------------------ pending storages
+# --------------------------------------------------------------------------------- pending storages
 
 
 def pending(storage: Storage) -> None:
@@ -117,8 +118,8 @@ def pending(storage: Storage) -> None:
 
 
 def store(storage: Storage, value: Value) -> None:
-    """Replace the value of a storage, by one of its device; in memory that is shared with code outside this
-    runs at once."""
+    """Replace the value of a storage, by one of its device; in memory that is shared with code
+    outside this runs at once."""
     if type(storage.value) is MetaLeaf:
         storage.put(MetaLeaf(value.type))
         return
@@ -155,7 +156,8 @@ def settle(storage: Storage) -> None:
 
 
 def settle_for(capture: Any, storage: Storage) -> None:
-    """Compute what another thread left pending in `storage`, which a capture of this thread reads."""
+    """Compute what another thread left pending in `storage`, which a capture of this thread
+    reads."""
     recorder.capture = None
     try:
         _run((storage,))
@@ -184,7 +186,8 @@ def moved(value: Value, place: device, to: device) -> Leaf:
 
 
 def remember(fn: Any) -> None:
-    """While `fn`, a node of the autograd graph, lives, what its gradient may read is kept when it is made."""
+    """While `fn`, a node of the autograd graph, lives, what its gradient may read is kept when it
+    is made."""
     if recorder.capture is None:
         recorder.differentiable.append(_ref(fn))
 
@@ -192,10 +195,10 @@ def remember(fn: Any) -> None:
 def _refuse_in_capture() -> None:
     if recorder.capture is not None and not recorder.capture.call_off():
         raise RuntimeError(
-            f"a tensor's value is needed in Python at {user_line()} while the function is being captured by "
-            "compile(fullgraph=True) or trace(): the captured graph cannot depend on it. Keep it a tensor "
-            "(torch.where instead of `if`, tensor arithmetic instead of .item()), or move this line out of "
-            "the captured function"
+            f"a tensor's value is needed in Python at {user_line()} while the function is being "
+            "captured by compile(fullgraph=True) or trace(): the captured graph cannot depend on "
+            "it. Keep it a tensor (torch.where instead of `if`, tensor arithmetic instead of "
+            ".item()), or move this line out of the captured function"
         )
 
 
@@ -219,7 +222,9 @@ def _run(wanted: Sequence[Storage]) -> None:
         _compute([(s, v) for s, v in held if s.place is place], differentiable, place)
 
 
-def _compute(held: Sequence[tuple[Storage, Value]], differentiable: Sequence[Any], place: device) -> None:
+def _compute(
+    held: Sequence[tuple[Storage, Value]], differentiable: Sequence[Any], place: device
+) -> None:
     """Compute what storages hold, all of it on one device."""
     outputs = list(dict.fromkeys([v for _, v in held]))
     walk = Walk(outputs)
@@ -273,7 +278,8 @@ def _execute(
 ) -> tuple[list[Value], list[Leaf]]:
     """Run the graph from the walk's leaves to `outputs`: the values that are in memory then.
 
-    Op by op every value is made anyway, so that what gradients may read is kept: it need not be made again.
+    Op by op every value is made anyway, so that what gradients may read is kept: it need not be
+    made again.
     """
     if place is not CPU:
         with out_of_memory():
@@ -297,10 +303,10 @@ def _run_program(
 
 
 def _with_own_line(message: str, walk: Walk, lines: Sequence[Location | None]) -> str:
-    """`message` with the line of this recording in the place of the first recording of its structure."""
+    """`message` with the line of this recording in the place of the first recording of its
+    structure."""
     for node, line in zip(walk.nodes, lines, strict=True):
         end = f" at {line})"
         if line != node.location and message.endswith(end):
             return f"{message.removesuffix(end)} at {node.location})"
     return message
-

@@ -1,7 +1,7 @@
 """The mutable cell behind tensors, and the steps that lead from it to a view.
 
-A `Storage` holds an immutable IR value: a `Leaf` (elements in memory) or a pending one. Writing replaces
-the value; tensors that share the storage read through their chain of view steps.
+A `Storage` holds an immutable IR value: a `Leaf` (elements in memory) or a pending one. Writing
+replaces the value; tensors that share the storage read through their chain of view steps.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class Leaf(Value):
 class MetaLeaf(Leaf):
     """The value of a tensor on the device "meta": it has a type, and no elements.
 
-    What is computed of one is recorded for its types and its gradient, and replaced by another such leaf.
+    What is computed of one is recorded for its types and its gradient, and replaced by another such
+    leaf.
     """
 
     __slots__ = ()
@@ -69,8 +70,9 @@ class MetaLeaf(Leaf):
     @property
     def buffer(self) -> Buffer:  # type: ignore[override]
         raise NotImplementedError(
-            "Cannot copy out of meta tensor; no data! Make the tensor on a device that has elements, or give "
-            "a module on 'meta' some with to_empty(device='cpu') or load_state_dict(state, assign=True)"
+            "Cannot copy out of meta tensor; no data! Make the tensor on a device that has "
+            "elements, or give a module on 'meta' some with to_empty(device='cpu') or "
+            "load_state_dict(state, assign=True)"
         )
 
 
@@ -88,13 +90,15 @@ class RuntimeScalar(Leaf):
     __slots__ = ("getter",)
 
     def __init__(self, getter: Any, dtype: DType, number: Any = None):
-        """Args: number: what it is now, if that is not what the getter says while the capture goes on."""
+        """Args: number: what it is now, if that is not what the getter says while the capture goes
+        on."""
         super().__init__(Buffer.of(np.array(getter() if number is None else number, dtype.numpy)))
         self.getter = getter
 
 
 class Recorder(threading.local):
-    """What a thread has recorded and not yet run. What one thread records never holds another's writes.
+    """What a thread has recorded and not yet run. What one thread records never holds another's
+    writes.
 
     Attributes:
         capture: the capture in progress in this thread; it watches reads and writes.
@@ -108,7 +112,6 @@ class Recorder(threading.local):
         self.pending: list[ref[Storage]] = []
         self.differentiable: list[ref[Any]] = []
 
-
     def adopt(self, storage: Storage) -> None:
         """`storage`, just made, has a value that waits to be computed."""
         capture = self.capture
@@ -119,17 +122,20 @@ class Recorder(threading.local):
 
 
 recorder = Recorder()
-_replacing = lock_across_forks()  # what the value that goes leaves behind may write to another storage
+# what the value that goes leaves behind may write to another storage
+_replacing = lock_across_forks()
 
 
 class Version:
     """Counts in-place writes; shared by a tensor, its views and its detached aliases."""
 
-    number = 0  # of the class until the first write: every tensor has one of these, few are written to
+    # of the class until the first write: every tensor has one of these, few are written to
+    number = 0
 
 
 class _OnCPU:
-    """Where the elements of most storages are: a class's attribute, so that they need no place for it."""
+    """Where the elements of most storages are: a class's attribute, so that they need no place for
+    it."""
 
     __slots__ = ()
     place: device = CPU
@@ -153,7 +159,8 @@ class Storage(_OnCPU):
         self.host: np.ndarray | None = None
 
     def read(self) -> Value:
-        """The value now. Memory shared with NumPy is copied: later writes there must not be seen."""
+        """The value now. Memory shared with NumPy is copied: later writes there must not be
+        seen."""
         if recorder.capture is not None:
             return recorder.capture.read(self)
         if self.host is None:
@@ -164,7 +171,8 @@ class Storage(_OnCPU):
         return Leaf.of(self.host.copy())
 
     def read_part(self, view: View) -> Leaf | None:
-        """A part of memory shared with NumPy, copied; None where `read` copies nothing, or no more."""
+        """A part of memory shared with NumPy, copied; None where `read` copies nothing, or no
+        more."""
         if self.host is None or recorder.capture is not None or _held_by_us_alone(self.host):
             return None
         if view.type.numel >= self.host.size:
@@ -172,7 +180,8 @@ class Storage(_OnCPU):
         return Leaf.of(view.over(self.host).copy())
 
     def now(self) -> Value:
-        """The value as this thread sees it: what a capture in progress wrote, else what everybody sees."""
+        """The value as this thread sees it: what a capture in progress wrote, else what everybody
+        sees."""
         capture = recorder.capture
         return self.value if capture is None else capture.writes.get(self, self.value)  # type: ignore[no-any-return]
 
@@ -189,13 +198,15 @@ class Storage(_OnCPU):
                 self.value = leaf
 
     def shared_memory(self) -> np.ndarray | None:
-        """The array of code outside, in which writes have to land; None where there is none any more."""
+        """The array of code outside, in which writes have to land; None where there is none any
+        more."""
         if self.host is not None and _held_by_us_alone(self.host):
             self.host = None
         return self.host
 
     def expose(self) -> np.ndarray:
-        """Elements in memory as an array that code outside may keep; from now on writes land in it."""
+        """Elements in memory as an array that code outside may keep; from now on writes land in
+        it."""
         if self.host is None:
             if not self._is_sole_reader():
                 self.value = Leaf(copied(self.value.buffer))  # type: ignore[attr-defined]
@@ -203,7 +214,8 @@ class Storage(_OnCPU):
         return self.host
 
     def __deepcopy__(self, memo: Any) -> Storage:
-        made = Storage(self.read())  # values are immutable: a copy is the same value in another cell
+        # values are immutable: a copy is the same value in another cell
+        made = Storage(self.read())
         if type(made.value) is Value:
             recorder.adopt(made)
         return made
@@ -228,11 +240,15 @@ class Storage(_OnCPU):
         return self.value.buffer.numpy()
 
     def _is_sole_reader(self) -> bool:
-        """Whether nothing else (pending graphs, other storages, what programs packed of it, arrays) knows the
-        memory of the leaf, so that writes to it are unseen."""
+        """Whether nothing else (pending graphs, other storages, what programs packed of it, arrays)
+        knows the memory of the leaf, so that writes to it are unseen."""
         leaf = self.value
         buffer = leaf.buffer  # type: ignore[attr-defined]
-        if getrefcount(leaf) > _HELD_ONCE or getrefcount(buffer) > _HELD_ONCE or getweakrefcount(buffer):
+        if (
+            getrefcount(leaf) > _HELD_ONCE
+            or getrefcount(buffer) > _HELD_ONCE
+            or getweakrefcount(buffer)
+        ):
             return False
         owner = buffer.owner
         if type(owner) is np.ndarray and type(owner.base) is Exposed:  # kept by `Buffer.numpy`
@@ -265,8 +281,10 @@ class DeviceStorage(Storage):
 
     def expose(self) -> np.ndarray:
         """Raises TypeError: NumPy cannot look at the memory of a GPU."""
-        raise TypeError(f"can't convert {self.place} device type tensor to numpy. Use Tensor.cpu() to copy "
-                        "the tensor to host memory first.")
+        raise TypeError(
+            f"can't convert {self.place} device type tensor to numpy. Use Tensor.cpu() to copy "
+            "the tensor to host memory first."
+        )
 
     def __deepcopy__(self, memo: Any) -> Storage:
         made = DeviceStorage(self.read(), self.place)
@@ -306,7 +324,8 @@ def number_in_all(value: Value) -> np.ndarray | None:
 
 
 def _filled(value: Value) -> Buffer | None:
-    """The elements of a pending value that is one number repeated, such as zeros; None for others."""
+    """The elements of a pending value that is one number repeated, such as zeros; None for
+    others."""
     elements = number_in_all(value)
     if elements is None:
         return None
@@ -325,8 +344,8 @@ def copied(buffer: Any) -> Any:
 
 
 def _held_by_us_alone(array: np.ndarray) -> bool:
-    # Ours are: `host`, this function's argument, getrefcount's own, and of a user's array the leaf's buffer.
-    # A view given to the user holds on to `array`, so it counts.
+    # Ours are: `host`, this function's argument, getrefcount's own, and of a user's array the
+    # leaf's buffer. A view given to the user holds on to `array`, so it counts.
     if type(array.base) is Exposed:
         return getrefcount(array) < _OWN_REFERENCES
     return array.base is None and getrefcount(array) <= _OWN_REFERENCES
@@ -359,7 +378,9 @@ class Permute:
         return ops.permute(x, dims=self.dims)
 
     def write(self, x: Value, new: Value) -> Value:
-        return ops.permute(new, dims=tuple(sorted(range(len(self.dims)), key=self.dims.__getitem__)))
+        return ops.permute(
+            new, dims=tuple(sorted(range(len(self.dims)), key=self.dims.__getitem__))
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -373,7 +394,9 @@ class Expand:
 
     def write(self, x: Value, new: Value) -> Value:
         lead = len(self.shape) - x.rank
-        stop = tuple(1 if i < lead or x.shape[i - lead] == 1 else d for i, d in enumerate(self.shape))
+        stop = tuple(
+            1 if i < lead or x.shape[i - lead] == 1 else d for i, d in enumerate(self.shape)
+        )
         zero = (0,) * len(self.shape)
         first = ops.slice(new, start=zero, stop=stop, step=(1,) * len(self.shape))
         return ops.reshape(first, shape=x.shape)
@@ -396,24 +419,30 @@ class Slice:
 
 @dataclass(slots=True, eq=False)
 class Take:
-    """View step: any elements of the flat tensor, in any arrangement (diagonal, as_strided, unfold)."""
+    """View step: any elements of the flat tensor, in any arrangement (diagonal, as_strided,
+    unfold)."""
 
     index: Literal
     shape: tuple[int, ...]
 
     def read(self, x: Value) -> Value:
         flat = ops.reshape(x, shape=(x.type.numel,))
-        return ops.reshape(ops.index_select(flat, ops.constant(value=self.index), dim=0), shape=self.shape)
+        return ops.reshape(
+            ops.index_select(flat, ops.constant(value=self.index), dim=0), shape=self.shape
+        )
 
     def write(self, x: Value, new: Value) -> Value:
         flat = ops.reshape(x, shape=(x.type.numel,))
         source = ops.reshape(new, shape=self.index.shape)
-        return ops.reshape(ops.scatter(flat, ops.constant(value=self.index), source, dim=0), shape=x.shape)
+        return ops.reshape(
+            ops.scatter(flat, ops.constant(value=self.index), source, dim=0), shape=x.shape
+        )
 
 
 @dataclass(slots=True, eq=False)
 class ViewDtype:
-    """View step between a complex dtype and pairs of its components (view_as_real, view_as_complex)."""
+    """View step between a complex dtype and pairs of its components (view_as_real,
+    view_as_complex)."""
 
     to_complex: bool
 
@@ -502,7 +531,9 @@ def _places_of(shape: Shape, steps: tuple[Step, ...]) -> Take:
         elif isinstance(step, Take):
             places = places.reshape(-1)[step.index.numpy()].reshape(step.shape)
         else:
-            raise RuntimeError("a write to a part of an expanded view of another dtype: clone() it first")
+            raise RuntimeError(
+                "a write to a part of an expanded view of another dtype: clone() it first"
+            )
     return Take(Literal.of(np.ascontiguousarray(places).reshape(-1)), places.shape)
 
 
@@ -530,7 +561,8 @@ def write_steps(value: Value, steps: tuple[Step, ...], new: Value) -> Value:
     if not steps:
         return new
     if any(type(step) is Expand for step in steps[:-1]):
-        steps = (_places_of(value.shape, steps),)  # a part of repeated elements: all repeats see the write
+        # a part of repeated elements: all repeats see the write
+        steps = (_places_of(value.shape, steps),)
     passed = [value]
     for step in steps[:-1]:
         passed.append(step.read(passed[-1]))
@@ -543,7 +575,9 @@ def is_contiguous(shape: Shape, strides: Shape) -> bool:
     """Row-major without gaps; strides of sizes 1, and those of empty tensors, do not matter."""
     if 0 in shape:
         return True
-    return all(d == 1 or s == c for d, s, c in zip(shape, strides, contiguous_strides(shape), strict=True))
+    return all(
+        d == 1 or s == c for d, s, c in zip(shape, strides, contiguous_strides(shape), strict=True)
+    )
 
 
 def overlaps(shape: Shape, strides: Shape) -> bool:
@@ -557,8 +591,8 @@ _HELD_ONCE = 0
 
 def _calibrate() -> None:
     # The number of references that a host array has when nobody outside holds it depends on how a
-    # buffer keeps its owner, and what `getrefcount` adds on the interpreter; measured once with the code
-    # paths that `Storage.read` and `Storage.memory` take.
+    # buffer keeps its owner, and what `getrefcount` adds on the interpreter; measured once with the
+    # code paths that `Storage.read` and `Storage.memory` take.
     global _HELD_ONCE, _OWN_REFERENCES
     alone = Storage(Leaf(Buffer.empty(bf16, ())))
     while not alone._is_sole_reader():

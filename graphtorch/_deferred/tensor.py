@@ -1,8 +1,9 @@
 """The deferred tensor: a handle on a storage, a view of it, and its place in the autograd graph.
 
-This file holds what every operation needs: how a tensor is read, written to and differentiated; making.py
-has how one is made.
-The operations themselves come from the tables in ``_ops`` and are attached when the package is imported.
+This file holds what every operation needs: how a tensor is read, written to and differentiated;
+making.py has how one is made.
+The operations themselves come from the tables in ``_ops`` and are attached when the package is
+imported.
 """
 
 from __future__ import annotations
@@ -43,18 +44,19 @@ COPIED_PART = 1 << 20  # bytes: copying so few costs less than compiling a progr
 _DTYPE_OF = dtype._of
 
 
-# A view's parent (weakly, until the parent has a node in the autograd graph), what it showed, and the
-# version of their memory then.
+# A view's parent (weakly, until the parent has a node in the autograd graph), what it showed, and
+# the version of their memory then.
 Parent = tuple[Any, "View | None", int]
 
-DETACHED = "detached"  # what `_inference` is of an alias that leaves inference mode: it may be written to
+# what `_inference` is of an alias that leaves inference mode: it may be written to
+DETACHED = "detached"
 
 
 class Tensor:
     """An array whose elements are computed when they are needed.
 
-    ``Tensor(2, 3)`` makes an uninitialised float tensor of that shape, ``Tensor([1, 2])`` one of that data;
-    the usual way is ``torch.tensor(data)``.
+    ``Tensor(2, 3)`` makes an uninitialised float tensor of that shape, ``Tensor([1, 2])`` one of
+    that data; the usual way is ``torch.tensor(data)``.
     """
 
     __module__ = "graphtorch"  # as users know it
@@ -112,16 +114,19 @@ class Tensor:
 
     @classmethod
     def _take_over(cls, operations: Mapping[str, Any]) -> None:
-        """From now on `operations`, written in terms of this class, are its methods and properties."""
+        """From now on `operations`, written in terms of this class, are its methods and
+        properties."""
         for name, operation in operations.items():
             setattr(cls, name, operation)
 
     @staticmethod
     def _make_subclass(cls: type, data: Tensor, require_grad: bool = False) -> Any:
-        """A `cls` over the memory of `data`, outside any autograd graph. Raises TypeError: `cls` is none."""
+        """A `cls` over the memory of `data`, outside any autograd graph. Raises TypeError: `cls` is
+        none."""
         if not isinstance(data, Tensor):
             raise TypeError(
-                f"_make_subclass(): argument 'data' (position 2) must be Tensor, not {type(data).__name__}"
+                "_make_subclass(): argument 'data' (position 2) must be Tensor, not "
+                f"{type(data).__name__}"
             )
         made: Any = _instance(cls)
         made._storage, made._view, made._counter = data._storage, data._view, data._counter
@@ -130,12 +135,13 @@ class Tensor:
         return made
 
     def _as(self, cls: type) -> Any:
-        """This tensor, with its place in the autograd graph, as another object of the class `cls`."""
+        """This tensor, with its place in the autograd graph, as another object of the class
+        `cls`."""
         made = _instance(cls)
         made.__dict__.update(self.__dict__)
         return made
 
-    # -- reading ---------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------
 
     def _value(self) -> Value:
         """The IR value this tensor shows now."""
@@ -174,7 +180,8 @@ class Tensor:
         return read_steps(source, steps)
 
     def _array(self) -> np.ndarray:
-        """The elements, computed if need be; strided like the tensor, sharing its memory. Read only."""
+        """The elements, computed if need be; strided like the tensor, sharing its memory. Read
+        only."""
         if recorder.capture is not None:
             shown = recorder.capture.reveal(self)
             if shown is not None:
@@ -199,7 +206,7 @@ class Tensor:
         view = self._view
         return self._storage.value.type if view is None else view.type
 
-    # -- autograd --------------------------------------------------------------------------------------
+    # -- autograd ----------------------------------------------------------------------------------
 
     @property
     def requires_grad(self) -> bool:
@@ -217,13 +224,15 @@ class Tensor:
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Make a leaf accumulate gradients, or stop doing so."""
         if not isinstance(requires_grad, bool):
-            raise TypeError("requires_grad_(): argument 'requires_grad' (position 1) must be bool, not "
-                            f"{type(requires_grad).__name__}")
+            raise TypeError(
+                "requires_grad_(): argument 'requires_grad' (position 1) must be bool, not "
+                f"{type(requires_grad).__name__}"
+            )
         if not requires_grad:
             if not self.is_leaf:
                 raise RuntimeError(
-                    "you can only change requires_grad flags of leaf variables. If you want to use a "
-                    "computed variable in a subgraph that doesn't require differentiation use "
+                    "you can only change requires_grad flags of leaf variables. If you want to use "
+                    "a computed variable in a subgraph that doesn't require differentiation use "
                     "var_no_grad = var.detach()."
                 )
             self._rg = False
@@ -235,7 +244,8 @@ class Tensor:
             )
         if self._inference and not modes.inference:
             raise RuntimeError(
-                "Setting requires_grad=True on inference tensor outside InferenceMode is not allowed."
+                "Setting requires_grad=True on inference tensor outside InferenceMode is not "
+                "allowed."
             )
         if self.is_leaf:
             self._rg = True
@@ -273,7 +283,8 @@ class Tensor:
                 self.retain_grad()
 
     def _derive(self) -> None:
-        """Give a view its place in the autograd graph, and first the views that it was made from."""
+        """Give a view its place in the autograd graph, and first the views that it was made
+        from."""
         waiting: list[Tensor] = [self]
         while (parent := waiting[-1]._observed_parent()) is not None and parent._fn is None:
             waiting.append(parent)
@@ -281,8 +292,8 @@ class Tensor:
             view._derive_from(view._observed_parent())
 
     def _observed_parent(self) -> Tensor | None:
-        """The view this one was made from, where somebody may ask for its gradient and nothing was written
-        since; else the gradient goes straight to the base."""
+        """The view this one was made from, where somebody may ask for its gradient and nothing was
+        written since; else the gradient goes straight to the base."""
         if self._parent is None:
             return None
         ref, view, version = self._parent
@@ -299,7 +310,9 @@ class Tensor:
             assert self._cached is not None
             source = whole = self._cached[0]
             if type(value) is MetaLeaf:
-                value = read_steps(source, self._view.steps[len(base._view.steps) if base._view else 0 :])
+                value = read_steps(
+                    source, self._view.steps[len(base._view.steps) if base._view else 0 :]
+                )
         else:
             whole, source, edge = base._value(), parent._value(), (parent._fn, parent._nr)  # type: ignore[assignment]
             value = read_steps(source, self._view.steps[len(parent._view.steps) :])  # type: ignore[union-attr]
@@ -348,13 +361,14 @@ class Tensor:
                 )
             if value.device != self.device:
                 raise RuntimeError(
-                    f"attempting to assign a gradient with device type '{value.device}' to a tensor with "
-                    f"device type '{self.device}'. Please ensure that the gradient and the tensor are on the "
-                    "same device"
+                    f"attempting to assign a gradient with device type '{value.device}' to a "
+                    f"tensor with device type '{self.device}'. Please ensure that the gradient and "
+                    "the tensor are on the same device"
                 )
             if value.dtype is not self.dtype:
                 raise RuntimeError(
-                    f"assigned grad has data of a different type: expected {self.dtype}, got {value.dtype}"
+                    f"assigned grad has data of a different type: expected {self.dtype}, got "
+                    f"{value.dtype}"
                 )
         self._set_grad(value)
 
@@ -393,7 +407,8 @@ class Tensor:
             fn.retained[self._nr] = weakref.ref(self)
 
     def register_hook(self, hook: Any) -> Any:
-        """Call ``hook(grad)`` whenever a gradient for this tensor was computed; it may return another one."""
+        """Call ``hook(grad)`` whenever a gradient for this tensor was computed; it may return
+        another one."""
         if not self.requires_grad:
             raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
         self._is_watched()
@@ -411,7 +426,9 @@ class Tensor:
         if not self.requires_grad:
             raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
         if self.grad_fn is not None:
-            raise RuntimeError("post accumulate grad hooks cannot be registered on non-leaf tensors")
+            raise RuntimeError(
+                "post accumulate grad hooks cannot be registered on non-leaf tensors"
+            )
         self._is_watched()
         if self._post_hooks is None:
             self._post_hooks = OrderedDict()
@@ -449,14 +466,15 @@ class Tensor:
             raise TypeError(f"Variable data has to be a tensor, but got {type(value).__name__}")
         if self._rg and not value._type.dtype.is_differentiable:
             raise RuntimeError(
-                "data set to a tensor that requires gradients must be floating point or complex dtype, "
-                f"got {value.dtype}"
+                "data set to a tensor that requires gradients must be floating point or complex "
+                f"dtype, got {value.dtype}"
             )
-        if self.is_meta and not value.is_meta:  # between CPU and GPU data moves freely, as in PyTorch
+        # between CPU and GPU data moves freely, as in PyTorch
+        if self.is_meta and not value.is_meta:
             raise RuntimeError(
                 "Attempted to call `variable.set_data(tensor)`, but `variable` and `tensor` have "
-                f"incompatible tensor type: the first is on 'meta', the second on '{value.device}'. Make a "
-                "new tensor, or call to_empty(device='cpu') of the module"
+                "incompatible tensor type: the first is on 'meta', the second on "
+                f"'{value.device}'. Make a new tensor, or call to_empty(device='cpu') of the module"
             )
         self._rebind(value)
 
@@ -466,7 +484,7 @@ class Tensor:
             recorder.capture.rebound(self)
         self._storage, self._view, self._cached = value._storage, value._view, None
 
-    # -- what it is ------------------------------------------------------------------------------------
+    # -- what it is --------------------------------------------------------------------------------
 
     @property
     def shape(self) -> Size:
@@ -543,32 +561,36 @@ def _instance(cls: Any) -> Any:
     """A new object of a subclass of Tensor, without its memory."""
     if not (isinstance(cls, type) and issubclass(cls, Tensor)):
         raise TypeError(
-            "Creating a Tensor subclass from a class that does not inherit from Tensor is not possible. Make "
-            "sure your class inherits from Tensor."
+            "Creating a Tensor subclass from a class that does not inherit from Tensor is not "
+            "possible. Make sure your class inherits from Tensor."
         )
     if cls._dispatches:
         raise NotImplementedError(
-            f"{cls.__name__}: __torch_dispatch__ is never called, for operations are recorded as nodes of a "
-            "graph here, not dispatched to kernels one by one; write a __torch_function__ for the class, and "
-            "make its instances with as_subclass"
+            f"{cls.__name__}: __torch_dispatch__ is never called, for operations are recorded as "
+            "nodes of a graph here, not dispatched to kernels one by one; write a "
+            "__torch_function__ for the class, and make its instances with as_subclass"
         )
     return object.__new__(cls)
 
 
 def _warn_non_leaf_grad() -> None:
     warnings.warn(
-        "The .grad attribute of a Tensor that is not a leaf Tensor is being accessed. Its .grad attribute "
-        "won't be populated during autograd.backward(). If you indeed want the .grad field to be populated "
-        "for a non-leaf Tensor, use .retain_grad() on the non-leaf Tensor.",
+        "The .grad attribute of a Tensor that is not a leaf Tensor is being accessed. Its .grad "
+        "attribute won't be populated during autograd.backward(). If you indeed want the .grad "
+        "field to be populated for a non-leaf Tensor, use .retain_grad() on the non-leaf Tensor.",
         UserWarning,
         stacklevel=3,
     )
 
 
 def _part_of_leaf(source: Leaf, base: Tensor | None, view: View | None) -> Value | None:
-    """A part of elements in memory as a leaf: no slice is recorded, so that a batch from another place of the
-    data finds the same program. A part with gaps is copied, unless it is large."""
-    if view is None or (base is not None and base._view is not None) or view.type.dtype is not source.dtype:
+    """A part of elements in memory as a leaf: no slice is recorded, so that a batch from another
+    place of the data finds the same program. A part with gaps is copied, unless it is large."""
+    if (
+        view is None
+        or (base is not None and base._view is not None)
+        or view.type.dtype is not source.dtype
+    ):
         return None
     if is_contiguous(view.type.shape, view.strides):
         return Leaf(source.buffer.part(view.offset, view.type.shape))

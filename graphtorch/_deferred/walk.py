@@ -12,7 +12,8 @@ from graphtorch.ir.structure import Number, split_attrs, split_type
 
 from .storage import Leaf
 
-# Elements of values that stood for inputs of a capture that was called off, by id; entries go with values.
+# Elements of values that stood for inputs of a capture that was called off, by id; entries go with
+# values.
 standing: dict[int, tuple[weakref.ref[Value], Leaf]] = {}
 
 
@@ -35,7 +36,8 @@ class Walk:
         self.sizes: list[Number] = []  # the numbers that the skeletons leave out
         self.numbers: dict[Node, int] = {}  # of the first result of each node
         self.count = 0  # results
-        self.places: dict[Value, int] = {}  # values taken from memory: -1 - position among the leaves
+        # values taken from memory: -1 - position among the leaves
+        self.places: dict[Value, int] = {}
         self._inputs: dict[int, int] = {}  # the same for values without a node, by their ids
         for value in outputs:
             self._visit(value)
@@ -107,8 +109,9 @@ class Walk:
             leaf = value
         else:
             raise RuntimeError(
-                f"{value} belongs to a graph being traced and has no elements: a tensor made inside "
-                "trace(), compile() or vmap() was kept and used outside; return it from the function"
+                f"{value} belongs to a graph being traced and has no elements: a tensor made "
+                "inside trace(), compile() or vmap() was kept and used outside; return it from the "
+                "function"
             )
         place = self._inputs[id(value)] = self.places[value] = -1 - len(self.leaves)
         self.leaves.append(leaf)
@@ -125,14 +128,18 @@ class Walk:
         return key, (*sizes, *self.sizes)
 
     def reference(self, value: Value) -> int:
-        """The value's place, as in `ir.evaluate.Plan`: -1 - i for leaf i, else the number of the result."""
+        """The value's place, as in `ir.evaluate.Plan`: -1 - i for leaf i, else the number of the
+        result."""
         place = self.places.get(value)
         return place if place is not None else self.numbers[value.node] + value.index
 
     def graph(self, outputs: Sequence[Value], names: Sequence[str] = ()) -> Graph:
         """The walk as a closed graph, its leaves as inputs."""
         table: dict[Value, Value] = {}
-        inputs = [Value(leaf.type, name=names[i] if names else f"x{i}") for i, leaf in enumerate(self.leaves)]
+        inputs = [
+            Value(leaf.type, name=names[i] if names else f"x{i}")
+            for i, leaf in enumerate(self.leaves)
+        ]
         for value, place in self.places.items():
             table[value] = inputs[-1 - place]
         nodes = []

@@ -19,20 +19,23 @@ from .memory_order import Order, own_order
 from .storage import DeviceStorage, Leaf, MetaLeaf, Storage, overlaps, recorder, stored, write_steps
 from .tensor import Tensor
 
-CHAIN_BOUND = 16  # writes to parts, each to what the one before left, that wait before they are computed
+# writes to parts, each to what the one before left, that wait before they are computed
+CHAIN_BOUND = 16
 
 
 def check_writable(tensor: Tensor) -> None:
     """Raise where autograd or aliasing forbids an in-place operation on `tensor`."""
     if tensor._inference is True and not modes.inference:
         raise RuntimeError(
-            "Inplace update to inference tensor outside InferenceMode is not allowed.You can make a clone "
-            "to get a normal tensor before doing inplace update."
+            "Inplace update to inference tensor outside InferenceMode is not allowed.You can make "
+            "a clone to get a normal tensor before doing inplace update."
         )
     if not modes.grad:
         return
     if tensor._rg:
-        raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
+        raise RuntimeError(
+            "a leaf Variable that requires grad is being used in an in-place operation."
+        )
     base = tensor._base
     if base is None:
         return
@@ -40,7 +43,9 @@ def check_writable(tensor: Tensor) -> None:
         raise RuntimeError(
             "a view of a leaf Variable that requires grad is being used in an in-place operation."
         )
-    if tensor._creation and (base.requires_grad or (tensor._creation == "multi" and tensor.requires_grad)):
+    if tensor._creation and (
+        base.requires_grad or (tensor._creation == "multi" and tensor.requires_grad)
+    ):
         why = (
             "was created in no_grad mode and is being modified inplace with grad mode enabled"
             if tensor._creation == "no_grad"
@@ -48,15 +53,16 @@ def check_writable(tensor: Tensor) -> None:
             "the output views to be modified inplace"
         )
         raise RuntimeError(
-            f"A view {why}. Write out-of-place, or make the view and the write in the same grad mode."
+            f"A view {why}. Write out-of-place, or make the view and the write in the same grad "
+            "mode."
         )
 
 
 def check_overlap(target: Tensor, source: Tensor, identical: bool = False) -> None:
     """Raise where an operation that writes to `target` reads some of its memory through `source`.
 
-    As PyTorch, which looks at dense tensors only, and takes those that are the same part of memory unless
-    `identical` is refused too.
+    As PyTorch, which looks at dense tensors only, and takes those that are the same part of memory
+    unless `identical` is refused too.
     """
     if source.is_sparse or target.is_sparse or source._storage is not target._storage:
         return
@@ -68,13 +74,14 @@ def check_overlap(target: Tensor, source: Tensor, identical: bool = False) -> No
     if one == other and target._strides == source._strides and not identical:
         return
     raise RuntimeError(
-        "unsupported operation: some elements of the input tensor and the written-to tensor refer to a "
-        "single memory location. Please clone() the tensor before performing the operation."
+        "unsupported operation: some elements of the input tensor and the written-to tensor refer "
+        "to a single memory location. Please clone() the tensor before performing the operation."
     )
 
 
 def _dense_span(x: Tensor) -> tuple[int, int] | None:
-    """First and last byte (excluded) of a tensor whose elements fill a part of memory; None for others."""
+    """First and last byte (excluded) of a tensor whose elements fill a part of memory; None for
+    others."""
     shape, strides = x._type.shape, x._strides
     if not all(isinstance(d, int) for d in shape):
         return None
@@ -94,8 +101,8 @@ def assign(tensor: Tensor, result: Tensor, fills: bool = False, updates: bool = 
         tensor: the tensor written to; views and detached aliases of its memory see the write.
         result: what the out-of-place operation made.
         fills: whether all elements become equal, so that an expanded tensor may be written to.
-        updates: whether `result` was made of `tensor` by this very operation, whose gradient then reads the
-            elements from before the write (PyTorch saves a copy of them).
+        updates: whether `result` was made of `tensor` by this very operation, whose gradient then
+            reads the elements from before the write (PyTorch saves a copy of them).
     """
     check_writable(tensor)
     if tensor.is_sparse:
@@ -106,7 +113,8 @@ def assign(tensor: Tensor, result: Tensor, fills: bool = False, updates: bool = 
         )
         before = tensor._fn
         if tensor._base is not None and before is not None and (before.hooks or before.retained):
-            # As in PyTorch: the gradient goes on to the base, unseen by who watches what the view showed
+            # As in PyTorch: the gradient goes on to the base, unseen by who watches what the view
+            # showed
             bare = before.unwatched()
             edges = list(result._fn.edges)
             own = next((i for i, e in enumerate(edges) if e is not None and e[0] is before), None)
@@ -120,8 +128,8 @@ def assign(tensor: Tensor, result: Tensor, fills: bool = False, updates: bool = 
         result = _cast(result, target.dtype)
     if not fills and tensor._view is not None and overlaps(target.shape, tensor._view.strides):
         raise RuntimeError(
-            "unsupported operation: more than one element of the written-to tensor refers to a single "
-            "memory location. Please clone() the tensor before performing the operation."
+            "unsupported operation: more than one element of the written-to tensor refers to a "
+            "single memory location. Please clone() the tensor before performing the operation."
         )
     if result._storage is tensor._storage and not fills:
         check_overlap(tensor, result)
@@ -149,7 +157,8 @@ def assign(tensor: Tensor, result: Tensor, fills: bool = False, updates: bool = 
 
 
 def _write_own(tensor: Tensor, value: Value) -> None:
-    """Write `value` to all of a tensor that is no view of another one (it may be an alias of a part)."""
+    """Write `value` to all of a tensor that is no view of another one (it may be an alias of a
+    part)."""
     storage, view = tensor._storage, tensor._view
     if view is None:
         running.store(storage, value)
@@ -161,7 +170,9 @@ def _write_own(tensor: Tensor, value: Value) -> None:
     _written(tensor)
 
 
-def _write_view(tensor: Tensor, base: Tensor, result: Tensor, value: Value, keep_history: bool) -> None:
+def _write_view(
+    tensor: Tensor, base: Tensor, result: Tensor, value: Value, keep_history: bool
+) -> None:
     own = () if base._view is None else base._view.steps
     rest = tensor._view.steps[len(own) :]  # type: ignore[union-attr]
     before = base._value()
@@ -181,7 +192,8 @@ def _write_view(tensor: Tensor, base: Tensor, result: Tensor, value: Value, keep
 
 
 def _end_of_chain(storage: Storage) -> None:
-    """Compute what a loop of writes made of pending elements: its further writes find them in memory."""
+    """Compute what a loop of writes made of pending elements: its further writes find them in
+    memory."""
     node = storage.now().node
     for _ in range(CHAIN_BOUND):
         if node is None or node.op is not ops.slice_update:
@@ -204,7 +216,9 @@ class Written(GradNode):
 def _replacement(tensor: Tensor, result: Tensor, value: Value) -> Written:
     """The node of a write that replaces all elements of `tensor`."""
     name = "CopyBackwards" if result.requires_grad else "FillBackward0"
-    fn = Written(name, (value,), (tensor._value(), value), (tensor._edge(), result._edge()), (None, None))
+    fn = Written(
+        name, (value,), (tensor._value(), value), (tensor._edge(), result._edge()), (None, None)
+    )
     return _placed(fn, tensor)
 
 
@@ -232,7 +246,8 @@ def _written(tensor: Tensor) -> None:
 
 
 def _continue(tensor: Tensor, fn: GradNode | None, number: int) -> None:
-    """A write gave `tensor` another history: its gradient, if it is kept, is the one that arrives there."""
+    """A write gave `tensor` another history: its gradient, if it is kept, is the one that arrives
+    there."""
     kept = tensor.retains_grad
     if kept:
         del tensor._fn.retained[tensor._nr]  # type: ignore[union-attr, index]
@@ -242,7 +257,8 @@ def _continue(tensor: Tensor, fn: GradNode | None, number: int) -> None:
 
 
 def _saw_itself(tensor: Tensor) -> None:
-    """The node that made the new contents now guards this tensor, and not the temporary it came from."""
+    """The node that made the new contents now guards this tensor, and not the temporary it came
+    from."""
     fn = tensor._fn
     if fn is None or not fn.made:
         return
@@ -252,13 +268,16 @@ def _saw_itself(tensor: Tensor) -> None:
 
 
 class Moved(GradNode):
-    """A copy from one device to another: the pass itself takes gradients back (see `autograd.engine`)."""
+    """A copy from one device to another: the pass itself takes gradients back (see
+    `autograd.engine`)."""
 
     def pull(self, cotangents: Sequence[Value | None]) -> list[Value | None]:
         """The gradient as it arrived, on the device where it arrived."""
         return [None if c is None else ops.reshape(c, shape=c.shape) for c in cotangents]
 
-    def reads(self, gradients: Sequence[Value | None], cotangents: Sequence[Value | None]) -> set[Value]:
+    def reads(
+        self, gradients: Sequence[Value | None], cotangents: Sequence[Value | None]
+    ) -> set[Value]:
         """Nothing but the gradient."""
         return set()
 
@@ -287,7 +306,8 @@ def _moved_from(x: Tensor, value: Value, made: Tensor, name: str) -> Tensor:
 
 
 def pinned(x: Tensor) -> Tensor:
-    """A copy of `x`, a tensor on the CPU, in memory that GPUs read by themselves, in the autograd graph."""
+    """A copy of `x`, a tensor on the CPU, in memory that GPUs read by themselves, in the autograd
+    graph."""
     value = x._value()
     made = in_order(Leaf(door.pinned(running.array_of(value))), None)
     return _moved_from(x, value, made, "PinMemoryBackward0")
@@ -325,7 +345,8 @@ def _cast(result: Tensor, target: DType) -> Tensor:
     given = result._type.dtype
     if given.kind > target.kind:
         raise RuntimeError(
-            f"result type {given.torch_name} can't be cast to the desired output type {target.torch_name}"
+            f"result type {given.torch_name} can't be cast to the desired output type "
+            f"{target.torch_name}"
         )
     return cast_tensor(result, target)
 

@@ -33,6 +33,15 @@ class ResetRequired(TorchDynamoException):
     """Never raised here."""
 
 
-__all__ = ["BackendCompilerFailed", "FailOnRecompileLimitHit", "InternalTorchDynamoError", "InvalidBackend",
-           "RecompileError", "ResetRequired", "TorchDynamoException", "TorchRuntimeError", "Unsupported",
-           "UserError"]
+__all__ = [
+    "BackendCompilerFailed",
+    "FailOnRecompileLimitHit",
+    "InternalTorchDynamoError",
+    "InvalidBackend",
+    "RecompileError",
+    "ResetRequired",
+    "TorchDynamoException",
+    "TorchRuntimeError",
+    "Unsupported",
+    "UserError",
+]

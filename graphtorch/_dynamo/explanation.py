@@ -11,7 +11,8 @@ from .._captured.compile import compile
 
 @dataclass
 class ExplainOutput:
-    """What compiling a function for some arguments led to: its graphs, and why calls run line by line."""
+    """What compiling a function for some arguments led to: its graphs, and why calls run line by
+    line."""
 
     graphs: list[Any]
     graph_count: int
@@ -24,9 +25,12 @@ class ExplainOutput:
     text: str = ""
 
     def __str__(self) -> str:
-        return (f"Graph Count: {self.graph_count}\nGraph Break Count: {self.graph_break_count}\n"
-                f"Op Count: {self.op_count}\nBreak Reasons:\n"
-                + "".join(f"  {reason}\n" for reason in self.break_reasons) + self.text)
+        return (
+            f"Graph Count: {self.graph_count}\nGraph Break Count: {self.graph_break_count}\n"
+            f"Op Count: {self.op_count}\nBreak Reasons:\n"
+            + "".join(f"  {reason}\n" for reason in self.break_reasons)
+            + self.text
+        )
 
 
 def explain(f: Callable[..., Any], *extra_args: Any, **extra_kwargs: Any) -> Any:
@@ -39,6 +43,8 @@ def explain(f: Callable[..., Any], *extra_args: Any, **extra_kwargs: Any) -> Any
         mark = "runs line by line: "
         reasons = [line.removeprefix(mark) for line in text.splitlines() if line.startswith(mark)]
         ops = [[n.op.name for n in g.nodes] for g in graphs]
-        return ExplainOutput(graphs, len(graphs), len(reasons), reasons, sum(map(len, ops)), ops, text=text)
+        return ExplainOutput(
+            graphs, len(graphs), len(reasons), reasons, sum(map(len, ops)), ops, text=text
+        )
 
     return inner(*extra_args, **extra_kwargs) if extra_args or extra_kwargs else inner

@@ -1,6 +1,7 @@
 """Exchange of memory by DLPack (https://dmlc.github.io/dlpack), through NumPy.
 
-NumPy has no bfloat16: its elements travel as uint16, and the capsule's element type is set beside it.
+NumPy has no bfloat16: its elements travel as uint16, and the capsule's element type is set beside
+it.
 """
 
 from __future__ import annotations
@@ -25,13 +26,21 @@ _CPU, _GPU = (1, 0), 2  # DLDeviceType and number
 class _DLTensor(ctypes.Structure):
     """The beginning of a DLManagedTensor."""
 
-    _fields_ = (("data", ctypes.c_void_p), ("device_type", ctypes.c_int32), ("device_id", ctypes.c_int32),
-                ("ndim", ctypes.c_int32), ("code", ctypes.c_uint8), ("bits", ctypes.c_uint8),
-                ("lanes", ctypes.c_uint16))
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+    )
 
 
 _pointer_in = ctypes.PYFUNCTYPE(ctypes.POINTER(_DLTensor), ctypes.py_object, ctypes.c_char_p)(
-    ("PyCapsule_GetPointer", ctypes.pythonapi))  # its own: attributes of `pythonapi` are the whole process's
+    # its own: attributes of `pythonapi` are the whole process's
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
 
 
 def _retype(capsule: Any, before: int, after: int) -> Any:
@@ -55,8 +64,14 @@ class _Capsule:
         return _CPU
 
 
-def _dlpack(self: Tensor, *, stream: Any = None, max_version: Any = None, dl_device: Any = None,
-            copy: bool | None = None) -> Any:
+def _dlpack(
+    self: Tensor,
+    *,
+    stream: Any = None,
+    max_version: Any = None,
+    dl_device: Any = None,
+    copy: bool | None = None,
+) -> Any:
     """A DLPack capsule over this tensor's memory, for ``from_dlpack`` of other libraries.
 
     Raises: BufferError for a tensor that requires a gradient.
@@ -75,7 +90,11 @@ def _dlpack(self: Tensor, *, stream: Any = None, max_version: Any = None, dl_dev
         running.share(source._storage)
         return _retype(source._array().view(np.uint16).__dlpack__(), _UINT, _BFLOAT)
     array = source.numpy()
-    return array.__dlpack__(max_version=max_version) if max_version and _NEW_NUMPY else array.__dlpack__()
+    return (
+        array.__dlpack__(max_version=max_version)
+        if max_version and _NEW_NUMPY
+        else array.__dlpack__()
+    )
 
 
 _NEW_NUMPY = tuple(map(int, np.__version__.split(".")[:2])) >= (2, 1)
@@ -85,7 +104,8 @@ METHODS["__dlpack_device__"] = lambda self: (_GPU, self.device.index) if self.is
 
 @register("from_dlpack", method=False)
 def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None) -> Tensor:
-    """A tensor over the memory of any DLPack object, or capsule, on the CPU; `copy` gives it its own memory.
+    """A tensor over the memory of any DLPack object, or capsule, on the CPU; `copy` gives it its
+    own memory.
 
     Raises: RuntimeError for what is neither, BufferError for memory elsewhere.
     """
@@ -100,8 +120,10 @@ def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None
     elif hasattr(ext_tensor, "__dlpack__"):
         array = _array_of(ext_tensor)
     else:
-        raise RuntimeError("from_dlpack received an invalid capsule: expected an object with __dlpack__ or a "
-                           f"DLPack capsule, got {type(ext_tensor).__name__}")
+        raise RuntimeError(
+            "from_dlpack received an invalid capsule: expected an object with __dlpack__ or a "
+            f"DLPack capsule, got {type(ext_tensor).__name__}"
+        )
     return from_array(array.copy()) if copy or not array.flags.writeable else from_numpy(array)
 
 

@@ -28,9 +28,11 @@ from ..random import Generator
 from .pickling import LoadedStorage, set_attributes, without_elements
 from .saving import MAGIC_NUMBER, PROTOCOL_VERSION, STORAGES
 
-NO_CUDA = ("Attempting to deserialize object on a CUDA device but torch.cuda.is_available() is False. If you "
-           "are running on a CPU-only machine, please use torch.load with map_location=torch.device('cpu') "
-           "to map your storages to the CPU.")
+NO_CUDA = (
+    "Attempting to deserialize object on a CUDA device but torch.cuda.is_available() is False. If "
+    "you are running on a CPU-only machine, please use torch.load with "
+    "map_location=torch.device('cpu') to map your storages to the CPU."
+)
 safe: dict[str, Any] = {}  # names that a program allowed
 
 # ------------------------------------------------------------------------------------------ names
@@ -47,8 +49,15 @@ def _refuse(why: object) -> pickle.UnpicklingError:
     return pickle.UnpicklingError(f"Weights only load failed. {why}")
 
 
-def _rebuild_tensor_v2(storage: Any, offset: int, size: Any, stride: Any, requires_grad: bool = False,
-                       backward_hooks: Any = None, metadata: Any = None) -> Tensor:
+def _rebuild_tensor_v2(
+    storage: Any,
+    offset: int,
+    size: Any,
+    stride: Any,
+    requires_grad: bool = False,
+    backward_hooks: Any = None,
+    metadata: Any = None,
+) -> Tensor:
     if not isinstance(storage, LoadedStorage):
         raise _refuse("A tensor refers to something that is not a storage")
     try:
@@ -58,23 +67,36 @@ def _rebuild_tensor_v2(storage: Any, offset: int, size: Any, stride: Any, requir
     return tensor.requires_grad_() if requires_grad else tensor
 
 
-def _rebuild_tensor_v3(storage: Any, offset: int, size: Any, stride: Any, requires_grad: bool,
-                       backward_hooks: Any, dtype: Any, metadata: Any = None) -> Tensor:
+def _rebuild_tensor_v3(
+    storage: Any,
+    offset: int,
+    size: Any,
+    stride: Any,
+    requires_grad: bool,
+    backward_hooks: Any,
+    dtype: Any,
+    metadata: Any = None,
+) -> Tensor:
     if isinstance(storage, LoadedStorage):  # bytes of any dtype
         storage.array = storage.array.view(dtype.ir.numpy)
     return _rebuild_tensor_v2(storage, offset, size, stride, requires_grad)
 
 
-def _rebuild_parameter(data: Tensor, requires_grad: bool = True, backward_hooks: Any = None) -> Parameter:
+def _rebuild_parameter(
+    data: Tensor, requires_grad: bool = True, backward_hooks: Any = None
+) -> Parameter:
     return Parameter(data, bool(requires_grad))
 
 
-def _rebuild_parameter_with_state(data: Tensor, requires_grad: bool, backward_hooks: Any,
-                                  state: Any) -> Parameter:
+def _rebuild_parameter_with_state(
+    data: Tensor, requires_grad: bool, backward_hooks: Any, state: Any
+) -> Parameter:
     return set_attributes(Parameter(data, bool(requires_grad)), state)  # type: ignore[no-any-return]
 
 
-def _rebuild_from_type_v2(function: Callable[..., Any], kind: type, args: tuple[Any, ...], state: Any) -> Any:
+def _rebuild_from_type_v2(
+    function: Callable[..., Any], kind: type, args: tuple[Any, ...], state: Any
+) -> Any:
     made = function(*args)
     if kind not in (Tensor, Parameter) and issubclass(kind, Tensor):
         made = Tensor._make_subclass(kind, made, made.requires_grad)
@@ -84,8 +106,10 @@ def _rebuild_from_type_v2(function: Callable[..., Any], kind: type, args: tuple[
 def _rebuild_sparse_tensor(kind: Any, data: tuple[Any, ...]) -> Tensor:
     indices, values, size, *merged = data
     if kind is not _types.sparse_coo:
-        raise RuntimeError(f"rebuilding sparse tensor for layout {kind} is not implemented: only "
-                           "torch.sparse_coo is")
+        raise RuntimeError(
+            f"rebuilding sparse tensor for layout {kind} is not implemented: only "
+            "torch.sparse_coo is"
+        )
     return made_sparse(indices, values, size, bool(merged and merged[0]))
 
 
@@ -102,12 +126,20 @@ ALLOWED: dict[str, Any] = {
     "torch._utils._rebuild_sparse_tensor": _rebuild_sparse_tensor,
     "torch._tensor._rebuild_from_type_v2": _rebuild_from_type_v2,
     "torch.serialization._get_layout": _get_layout,
-    "torch.Size": Size, "torch.device": device,
-    "collections.OrderedDict": OrderedDict, "collections.Counter": Counter,
-    "collections.defaultdict": defaultdict, "builtins.set": set, "__builtin__.set": set,
-    "builtins.complex": complex, "__builtin__.complex": complex,
-    "builtins.bytearray": bytearray, "__builtin__.bytearray": bytearray, "_codecs.encode": codecs.encode,
-    "torch.nn.parameter.Parameter": Parameter, "torch.Tensor": Tensor,
+    "torch.Size": Size,
+    "torch.device": device,
+    "collections.OrderedDict": OrderedDict,
+    "collections.Counter": Counter,
+    "collections.defaultdict": defaultdict,
+    "builtins.set": set,
+    "__builtin__.set": set,
+    "builtins.complex": complex,
+    "__builtin__.complex": complex,
+    "builtins.bytearray": bytearray,
+    "__builtin__.bytearray": bytearray,
+    "_codecs.encode": codecs.encode,
+    "torch.nn.parameter.Parameter": Parameter,
+    "torch.Tensor": Tensor,
     **{f"torch.{name}": found for name, found in DTYPES.items()},
     **{f"torch.{storage}": _StorageType(DTYPES[name].ir) for storage, name in STORAGES.items()},
     "torch.storage.UntypedStorage": _StorageType(None),
@@ -122,22 +154,29 @@ def _imported(module: str, name: str) -> Any:
     if full in _ELSEWHERE:
         return _ELSEWHERE[full]
     try:
-        return getattr(importlib.import_module("graphtorch" + module[len("torch"):]), name)
+        return getattr(importlib.import_module("graphtorch" + module[len("torch") :]), name)
     except (ImportError, AttributeError):
-        for part in ("graphtorch.nn", "graphtorch.optim", "graphtorch.optim.lr_scheduler", "graphtorch"):
+        for part in (
+            "graphtorch.nn",
+            "graphtorch.optim",
+            "graphtorch.optim.lr_scheduler",
+            "graphtorch",
+        ):
             found = getattr(importlib.import_module(part), name, None)
             if found is not None:
                 return found
         raise AttributeError(f"the file names {full}, which graphtorch does not have") from None
 
 
-# ------------------------------------------------------------------------------------------ unpicklers
+# --------------------------------------------------------------------------------------- unpicklers
 
 
 class _Names:
     """What both unpicklers share: names through the table, storages through `source`."""
 
-    def __init__(self, file: IO[bytes], source: Callable[[Any, str, int, str], Any], **options: Any):
+    def __init__(
+        self, file: IO[bytes], source: Callable[[Any, str, int, str], Any], **options: Any
+    ):
         super().__init__(file, **options)  # type: ignore[call-arg]
         self.source = source
 
@@ -151,8 +190,13 @@ class _Names:
         return super().find_class(module, name)  # type: ignore[misc]
 
     def persistent_load(self, saved: Any) -> Any:
-        kind = saved[0].decode() if isinstance(saved, tuple) and isinstance(saved[0], bytes) else \
-            saved[0] if isinstance(saved, tuple) and saved else None
+        kind = (
+            saved[0].decode()
+            if isinstance(saved, tuple) and isinstance(saved[0], bytes)
+            else saved[0]
+            if isinstance(saved, tuple) and saved
+            else None
+        )
         if kind == "module":  # of PyTorch before 0.4: a class and its source
             return saved[1]
         if kind != "storage" or len(saved) < 5 or not isinstance(saved[1], _StorageType):
@@ -171,10 +215,11 @@ class _Restricted(_Names, pickle._Unpickler):  # the Python one: instructions ca
 
     def find_other(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(
-            f"Unsupported global: GLOBAL {module}.{name} was not an allowed global by default. Please use "
-            f"`torch.serialization.add_safe_globals([{name}])` or the "
-            f"`torch.serialization.safe_globals([{name}])` context manager to allowlist this global if you "
-            "trust this class/function.")
+            f"Unsupported global: GLOBAL {module}.{name} was not an allowed global by default. "
+            f"Please use `torch.serialization.add_safe_globals([{name}])` or the "
+            f"`torch.serialization.safe_globals([{name}])` context manager to allowlist this "
+            "global if you trust this class/function."
+        )
 
     def _build(self) -> None:
         state, made = self.stack.pop(), self.stack[-1]  # type: ignore[attr-defined]
@@ -185,17 +230,24 @@ class _Restricted(_Names, pickle._Unpickler):  # the Python one: instructions ca
             else:
                 made.__dict__.update(state)
         else:
-            raise pickle.UnpicklingError("Can only build Tensor, Parameter, OrderedDict or types allowlisted "
-                                         f"via `add_safe_globals`, but got {kind}")
+            raise pickle.UnpicklingError(
+                "Can only build Tensor, Parameter, OrderedDict or types allowlisted "
+                f"via `add_safe_globals`, but got {kind}"
+            )
 
     dispatch[pickle.BUILD[0]] = _build
 
 
-_ADVICE = (" This file can still be loaded; do so only if you trust its source: (1) load it with "
-           "weights_only=False, which can run any code that the file holds, or (2) allow what it needs: ")
+_ADVICE = (
+    " This file can still be loaded; do so only if you trust its source: (1) load it with "
+    "weights_only=False, which can run any code that the file holds, or (2) allow what it "
+    "needs: "
+)
 
 
-def unpickle(file: IO[bytes], source: Any, trusting: bool, pickle_module: Any, **options: Any) -> Any:
+def unpickle(
+    file: IO[bytes], source: Any, trusting: bool, pickle_module: Any, **options: Any
+) -> Any:
     """Read one pickle. Names of storages go to ``source(dtype, key, count, location)``."""
     if trusting:
         base = getattr(pickle_module or pickle, "Unpickler")  # noqa: B009 - a module of the user's
@@ -212,21 +264,26 @@ def unpickle(file: IO[bytes], source: Any, trusting: bool, pickle_module: Any, *
         raise _refuse(f"The pickle is damaged: {type(error).__name__} {error}") from None
 
 
-# ------------------------------------------------------------------------------------------ map_location
+# ------------------------------------------------------------------------------------- map_location
 
 
 def locator(map_location: Any) -> Callable[[LoadedStorage], LoadedStorage]:
-    """What `map_location` does to a storage: the storage, or RuntimeError for a device that is not here."""
+    """What `map_location` does to a storage: the storage, or RuntimeError for a device that is not
+    here."""
     if map_location is None:
         return lambda storage: _here(storage, storage.location)
     if isinstance(map_location, Mapping):
-        return lambda storage: _here(storage, str(map_location.get(storage.location, storage.location)))
+        return lambda storage: _here(
+            storage, str(map_location.get(storage.location, storage.location))
+        )
     if isinstance(map_location, (str, device)):
         return lambda storage: _here(storage, str(map_location))
 
     if not callable(map_location):
-        raise TypeError(f"map_location: {type(map_location).__name__!r} object is not callable; expected a "
-                        "device, its name, a dictionary of names or a function")
+        raise TypeError(
+            f"map_location: {type(map_location).__name__!r} object is not callable; expected a "
+            "device, its name, a dictionary of names or a function"
+        )
 
     def move(storage: LoadedStorage) -> LoadedStorage:
         found = map_location(storage, storage.location)
@@ -242,11 +299,13 @@ def _here(storage: LoadedStorage, location: str) -> LoadedStorage:
         return storage
     if kind == "cuda":
         raise RuntimeError(NO_CUDA)
-    raise RuntimeError("don't know how to restore data location of torch.storage.UntypedStorage (tagged "
-                       f"with {location})")
+    raise RuntimeError(
+        "don't know how to restore data location of torch.storage.UntypedStorage (tagged "
+        f"with {location})"
+    )
 
 
-# ------------------------------------------------------------------------------------------ the two formats
+# ---------------------------------------------------------------------------------- the two formats
 
 
 class ZipSource:
@@ -259,8 +318,10 @@ class ZipSource:
         if len(found) != 1:
             raise RuntimeError("the archive has no data.pkl: was it written by torch.save?")
         if any(n.endswith("/constants.pkl") for n in names):
-            raise RuntimeError("this is a TorchScript archive: save the model's state_dict() with torch.save "
-                               "and load that")
+            raise RuntimeError(
+                "this is a TorchScript archive: save the model's state_dict() with torch.save "
+                "and load that"
+            )
         self.root = found[0][: -len("data.pkl")]
         name = f"{self.root}byteorder"
         self.swap = name in names and archive.read(name).decode() != sys.byteorder
@@ -278,17 +339,18 @@ class ZipSource:
         if self.mapped is None:
             return np.frombuffer(bytearray(self.archive.read(name)), np.uint8)
         info = self.archive.getinfo(name)
-        header = self.mapped[info.header_offset: info.header_offset + 30].tobytes()
-        name_length, extra_length = (int.from_bytes(header[i: i + 2], "little") for i in (26, 28))
+        header = self.mapped[info.header_offset : info.header_offset + 30].tobytes()
+        name_length, extra_length = (int.from_bytes(header[i : i + 2], "little") for i in (26, 28))
         start = info.header_offset + 30 + name_length + extra_length
-        return self.mapped[start: start + info.file_size]
+        return self.mapped[start : start + info.file_size]
 
 
 def _as_array(raw: np.ndarray, ir: DType | None, count: int, swap: bool, what: str) -> np.ndarray:
     size = 1 if ir is None else ir.itemsize
     if raw.size != count * size:
-        raise RuntimeError(f"{what} has {raw.size} bytes, expected {count} elements of {ir}: the file is "
-                           "damaged")
+        raise RuntimeError(
+            f"{what} has {raw.size} bytes, expected {count} elements of {ir}: the file is damaged"
+        )
     if ir is None:
         return raw
     aligned = raw.ctypes.data % size == 0
@@ -296,18 +358,22 @@ def _as_array(raw: np.ndarray, ir: DType | None, count: int, swap: bool, what: s
     return array.byteswap() if swap else array
 
 
-def read_zip(file: Any, trusting: bool, map_location: Any, mapped: bool, pickle_module: Any,
-             **options: Any) -> Any:
+def read_zip(
+    file: Any, trusting: bool, map_location: Any, mapped: bool, pickle_module: Any, **options: Any
+) -> Any:
     """An archive of ``data.pkl`` and storages, as PyTorch 1.6 and newer write."""
     view = None
     if mapped:
-        memory = _mmap.mmap(file.fileno(), 0, access=_mmap.ACCESS_COPY)  # writes stay in this process
+        # writes stay in this process
+        memory = _mmap.mmap(file.fileno(), 0, access=_mmap.ACCESS_COPY)
         view = np.frombuffer(memory, np.uint8)
     try:
         archive = zipfile.ZipFile(file)
     except zipfile.BadZipFile as error:
-        raise RuntimeError(f"failed reading zip archive: {error}. The file is damaged: it was not saved or "
-                           "transferred completely, or modified after saving") from None
+        raise RuntimeError(
+            f"failed reading zip archive: {error}. The file is damaged: it was not saved or "
+            "transferred completely, or modified after saving"
+        ) from None
     with archive:
         source = ZipSource(archive, view, map_location)
         data = io.BytesIO(archive.read(f"{source.root}data.pkl"))
@@ -336,21 +402,27 @@ class LegacySource:
             raw = file.read(array.nbytes)
             size = self.sizes[str(key)]
             if count != size or len(raw) != array.nbytes:
-                raise RuntimeError(f"unexpected EOF, expected {size - count} more elements. The file "
-                                   "might be corrupted.")
+                raise RuntimeError(
+                    f"unexpected EOF, expected {size - count} more elements. The file "
+                    "might be corrupted."
+                )
             read = np.frombuffer(raw, array.dtype)
             array[...] = read.byteswap() if swap else read
             self.known[str(key)][1].filled()
 
 
-def read_legacy(file: Any, trusting: bool, map_location: Any, pickle_module: Any, **options: Any) -> Any:
+def read_legacy(
+    file: Any, trusting: bool, map_location: Any, pickle_module: Any, **options: Any
+) -> Any:
     """Pickles and raw storages in one stream, as PyTorch before 1.6 wrote."""
 
     def plain() -> Any:
         return unpickle(file, _no_storage, False, None)
 
     if plain() != MAGIC_NUMBER:
-        raise RuntimeError("Invalid magic number; corrupt file? Expected a file written by torch.save")
+        raise RuntimeError(
+            "Invalid magic number; corrupt file? Expected a file written by torch.save"
+        )
     version = plain()
     if version != PROTOCOL_VERSION:
         raise RuntimeError(f"Invalid protocol version: {version}")

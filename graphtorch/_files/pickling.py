@@ -1,4 +1,5 @@
-"""Tensors taken apart for copying and pickling, and put together again; shared memory stays shared."""
+"""Tensors taken apart for copying and pickling, and put together again; shared memory stays
+shared."""
 
 from __future__ import annotations
 
@@ -33,7 +34,9 @@ def parts(tensor: Tensor) -> Parts:
     return tensor._storage, view.offset, tuple(view.type.shape), tuple(view.strides)  # type: ignore[return-value, arg-type]
 
 
-def rebuilt(storage: Storage, offset: int, size: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
+def rebuilt(
+    storage: Storage, offset: int, size: tuple[int, ...], strides: tuple[int, ...]
+) -> Tensor:
     """A tensor over the memory of `storage`, outside any autograd graph."""
     base = from_value(storage.value, storage.place)
     base._storage = storage
@@ -44,7 +47,9 @@ def rebuilt(storage: Storage, offset: int, size: tuple[int, ...], strides: tuple
 
 def without_elements(dtype: Any, size: Any, strides: Any, requires_grad: bool = False) -> Tensor:
     """A tensor on "meta", put together again."""
-    made: Tensor = FUNCTIONS["empty_strided"](tuple(size), tuple(strides), dtype=dtype, device="meta")
+    made: Tensor = FUNCTIONS["empty_strided"](
+        tuple(size), tuple(strides), dtype=dtype, device="meta"
+    )
     made = made.detach()
     return made.requires_grad_() if requires_grad else made
 
@@ -66,7 +71,7 @@ def set_attributes(tensor: Any, attributes: Any) -> Any:
     return tensor
 
 
-# ------------------------------------------------------------------------------------------ copy, pickle
+# ------------------------------------------------------------------------------------- copy, pickle
 
 
 def _deepcopy(self: Tensor, memo: dict[int, Any]) -> Tensor:
@@ -74,9 +79,10 @@ def _deepcopy(self: Tensor, memo: dict[int, Any]) -> Tensor:
         return memo[id(self)]
     if not self.is_leaf:
         raise RuntimeError(
-            "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the "
-            "moment. If you were attempting to deepcopy a module, this may be because of a torch.nn.utils."
-            "weight_norm usage, see https://github.com/pytorch/pytorch/pull/103001"
+            "Only Tensors created explicitly by the user (graph leaves) support the deepcopy "
+            "protocol at the moment. If you were attempting to deepcopy a module, this may be "
+            "because of a torch.nn.utils.weight_norm usage, see "
+            "https://github.com/pytorch/pytorch/pull/103001"
         )
     storage, *place = parts(self)
     data = rebuilt(copy.deepcopy(storage, memo), *place)  # type: ignore[arg-type]
@@ -87,8 +93,15 @@ def _deepcopy(self: Tensor, memo: dict[int, Any]) -> Tensor:
     return set_attributes(made, copy.deepcopy(user_attributes(self), memo))  # type: ignore[no-any-return]
 
 
-def _rebuild(cls: type, storage: Storage, offset: int, size: tuple[int, ...], strides: tuple[int, ...],
-             requires_grad: bool, attributes: dict[str, Any]) -> Tensor:
+def _rebuild(
+    cls: type,
+    storage: Storage,
+    offset: int,
+    size: tuple[int, ...],
+    strides: tuple[int, ...],
+    requires_grad: bool,
+    attributes: dict[str, Any],
+) -> Tensor:
     made = Tensor._make_subclass(cls, rebuilt(storage, offset, size, strides), requires_grad)
     return set_attributes(made, attributes)  # type: ignore[no-any-return]
 
@@ -131,24 +144,27 @@ def elements(storage: Storage) -> np.ndarray:
 
 METHODS["__deepcopy__"], METHODS["__reduce_ex__"] = _deepcopy, _reduce_ex
 METHODS["__copy__"] = lambda self: set_attributes(
-    Tensor._make_subclass(self.__class__, self, self._rg), user_attributes(self))
+    Tensor._make_subclass(self.__class__, self, self._rg), user_attributes(self)
+)
 for _kind in (Storage, DeviceStorage):
     copyreg.pickle(_kind, _reduce_storage)  # type: ignore[type-var]
 
 
-# ------------------------------------------------------------------------------------------ from files
+# --------------------------------------------------------------------------------------- from files
 
 
 class LoadedStorage:
     """The elements of a storage in a file; the tensors made from it share memory.
 
-    `location` is the device that the file names. `cpu` and `cuda` serve functions given as ``map_location``.
+    `location` is the device that the file names. `cpu` and `cuda` serve functions given as
+    ``map_location``.
     """
 
     def __init__(self, array: np.ndarray, location: str = "cpu"):
         self.array = array
         self.location = location
-        self.place = CPU  # where tensors made from it are: on "meta" they leave the elements where they are
+        # where tensors made from it are: on "meta" they leave the elements where they are
+        self.place = CPU
         self._storage: Storage | None = None
 
     def cpu(self) -> LoadedStorage:
@@ -183,8 +199,11 @@ class LoadedStorage:
         if self.place is META:
             return without_elements(dtype._of[DType.of(self.array.dtype)], size, strides)
         if self._storage is None:
-            whole = (offset == 0 and strides == contiguous_strides(size)
-                     and math.prod(size) == self.array.size)
+            whole = (
+                offset == 0
+                and strides == contiguous_strides(size)
+                and math.prod(size) == self.array.size
+            )
             leaf = Leaf.of(self.array.reshape(size if whole else -1))
             self._storage = from_value(leaf, self.place)._storage
         return rebuilt(self._storage, offset, size, strides)
@@ -194,8 +213,12 @@ def check_bounds(count: int, offset: int, size: tuple[int, ...], strides: tuple[
     """Raise ValueError for a tensor that is not inside a storage of `count` elements."""
     ints = (offset, *size, *strides)
     if len(size) != len(strides) or not all(type(i) is int and i >= 0 for i in ints):
-        raise ValueError(f"a tensor with offset {offset}, size {size} and strides {strides} cannot be")
+        raise ValueError(
+            f"a tensor with offset {offset}, size {size} and strides {strides} cannot be"
+        )
     last = offset + sum((s - 1) * t for s, t in zip(size, strides, strict=True))
     if 0 not in size and last >= count:
-        raise ValueError(f"a tensor of size {size} and strides {strides} at offset {offset} reaches beyond "
-                         f"its storage of {count} elements")
+        raise ValueError(
+            f"a tensor of size {size} and strides {strides} at offset {offset} reaches beyond "
+            f"its storage of {count} elements"
+        )

@@ -25,10 +25,20 @@ from .._types import Size, device, dtype, layout
 from ..nn.parameter import Buffer, Parameter
 from .pickling import elements, facts_of, parts, user_attributes
 
-STORAGES = {"DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16",
-            "BFloat16Storage": "bfloat16", "LongStorage": "int64", "IntStorage": "int32",
-            "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8", "BoolStorage": "bool",
-            "ComplexFloatStorage": "complex64", "ComplexDoubleStorage": "complex128"}
+STORAGES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+    "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128",
+}
 STORAGE_OF = {name: storage for storage, name in STORAGES.items()}
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # of the format from before 1.6
 PROTOCOL_VERSION = 1001
@@ -67,7 +77,8 @@ _REBUILD_FROM_TYPE = _Global("torch._tensor", "_rebuild_from_type_v2")
 _GET_LAYOUT = _Global("torch.serialization", "_get_layout")
 
 
-# Classes whose file has another name in PyTorch are written under the package that has them as well.
+# Classes whose file has another name in PyTorch are written under the package that has them as
+# well.
 _OTHER_FILE = re.compile("(Lazy|InstanceNorm|Upsampl|Pixel|ChannelShuffle|Fold|Unfold)")
 
 
@@ -102,19 +113,26 @@ def _save_name(self: Any, obj: _Global) -> None:
 
 
 def pickler_of(module: Any) -> Any:
-    """The pickler on the Python pickler of `module` (the C ones cannot write names they cannot import)."""
+    """The pickler on the Python pickler of `module` (the C ones cannot write names they cannot
+    import)."""
     base = getattr(module, "_Pickler", None) or pickle._Pickler
-    return Pickler if base is pickle._Pickler else type("Pickler", (_Tensors, _Names, base), _dispatch(base))
+    return (
+        Pickler
+        if base is pickle._Pickler
+        else type("Pickler", (_Tensors, _Names, base), _dispatch(base))
+    )
 
 
 class _Tensors:
-    """Collects storages by identity, so that tensors that share memory do so again after loading."""
+    """Collects storages by identity, so that tensors that share memory do so again after
+    loading."""
 
     def __init__(self, file: IO[bytes], protocol: int, legacy: bool = False):
         super().__init__(file, protocol)  # type: ignore[call-arg]
         self.legacy = legacy
         self.arrays: dict[str, np.ndarray] = {}
-        self._keys: dict[int, tuple[str, Storage]] = {}  # and the storage: ids must not be used again
+        # and the storage: ids must not be used again
+        self._keys: dict[int, tuple[str, Storage]] = {}
 
     def persistent_id(self, obj: Any) -> Any:
         return obj.id if isinstance(obj, _StorageKey) else None
@@ -125,7 +143,10 @@ class _Tensors:
         if type(obj) is Size:
             return _Global("torch", "Size"), (tuple(obj),)
         if type(obj) is device:
-            return _Global("torch", "device"), (obj.type,) if obj.index is None else (obj.type, obj.index)
+            return _Global("torch", "device"), (obj.type,) if obj.index is None else (
+                obj.type,
+                obj.index,
+            )
         if type(obj) is layout:
             return _GET_LAYOUT, (repr(obj),)
         return NotImplemented
@@ -137,14 +158,19 @@ class _Tensors:
         attributes = user_attributes(t)
         if isinstance(t, Parameter) and type(t).__reduce_ex__ is Parameter.__reduce_ex__:
             made: tuple[Any, ...] = (t.detach(), t.requires_grad, OrderedDict())
-            return (_REBUILD_PARAMETER_WITH_STATE, (*made, attributes)) if attributes else \
-                (_REBUILD_PARAMETER, made)
+            return (
+                (_REBUILD_PARAMETER_WITH_STATE, (*made, attributes))
+                if attributes
+                else (_REBUILD_PARAMETER, made)
+            )
         if type(t) not in (Tensor, Buffer) and "__reduce_ex__" in type(t).__dict__:
             return NotImplemented
         if t.is_meta:
             return _REBUILD_META, facts_of(t)
         storage, *place = parts(t)
-        key = _StorageKey(storage.value.type.dtype, *self._store(storage), storage.place, self.legacy)
+        key = _StorageKey(
+            storage.value.type.dtype, *self._store(storage), storage.place, self.legacy
+        )
         made = key, *place, t.requires_grad, OrderedDict()
         rebuild = _REBUILD
         if t.dtype.name not in STORAGE_OF:  # dtypes newer than the classes of storages
@@ -169,8 +195,12 @@ def _save_dtype(self: Any, obj: dtype) -> None:
 
 
 def _dispatch(base: Any) -> dict[str, Any]:
-    table = {**base.dispatch, _Global: _save_name, dtype: _save_dtype,
-             types.FunctionType: lambda self, obj: self.save_global(obj)}
+    table = {
+        **base.dispatch,
+        _Global: _save_name,
+        dtype: _save_dtype,
+        types.FunctionType: lambda self, obj: self.save_global(obj),
+    }
     return {"dispatch": table}
 
 
@@ -180,15 +210,22 @@ class Pickler(_Tensors, _Names, pickle._Pickler):
     dispatch: ClassVar[dict[type, Any]] = _dispatch(pickle._Pickler)["dispatch"]
 
 
-def save(obj: Any, f: Any, pickle_module: Any = None, pickle_protocol: int = 2,
-         _use_new_zipfile_serialization: bool = True) -> None:
-    """Write `obj` (tensors, state dicts, containers of them, modules) to the path or binary file `f`.
+def save(
+    obj: Any,
+    f: Any,
+    pickle_module: Any = None,
+    pickle_protocol: int = 2,
+    _use_new_zipfile_serialization: bool = True,
+) -> None:
+    """Write `obj` (tensors, state dicts, containers of them, modules) to the path or binary file
+    `f`.
 
-    The file is what ``torch.save`` writes: PyTorch loads it. A path is written under a temporary name in the
-    same folder and then renamed, so that no reader meets half a file. `_use_new_zipfile_serialization` False
-    writes the format that PyTorch had before 1.6.
+    The file is what ``torch.save`` writes: PyTorch loads it. A path is written under a temporary
+    name in the same folder and then renamed, so that no reader meets half a file.
+    `_use_new_zipfile_serialization` False writes the format that PyTorch had before 1.6.
 
-    Raises: RuntimeError for a folder that does not exist, AttributeError where `f` cannot be written to.
+    Raises: RuntimeError for a folder that does not exist, AttributeError where `f` cannot be
+        written to.
     """
     kind = pickler_of(pickle_module)
     write = _write_zip if _use_new_zipfile_serialization else _write_legacy
@@ -200,8 +237,10 @@ def save(obj: Any, f: Any, pickle_module: Any = None, pickle_protocol: int = 2,
         write(obj, buffer, "archive", kind, pickle_protocol)
         f.write(buffer.getvalue())
     else:
-        raise AttributeError("expected 'f' to be string, path, or a file-like object with a 'write' "
-                             f"attribute, but got {type(f).__name__}")
+        raise AttributeError(
+            "expected 'f' to be string, path, or a file-like object with a 'write' "
+            f"attribute, but got {type(f).__name__}"
+        )
 
 
 def _stem(path: str) -> str:
@@ -243,7 +282,8 @@ def _write_zip(obj: Any, file: IO[bytes], root: str, kind: Any, protocol: int) -
 
 
 def _entry(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    """Store an entry whose bytes begin at a multiple of 64, as PyTorch's reader expects for mapping."""
+    """Store an entry whose bytes begin at a multiple of 64, as PyTorch's reader expects for
+    mapping."""
     info = zipfile.ZipInfo(name)
     assert archive.fp is not None
     start = archive.fp.tell() + zipfile.sizeFileHeader + len(name.encode())  # type: ignore[attr-defined]
@@ -253,9 +293,13 @@ def _entry(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
 
 
 def _write_legacy(obj: Any, file: IO[bytes], root: str, kind: Any, protocol: int) -> None:
-    """Three small pickles, the object, the storages' keys, then each storage: its length and elements."""
-    system = {"protocol_version": PROTOCOL_VERSION, "little_endian": sys.byteorder == "little",
-              "type_sizes": {"short": 2, "int": 4, "long": 4}}
+    """Three small pickles, the object, the storages' keys, then each storage: its length and
+    elements."""
+    system = {
+        "protocol_version": PROTOCOL_VERSION,
+        "little_endian": sys.byteorder == "little",
+        "type_sizes": {"short": 2, "int": 4, "long": 4},
+    }
     for header in (MAGIC_NUMBER, PROTOCOL_VERSION, system):
         pickle.dump(header, file, protocol)
     pickler = kind(file, protocol, legacy=True)

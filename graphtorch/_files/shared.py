@@ -26,23 +26,27 @@ def _is_shared(storage: Storage) -> bool:
 
 
 def share_memory_(self: Tensor) -> Tensor:
-    """Move this tensor's storage to memory that processes forked from now on share; views move along.
+    """Move this tensor's storage to memory that processes forked from now on share; views move
+    along.
 
-    A write in one process shows in the others, without locks. Processes started by "spawn" get copies.
-    A tensor on a GPU stays where it is: another process gets a copy of it.
+    A write in one process shows in the others, without locks. Processes started by "spawn" get
+    copies. A tensor on a GPU stays where it is: another process gets a copy of it.
     """
     storage = self._storage
     if self.is_cuda:  # as PyTorch's
         return self
     if not self.is_cpu:
-        raise RuntimeError(f"share_memory_: only available on CPU, and this tensor is on '{self.device}'")
+        raise RuntimeError(
+            f"share_memory_: only available on CPU, and this tensor is on '{self.device}'"
+        )
     if not _is_shared(storage):
         array = elements(storage)
         memory = _Memory(-1, max(1, array.nbytes))  # lives as long as an array over it
         shared = np.frombuffer(memory, array.dtype, array.size).reshape(array.shape)
         shared[...] = array
         storage.value = Leaf(Buffer.of(shared))
-        storage.host = shared  # from now on reads take the bytes as they are, and writes land in them
+        # from now on reads take the bytes as they are, and writes land in them
+        storage.host = shared
     return self
 
 

@@ -1,4 +1,5 @@
-"""Prefix sums of an associative function (Hillis and Steele 1986): log2(n) steps over the whole length."""
+"""Prefix sums of an associative function (Hillis and Steele 1986): log2(n) steps over the whole
+length."""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ def associative_scan(
         here = tree_unflatten([x.narrow(dim, step, size - step) for x in found], spec)
         later = tree_flatten(combine_fn(before, here))[0]
         found = [
-            FUNCTIONS["cat"]([x.narrow(dim, 0, step), y], dim) for x, y in zip(found, later, strict=True)
+            FUNCTIONS["cat"]([x.narrow(dim, 0, step), y], dim)
+            for x, y in zip(found, later, strict=True)
         ]
         step *= 2
     return tree_unflatten([FUNCTIONS["flip"](x, (dim,)) for x in found] if reverse else found, spec)

@@ -29,5 +29,7 @@ def list_options() -> list[str]:
     for name, value in vars(config).items():
         if name.startswith("_") or callable(value) or name == "annotations":
             continue
-        found += [f"{name}.{n}" for n in vars(value)] if isinstance(value, config.Options) else [name]
+        found += (
+            [f"{name}.{n}" for n in vars(value)] if isinstance(value, config.Options) else [name]
+        )
     return found

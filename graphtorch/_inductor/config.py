@@ -9,7 +9,10 @@ from .._torch.options import Options, patch_of
 aggressive_fusion = False
 allow_buffer_reuse = True
 aot_inductor: Any = Options(
-    output_path="", debug_compile=False, package=False, use_runtime_constant_folding=False,
+    output_path="",
+    debug_compile=False,
+    package=False,
+    use_runtime_constant_folding=False,
 )
 assert_indirect_indexing = True
 autotune_local_cache = True
@@ -24,8 +27,14 @@ conv_1x1_as_mm = False
 coordinate_descent_check_all_directions = False
 coordinate_descent_tuning = False
 cpp: Any = Options(
-    threads=-1, simdlen=None, min_chunk_size=512, enable_kernel_profile=False, weight_prepack=True,
-    descriptive_names="original_aten", dynamic_threads=False, enable_floating_point_contract_flag="off",
+    threads=-1,
+    simdlen=None,
+    min_chunk_size=512,
+    enable_kernel_profile=False,
+    weight_prepack=True,
+    descriptive_names="original_aten",
+    dynamic_threads=False,
+    enable_floating_point_contract_flag="off",
 )
 cpp_wrapper = False
 cpu_backend = "cpp"
@@ -74,14 +83,31 @@ shape_padding = True
 size_asserts = True
 split_reductions = True
 trace: Any = Options(
-    enabled=False, debug_dir=None, debug_log=False, info_log=False, fx_graph=True, graph_diagram=False,
+    enabled=False,
+    debug_dir=None,
+    debug_log=False,
+    info_log=False,
+    fx_graph=True,
+    graph_diagram=False,
 )
 triton: Any = Options(
-    cudagraphs=False, cudagraph_trees=True, cudagraph_support_input_mutation=True,
-    cudagraph_skip_dynamic_graphs=False, unique_kernel_names=True, unique_user_kernel_names=False,
-    descriptive_names="original_aten", autotune_at_compile_time=None, autotune_pointwise=True,
-    autotune_cublasLt=True, dense_indexing=False, persistent_reductions=True, use_block_ptr=False,
-    prefer_nd_tiling=False, multi_kernel=0, tiling_prevents_pointwise_fusion=True, max_tiles=None,
+    cudagraphs=False,
+    cudagraph_trees=True,
+    cudagraph_support_input_mutation=True,
+    cudagraph_skip_dynamic_graphs=False,
+    unique_kernel_names=True,
+    unique_user_kernel_names=False,
+    descriptive_names="original_aten",
+    autotune_at_compile_time=None,
+    autotune_pointwise=True,
+    autotune_cublasLt=True,
+    dense_indexing=False,
+    persistent_reductions=True,
+    use_block_ptr=False,
+    prefer_nd_tiling=False,
+    multi_kernel=0,
+    tiling_prevents_pointwise_fusion=True,
+    max_tiles=None,
 )
 unroll_reductions_threshold = 8
 use_mixed_mm = True

@@ -1,4 +1,5 @@
-"""How public functions take their arguments: PyTorch's other spellings of keywords, and its exception types.
+"""How public functions take their arguments: PyTorch's other spellings of keywords, and its
+exception types.
 
 A call that succeeds pays for one Python frame; all else happens after an exception.
 """
@@ -17,10 +18,24 @@ from graphtorch.ir.shape import SymInt
 from .._deferred.tensor import Tensor
 from .._types import dtype
 from .base import Number, write_out
-from .overriding import NOBODY, hand_over, overridden, overridden_by_mode, overriding, overriding_arguments
+from .overriding import (
+    NOBODY,
+    hand_over,
+    overridden,
+    overridden_by_mode,
+    overriding,
+    overriding_arguments,
+)
 
 # https://docs.pytorch.org/docs/stable/torch.html: names that NumPy users write
-_NUMPY = {"axis": "dim", "keepdims": "keepdim", "x": "input", "a": "input", "x1": "input", "x2": "other"}
+_NUMPY = {
+    "axis": "dim",
+    "keepdims": "keepdim",
+    "x": "input",
+    "a": "input",
+    "x1": "input",
+    "x2": "other",
+}
 _OWN = {
     "broadcast_to": {"shape": "size"},
     "constant_pad_nd": {"input": "x"},
@@ -36,23 +51,34 @@ _OWN = {
     "split": {"split_size": "split_size_or_sections", "split_sizes": "split_size_or_sections"},
     "swapaxes": {"axis0": "dim0", "axis1": "dim1"},
     "swapaxes_": {"axis0": "dim0", "axis1": "dim1"},
-    "tensor_split": {"sections": "indices_or_sections", "indices": "indices_or_sections",
-                     "tensor_indices_or_sections": "indices_or_sections"},
+    "tensor_split": {
+        "sections": "indices_or_sections",
+        "indices": "indices_or_sections",
+        "tensor_indices_or_sections": "indices_or_sections",
+    },
     "vsplit": {"sections": "indices_or_sections", "indices": "indices_or_sections"},
 }
 # Functions with an ``out=`` that their definitions leave to the caller.
-_OUT = frozenset({"aminmax", "conj_physical", "isneginf", "isposinf", "masked_select", "multinomial",
-                  "renorm"})
-_OF_DATA = frozenset({"as_tensor", "is_tensor", "tensor"})  # to which a tensor is data like any other
-_LISTED = frozenset({"size", "sizes", "shape", "dims", "repeats"})  # keywords for what is else *sizes
+_OUT = frozenset(
+    {"aminmax", "conj_physical", "isneginf", "isposinf", "masked_select", "multinomial", "renorm"}
+)
+# to which a tensor is data like any other
+_OF_DATA = frozenset({"as_tensor", "is_tensor", "tensor"})
+# keywords for what is else *sizes
+_LISTED = frozenset({"size", "sizes", "shape", "dims", "repeats"})
 
 
-def accepting(name: str, function: Callable[..., Any], module: str, owner: str = "") -> Callable[..., Any]:
+def accepting(
+    name: str, function: Callable[..., Any], module: str, owner: str = ""
+) -> Callable[..., Any]:
     """`function` as users call it, under ``module.name`` or as a method of the class `owner`."""
     if not inspect.isfunction(function):
         return function  # a class such as ``autocast``
-    flags = frozenset(k for k, declared in inspect.unwrap(function).__annotations__.items()
-                      if declared == "bool" and k not in _PYTHONS)
+    flags = frozenset(
+        k
+        for k, declared in inspect.unwrap(function).__annotations__.items()
+        if declared == "bool" and k not in _PYTHONS
+    )
 
     ask = overridden_by_mode if name in _OF_DATA else overridden
 
@@ -63,7 +89,8 @@ def accepting(name: str, function: Callable[..., Any], module: str, owner: str =
             if answer is not NOBODY:
                 return answer
         for key in kwargs:
-            if key in flags and type(kwargs[key]) is not bool:  # what Python takes for true is refused
+            # what Python takes for true is refused
+            if key in flags and type(kwargs[key]) is not bool:
                 wrong = fault(name, function, args, kwargs)
                 if wrong is not None:
                     raise wrong
@@ -86,12 +113,14 @@ def accepting(name: str, function: Callable[..., Any], module: str, owner: str =
             return write_out(name, call(*args, **kwargs), out)
         return call(*args, **kwargs)
 
-    call.__module__, call.__name__, call.__qualname__ = module, name, owner + name  # pickles find it there
+    # pickles find it there
+    call.__module__, call.__name__, call.__qualname__ = module, name, owner + name
     return call
 
 
 def accepting_all(methods: Mapping[str, Any], owner: type) -> dict[str, Any]:
-    """Methods of `owner`. Those behind Python's operators stay as they are: nobody calls them by name."""
+    """Methods of `owner`. Those behind Python's operators stay as they are: nobody calls them by
+    name."""
     for name, method in methods.items():
         if name.startswith("__") and getattr(method, "__name__", "") in ("call", "<lambda>"):
             method.__name__ = name  # which ``__torch_function__`` is shown
@@ -103,9 +132,11 @@ def accepting_all(methods: Mapping[str, Any], owner: type) -> dict[str, Any]:
     }
 
 
-def _respelled(name: str, function: Callable[..., Any], args: tuple[Any, ...],
-               kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    """The call with the keywords that `function` knows; None where it knows them all, or not another one."""
+def _respelled(
+    name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """The call with the keywords that `function` knows; None where it knows them all, or not
+    another one."""
     if not kwargs:
         return None
     parameters = inspect.signature(function).parameters
@@ -130,8 +161,9 @@ def _respelled(name: str, function: Callable[..., Any], args: tuple[Any, ...],
     return (args, found) if changed else None
 
 
-def _with_ints(name: str, function: Callable[..., Any], args: tuple[Any, ...],
-               kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+def _with_ints(
+    name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     """The call with ints where it has 0-d tensors for ints; None where it has none."""
     parameters = inspect.signature(function).parameters
     places = [p for p in parameters.values() if p.kind is not inspect.Parameter.KEYWORD_ONLY]
@@ -147,7 +179,9 @@ def _with_ints(name: str, function: Callable[..., Any], args: tuple[Any, ...],
         changed.append(value)
         return int(value.item())
 
-    made = tuple(plain(v, places[min(i, len(places) - 1)] if places else None) for i, v in enumerate(args))
+    made = tuple(
+        plain(v, places[min(i, len(places) - 1)] if places else None) for i, v in enumerate(args)
+    )
     named = {k: plain(v, parameters.get(k)) for k, v in kwargs.items()}
     return (made, named) if changed else None
 
@@ -186,17 +220,43 @@ _NUMBER: Kind = "Number", lambda x: x is None or isinstance(x, str) or _is_numbe
 _DTYPE: Kind = "torch.dtype", lambda x: x is None or isinstance(x, (dtype, type))
 _ANYTHING: Kind = "anything", lambda x: True  # the function looks at it itself
 _DECLARED: dict[str, Kind] = {  # by annotation
-    "Tensor": _TENSOR, "bool": _BOOL, "int": _INT, "float": _FLOAT,
+    "Tensor": _TENSOR,
+    "bool": _BOOL,
+    "int": _INT,
+    "float": _FLOAT,
     "str": ("str", lambda x: isinstance(x, str)),
-    "Sequence[int]": _INTS, "dtype": _DTYPE,
+    "Sequence[int]": _INTS,
+    "dtype": _DTYPE,
 }
 _NAMED: dict[str, Kind] = {  # by name, where the annotation says nothing
     **dict.fromkeys(("input", "index", "source", "self"), _TENSOR),
-    **dict.fromkeys(("dim", "dims", "size", "sizes", "shape", "stride", "kernel_size", "padding", "dilation",
-                     "output_size", "pad", "shifts", "repeats", "output_padding", "normalized_shape"), _INTS),
+    **dict.fromkeys(
+        (
+            "dim",
+            "dims",
+            "size",
+            "sizes",
+            "shape",
+            "stride",
+            "kernel_size",
+            "padding",
+            "dilation",
+            "output_size",
+            "pad",
+            "shifts",
+            "repeats",
+            "output_padding",
+            "normalized_shape",
+        ),
+        _INTS,
+    ),
     **dict.fromkeys(("other", "value", "exponent", "min", "max", "src", "mean", "std"), _OPERAND),
-    **dict.fromkeys(("alpha", "beta", "start", "end", "step", "fill_value", "low", "high", "ord"), _NUMBER),
-    **dict.fromkeys(("unbiased", "size_average", "reduce"), ("bool", lambda x: x is None or _BOOL[1](x))),
+    **dict.fromkeys(
+        ("alpha", "beta", "start", "end", "step", "fill_value", "low", "high", "ord"), _NUMBER
+    ),
+    **dict.fromkeys(
+        ("unbiased", "size_average", "reduce"), ("bool", lambda x: x is None or _BOOL[1](x))
+    ),
     "dtype": _DTYPE,
     "tensors": ("tuple of Tensors", _is_tensors),
     "weight": ("Tensor", lambda x: x is None or isinstance(x, Tensor)),
@@ -204,49 +264,94 @@ _NAMED: dict[str, Kind] = {  # by name, where the annotation says nothing
 
 
 _OF: dict[tuple[str, str], Kind | None] = {  # of one function
-    ("interpolate", "mode"): None, ("upsample", "mode"): None, ("manual_seed", "seed"): None,
-    ("dropout", "p"): None, ("randint", "high"): _ANYTHING, ("select", "index"): _ANYTHING,
-    ("unique", "return_counts"): None, ("unique", "return_inverse"): None, ("relu", "inplace"): None,
-    **{(name, key): ("Number", lambda x: isinstance(x, Tensor) or _NUMBER[1](x))
-       for name in ("linspace", "logspace") for key in ("start", "end")},
-    ("group_norm", "num_groups"): None, ("max", "dim"): _ANYTHING, ("min", "dim"): _ANYTHING,
-    ("type", "dtype"): _ANYTHING, ("movedim", "source"): _INTS, ("moveaxis", "source"): _INTS,
+    ("interpolate", "mode"): None,
+    ("upsample", "mode"): None,
+    ("manual_seed", "seed"): None,
+    ("dropout", "p"): None,
+    ("randint", "high"): _ANYTHING,
+    ("select", "index"): _ANYTHING,
+    ("unique", "return_counts"): None,
+    ("unique", "return_inverse"): None,
+    ("relu", "inplace"): None,
+    **{
+        (name, key): ("Number", lambda x: isinstance(x, Tensor) or _NUMBER[1](x))
+        for name in ("linspace", "logspace")
+        for key in ("start", "end")
+    },
+    ("group_norm", "num_groups"): None,
+    ("max", "dim"): _ANYTHING,
+    ("min", "dim"): _ANYTHING,
+    ("type", "dtype"): _ANYTHING,
+    ("movedim", "source"): _INTS,
+    ("moveaxis", "source"): _INTS,
     ("tensordot", "dims"): _ANYTHING,
     ("repeat_interleave", "repeats"): ("Tensor", lambda x: isinstance(x, Tensor) or _INTS[1](x)),
-    ("einsum", "equation"): None, ("copy_", "src"): _OPERAND,
-    ("broadcast_tensors", "tensors"): _TENSOR, ("lerp", "weight"): _OPERAND,
+    ("einsum", "equation"): None,
+    ("copy_", "src"): _OPERAND,
+    ("broadcast_tensors", "tensors"): _TENSOR,
+    ("lerp", "weight"): _OPERAND,
     ("view", "shape"): ("tuple of ints", lambda x: isinstance(x, dtype) or _INTS[1](x)),
 }
 
-# Functions that PyTorch writes in Python: what is no tensor there lacks the attribute they ask for first.
+# Functions that PyTorch writes in Python: what is no tensor there lacks the attribute they ask for
+# first.
 _ASKS = {
-    **dict.fromkeys(("adaptive_avg_pool2d", "adaptive_avg_pool3d", "binary_cross_entropy",
-                     "binary_cross_entropy_with_logits", "huber_loss", "instance_norm", "l1_loss", "mse_loss",
-                     "smooth_l1_loss"), "size"),
+    **dict.fromkeys(
+        (
+            "adaptive_avg_pool2d",
+            "adaptive_avg_pool3d",
+            "binary_cross_entropy",
+            "binary_cross_entropy_with_logits",
+            "huber_loss",
+            "instance_norm",
+            "l1_loss",
+            "mse_loss",
+            "smooth_l1_loss",
+        ),
+        "size",
+    ),
     **dict.fromkeys(("glu", "group_norm", "interpolate"), "dim"),
-    "batch_norm": "size", "normalize": "norm", "softmax": "softmax", "log_softmax": "log_softmax",
-    "split": "split", "norm": "layout",
+    "batch_norm": "size",
+    "normalize": "norm",
+    "softmax": "softmax",
+    "log_softmax": "log_softmax",
+    "split": "split",
+    "norm": "layout",
 }
 # flags that such functions use as Python does
 _PYTHONS = frozenset({"inplace", "training", "return_counts", "return_indices", "return_inverse"})
 
 # ... and those of them that check sizes and options before kinds: ours do so in the same order.
-_IN_ORDER = frozenset({"embedding_bag", "fractional_max_pool2d", "fractional_max_pool3d",
-                       "fractional_max_pool2d_with_indices", "fractional_max_pool3d_with_indices",
-                       "multi_head_attention_forward"})
+_IN_ORDER = frozenset(
+    {
+        "embedding_bag",
+        "fractional_max_pool2d",
+        "fractional_max_pool3d",
+        "fractional_max_pool2d_with_indices",
+        "fractional_max_pool3d_with_indices",
+        "multi_head_attention_forward",
+    }
+)
 
 
-def _first_fault(name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any],
-                 error: Exception) -> Exception | None:
+def _first_fault(
+    name: str,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    error: Exception,
+) -> Exception | None:
     """What PyTorch says first about a call that ended with `error`; None where that is it."""
     if (type(error) is TypeError and name not in _ASKS) or name in _IN_ORDER:
         return None
     return fault(name, function, args, kwargs)
 
 
-def fault(name: str, function: Callable[..., Any], args: tuple[Any, ...],
-          kwargs: dict[str, Any]) -> Exception | None:
-    """The error about the first argument that is not of the kind its parameter takes; None where all are.
+def fault(
+    name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Exception | None:
+    """The error about the first argument that is not of the kind its parameter takes; None where
+    all are.
 
     PyTorch looks at kinds before anything else, so this error goes before others.
     """
@@ -272,9 +377,13 @@ def _refusal(name: str, key: str, position: int, wanted: str, given: Any) -> Exc
     if key == "reduction":
         return ValueError(f"{given} is not a valid value for reduction")
     if wanted == "Tensor" and name in _ASKS and key in ("input", "target", "tensor"):
-        return AttributeError(f"'{found}' object has no attribute '{_ASKS[name]}': {name}(): argument "
-                              f"'{key}' (position {position + 1}) must be Tensor")
-    return TypeError(f"{name}(): argument '{key}' (position {position + 1}) must be {wanted}, not {found}")
+        return AttributeError(
+            f"'{found}' object has no attribute '{_ASKS[name]}': {name}(): argument "
+            f"'{key}' (position {position + 1}) must be Tensor"
+        )
+    return TypeError(
+        f"{name}(): argument '{key}' (position {position + 1}) must be {wanted}, not {found}"
+    )
 
 
 def _kind_of(name: str, parameter: inspect.Parameter) -> tuple[Kind | None, bool]:

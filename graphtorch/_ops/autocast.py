@@ -1,8 +1,8 @@
 """Automatic casts: inside ``autocast`` contractions run in a 16-bit dtype and losses in float32.
 
-Which functions are cast is what PyTorch's autocast casts on CPUs, and on GPUs, where it casts others to
-float32; each says so where it is defined, or is in the list below. Inside a function that is cast nothing
-more is. https://docs.pytorch.org/docs/stable/amp.html#autocast-op-reference
+Which functions are cast is what PyTorch's autocast casts on CPUs, and on GPUs, where it casts
+others to float32; each says so where it is defined, or is in the list below. Inside a function that
+is cast nothing more is. https://docs.pytorch.org/docs/stable/amp.html#autocast-op-reference
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _SUPPORTED = (DTYPES["bfloat16"], DTYPES["float16"])
 
 
 class _State(threading.local):
-    """What casts in this thread: `target` is the 16-bit dtype of CPU autocast, `on_gpus` that of tensors on
-    GPUs; None while nothing is cast."""
+    """What casts in this thread: `target` is the 16-bit dtype of CPU autocast, `on_gpus` that of
+    tensors on GPUs; None while nothing is cast."""
 
     target: DType | None = None
     on_gpus: DType | None = None
@@ -53,8 +53,10 @@ def _cast(x: Any, target: DType) -> Any:
 
 def _any_on_gpu(given: Iterable[Any]) -> bool:
     """Whether there is a tensor on a GPU, also in lists and tuples."""
-    return any(_any_on_gpu(x) if type(x) in (tuple, list) else isinstance(x, Tensor) and x.is_cuda
-               for x in given)
+    return any(
+        _any_on_gpu(x) if type(x) in (tuple, list) else isinstance(x, Tensor) and x.is_cuda
+        for x in given
+    )
 
 
 # What a function's operands are cast to, of the 16-bit dtype and the operands; None: they are not.
@@ -120,18 +122,49 @@ def single_precision_on_gpus(define: F) -> F:
 
 
 def promoted_on_gpus(define: F) -> F:
-    """Decorator: inside autocast `define`, which takes one dtype, gets tensors on GPUs in the widest one."""
+    """Decorator: inside autocast `define`, which takes one dtype, gets tensors on GPUs in the
+    widest one."""
     return _casting(define, None, _widest)
 
 
-# Of the tables of operations, what `single_precision_on_gpus` is for: exponentials, sums and powers, which
-# leave the range of 16-bit floats (AT_FORALL_FP32, AT_FORALL_FP32_SET_OPT_DTYPE in ATen/autocast_mode.h).
-SINGLE_ON_GPUS = frozenset({
-    "acos", "arccos", "arcsin", "asin", "cdist", "cosh", "cumprod", "cumsum", "dist", "erfinv", "exp",
-    "expm1", "frobenius_norm", "log", "log10", "log1p", "log2", "log_softmax", "logsumexp", "norm",
-    "nuclear_norm", "pow", "__pow__", "__rpow__", "reciprocal", "renorm", "rsqrt", "sinh", "softmax", "sum",
-    "tan",
-})
+# Of the tables of operations, what `single_precision_on_gpus` is for: exponentials, sums and
+# powers, which leave the range of 16-bit floats (AT_FORALL_FP32, AT_FORALL_FP32_SET_OPT_DTYPE in
+# ATen/autocast_mode.h).
+SINGLE_ON_GPUS = frozenset(
+    {
+        "acos",
+        "arccos",
+        "arcsin",
+        "asin",
+        "cdist",
+        "cosh",
+        "cumprod",
+        "cumsum",
+        "dist",
+        "erfinv",
+        "exp",
+        "expm1",
+        "frobenius_norm",
+        "log",
+        "log10",
+        "log1p",
+        "log2",
+        "log_softmax",
+        "logsumexp",
+        "norm",
+        "nuclear_norm",
+        "pow",
+        "__pow__",
+        "__rpow__",
+        "reciprocal",
+        "renorm",
+        "rsqrt",
+        "sinh",
+        "softmax",
+        "sum",
+        "tan",
+    }
+)
 
 
 LOWER_ON_GPUS = frozenset({"addmv", "addr", "mv"})  # and `lower_precision_on_gpus`
@@ -140,32 +173,39 @@ PROMOTED_ON_GPUS = frozenset({"cross", "dot", "index_put", "scatter_add", "tenso
 
 def cast_on_gpus(operations: dict[str, Any]) -> None:
     """Let those of a table's `operations` that PyTorch casts on GPUs be cast."""
-    for names, decorate in ((SINGLE_ON_GPUS, single_precision_on_gpus), (PROMOTED_ON_GPUS, promoted_on_gpus),
-                            (LOWER_ON_GPUS, lower_precision_on_gpus)):
+    for names, decorate in (
+        (SINGLE_ON_GPUS, single_precision_on_gpus),
+        (PROMOTED_ON_GPUS, promoted_on_gpus),
+        (LOWER_ON_GPUS, lower_precision_on_gpus),
+    ):
         for name in names & operations.keys():
             operations[name] = decorate(operations[name])
 
 
 def refused_on_gpus(define: F) -> F:
-    """Decorator: as `single_precision_on_cpus`; autocast on GPUs refuses `define` (binary_cross_entropy)."""
+    """Decorator: as `single_precision_on_cpus`; autocast on GPUs refuses `define`
+    (binary_cross_entropy)."""
     cast = single_precision_on_cpus(define)
 
     @functools.wraps(define)
     def call(*args: Any, **kwargs: Any) -> Any:
         if state.on_gpus is not None and _any_on_gpu((*args, *kwargs.values())):
             raise RuntimeError(
-                "torch.nn.functional.binary_cross_entropy and torch.nn.BCELoss are unsafe to autocast.\n"
-                "Many models use a sigmoid layer right before the binary cross entropy layer.\nIn this case, "
-                "combine the two layers using torch.nn.functional.binary_cross_entropy_with_logits\nor "
-                "torch.nn.BCEWithLogitsLoss.  binary_cross_entropy_with_logits and BCEWithLogits are\n"
-                "safe to autocast.")
+                "torch.nn.functional.binary_cross_entropy and torch.nn.BCELoss are unsafe to "
+                "autocast.\nMany models use a sigmoid layer right before the binary cross entropy "
+                "layer.\nIn this case, combine the two layers using "
+                "torch.nn.functional.binary_cross_entropy_with_logits\nor "
+                "torch.nn.BCEWithLogitsLoss.  binary_cross_entropy_with_logits and BCEWithLogits "
+                "are\nsafe to autocast."
+            )
         return cast(*args, **kwargs)
 
     return call  # type: ignore[return-value]
 
 
 class autocast:
-    """``with autocast("cpu"):`` runs contractions in 16 bits and losses in float32; also a decorator.
+    """``with autocast("cpu"):`` runs contractions in 16 bits and losses in float32; also a
+    decorator.
 
     Args:
         device_type: "cpu" or "cuda", which is disabled with a warning where there is no GPU.
@@ -175,21 +215,34 @@ class autocast:
     Raises: RuntimeError for an unknown device type.
     """
 
-    def __init__(self, device_type: str, dtype: dtype | None = None, enabled: bool = True,
-                 cache_enabled: bool | None = None):
+    def __init__(
+        self,
+        device_type: str,
+        dtype: dtype | None = None,
+        enabled: bool = True,
+        cache_enabled: bool | None = None,
+    ):
         if not isinstance(device_type, str):
             raise ValueError(f"Expected `device_type` of type `str`, got: `{type(device_type)}`")
         self.device = device(device_type).type
-        self.fast_dtype = state.dtypes.get(self.device, DTYPES["float16"]) if dtype is None else dtype
+        self.fast_dtype = (
+            state.dtypes.get(self.device, DTYPES["float16"]) if dtype is None else dtype
+        )
         self._cache_enabled = state.cache if cache_enabled is None else cache_enabled
         if enabled and not (self.device == "cpu" or (self.device == "cuda" and gpus())):
-            warnings.warn(f"{self.device.upper()} is not available or torch_xla is imported. Disabling "
-                          "autocast.", stacklevel=2)
+            warnings.warn(
+                f"{self.device.upper()} is not available or torch_xla is imported. Disabling "
+                "autocast.",
+                stacklevel=2,
+            )
             enabled = False
         if self.device == "cpu" and enabled and self.fast_dtype not in _SUPPORTED:
-            warnings.warn("In CPU autocast, but the target dtype is not supported. Disabling autocast.\nCPU "
-                          "Autocast only supports dtypes of torch.bfloat16, torch.float16 currently.",
-                          stacklevel=2)
+            warnings.warn(
+                "In CPU autocast, but the target dtype is not supported. Disabling autocast.\nCPU "
+                "Autocast only supports dtypes of torch.bfloat16, torch.float16 "
+                "currently.",
+                stacklevel=2,
+            )
             enabled = False
         self._enabled = enabled
 
@@ -270,8 +323,11 @@ def autocast_decrement_nesting() -> int:
 
 def _deprecated(name: str, instead: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any) -> Any:
-        warnings.warn(f"torch.{name} is deprecated. Please use torch.{instead} instead.", DeprecationWarning,
-                      stacklevel=2)
+        warnings.warn(
+            f"torch.{name} is deprecated. Please use torch.{instead} instead.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
         return function(*args)
 
     call.__name__ = call.__qualname__ = name.removesuffix("()")
@@ -279,16 +335,43 @@ def _deprecated(name: str, instead: str, function: Callable[..., Any]) -> Callab
     return call
 
 
-PUBLIC = {f.__name__: f for f in (
-    autocast, is_autocast_enabled, get_autocast_dtype, set_autocast_enabled, set_autocast_dtype,
-    is_autocast_cache_enabled, set_autocast_cache_enabled, clear_autocast_cache, autocast_increment_nesting,
-    autocast_decrement_nesting,
-    _deprecated("get_autocast_cpu_dtype()", "get_autocast_dtype('cpu')", lambda: get_autocast_dtype("cpu")),
-    _deprecated("get_autocast_gpu_dtype()", "get_autocast_dtype('cuda')", lambda: get_autocast_dtype("cuda")),
-    _deprecated("is_autocast_cpu_enabled()", "is_autocast_enabled('cpu')",
-                lambda: is_autocast_enabled("cpu")),
-    _deprecated("set_autocast_cpu_enabled()", "set_autocast_enabled('cpu', enabled)",
-                lambda enabled: set_autocast_enabled("cpu", enabled)),
-    _deprecated("set_autocast_cpu_dtype()", "set_autocast_dtype('cpu', dtype)",
-                lambda dtype: set_autocast_dtype("cpu", dtype)),
-)}
+PUBLIC = {
+    f.__name__: f
+    for f in (
+        autocast,
+        is_autocast_enabled,
+        get_autocast_dtype,
+        set_autocast_enabled,
+        set_autocast_dtype,
+        is_autocast_cache_enabled,
+        set_autocast_cache_enabled,
+        clear_autocast_cache,
+        autocast_increment_nesting,
+        autocast_decrement_nesting,
+        _deprecated(
+            "get_autocast_cpu_dtype()",
+            "get_autocast_dtype('cpu')",
+            lambda: get_autocast_dtype("cpu"),
+        ),
+        _deprecated(
+            "get_autocast_gpu_dtype()",
+            "get_autocast_dtype('cuda')",
+            lambda: get_autocast_dtype("cuda"),
+        ),
+        _deprecated(
+            "is_autocast_cpu_enabled()",
+            "is_autocast_enabled('cpu')",
+            lambda: is_autocast_enabled("cpu"),
+        ),
+        _deprecated(
+            "set_autocast_cpu_enabled()",
+            "set_autocast_enabled('cpu', enabled)",
+            lambda enabled: set_autocast_enabled("cpu", enabled),
+        ),
+        _deprecated(
+            "set_autocast_cpu_dtype()",
+            "set_autocast_dtype('cpu', dtype)",
+            lambda dtype: set_autocast_dtype("cpu", dtype),
+        ),
+    )
+}

@@ -1,4 +1,5 @@
-"""What the operation tables share: applying IR functions to tensors, Python numbers, names and variants."""
+"""What the operation tables share: applying IR functions to tensors, Python numbers, names and
+variants."""
 
 from __future__ import annotations
 
@@ -44,13 +45,13 @@ class SparseOperand(NotImplementedError):
 
     def __init__(self, tensor: Any):
         super().__init__(
-            "Could not run this operation with arguments from the 'SparseCPU' backend: it needs a dense "
-            "tensor; call .to_dense() on the sparse one first"
+            "Could not run this operation with arguments from the 'SparseCPU' backend: it needs a "
+            "dense tensor; call .to_dense() on the sparse one first"
         )
         self.tensor = tensor
 
 
-# ------------------------------------------------------------------------------------------ registration
+# ------------------------------------------------------------------------------------- registration
 
 
 def register(
@@ -61,7 +62,8 @@ def register(
     out: bool = False,
     fills: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Publish a definition as function, method, in-place form and with ``out=``, under each of `names`."""
+    """Publish a definition as function, method, in-place form and with ``out=``, under each of
+    `names`."""
 
     def publish(define: Callable[..., Any]) -> Callable[..., Any]:
         for name in names or (define.__name__,):
@@ -94,21 +96,56 @@ def in_place(name: str, define: Callable[..., Any], fills: bool = False) -> Call
 
 
 # In place these refuse to read any of the memory that they write to.
-SCATTERS = frozenset({"index_add_", "index_copy_", "index_put_", "index_reduce_", "put_", "scatter_",
-                      "scatter_add_", "scatter_reduce_"})
+SCATTERS = frozenset(
+    {
+        "index_add_",
+        "index_copy_",
+        "index_put_",
+        "index_reduce_",
+        "put_",
+        "scatter_",
+        "scatter_add_",
+        "scatter_reduce_",
+    }
+)
 # Functions whose ``out=`` PyTorch does not compare with what they read.
-UNCOMPARED = frozenset({
-    "all", "amax", "amin", "any", "addbmm", "addmm", "addmv", "addr", "baddbmm", "bmm", "dot", "inner",
-    "logsumexp", "matmul", "mean", "mm", "mv", "nanmean", "nansum", "outer", "prod", "std", "sum", "var",
-    "vdot",
-})
+UNCOMPARED = frozenset(
+    {
+        "all",
+        "amax",
+        "amin",
+        "any",
+        "addbmm",
+        "addmm",
+        "addmv",
+        "addr",
+        "baddbmm",
+        "bmm",
+        "dot",
+        "inner",
+        "logsumexp",
+        "matmul",
+        "mean",
+        "mm",
+        "mv",
+        "nanmean",
+        "nansum",
+        "outer",
+        "prod",
+        "std",
+        "sum",
+        "var",
+        "vdot",
+    }
+)
 
 
 SAME_DTYPE = frozenset({"amax", "amin"})  # their ``out=`` is not cast to
 
 
 def with_out(name: str, define: Callable[..., Any]) -> Callable[..., Any]:
-    """The form of an operation that takes ``out=``: a tensor, or a tuple of tensors, to write results to."""
+    """The form of an operation that takes ``out=``: a tensor, or a tuple of tensors, to write
+    results to."""
 
     @functools.wraps(define)
     def call(*args: Any, out: Any = None, **kwargs: Any) -> Any:
@@ -136,26 +173,33 @@ def write_out(name: str, result: Any, out: Any) -> Any:
     if not isinstance(out, Tensor):
         raise TypeError(f"{name}(): argument 'out' must be Tensor, not {type(out).__name__}")
     if name in SAME_DTYPE and result._type.dtype is not out._type.dtype:
-        raise RuntimeError(f"Expected the dtype for input and out to match, but got {result.dtype} for "
-                           f"input's dtype and {out.dtype} for out's dtype.")
+        raise RuntimeError(
+            f"Expected the dtype for input and out to match, but got {result.dtype} for "
+            f"input's dtype and {out.dtype} for out's dtype."
+        )
     if modes.grad and (result.requires_grad or out.requires_grad):
         raise RuntimeError(
-            f"{name}(): functions with out=... arguments don't support automatic differentiation, but one "
-            "of the arguments requires grad."
+            f"{name}(): functions with out=... arguments don't support automatic differentiation, "
+            "but one of the arguments requires grad."
         )
     if DeviceStorage.used and out.device is not result.device:
-        raise RuntimeError("Expected all tensors to be on the same device, but found at least two devices, "
-                           f"{result.device} and {out.device}! ({name}: out= is on {out.device})")
+        raise RuntimeError(
+            "Expected all tensors to be on the same device, but found at least two devices, "
+            f"{result.device} and {out.device}! ({name}: out= is on {out.device})"
+        )
     if out._type.shape != result._type.shape:
         METHODS["resize_"](out, result._type.shape)
     return assign(out, result)
 
 
-# ------------------------------------------------------------------------------------------ applying
+# ----------------------------------------------------------------------------------------- applying
 
 
-def run(name: str, function: Callable[..., Any], *inputs: Tensor | Value | None, **attrs: Any) -> Any:
-    """Apply a function on IR values to tensors: the results as tensors, with one node in the autograd graph.
+def run(
+    name: str, function: Callable[..., Any], *inputs: Tensor | Value | None, **attrs: Any
+) -> Any:
+    """Apply a function on IR values to tensors: the results as tensors, with one node in the
+    autograd graph.
 
     Args:
         name: of the autograd node, as PyTorch's without ``Backward0``.
@@ -212,15 +256,16 @@ def check_tensor(name: str, argument: str, x: Any, position: int = 1) -> None:
     """Raise PyTorch's TypeError unless `x` is a tensor."""
     if not isinstance(x, Tensor):
         raise TypeError(
-            f"{name}(): argument '{argument}' (position {position}) must be Tensor, not {type(x).__name__}"
+            f"{name}(): argument '{argument}' (position {position}) must be Tensor, not "
+            f"{type(x).__name__}"
         )
 
 
 def scalar(number: Any, dtype: DType) -> Value:
     """A Python number as a 0-d value.
 
-    Floats become run-time scalars, so that a program that uses another number (a learning rate, a loop
-    counter) finds the same compiled graph. In a captured graph they are constants.
+    Floats become run-time scalars, so that a program that uses another number (a learning rate, a
+    loop counter) finds the same compiled graph. In a captured graph they are constants.
     """
     kind: Any = type(number)
     capture = recorder.capture
@@ -228,7 +273,9 @@ def scalar(number: Any, dtype: DType) -> Value:
         kind is float or (kind is int and not -1 <= number <= 2) or isinstance(number, np.generic)
     ):
         # each use is a leaf of its own: numbers that are equal by chance must not shape the graph
-        return Leaf(_number_buffer(number, dtype) if number else Buffer.of(np.array(number, dtype.numpy)))
+        return Leaf(
+            _number_buffer(number, dtype) if number else Buffer.of(np.array(number, dtype.numpy))
+        )
     return (
         _small_constant(_fits(number, dtype), kind, dtype)
         if number and kind is not complex
@@ -248,11 +295,14 @@ def _small_constant(number: Any, kind: type, dtype: DType) -> Value:
 
 
 def fitting(number: Any, dtype: DType) -> Any:
-    """A number to be put in the place of elements, which must be one of `dtype` where that holds no floats.
+    """A number to be put in the place of elements, which must be one of `dtype` where that holds no
+    floats.
 
     Raises: RuntimeError where it is not; arithmetic wraps such numbers instead.
     """
-    return number if dtype.is_differentiable or isinstance(number, SymInt) else element(number, dtype)
+    return (
+        number if dtype.is_differentiable or isinstance(number, SymInt) else element(number, dtype)
+    )
 
 
 def _fits(number: Any, dtype: DType) -> Any:
@@ -280,7 +330,8 @@ def elements_for_size(name: str, x: Tensor, instead: str) -> np.ndarray:
     """The elements of `x`, on which the size of a result of `name` depends.
 
     Raises:
-        RuntimeError: they are not known, in a function that is being captured; `instead` says what to write.
+        RuntimeError: they are not known, in a function that is being captured; `instead` says what
+            to write.
     """
     known = recorder.capture is None or (
         isinstance(x._storage.now(), Leaf) and not recorder.capture.varies(x._storage)
@@ -292,20 +343,20 @@ def elements_for_size(name: str, x: Tensor, instead: str) -> np.ndarray:
     if not known and not recorder.capture.call_off():
         raise RuntimeError(
             f"{name}: the size of the result depends on the data, at {user_line()}, while it is "
-            f"captured by compile() or trace(), whose graphs have sizes known before: {instead}; or move "
-            "this line out of the captured function"
+            f"captured by compile() or trace(), whose graphs have sizes known before: {instead}; "
+            "or move this line out of the captured function"
         )
     return x.detach()._array()
 
 
-# ------------------------------------------------------------------------------------------ checks of values
+# --------------------------------------------------------------------------------- checks of values
 
 
 def checked(x: Tensor, rule: str, message: str, kind: str = "runtime") -> Tensor:
     """`x`, all of whose elements have to obey a rule (see `ir.ops.within`).
 
-    Elements in memory are looked at now. Those still to be computed are when the result is, and an error then
-    names the line that records them: looking at them here would split the graph.
+    Elements in memory are looked at now. Those still to be computed are when the result is, and an
+    error then names the line that records them: looking at them here would split the graph.
     """
     known = known_elements(x)
     if known is None:
@@ -320,7 +371,8 @@ def check_places(
 ) -> None:
     """Raise where elements of `index` in memory are outside lowest .. size - 1, and not `but`.
 
-    Of those still to be computed the run that reads them takes care. `message` says ``{}`` for the element.
+    Of those still to be computed the run that reads them takes care. `message` says ``{}`` for the
+    element.
     """
     known = known_elements(index)
     if known is None or not known.size or not isinstance(size, int):
@@ -340,8 +392,8 @@ OUTSIDE = "index {} is out of bounds for dimension %d with size %s"
 def failing_now(found: Any, *operands: Tensor) -> Any:
     """`found`, a tensor or several, computed now where all elements of the operands are in memory.
 
-    For what fails by its data: the error belongs to the call then, as PyTorch's does, where the program may
-    wait for it. Of operands still to be computed the run takes care.
+    For what fails by its data: the error belongs to the call then, as PyTorch's does, where the
+    program may wait for it. Of operands still to be computed the run takes care.
     """
     if recorder.capture is None and all(_at_hand(x._storage) for x in operands):
         settle((found[0] if isinstance(found, tuple) else found)._storage)
@@ -349,7 +401,8 @@ def failing_now(found: Any, *operands: Tensor) -> Any:
 
 
 def _at_hand(storage: Storage) -> bool:
-    """Whether its elements are in memory, or follow from numbers of the program alone (``-torch.eye(3)``)."""
+    """Whether its elements are in memory, or follow from numbers of the program alone
+    (``-torch.eye(3)``)."""
     if storage.host is not None or type(storage.value) is Leaf:
         return True
     waiting, seen = [storage.value], 0
@@ -366,7 +419,8 @@ FEW_NODES = 16  # so many are looked at
 
 
 def known_elements(x: Tensor) -> np.ndarray | None:
-    """The elements of `x`, or the number that all are, where they are known without computing anything."""
+    """The elements of `x`, or the number that all are, where they are known without computing
+    anything."""
     storage = x._storage
     if recorder.capture is not None or (storage.place is not CPU and type(storage.value) is Leaf):
         return None  # those on a GPU would have to be waited for: the run that reads them looks
@@ -375,14 +429,14 @@ def known_elements(x: Tensor) -> np.ndarray | None:
     return number_in_all(storage.value)
 
 
-# ------------------------------------------------------------------------------------------ 16-bit floats
+# ------------------------------------------------------------------------------------ 16-bit floats
 
 
 def rounded_once(define: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator for compositions: 16-bit floats are computed with in f32, results are rounded once.
 
-    Else the squares, sums and quotients in between would overflow or vanish. Operands that meet in a wider
-    dtype are left as they are.
+    Else the squares, sums and quotients in between would overflow or vanish. Operands that meet in
+    a wider dtype are left as they are.
     """
 
     @functools.wraps(define)
@@ -394,7 +448,9 @@ def rounded_once(define: Callable[..., Any]) -> Callable[..., Any]:
         if dtype not in SHORT:
             return define(*args, **kwargs)
         wide = {k: _recast(x, SHORT, f32) for k, x in kwargs.items()}
-        return _recast(define(*[_recast(x, SHORT, f32) for x in args], **wide), frozenset({f32}), dtype)
+        return _recast(
+            define(*[_recast(x, SHORT, f32) for x in args], **wide), frozenset({f32}), dtype
+        )
 
     return call
 
@@ -409,11 +465,12 @@ def _recast(x: Any, given: frozenset[DType], target: DType) -> Any:
     return x
 
 
-# ------------------------------------------------------------------------------------------ promotion
+# ---------------------------------------------------------------------------------------- promotion
 
 
 def _number_type(x: Any) -> type:
-    """The type by which a number takes part in promotion: of integers beyond int64 that is uint64's."""
+    """The type by which a number takes part in promotion: of integers beyond int64 that is
+    uint64's."""
     if isinstance(x, (SymInt, np.integer)):
         return int
     return np.uint64 if type(x) is int and x >= 1 << 63 else type(x)
@@ -426,12 +483,9 @@ def common_dtype(*operands: Any) -> DType:
         if isinstance(a, Tensor):
             dtype = a._type.dtype
             if (
-                (type(b) is float
-                and dtype in FLOATS)
-                or (type(b) is int
-                and dtype is not boolean)
-                or (isinstance(b, Tensor)
-                and b._type.dtype is dtype)
+                (type(b) is float and dtype in FLOATS)
+                or (type(b) is int and dtype is not boolean)
+                or (isinstance(b, Tensor) and b._type.dtype is dtype)
             ):
                 return dtype
     dims: list[DType] = []
@@ -498,7 +552,7 @@ def is_operand(x: Any) -> bool:
     return isinstance(x, (Tensor, *Number, SymInt))
 
 
-# ------------------------------------------------------------------------------------------ arguments
+# ---------------------------------------------------------------------------------------- arguments
 
 
 def dims_of(dim: Any, rank: int) -> tuple[int, ...]:
@@ -548,8 +602,28 @@ def size_of(size: Any) -> Any:
 
 
 __all__ = [
-    "FUNCTIONS", "MASK", "METHODS", "Number", "axis_of", "boolean", "cast_value", "check_tensor",
-    "common_dtype", "dims_of", "elements_for_size", "elementwise", "floating", "i64", "is_operand",
-    "number_dtype", "operand", "register", "run", "scalar", "shape_of", "size_of", "size_value",
+    "FUNCTIONS",
+    "MASK",
+    "METHODS",
+    "Number",
+    "axis_of",
+    "boolean",
+    "cast_value",
+    "check_tensor",
+    "common_dtype",
+    "dims_of",
+    "elements_for_size",
+    "elementwise",
+    "floating",
+    "i64",
+    "is_operand",
+    "number_dtype",
+    "operand",
+    "register",
+    "run",
+    "scalar",
+    "shape_of",
+    "size_of",
+    "size_value",
     "write_out",
 ]

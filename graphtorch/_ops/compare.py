@@ -48,7 +48,7 @@ from .pointwise import (
     sub,
 )
 
-# ------------------------------------------------------------------------------------------ comparison,
+# -------------------------------------------------------------------------------------- comparison,
 # logic, bits
 
 
@@ -149,23 +149,30 @@ def equal(input: Tensor, other: Tensor) -> bool:
     return input.shape == other.shape and bool(eq(input, other).all())
 
 
-# ------------------------------------------------------------------------------------------ selection, limits
+# -------------------------------------------------------------------------------- selection, limits
 
 
 @register(method=False)
 def where(condition: Tensor, input: Any = None, other: Any = None, *, out: Any = None) -> Any:
-    """input where condition holds, other elsewhere; with the condition alone, the indices where it holds."""
+    """input where condition holds, other elsewhere; with the condition alone, the indices where it
+    holds."""
     check_tensor("where", "condition", condition)
     if input is None and other is None:
         return FUNCTIONS["nonzero"](condition, as_tuple=True)
     if input is None or other is None:
-        raise TypeError("where() received an invalid combination of arguments: it takes both 'input' and "
-                        "'other', or neither")
+        raise TypeError(
+            "where() received an invalid combination of arguments: it takes both 'input' and "
+            "'other', or neither"
+        )
     if condition._type.dtype.name not in ("bool", "u8"):
-        raise RuntimeError("where expected condition to be a boolean tensor, but got a tensor with dtype "
-                           f"{condition.dtype}")
+        raise RuntimeError(
+            "where expected condition to be a boolean tensor, but got a tensor with dtype "
+            f"{condition.dtype}"
+        )
     dtype = common_dtype(input, other)
-    given = [x if isinstance(x, Tensor) else scalar(fitting(x, dtype), dtype) for x in (input, other)]
+    given = [
+        x if isinstance(x, Tensor) else scalar(fitting(x, dtype), dtype) for x in (input, other)
+    ]
 
     def apply(c: Value, a: Value, b: Value) -> Value:
         return ops.where(cast_value(c, boolean), cast_value(a, dtype), cast_value(b, dtype))
@@ -229,9 +236,13 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """`value` where mask holds, input elsewhere."""
     check_tensor("masked_fill", "mask", mask)
     if value is None:
-        raise TypeError("masked_fill(): argument 'value' (position 3) must be Tensor or Number, not NoneType")
+        raise TypeError(
+            "masked_fill(): argument 'value' (position 3) must be Tensor or Number, not NoneType"
+        )
     if not mask._type.dtype.is_bool:
-        raise RuntimeError(f"masked_fill_ only supports boolean masks, but got mask with dtype {mask.dtype}")
+        raise RuntimeError(
+            f"masked_fill_ only supports boolean masks, but got mask with dtype {mask.dtype}"
+        )
     dtype = input._type.dtype
     if isinstance(value, Tensor):
         if value._type.shape:
@@ -242,14 +253,21 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
         given: Any = value
     else:
         if isinstance(value, complex) and not dtype.is_complex:
-            raise RuntimeError(f"value cannot be converted to type {dtype.torch_name} without overflow")
+            raise RuntimeError(
+                f"value cannot be converted to type {dtype.torch_name} without overflow"
+            )
         given = scalar(fitting(value, dtype), dtype)
-    return run("MaskedFill", lambda v, m, f: ops.where(m, cast_value(f, dtype), v), input, mask, given)
+    return run(
+        "MaskedFill", lambda v, m, f: ops.where(m, cast_value(f, dtype), v), input, mask, given
+    )
 
 
 @register(inplace=True, out=True)
 def nan_to_num(
-    input: Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None
+    input: Tensor,
+    nan: float | None = None,
+    posinf: float | None = None,
+    neginf: float | None = None,
 ) -> Tensor:
     """NaN and infinities replaced by numbers (0, the largest, the smallest)."""
     if not input._type.dtype.is_floating_point:
@@ -269,7 +287,12 @@ def complex_(real: Tensor, imag: Tensor) -> Tensor:
 @register(method=False, out=True)
 def polar(abs: Tensor, angle: Tensor) -> Tensor:
     """The complex tensor abs * exp(i angle)."""
-    return run("Polar", lambda r, a: ops.complex(ops.mul(r, ops.cos(a)), ops.mul(r, ops.sin(a))), abs, angle)
+    return run(
+        "Polar",
+        lambda r, a: ops.complex(ops.mul(r, ops.cos(a)), ops.mul(r, ops.sin(a))),
+        abs,
+        angle,
+    )
 
 
 @register(inplace=True, out=True)
@@ -300,7 +323,7 @@ def sinc(input: Tensor) -> Tensor:
     return where(zero, 1.0, div(FUNCTIONS["sin"](safe), safe))
 
 
-# ------------------------------------------------------------------------------------------ operators
+# ---------------------------------------------------------------------------------------- operators
 
 
 def _operator(define: Callable[..., Tensor], reflected: bool = False) -> Callable[..., Any]:
@@ -315,8 +338,8 @@ def _operator(define: Callable[..., Tensor], reflected: bool = False) -> Callabl
 def _arithmetic(
     define: Callable[..., Tensor], node: str, op: Callable[..., Value], reflected: bool = False
 ) -> Callable[..., Any]:
-    """As `_operator`, for the operators that most lines consist of: two floats of one dtype, or a float and a
-    number, go without detours."""
+    """As `_operator`, for the operators that most lines consist of: two floats of one dtype, or a
+    float and a number, go without detours."""
     general = _operator(define, reflected)
 
     def call(self: Tensor, other: Any) -> Any:
@@ -355,10 +378,14 @@ for _name, _define in OPERATORS.items():
     METHODS[f"__r{_name}__"] = _operator(_define, reflected=True)
     METHODS[f"__i{_name}__"] = in_place(f"__i{_name}__", _define)
 for _name, _node, _op in (
-    ("add", "Add", ops.add), ("sub", "Sub", ops.sub), ("mul", "Mul", ops.mul), ("truediv", "Div", ops.div),
+    ("add", "Add", ops.add),
+    ("sub", "Sub", ops.sub),
+    ("mul", "Mul", ops.mul),
+    ("truediv", "Div", ops.div),
 ):
     METHODS[f"__{_name}__"] = _arithmetic(OPERATORS[_name], _node, _op)
     METHODS[f"__r{_name}__"] = _arithmetic(OPERATORS[_name], _node, _op, reflected=True)
+
 
 def _updating(general: Callable[..., Any], operation: np.ufunc) -> Callable[..., Any]:
     def call(self: Tensor, other: Any) -> Any:
@@ -367,7 +394,11 @@ def _updating(general: Callable[..., Any], operation: np.ufunc) -> Callable[...,
     return call
 
 
-for _name, _operation in (("__iadd__", np.add), ("__isub__", np.subtract), ("__imul__", np.multiply)):
+for _name, _operation in (
+    ("__iadd__", np.add),
+    ("__isub__", np.subtract),
+    ("__imul__", np.multiply),
+):
     METHODS[_name] = _updating(METHODS[_name], _operation)
 METHODS["__rtruediv__"] = _operator(lambda x, number: mul(FUNCTIONS["reciprocal"](x), number))
 METHODS["__idiv__"] = METHODS["__itruediv__"]

@@ -70,17 +70,21 @@ def parse_to(*args: Any, **kwargs: Any) -> Destination:
 
 
 def _wrong_to(args: tuple[Any, ...], kwargs: dict[str, Any]) -> TypeError:
-    kinds = [type(a).__name__ for a in args] + [f"{k}={type(v).__name__}" for k, v in kwargs.items()]
-    return TypeError(f"to() received an invalid combination of arguments - got ({', '.join(kinds)}), but "
-                     "expected one of: (device, dtype, non_blocking, copy, *, memory_format), (dtype, "
-                     "non_blocking, copy, *, memory_format), (Tensor other, non_blocking, copy, *, "
-                     "memory_format)")
+    kinds = [type(a).__name__ for a in args] + [
+        f"{k}={type(v).__name__}" for k, v in kwargs.items()
+    ]
+    return TypeError(
+        f"to() received an invalid combination of arguments - got ({', '.join(kinds)}), but "
+        "expected one of: (device, dtype, non_blocking, copy, *, memory_format), "
+        "(dtype, non_blocking, copy, *, memory_format), (Tensor other, non_blocking, "
+        "copy, *, memory_format)"
+    )
 
 
 @register(function=False)
 def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Another dtype or device: ``to(dtype)``, ``to(device, dtype)``, ``to(other)``; the tensor itself
-    where nothing changes."""
+    """Another dtype or device: ``to(dtype)``, ``to(device, dtype)``, ``to(other)``; the tensor
+    itself where nothing changes."""
     asked = parse_to(*args, **kwargs)
     target = self._type.dtype if asked.dtype is None else to_ir(asked.dtype)
     made = self if target is self._type.dtype else cast_tensor(self, target)
@@ -90,7 +94,11 @@ def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return METHODS["clone"](self, memory_format=asked.memory_format)
     if asked.memory_format is None or asked.memory_format is _types.preserve_format:
         return made
-    if made is self and asked.memory_format is _types.contiguous_format and not channels_last_order(self):
+    if (
+        made is self
+        and asked.memory_format is _types.contiguous_format
+        and not channels_last_order(self)
+    ):
         return made
     return METHODS["contiguous"](made, asked.memory_format)  # type: ignore[no-any-return]
 
@@ -104,7 +112,18 @@ def _to_dtype(name: str, target: str) -> None:
     METHODS[name] = convert
 
 
-for _name in ("float", "double", "half", "bfloat16", "int", "long", "short", "bool", "cfloat", "cdouble"):
+for _name in (
+    "float",
+    "double",
+    "half",
+    "bfloat16",
+    "int",
+    "long",
+    "short",
+    "bool",
+    "cfloat",
+    "cdouble",
+):
     _to_dtype(_name, _name)
 _to_dtype("byte", "uint8")
 _to_dtype("char", "int8")
@@ -117,7 +136,9 @@ def type_(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
         kind = "" if self.is_cpu else f"{self.device.type}."
         return f"torch.{kind}{TYPE_NAME_OF[self._type.dtype]}"
     if isinstance(dtype, Tensor):
-        raise TypeError("type(): dtype must be a type, str, or dtype object, not a Tensor: use type_as()")
+        raise TypeError(
+            "type(): dtype must be a type, str, or dtype object, not a Tensor: use type_as()"
+        )
     place = place_of_type(dtype)
     name = dtype.rsplit(".", 1)[-1] if isinstance(dtype, str) else getattr(dtype, "__name__", "")
     if isinstance(dtype, str) and name not in TYPE_NAMES and name not in DTYPES:
@@ -141,7 +162,9 @@ def cpu(self: Tensor, memory_format: Any = None) -> Tensor:
 
 
 @register(function=False)
-def cuda(self: Tensor, device: Any = None, non_blocking: bool = False, memory_format: Any = None) -> Tensor:
+def cuda(
+    self: Tensor, device: Any = None, non_blocking: bool = False, memory_format: Any = None
+) -> Tensor:
     """On a GPU: the present one, or that of a number.
 
     Raises: AssertionError: there is none. RuntimeError: `device` is no GPU.
@@ -154,8 +177,8 @@ def cuda(self: Tensor, device: Any = None, non_blocking: bool = False, memory_fo
 
 @register(function=False)
 def pin_memory(self: Tensor, device: Any = None) -> Tensor:
-    """A copy in memory that GPUs read by themselves, so that programs need not wait; or the tensor itself,
-    where it is there already, and where there is no GPU.
+    """A copy in memory that GPUs read by themselves, so that programs need not wait; or the tensor
+    itself, where it is there already, and where there is no GPU.
 
     Raises: RuntimeError: the tensor is not on the CPU, or sparse.
     """
@@ -166,12 +189,14 @@ def pin_memory(self: Tensor, device: Any = None) -> Tensor:
 
 @register(function=False)
 def is_pinned(self: Tensor, device: Any = None) -> bool:
-    """Whether the elements are in memory that GPUs read by themselves: `pin_memory` made it, and nothing
-    was written to it since."""
+    """Whether the elements are in memory that GPUs read by themselves: `pin_memory` made it, and
+    nothing was written to it since."""
     if self.is_sparse:
         return False
     value = self._storage.value
-    return type(value) is Leaf and type(value.buffer) is Buffer and type(value.buffer.owner) is Pinned
+    return (
+        type(value) is Leaf and type(value.buffer) is Buffer and type(value.buffer.owner) is Pinned
+    )
 
 
 METHODS["get_device"] = lambda self: self.device.index if self.is_cuda else -1
@@ -235,7 +260,7 @@ def can_cast(from_: Any, to: Any) -> bool:
     return a.kind <= b.kind and not (a.is_integer and b.is_integer and a.signed and not b.signed)
 
 
-# ------------------------------------------------------------------------------------------ to Python
+# ---------------------------------------------------------------------------------------- to Python
 
 
 @register(function=False)
@@ -275,8 +300,10 @@ def _index(self: Tensor) -> int:
 def _number(kind: Any) -> Any:
     def convert(self: Tensor) -> Any:
         if self._type.shape and self.numel() != 1:
-            raise ValueError("only one element tensors can be converted to Python scalars: this one has "
-                             f"shape {list(self.shape)}")
+            raise ValueError(
+                "only one element tensors can be converted to Python scalars: this one has "
+                f"shape {list(self.shape)}"
+            )
         return kind(item(self))
 
     return convert
@@ -305,7 +332,8 @@ def _iterate(self: Tensor) -> Any:
 def _contains(self: Tensor, element: Any) -> bool:
     if not isinstance(element, (Tensor, int, float, complex, np.generic)):
         raise RuntimeError(
-            f"Tensor.__contains__ only supports Tensor or scalar, but you passed in a {element.__class__}."
+            "Tensor.__contains__ only supports Tensor or scalar, but you passed in a "
+            f"{element.__class__}."
         )
     return bool(FUNCTIONS["eq"](self, element).any())
 
@@ -314,7 +342,7 @@ METHODS["__iter__"], METHODS["__contains__"] = _iterate, _contains
 METHODS["__reversed__"] = lambda self: METHODS["flip"](self, (0,)) if self.ndim else self
 
 
-# ------------------------------------------------------------------------------------------ NumPy, DLPack
+# ------------------------------------------------------------------------------------ NumPy, DLPack
 
 
 @register(function=False)
@@ -327,11 +355,14 @@ def numpy(self: Tensor, *, force: bool = False) -> np.ndarray:
             "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead."
         )
     if not self.is_cpu:
-        raise TypeError(f"can't convert {self.device} device type tensor to numpy. Use Tensor.cpu() to copy "
-                        "the tensor to host memory first.")
+        raise TypeError(
+            f"can't convert {self.device} device type tensor to numpy. Use Tensor.cpu() to copy "
+            "the tensor to host memory first."
+        )
     if self._type.dtype is bf16:
         raise TypeError(
-            "Got unsupported ScalarType BFloat16: NumPy has no such dtype; convert with .float() first"
+            "Got unsupported ScalarType BFloat16: NumPy has no such dtype; convert with .float() "
+            "first"
         )
     if recorder.capture is not None:
         exposed: np.ndarray | None = recorder.capture.exposed(self)
@@ -347,14 +378,16 @@ def _array(self: Tensor, dtype: Any = None, copy: Any = None) -> np.ndarray:
     return found if dtype is None else found.astype(dtype, copy=False)
 
 
-def _array_wrap(self: Tensor, array: Any, context: Any = None, return_scalar: bool = False) -> Tensor:
+def _array_wrap(
+    self: Tensor, array: Any, context: Any = None, return_scalar: bool = False
+) -> Tensor:
     return from_array(np.asarray(array).copy())
 
 
 METHODS["__array__"], METHODS["__array_wrap__"] = _array, _array_wrap
 METHODS["__array_priority__"] = 1000  # type: ignore[assignment]  # NumPy's scalars leave operators to us
 
-# ------------------------------------------------------------------------------------------ writes of whole
+# ---------------------------------------------------------------------------------- writes of whole
 # tensors
 
 
@@ -364,7 +397,8 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     if not isinstance(src, Tensor):
         if not isinstance(src, Number):
             raise TypeError(
-                f"copy_(): argument 'other' (position 1) must be Tensor, not {src.__class__.__name__}"
+                "copy_(): argument 'other' (position 1) must be Tensor, not "
+                f"{src.__class__.__name__}"
             )
         return METHODS["fill_"](self, src)
     check_overlap(self, src)
@@ -374,7 +408,8 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
         both = broadcast(self._type.shape, src._type.shape)
         if both != self._type.shape:
             raise RuntimeError(
-                f"output with shape {list(self.shape)} doesn't match the broadcast shape {list(both)}"
+                f"output with shape {list(self.shape)} doesn't match the broadcast shape "
+                f"{list(both)}"
             )
         src = METHODS["expand"](src, self._type.shape)
     if src._storage is self._storage or src.requires_grad:
@@ -390,9 +425,12 @@ def fill_(input: Tensor, value: Any) -> Tensor:
     if isinstance(value, Tensor):
         if value.ndim:
             raise RuntimeError(
-                f"fill_ only supports 0-dimension value tensor but got tensor with {value.ndim} dimensions."
+                f"fill_ only supports 0-dimension value tensor but got tensor with {value.ndim} "
+                "dimensions."
             )
-        return assign(input, METHODS["expand"](to(value, input.dtype), input._type.shape), fills=True)
+        return assign(
+            input, METHODS["expand"](to(value, input.dtype), input._type.shape), fills=True
+        )
     return assign(input, FUNCTIONS["full_number"](input, value), fills=True)
 
 
@@ -407,7 +445,9 @@ def zero_(input: Tensor) -> Tensor:
     """Every element becomes 0."""
     if at_once.fill(input, 0):
         return input
-    return assign(input, beside(input, full_value(input._type.shape, 0, input._type.dtype)), fills=True)
+    return assign(
+        input, beside(input, full_value(input._type.shape, 0, input._type.dtype)), fills=True
+    )
 
 
 @register(function=False)

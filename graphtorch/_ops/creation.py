@@ -26,7 +26,9 @@ from .._types import CPU, META, check_device, sparse_coo, to_ir
 from .base import FUNCTIONS, METHODS, shape_of, size_value, write_out
 
 
-def from_array(array: np.ndarray, requires_grad: bool = False, place: _types.device = CPU) -> Tensor:
+def from_array(
+    array: np.ndarray, requires_grad: bool = False, place: _types.device = CPU
+) -> Tensor:
     """A tensor of the elements of `array`: on the CPU it owns the array (pass a fresh one)."""
     return _made(leaf_on(array, place), requires_grad, place=place)
 
@@ -41,11 +43,16 @@ def leaf_on(array: np.ndarray, place: _types.device) -> Leaf:
     return Leaf(uploaded(array, place))
 
 
-# ------------------------------------------------------------------------------------------ from data
+# ---------------------------------------------------------------------------------------- from data
 
 
 def tensor(
-    data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False
+    data: Any,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    pin_memory: bool = False,
 ) -> Tensor:
     """A copy of `data`: a number, nested sequences, a NumPy array or a tensor.
 
@@ -56,11 +63,17 @@ def tensor(
     place = check_device(device)
     wanted = None if dtype is None else to_ir(dtype)
     if isinstance(data, SymInt):
-        return _made(size_value(data, i64 if wanted is None else wanted), requires_grad, place=place)
+        return _made(
+            size_value(data, i64 if wanted is None else wanted), requires_grad, place=place
+        )
     if isinstance(data, Tensor):
         plain = data if type(data) is Tensor else data._as(Tensor)
         made = plain.detach().clone()
-        made = made if wanted is None or wanted is made._type.dtype else made.to(_types.dtype._of[wanted])
+        made = (
+            made
+            if wanted is None or wanted is made._type.dtype
+            else made.to(_types.dtype._of[wanted])
+        )
         made = made if device is None else made.to(place)
         return made.requires_grad_() if requires_grad else made
     array = array_from(data, wanted)
@@ -86,9 +99,9 @@ def array_from(data: Any, wanted: DType | None) -> np.ndarray:
         DType.of(array.dtype)
     except TypeError:
         raise TypeError(
-            f"can't convert np.ndarray of type {array.dtype}. The only supported types are: float64, "
-            "float32, float16, complex64, complex128, int64, int32, int16, int8, uint64, uint32, uint16, "
-            "uint8, and bool."
+            f"can't convert np.ndarray of type {array.dtype}. The only supported types are: "
+            "float64, float32, float16, complex64, complex128, int64, int32, int16, int8, uint64, "
+            "uint32, uint16, uint8, and bool."
         ) from None
     return array if wanted is None else _converted(array, wanted)
 
@@ -115,16 +128,25 @@ def _from_python(data: Any, wanted: DType | None) -> np.ndarray:
         if isinstance(x, Tensor) and x.numel() != 1:
             raise ValueError("only one element tensors can be converted to Python scalars")
     given = flat
-    flat = [x.item() if isinstance(x, (Tensor, np.generic)) or hasattr(x, "item") else x for x in given]
-    dtype = wanted or _inferred({type(x if isinstance(x, np.generic) else plain)
-                                 for x, plain in zip(given, flat, strict=True)})
+    flat = [
+        x.item() if isinstance(x, (Tensor, np.generic)) or hasattr(x, "item") else x for x in given
+    ]
+    dtype = wanted or _inferred(
+        {
+            type(x if isinstance(x, np.generic) else plain)
+            for x, plain in zip(given, flat, strict=True)
+        }
+    )
     if dtype.is_integer:
         return _integers(flat if wanted is None else [int(x) for x in flat], dtype).reshape(shape)
     try:
-        with np.errstate(over="ignore"):  # a number too large for the dtype becomes inf, as in PyTorch
+        # a number too large for the dtype becomes inf, as in PyTorch
+        with np.errstate(over="ignore"):
             return np.array(flat, dtype.numpy).reshape(shape)
     except OverflowError:
-        raise RuntimeError(f"value cannot be converted to type {dtype.torch_name} without overflow") from None
+        raise RuntimeError(
+            f"value cannot be converted to type {dtype.torch_name} without overflow"
+        ) from None
 
 
 def _integers(flat: list[int], dtype: DType) -> np.ndarray:
@@ -132,8 +154,9 @@ def _integers(flat: list[int], dtype: DType) -> np.ndarray:
         try:
             return np.array(flat, np.uint64)
         except OverflowError:
-            raise OverflowError("can't convert an int that is negative or does not fit 64 bits to uint64") \
-                from None
+            raise OverflowError(
+                "can't convert an int that is negative or does not fit 64 bits to uint64"
+            ) from None
     try:
         array = np.array(flat, np.int64 if flat else dtype.numpy)
     except OverflowError:
@@ -149,7 +172,9 @@ def _level(rows: list[Any], size: int, depth: int) -> list[Any]:
     result: list[Any] = []
     for row in rows:
         if not isinstance(row, (Sequence, np.ndarray, Tensor)) or isinstance(row, (str, bytes)):
-            raise TypeError(f"not a sequence: {row!r} at depth {depth}, where other entries are sequences")
+            raise TypeError(
+                f"not a sequence: {row!r} at depth {depth}, where other entries are sequences"
+            )
         if len(row) != size:
             raise ValueError(f"expected sequence of length {size} at dim {depth} (got {len(row)})")
         result.extend(row)
@@ -164,22 +189,28 @@ def _inferred(kinds: set[type]) -> DType:
         if not own and not issubclass(kind, (bool, int, float, complex)):
             if kind is str:
                 raise TypeError("new(): invalid data type 'str'")
-            raise RuntimeError(f"Could not infer dtype of {kind.__name__}: pass numbers, or nested lists "
-                               "of them")
+            raise RuntimeError(
+                f"Could not infer dtype of {kind.__name__}: pass numbers, or nested lists of them"
+            )
         one = DType.of(kind) if own else number_dtype(kind, _types.default_dtype())
         found = one if found is None else promote(found, one)
     return found or _types.default_dtype()
 
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
-    """`data` as a tensor that shares memory with it where it can (a NumPy array, a tensor of that dtype)."""
+    """`data` as a tensor that shares memory with it where it can (a NumPy array, a tensor of that
+    dtype)."""
     place = check_device(device)
     if isinstance(data, Tensor):
         data = data if device is None else data.to(place)
         return data if dtype is None else data.to(dtype)
     if getattr(data, "is_storage", False) is True:  # its bytes
         data = np.asarray(data)
-    if isinstance(data, np.ndarray) and place is CPU and (dtype is None or to_ir(dtype).numpy == data.dtype):
+    if (
+        isinstance(data, np.ndarray)
+        and place is CPU
+        and (dtype is None or to_ir(dtype).numpy == data.dtype)
+    ):
         try:
             return from_numpy(data)
         except (TypeError, ValueError):
@@ -200,14 +231,14 @@ def from_numpy(ndarray: np.ndarray) -> Tensor:
     array_from(ndarray[:0] if ndarray.ndim else ndarray, None)  # raises for unsupported dtypes
     if any(s < 0 for s in ndarray.strides):
         raise ValueError(
-            "At least one stride in the given numpy array is negative, and tensors with negative strides are "
-            "not currently supported. (You can probably work around this by making a copy of your array "
-            "with array.copy().)"
+            "At least one stride in the given numpy array is negative, and tensors with negative "
+            "strides are not currently supported. (You can probably work around this by making a "
+            "copy of your array with array.copy().)"
         )
     if not flags.writeable:
         warnings.warn(
-            "The given NumPy array is not writable, and PyTorch does not support non-writable tensors. It "
-            "was copied.",
+            "The given NumPy array is not writable, and PyTorch does not support non-writable "
+            "tensors. It was copied.",
             UserWarning,
             stacklevel=2,
         )
@@ -227,8 +258,8 @@ def _shared_strided(array: np.ndarray) -> Tensor:
     size = array.itemsize
     if any(s % size for s in array.strides):
         raise ValueError(
-            "given numpy array strides not a multiple of the element byte size. Copy the numpy array to "
-            "reallocate the memory."
+            "given numpy array strides not a multiple of the element byte size. Copy the numpy "
+            "array to reallocate the memory."
         )
     if array.size == 0:
         return from_array(array.copy())
@@ -298,10 +329,16 @@ def _filled(number: int, name: str, doc: str) -> Callable[..., Tensor]:
         names: Any = None,
     ) -> Tensor:
         place = place_for(device, out)
-        ir = (_types.default_dtype() if out is None else out._type.dtype) if dtype is None else to_ir(dtype)
+        ir = (
+            (_types.default_dtype() if out is None else out._type.dtype)
+            if dtype is None
+            else to_ir(dtype)
+        )
         value = full_value(_sizes(name, size), number, ir)
         if pin_memory:
-            return METHODS["pin_memory"](_made(value, False, out, place)).requires_grad_(requires_grad)
+            return METHODS["pin_memory"](_made(value, False, out, place)).requires_grad_(
+                requires_grad
+            )
         return _made(value, requires_grad, out, place)
 
     make.__name__ = make.__qualname__ = name
@@ -331,6 +368,7 @@ empty = _filled(0, "empty", "A tensor with unspecified contents (zeros here).")
 
 def like(name: str, make: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The function `name`: what `make` makes of the shape and dtype of a tensor, given first."""
+
     def made(
         input: Tensor,
         *args: Any,
@@ -345,7 +383,8 @@ def like(name: str, make: Callable[..., Tensor]) -> Callable[..., Tensor]:
     ) -> Tensor:
         if not isinstance(input, Tensor):
             raise TypeError(
-                f"{name}(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}"
+                f"{name}(): argument 'input' (position 1) must be Tensor, not "
+                f"{type(input).__name__}"
             )
         if input.is_sparse and layout in (None, sparse_coo):
             return input._like(name, dtype)  # type: ignore[no-any-return]
@@ -396,15 +435,21 @@ def full(
         fill_value = fill_value.item()
     ir = number_dtype(type(fill_value), _types.default_dtype()) if dtype is None else to_ir(dtype)
     size = size if isinstance(size, (tuple, list)) else (size,)
-    return _made(full_value(_sizes("full", (size,)), element(fill_value, ir), ir), requires_grad, out, place)
+    return _made(
+        full_value(_sizes("full", (size,)), element(fill_value, ir), ir), requires_grad, out, place
+    )
 
 
 full_like = like("full_like", full)
 
 
-def scalar_tensor(s: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def scalar_tensor(
+    s: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """A 0-d tensor."""
-    return full((), s, dtype=dtype or _types.get_default_dtype(), device=device, requires_grad=requires_grad)
+    return full(
+        (), s, dtype=dtype or _types.get_default_dtype(), device=device, requires_grad=requires_grad
+    )
 
 
 def empty_strided(size: Any, stride: Any, **options: Any) -> Tensor:
@@ -450,7 +495,11 @@ def _window(name: str, terms: tuple[float, ...]) -> Callable[..., Tensor]:
         place = check_device(device)
         n = window_length + 1 if periodic and window_length > 1 else window_length
         x = np.arange(window_length) * (2 * math.pi / max(n - 1, 1))
-        line = np.ones(1) if window_length == 1 else sum(c * np.cos(k * x) for k, c in enumerate(terms))
+        line = (
+            np.ones(1)
+            if window_length == 1
+            else sum(c * np.cos(k * x) for k, c in enumerate(terms))
+        )
         return from_array(np.asarray(line).astype(ir.numpy), requires_grad, place)
 
     make.__name__ = name
@@ -463,7 +512,7 @@ hamming_window = _window("hamming_window", (0.54, -0.46))
 blackman_window = _window("blackman_window", (0.42, -0.5, 0.08))
 
 
-# ------------------------------------------------------------------------------------------ new_*, legacy
+# ------------------------------------------------------------------------------------ new_*, legacy
 
 
 def _new(make: Callable[..., Tensor], name: str) -> None:
@@ -499,8 +548,12 @@ def new_tensor(
     self: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """A copy of `data`, with the dtype of this tensor by default."""
-    return tensor(data, dtype=self.dtype if dtype is None else dtype,
-                  device=self.device if device is None else device, requires_grad=requires_grad)
+    return tensor(
+        data,
+        dtype=self.dtype if dtype is None else dtype,
+        device=self.device if device is None else device,
+        requires_grad=requires_grad,
+    )
 
 
 METHODS["new_tensor"] = new_tensor

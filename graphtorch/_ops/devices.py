@@ -1,7 +1,8 @@
-"""The device on which tensors are made that name none: ``with torch.device("meta"):``, set_default_device.
+"""The device on which tensors are made that name none: ``with torch.device("meta"):``,
+set_default_device.
 
-As in PyTorch a mode looks at calls of the functions that make tensors, and names the device for them; modules
-ask for it by `chosen`. What the library makes for its own use is not concerned.
+As in PyTorch a mode looks at calls of the functions that make tensors, and names the device for
+them; modules ask for it by `chosen`. What the library makes for its own use is not concerned.
 See https://docs.pytorch.org/docs/stable/generated/torch.set_default_device.html
 """
 
@@ -15,13 +16,41 @@ from .._types import CPU, check_device, device
 from .overriding import overriding, state
 
 # Of the functions that take ``device=``, those that make a tensor of nothing but their arguments.
-FACTORIES = frozenset({
-    "arange", "as_tensor", "asarray", "bartlett_window", "blackman_window", "empty", "empty_permuted",
-    "empty_strided", "eye", "fftfreq", "full", "hamming_window", "hann_window", "kaiser_window", "linspace",
-    "logspace", "normal", "ones", "rand", "randint", "randn", "randperm", "range", "rfftfreq",
-    "scalar_tensor", "sparse_coo_tensor", "sparse_csr_tensor", "tensor", "tril_indices", "triu_indices",
-    "zeros",
-})
+FACTORIES = frozenset(
+    {
+        "arange",
+        "as_tensor",
+        "asarray",
+        "bartlett_window",
+        "blackman_window",
+        "empty",
+        "empty_permuted",
+        "empty_strided",
+        "eye",
+        "fftfreq",
+        "full",
+        "hamming_window",
+        "hann_window",
+        "kaiser_window",
+        "linspace",
+        "logspace",
+        "normal",
+        "ones",
+        "rand",
+        "randint",
+        "randn",
+        "randperm",
+        "range",
+        "rfftfreq",
+        "scalar_tensor",
+        "sparse_coo_tensor",
+        "sparse_csr_tensor",
+        "tensor",
+        "tril_indices",
+        "triu_indices",
+        "zeros",
+    }
+)
 
 
 class _Place:
@@ -77,7 +106,8 @@ device.__enter__, device.__exit__ = _enter, _exit  # type: ignore[method-assign]
 
 
 def set_default_device(given: Any) -> None:
-    """The device of factories and modules that name none: 'cpu', 'meta', or None for the usual one."""
+    """The device of factories and modules that name none: 'cpu', 'meta', or None for the usual
+    one."""
     place = None if given is None else check_device(given)
     if _default.mode is not None:
         state.modes.remove(_default.mode)

@@ -28,22 +28,28 @@ LU_FACTOR_EX = define("linalg_lu_factor_ex", ("LU", "pivots", "info"))
 LU = define("linalg_lu", ("P", "L", "U"))
 OLD_TRIANGULAR = define("triangular_solve", ("solution", "cloned_coefficient"))
 LSTSQ = define("linalg_lstsq", ("solution", "residuals", "rank", "singular_values"))
-NOT_FINITE = "{}: The algorithm failed to converge because the input matrix contained non-finite values."
+NOT_FINITE = (
+    "{}: The algorithm failed to converge because the input matrix contained non-finite values."
+)
 
 
 def _given(name: str, out: Any, found: Any) -> Any:
     return found if out is None else write_out(name, found, out)
 
 
-# ------------------------------------------------------------------------------------------ singular values
+# ---------------------------------------------------------------------------------- singular values
 
 
-def svd(A: Tensor, full_matrices: bool = True, *, driver: str | None = None, out: Any = None) -> Any:
-    """A = U diag(S) Vh for A [*, m, n], S in descending order; reduced to min(m, n) without `full_matrices`.
+def svd(
+    A: Tensor, full_matrices: bool = True, *, driver: str | None = None, out: Any = None
+) -> Any:
+    """A = U diag(S) Vh for A [*, m, n], S in descending order; reduced to min(m, n) without
+    `full_matrices`.
 
     The gradient is not defined where singular values coincide, nor for the columns that only
-    `full_matrices` adds. The largest component of a row of Vh (a column of U where m < n) is positive.
-    Raises RuntimeError for integers and fewer than two dimensions, LinAlgError for a matrix with a NaN.
+    `full_matrices` adds. The largest component of a row of Vh (a column of U where m < n) is
+    positive. Raises RuntimeError for integers and fewer than two dimensions, LinAlgError for a
+    matrix with a NaN.
     """
     check_tensor("linalg.svd", "A", A)
     u, s, vh = failing_now(run("LinalgSvd", _svd, A), A)
@@ -92,7 +98,8 @@ def old_svd(input: Tensor, some: bool = True, compute_uv: bool = True, *, out: A
 
 
 def _tolerance(S: Tensor, shape: Any, atol: Any, rtol: Any) -> Tensor:
-    """Below which a singular value counts as zero: max(atol, rtol * the largest), with PyTorch's defaults."""
+    """Below which a singular value counts as zero: max(atol, rtol * the largest), with PyTorch's
+    defaults."""
     largest = S.amax(-1, True)
     if rtol is None:
         some = FUNCTIONS["as_tensor"](0.0 if atol is None else atol).to(S)
@@ -164,9 +171,9 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
     """The X of least norm that minimises |A X - B| for A [*, m, n], B [*, m, k].
 
     Args:
-        driver: "gelsy" (the default), "gelsd", "gelss" or "gels". It decides, as in LAPACK, which results are
-            empty: residuals (m > n and full rank) are of all but gelsy, ranks of all but gels, singular
-            values of gelsd and gelss.
+        driver: "gelsy" (the default), "gelsd", "gelss" or "gels". It decides, as in LAPACK, which
+            results are empty: residuals (m > n and full rank) are of all but gelsy, ranks of all
+            but gels, singular values of gelsd and gelss.
     """
     check_tensor("linalg.lstsq", "A", A)
     driver = driver or "gelsy"
@@ -184,7 +191,7 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
     return LSTSQ(solution.squeeze(-1) if vector else solution, missing, rank, values)
 
 
-# ------------------------------------------------------------------------------------------ q r, eigenvalues
+# --------------------------------------------------------------------------------- q r, eigenvalues
 
 
 def qr(A: Tensor, mode: str = "reduced", *, out: Any = None) -> Any:
@@ -192,8 +199,8 @@ def qr(A: Tensor, mode: str = "reduced", *, out: Any = None) -> Any:
     check_tensor("linalg.qr", "A", A)
     if mode not in ("reduced", "complete", "r"):
         raise RuntimeError(
-            f"qr received unrecognized mode '{mode}' but expected one of 'reduced' (default), 'r', or "
-            "'complete'"
+            f"qr received unrecognized mode '{mode}' but expected one of 'reduced' (default), 'r', "
+            "or 'complete'"
         )
     rows, columns = A.shape[-2:]
     if mode != "complete" and rows < columns:  # the first columns decide Q: so there is a gradient
@@ -214,7 +221,8 @@ def old_qr(input: Tensor, some: bool = True, *, out: Any = None) -> Any:
 def eigh(A: Tensor, UPLO: str = "L", *, out: Any = None) -> Any:
     """(eigenvalues, eigenvectors) of symmetric or Hermitian A [*, n, n]; reads the triangle `UPLO`.
 
-    The largest component of a vector (the first of such) is positive. Raises LinAlgError for a NaN in it.
+    The largest component of a vector (the first of such) is positive. Raises LinAlgError for a NaN
+    in it.
     """
     check_tensor("linalg.eigh", "A", A)
     if UPLO.upper() not in ("L", "U"):
@@ -234,14 +242,19 @@ def eigvalsh(A: Tensor, UPLO: str = "L", *, out: Any = None) -> Tensor:
     return _given("linalg.eigvalsh", out, eigh(A, UPLO)[0])
 
 
-# ------------------------------------------------------------------------------------------ Cholesky
+# ----------------------------------------------------------------------------------------- Cholesky
 
 
-def cholesky_ex(A: Tensor, *, upper: bool = False, check_errors: bool = False, out: Any = None) -> Any:
-    """(L, info) with A = L L^H (or U^H U); info is the order of the first minor that is not positive."""
+def cholesky_ex(
+    A: Tensor, *, upper: bool = False, check_errors: bool = False, out: Any = None
+) -> Any:
+    """(L, info) with A = L L^H (or U^H U); info is the order of the first minor that is not
+    positive."""
     check_tensor("linalg.cholesky_ex", "A", A)
     if check_errors:
-        return CHOLESKY_EX(cholesky(A, upper=upper), A.new_zeros(A.shape[:-2], dtype=DTYPES["int32"]))
+        return CHOLESKY_EX(
+            cholesky(A, upper=upper), A.new_zeros(A.shape[:-2], dtype=DTYPES["int32"])
+        )
     factor, info = run("LinalgCholeskyEx", ops.cholesky, A.mH if upper else A)
     return _given("linalg.cholesky_ex", out, CHOLESKY_EX(factor.mH if upper else factor, info))
 
@@ -283,16 +296,23 @@ def cholesky_inverse(input: Tensor, upper: bool = False) -> Tensor:
     info = (input.diagonal(0, -2, -1) == 0).any(-1).to(DTYPES["int32"])
     factor = run("CholeskyInverse", lambda v, i: ops.require(v, i, message=NO_FACTOR), input, info)
     factor = failing_now(factor, input)
-    unit = FUNCTIONS["eye"](input.shape[-1], dtype=input.dtype, device=input.device).expand(input.shape)
+    unit = FUNCTIONS["eye"](input.shape[-1], dtype=input.dtype, device=input.device).expand(
+        input.shape
+    )
     return cholesky_solve(unit, factor, upper)
 
 
-# ------------------------------------------------------------------------------------------ L U, solving
+# ------------------------------------------------------------------------------------- L U, solving
 
 
-def lu_factor_ex(A: Tensor, *, pivot: bool = True, check_errors: bool = False, out: Any = None) -> Any:
-    """(LU, pivots, info): both factors in one matrix; info is the position of the first zero pivot."""
-    return _given("linalg.lu_factor_ex", out, _lu_factor("torch.linalg.lu_factor_ex", A, pivot, check_errors))
+def lu_factor_ex(
+    A: Tensor, *, pivot: bool = True, check_errors: bool = False, out: Any = None
+) -> Any:
+    """(LU, pivots, info): both factors in one matrix; info is the position of the first zero
+    pivot."""
+    return _given(
+        "linalg.lu_factor_ex", out, _lu_factor("torch.linalg.lu_factor_ex", A, pivot, check_errors)
+    )
 
 
 def _lu_factor(name: str, A: Tensor, pivot: bool, check_errors: bool) -> Any:
@@ -301,6 +321,7 @@ def _lu_factor(name: str, A: Tensor, pivot: bool, check_errors: bool) -> Any:
         raise RuntimeError("linalg.lu_factor: LU without pivoting is not implemented on the CPU")
     packed, _, pivots, info = run("LinalgLuFactorEx", ops.lu, A)
     if check_errors:
+
         def apply(v: Value, i: Value) -> Value:
             return ops.require(v, i, message=SINGULAR.format(name), kind="runtime")  # type: ignore[no-any-return]
 
@@ -309,7 +330,8 @@ def _lu_factor(name: str, A: Tensor, pivot: bool, check_errors: bool) -> Any:
 
 
 def lu_factor(A: Tensor, *, pivot: bool = True, out: Any = None) -> Any:
-    """(LU, pivots) of A [*, m, n] for `lu_solve`. Raises RuntimeError where a diagonal element of U is 0."""
+    """(LU, pivots) of A [*, m, n] for `lu_solve`. Raises RuntimeError where a diagonal element of U
+    is 0."""
     found = _lu_factor("torch.linalg.lu_factor", A, pivot, True)
     return _given("linalg.lu_factor", out, LU_FACTOR(found.LU, found.pivots))
 
@@ -358,12 +380,22 @@ def lu_unpack(
     """(P, L, U) of what `torch.linalg.lu_factor` returned."""
     nothing = LU_data.new_empty(0)
     factors = _factors(LU_data) if unpack_data else (nothing, nothing)
-    P = _permutation(_order(LU_pivots, LU_data.shape[-2]), LU_data.dtype) if unpack_pivots else nothing
+    P = (
+        _permutation(_order(LU_pivots, LU_data.shape[-2]), LU_data.dtype)
+        if unpack_pivots
+        else nothing
+    )
     return _given("lu_unpack", out, LU(P, *factors))
 
 
 def lu_solve(
-    LU: Tensor, pivots: Tensor, B: Tensor, *, left: bool = True, adjoint: bool = False, out: Any = None
+    LU: Tensor,
+    pivots: Tensor,
+    B: Tensor,
+    *,
+    left: bool = True,
+    adjoint: bool = False,
+    out: Any = None,
 ) -> Tensor:
     """The X with A X = B (X A = B without `left`), for what `lu_factor` made of A."""
     check_tensor("linalg.lu_solve", "LU", LU)
@@ -388,7 +420,13 @@ def old_lu_solve(b: Tensor, LU_data: Tensor, LU_pivots: Tensor, *, out: Any = No
 
 
 def solve_triangular(
-    A: Tensor, B: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False, out: Any = None
+    A: Tensor,
+    B: Tensor,
+    *,
+    upper: bool,
+    left: bool = True,
+    unitriangular: bool = False,
+    out: Any = None,
 ) -> Tensor:
     """The X with A X = B (X A = B without `left`) for triangular A [*, n, n]; batches broadcast."""
     check_tensor("linalg.solve_triangular", "A", A)
@@ -412,13 +450,13 @@ def _check_solve(name: str, A: Tensor, B: Tensor) -> None:
         )
     if A.shape[-1] != A.shape[-2]:
         raise RuntimeError(
-            f"{name}: A must be batches of square matrices, but they are {A.shape[-2]} by {A.shape[-1]} "
-            "matrices"
+            f"{name}: A must be batches of square matrices, but they are {A.shape[-2]} by "
+            f"{A.shape[-1]} matrices"
         )
     if A.shape[-1] != B.shape[-2]:
         raise RuntimeError(
-            f"{name}: Incompatible shapes of A and B for the equation AX = B ({A.shape[-2]}x{A.shape[-1]} "
-            f"and {B.shape[-2]}x{B.shape[-1]})"
+            f"{name}: Incompatible shapes of A and B for the equation AX = B "
+            f"({A.shape[-2]}x{A.shape[-1]} and {B.shape[-2]}x{B.shape[-1]})"
         )
     if A.dtype is not B.dtype:
         raise RuntimeError(
@@ -444,22 +482,25 @@ def old_triangular_solve(
 ) -> Any:
     """(X, A) with A X = b (deprecated in favour of torch.linalg.solve_triangular)."""
     a, upper = (A.mT, not upper) if transpose else (A, upper)
-    found = OLD_TRIANGULAR(solve_triangular(a, b, upper=upper, unitriangular=unitriangular), A.clone())
+    found = OLD_TRIANGULAR(
+        solve_triangular(a, b, upper=upper, unitriangular=unitriangular), A.clone()
+    )
     return _given("triangular_solve", out, found)
 
 
 SINGULAR = (
-    "{}: a diagonal element of U is zero and using it on lu_solve would result in a division by zero. If you "
-    "still want to perform the factorization, consider calling linalg.lu_factor_ex(A, pivot)"
+    "{}: a diagonal element of U is zero and using it on lu_solve would result in a division by "
+    "zero. If you still want to perform the factorization, consider calling linalg.lu_factor_ex(A, "
+    "pivot)"
 )
 UNSOLVABLE = "torch.linalg.solve: The solver failed because the input matrix is singular."
 NO_FACTOR = (
-    "cholesky_inverse: A diagonal element is zero, the inversion could not be completed because the input "
-    "matrix is singular."
+    "cholesky_inverse: A diagonal element is zero, the inversion could not be completed because "
+    "the input matrix is singular."
 )
 NO_INVERSE = (
-    "linalg.inv: A diagonal element is zero, the inversion could not be completed because the input matrix "
-    "is singular."
+    "linalg.inv: A diagonal element is zero, the inversion could not be completed because the "
+    "input matrix is singular."
 )
 
 
@@ -484,7 +525,9 @@ def _is_vector(A: Tensor, B: Tensor) -> bool:
     return B.ndim == 1 or (B.ndim + 1 == A.ndim and tuple(B.shape) == tuple(A.shape[:-1]))
 
 
-def _solve(name: str, A: Tensor, B: Tensor, left: bool, message: str | None) -> tuple[Tensor, Tensor]:
+def _solve(
+    name: str, A: Tensor, B: Tensor, left: bool, message: str | None
+) -> tuple[Tensor, Tensor]:
     check_tensor(name, "A", A)
     check_tensor(name, "B", B, 2)
     vector = _is_vector(A, B)
@@ -498,11 +541,14 @@ def _solve(name: str, A: Tensor, B: Tensor, left: bool, message: str | None) -> 
 
 
 def solve(A: Tensor, B: Tensor, *, left: bool = True, out: Any = None) -> Tensor:
-    """The X with A X = B (X A = B without `left`) for A [*, n, n]. Raises LinAlgError where A is singular."""
+    """The X with A X = B (X A = B without `left`) for A [*, n, n]. Raises LinAlgError where A is
+    singular."""
     return _given("linalg.solve", out, _solve("linalg.solve", A, B, left, UNSOLVABLE)[0])
 
 
-def solve_ex(A: Tensor, B: Tensor, *, left: bool = True, check_errors: bool = False, out: Any = None) -> Any:
+def solve_ex(
+    A: Tensor, B: Tensor, *, left: bool = True, check_errors: bool = False, out: Any = None
+) -> Any:
     """(X, info): as `solve`, with info in the place of an error."""
     found = _solve("linalg.solve", A, B, left, UNSOLVABLE if check_errors else None)
     return _given("linalg.solve_ex", out, SOLVE_EX(*found))
@@ -512,7 +558,9 @@ def inv_ex(A: Tensor, *, check_errors: bool = False, out: Any = None) -> Any:
     """(inverse, info): as `inv`, with info in the place of an error."""
     check_tensor("linalg.inv", "A", A)
     if A.ndim < 2 or A.shape[-1] != A.shape[-2]:
-        raise RuntimeError(f"linalg.inv: A must be batches of square matrices, but got shape {list(A.shape)}")
+        raise RuntimeError(
+            f"linalg.inv: A must be batches of square matrices, but got shape {list(A.shape)}"
+        )
     unit = FUNCTIONS["eye"](A.shape[-1], dtype=A.dtype, device=A.device).expand(A.shape)
     found = INV_EX(*_solution(A, unit, NO_INVERSE if check_errors else None, "LinalgInvEx"))
     return _given("linalg.inv_ex", out, found)
@@ -529,14 +577,16 @@ def inverse(input: Tensor) -> Tensor:
     return inv(input)
 
 
-# ------------------------------------------------------------------------------------------ determinants
+# ------------------------------------------------------------------------------------- determinants
 
 
 def _diagonal_and_sign(A: Tensor) -> tuple[Tensor, Tensor]:
     """The diagonal of U, and the sign of the permutation."""
     check_tensor("linalg.det", "A", A)
     if A.ndim < 2 or A.shape[-1] != A.shape[-2]:
-        raise RuntimeError(f"linalg.det: A must be batches of square matrices, but got shape {list(A.shape)}")
+        raise RuntimeError(
+            f"linalg.det: A must be batches of square matrices, but got shape {list(A.shape)}"
+        )
     packed, _, pivots, _ = run("LinalgLuFactorEx", ops.lu, A)
     moved = pivots != FUNCTIONS["arange"](A.shape[-1], device=A.device)
     sign = 1 - 2 * (moved.sum(-1) % 2)

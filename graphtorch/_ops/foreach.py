@@ -1,4 +1,5 @@
-"""``torch._foreach_*``: one operation on each tensor of a list. What fuses them here is the graph."""
+"""``torch._foreach_*``: one operation on each tensor of a list. What fuses them here is the
+graph."""
 
 from __future__ import annotations
 
@@ -9,13 +10,52 @@ from .._deferred.tensor import Tensor
 from .base import FUNCTIONS, METHODS
 
 UNARY = (
-    "abs", "acos", "asin", "atan", "ceil", "cos", "cosh", "erf", "erfc", "exp", "expm1", "floor", "frac",
-    "lgamma", "log", "log10", "log1p", "log2", "neg", "reciprocal", "round", "rsqrt", "sigmoid", "sign",
-    "sin", "sinh", "sqrt", "tan", "tanh", "trunc",
+    "abs",
+    "acos",
+    "asin",
+    "atan",
+    "ceil",
+    "cos",
+    "cosh",
+    "erf",
+    "erfc",
+    "exp",
+    "expm1",
+    "floor",
+    "frac",
+    "lgamma",
+    "log",
+    "log10",
+    "log1p",
+    "log2",
+    "neg",
+    "reciprocal",
+    "round",
+    "rsqrt",
+    "sigmoid",
+    "sign",
+    "sin",
+    "sinh",
+    "sqrt",
+    "tan",
+    "tanh",
+    "trunc",
 )
 # name: how many lists (or numbers) it takes beside the first one
-SEVERAL = {"add": 1, "sub": 1, "mul": 1, "div": 1, "maximum": 1, "minimum": 1, "clamp_min": 1, "clamp_max": 1,
-           "pow": 1, "lerp": 2, "addcmul": 2, "addcdiv": 2}
+SEVERAL = {
+    "add": 1,
+    "sub": 1,
+    "mul": 1,
+    "div": 1,
+    "maximum": 1,
+    "minimum": 1,
+    "clamp_min": 1,
+    "clamp_max": 1,
+    "pow": 1,
+    "lerp": 2,
+    "addcmul": 2,
+    "addcdiv": 2,
+}
 # under these names the operations take a number in the place of the second tensor
 TAKES_NUMBERS = {"maximum": "clamp_min", "minimum": "clamp_max"}
 
@@ -29,8 +69,9 @@ def _lists(name: str, first: Any, others: Sequence[Any]) -> list[tuple[Any, ...]
     columns = []
     for x in others:
         if isinstance(x, (tuple, list)) and len(x) != len(first):
-            raise RuntimeError("Tensor lists must have the same number of tensors, got "
-                               f"{len(first)} and {len(x)}")
+            raise RuntimeError(
+                f"Tensor lists must have the same number of tensors, got {len(first)} and {len(x)}"
+            )
         columns.append(x if isinstance(x, (tuple, list)) else [x] * len(first))
     return list(zip(first, *columns, strict=True))
 
@@ -39,7 +80,9 @@ def _foreach(name: str, apply: Callable[..., Any], inplace: bool) -> Callable[..
     full = f"_foreach_{name}" + ("_" if inplace else "")
     scales = name in ("addcmul", "addcdiv")
 
-    def call(self: Any, *others: Any, scalars: Any = None, value: Any = None, **options: Any) -> Any:
+    def call(
+        self: Any, *others: Any, scalars: Any = None, value: Any = None, **options: Any
+    ) -> Any:
         if scales:  # the last argument scales the product: a number, or one for each
             factors = others[2] if len(others) > 2 else scalars if scalars is not None else value
             rows = _lists(full, self, (*others[:2], 1 if factors is None else factors))
@@ -55,7 +98,9 @@ def _foreach(name: str, apply: Callable[..., Any], inplace: bool) -> Callable[..
 
 def _foreach_norm(self: Any, ord: Any = 2, dtype: Any = None) -> tuple[Tensor, ...]:
     """The norm of each tensor of a list."""
-    return tuple(FUNCTIONS["norm"](x, ord, dtype=dtype) for (x,) in _lists("_foreach_norm", self, ()))
+    return tuple(
+        FUNCTIONS["norm"](x, ord, dtype=dtype) for (x,) in _lists("_foreach_norm", self, ())
+    )
 
 
 def _foreach_zero_(self: Any) -> None:

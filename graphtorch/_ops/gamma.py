@@ -51,7 +51,9 @@ def i0(input: Tensor) -> Tensor:
 
 def _derivative(n: int, input: Tensor) -> Tensor:
     if not isinstance(n, int):
-        raise TypeError(f"polygamma(): argument 'n' (position 1) must be int, not {type(n).__name__}")
+        raise TypeError(
+            f"polygamma(): argument 'n' (position 1) must be int, not {type(n).__name__}"
+        )
     check_tensor("polygamma", "input", input, 2)
     if n < 0:
         raise RuntimeError("polygamma(n, x) does not support negative n.")
@@ -84,7 +86,8 @@ METHODS["polygamma_"] = _write_polygamma
 @row_major
 @rounded_once
 def mvlgamma(input: Tensor, p: int) -> Tensor:
-    """The logarithm of the gamma function of dimension `p`, for elements greater than (p - 1) / 2."""
+    """The logarithm of the gamma function of dimension `p`, for elements greater than (p - 1) /
+    2."""
     check_tensor("mvlgamma", "input", input)
     if p < 1:
         raise RuntimeError("p has to be greater than or equal to 1")

@@ -1,5 +1,5 @@
-"""``x[...]`` and ``x[...] = value``: integers, slices, None, Ellipsis, masks and index tensors, in any
-mixture."""
+"""``x[...]`` and ``x[...] = value``: integers, slices, None, Ellipsis, masks and index tensors, in
+any mixture."""
 
 from __future__ import annotations
 
@@ -114,8 +114,8 @@ def _index(value: Value) -> Value:
 
 def _no_dims() -> Any:
     raise IndexError(
-        "invalid index of a 0-dim tensor. Use `tensor.item()` in Python or `tensor.item<T>()` in C++ to "
-        "convert a 0-dim tensor to a number"
+        "invalid index of a 0-dim tensor. Use `tensor.item()` in Python or `tensor.item<T>()` in "
+        "C++ to convert a 0-dim tensor to a number"
     )
 
 
@@ -129,7 +129,9 @@ def _as_tuple(key: Any) -> tuple[Any, ...]:
         return key
     if (
         isinstance(key, list)
-        and any(isinstance(k, (slice, type(None), type(Ellipsis), list, tuple, Tensor)) for k in key)
+        and any(
+            isinstance(k, (slice, type(None), type(Ellipsis), list, tuple, Tensor)) for k in key
+        )
         and len(key) < 32
         and not all(isinstance(k, (list, tuple)) for k in key)
     ):
@@ -150,14 +152,18 @@ def _converted(key: tuple[Any, ...]) -> list[Any]:
     result: list[Any] = []
     for item in key:
         if isinstance(item, (list, tuple, range)):
-            item = FUNCTIONS["tensor"](list(item)) if len(item) else FUNCTIONS["empty"](0, dtype=_long())
+            item = (
+                FUNCTIONS["tensor"](list(item))
+                if len(item)
+                else FUNCTIONS["empty"](0, dtype=_long())
+            )
         elif isinstance(item, np.ndarray):
             item = FUNCTIONS["tensor"](item)
         elif isinstance(item, np.bool_):
             item = bool(item)
-        elif not isinstance(item, (int, slice, Tensor, SymInt, type(None), type(Ellipsis))) and hasattr(
-            item, "__index__"
-        ):
+        elif not isinstance(
+            item, (int, slice, Tensor, SymInt, type(None), type(Ellipsis))
+        ) and hasattr(item, "__index__"):
             item = int(item)
         if (
             isinstance(item, Tensor)
@@ -212,8 +218,8 @@ def _basic(x: Tensor, key: tuple[Any, ...]) -> tuple[Tensor, Arrays]:
             raise TypeError("new(): invalid data type 'str'")
         else:
             raise IndexError(
-                "only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid "
-                f"indices (got {type(item).__name__})"
+                "only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables "
+                f"are valid indices (got {type(item).__name__})"
             )
     return x, arrays
 
@@ -271,15 +277,17 @@ def _add_arrays(x: Tensor, axis: int, item: Tensor, arrays: Arrays) -> int:
         for i, size in enumerate(item._type.shape):
             if size != shape[axis + i]:
                 raise IndexError(
-                    f"The shape of the mask {list(item.shape)} at index {i} does not match the shape of the "
-                    f"indexed tensor {list(shape)} at index {axis + i}"
+                    f"The shape of the mask {list(item.shape)} at index {i} does not match the "
+                    f"shape of the indexed tensor {list(shape)} at index {axis + i}"
                 )
         for i, column in enumerate(_true_places(item)):
             arrays.append((axis + i, column))
         return axis + item.ndim
     if dtype not in (i32, i64):
-        raise IndexError("tensors used as indices must be long, int, byte or bool tensors: convert this one, "
-                         f"of {item.dtype}, with .long()")
+        raise IndexError(
+            "tensors used as indices must be long, int, byte or bool tensors: convert this one, "
+            f"of {item.dtype}, with .long()"
+        )
     arrays.append((axis, item))
     return axis + 1
 
@@ -328,13 +336,15 @@ def _check_mask(x: Tensor, mask: Tensor) -> None:
     for i, size in enumerate(mask._type.shape):
         if size != x._type.shape[i]:
             raise IndexError(
-                f"The shape of the mask {list(mask.shape)} at index {i} does not match the shape of the "
-                f"indexed tensor {list(x.shape)} at index {i}"
+                f"The shape of the mask {list(mask.shape)} at index {i} does not match the shape "
+                f"of the indexed tensor {list(x.shape)} at index {i}"
             )
 
 
 def _scalar_like(value: Any) -> bool:
-    return isinstance(value, (bool, int, float, complex)) or (isinstance(value, Tensor) and value.ndim == 0)
+    return isinstance(value, (bool, int, float, complex)) or (
+        isinstance(value, Tensor) and value.ndim == 0
+    )
 
 
 def _source(value: Any, part: Tensor) -> Tensor:
@@ -351,8 +361,8 @@ def _source(value: Any, part: Tensor) -> Tensor:
             value = value.expand(part.shape)
         except RuntimeError:
             raise RuntimeError(
-                f"The expanded size of the tensor ({list(part.shape)}) must match the existing size "
-                f"({list(value.shape)}) of the value assigned to it"
+                f"The expanded size of the tensor ({list(part.shape)}) must match the existing "
+                f"size ({list(value.shape)}) of the value assigned to it"
             ) from None
     return value
 
@@ -375,7 +385,9 @@ def full_number(part: Tensor, value: Any) -> Tensor:
 FUNCTIONS["full_number"] = full_number
 
 
-def _put(x: Tensor, source: Tensor, arrays: Arrays, dims: tuple[int, ...], accumulate: bool) -> Tensor:
+def _put(
+    x: Tensor, source: Tensor, arrays: Arrays, dims: tuple[int, ...], accumulate: bool
+) -> Tensor:
     dtype = x._type.dtype
     shape = _indexed_shape(x, arrays, dims)
     _check_places(x, arrays)
@@ -383,8 +395,8 @@ def _put(x: Tensor, source: Tensor, arrays: Arrays, dims: tuple[int, ...], accum
         source = squeeze(source, 0)
     if broadcast_fails(source._type.shape, shape):
         raise RuntimeError(
-            f"shape mismatch: value tensor of shape {list(source.shape)} cannot be broadcast to indexing "
-            f"result of shape {list(shape)}"
+            f"shape mismatch: value tensor of shape {list(source.shape)} cannot be broadcast to "
+            f"indexing result of shape {list(shape)}"
         )
 
     def apply(v: Value, s: Value, *indices: Value) -> Value:

@@ -47,8 +47,8 @@ def _check_product(name: str, a: Any, b: Any) -> None:
     check_tensor(name, "other", b, 2)
     if a._type.dtype is not b._type.dtype:
         raise RuntimeError(
-            f"expected m1 and m2 to have the same dtype, but got: {_c_name(a)} != {_c_name(b)}; convert one "
-            "with .to(dtype)"
+            f"expected m1 and m2 to have the same dtype, but got: {_c_name(a)} != {_c_name(b)}; "
+            "convert one with .to(dtype)"
         )
 
 
@@ -71,8 +71,8 @@ def _check_inner(a: Tensor, b: Tensor) -> None:
     if left[-1] != inner:
         if len(left) == len(right) == 1:
             raise RuntimeError(
-                f"inconsistent tensor size, expected tensor [{left[0]}] and src [{right[0]}] to have the "
-                "same number of elements"
+                f"inconsistent tensor size, expected tensor [{left[0]}] and src [{right[0]}] to "
+                "have the same number of elements"
             )
         raise RuntimeError(
             f"mat1 and mat2 shapes cannot be multiplied ({numel(left[:-1])}x{left[-1]} and "
@@ -90,7 +90,8 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
         return (input if input.is_sparse else other)._combined("matmul", input, other)
     if input.ndim == 0 or other.ndim == 0:
         raise RuntimeError(
-            f"both arguments to matmul need to be at least 1D, but they are {input.ndim}D and {other.ndim}D"
+            f"both arguments to matmul need to be at least 1D, but they are {input.ndim}D and "
+            f"{other.ndim}D"
         )
     _check_inner(input, other)
     return run("Mm" if input.ndim == other.ndim == 2 else "UnsafeView", product, input, other)
@@ -166,7 +167,9 @@ def outer(input: Tensor, vec2: Tensor) -> Tensor:
     return reshape(input, (-1, 1)) * vec2
 
 
-def _added(name: str, multiply: Any, input: Tensor, a: Tensor, b: Tensor, beta: Any, alpha: Any) -> Tensor:
+def _added(
+    name: str, multiply: Any, input: Tensor, a: Tensor, b: Tensor, beta: Any, alpha: Any
+) -> Tensor:
     """beta * input + alpha * (a @ b)."""
     check_tensor(name, "input", input)
     dtype = common_dtype(input, a, b)
@@ -216,7 +219,9 @@ def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any
 @row_major
 @lower_precision
 @rounded_once
-def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
+def baddbmm(
+    input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1
+) -> Tensor:
     """beta * input + alpha * bmm(batch1, batch2)."""
     _ranks("baddbmm", batch1, batch2, (3, 3), "batch1 and batch2 must be 3D tensors")
     return _added("baddbmm", ops.matmul, input, batch1, batch2, beta, alpha)
@@ -226,7 +231,9 @@ def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alp
 @row_major
 @lower_precision
 @rounded_once
-def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
+def addbmm(
+    input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1
+) -> Tensor:
     """beta * input + alpha * the sum of bmm(batch1, batch2) over the batch."""
     _ranks("addbmm", batch1, batch2, (3, 3), "batch1 and batch2 must be 3D tensors")
     return _added(
@@ -247,16 +254,20 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
         dims = dims.tolist()
     if isinstance(dims, int):
         dims = (list(range(a.ndim - dims, a.ndim)), list(range(dims)))
-    left = [axis_of(d, a.ndim) for d in (dims[0] if isinstance(dims[0], (list, tuple)) else [dims[0]])]
-    right = [axis_of(d, b.ndim) for d in (dims[1] if isinstance(dims[1], (list, tuple)) else [dims[1]])]
+    left = [
+        axis_of(d, a.ndim) for d in (dims[0] if isinstance(dims[0], (list, tuple)) else [dims[0]])
+    ]
+    right = [
+        axis_of(d, b.ndim) for d in (dims[1] if isinstance(dims[1], (list, tuple)) else [dims[1]])
+    ]
     for i, j in zip(left, right, strict=True):
         if a.shape[i] == 1 or b.shape[j] == 1:  # a size of 1 is repeated: the other is summed
             a = a.sum(i, True, dtype=a.dtype) if b.shape[j] == 1 else a
             b = b.sum(j, True, dtype=b.dtype) if a.shape[i] == 1 else b
         elif a.shape[i] != b.shape[j]:
             raise RuntimeError(
-                f"contracted dimensions need to match, but first has size {a.shape[i]} in dim {i} and second "
-                f"has size {b.shape[j]} in dim {j}"
+                f"contracted dimensions need to match, but first has size {a.shape[i]} in dim {i} "
+                f"and second has size {b.shape[j]} in dim {j}"
             )
     keep_a = [i for i in range(a.ndim) if i not in left]
     keep_b = [i for i in range(b.ndim) if i not in right]
@@ -291,9 +302,15 @@ def cross(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
     """The cross product of vectors of three elements along `dim`."""
     shape = broadcast(input._type.shape, other._type.shape)
     input, other = input.expand(shape), other.expand(shape)
-    axis = next((i for i, d in enumerate(shape) if d == 3), None) if dim is None else axis_of(dim, len(shape))
+    axis = (
+        next((i for i, d in enumerate(shape) if d == 3), None)
+        if dim is None
+        else axis_of(dim, len(shape))
+    )
     if axis is None or shape[axis] != 3:
-        raise RuntimeError("inputs dimension " + f"{dim} must have length 3: shape is {list(shape)}")
+        raise RuntimeError(
+            "inputs dimension " + f"{dim} must have length 3: shape is {list(shape)}"
+        )
     a, b = input.unbind(axis), other.unbind(axis)
     parts = [a[(i + 1) % 3] * b[(i + 2) % 3] - a[(i + 2) % 3] * b[(i + 1) % 3] for i in range(3)]
     return FUNCTIONS["stack"](parts, axis)
@@ -304,7 +321,8 @@ def matrix_power(input: Tensor, n: int) -> Tensor:
     """A square matrix times itself; with negative `n` its inverse."""
     if input.ndim < 2 or input.shape[-1] != input.shape[-2]:
         raise RuntimeError(
-            f"linalg.matrix_power: A must be batches of square matrices, but got shape {list(input.shape)}"
+            "linalg.matrix_power: A must be batches of square matrices, but got shape "
+            f"{list(input.shape)}"
         )
     if n == 0:
         unit = FUNCTIONS["eye"](input.shape[-1], dtype=input.dtype, device=input.device)
@@ -334,21 +352,30 @@ METHODS["__imatmul__"] = in_place("__imatmul__", matmul)
 
 @register(method=False)
 def einsum(equation: str, *operands: Any) -> Tensor:
-    """Sums of products by Einstein's convention, such as ``"bij,bjk->bik"``; with ``...`` for leading
-    dimensions."""
+    """Sums of products by Einstein's convention, such as ``"bij,bjk->bik"``; with ``...`` for
+    leading dimensions."""
     if not isinstance(equation, str):
-        raise TypeError("einsum(): argument 'equation' (position 1) must be str, not "
-                        f"{type(equation).__name__}: write the dimensions of the operands as letters")
-    given = list(operands[0] if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands)
+        raise TypeError(
+            "einsum(): argument 'equation' (position 1) must be str, not "
+            f"{type(equation).__name__}: write the dimensions of the operands as "
+            "letters"
+        )
+    given = list(
+        operands[0] if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands
+    )
     if not given:
         raise ValueError("einsum(): must specify the equation string and at least one operand")
     for i, x in enumerate(given):
         if not isinstance(x, Tensor):
-            raise TypeError(f"expected Tensor as element {i} in argument 1, but got {type(x).__name__}")
+            raise TypeError(
+                f"expected Tensor as element {i} in argument 1, but got {type(x).__name__}"
+            )
     left, arrow, output = equation.replace(" ", "").partition("->")
     terms = left.split(",")
     if len(terms) != len(given):
-        raise RuntimeError(f"einsum(): the equation has {len(terms)} operands, but {len(given)} were given")
+        raise RuntimeError(
+            f"einsum(): the equation has {len(terms)} operands, but {len(given)} were given"
+        )
     terms, output = _without_dots(terms, given, output, bool(arrow))
     label_sizes: dict[str, Any] = {}
     for term, x in zip(terms, given, strict=True):
@@ -357,8 +384,8 @@ def einsum(equation: str, *operands: Any) -> Tensor:
                 label_sizes[label] = size
             elif size not in (1, label_sizes[label]):
                 raise RuntimeError(
-                    f"einsum(): label {label} has sizes {label_sizes[label]} and {size}, which do not "
-                    f"broadcast"
+                    f"einsum(): label {label} has sizes {label_sizes[label]} and {size}, which do "
+                    "not broadcast"
                 )
     factors = [_without_repeats(t, x) for t, x in zip(terms, given, strict=True)]
     term, x = factors[0]
@@ -377,8 +404,8 @@ def _without_dots(
         extra = x.ndim - len(term.replace("...", ""))
         if extra < 0 or (extra and "..." not in term):
             raise RuntimeError(
-                f"einsum(): the number of subscripts in the equation ({len(term)}) does not match the number "
-                f"of dimensions ({x.ndim}) for operand and no ellipsis was given"
+                f"einsum(): the number of subscripts in the equation ({len(term)}) does not match "
+                f"the number of dimensions ({x.ndim}) for operand and no ellipsis was given"
             )
         most = max(most, extra)
         result.append((term, extra))
@@ -386,7 +413,9 @@ def _without_dots(
     named = [t.replace("...", dots[most - n :]) for t, n in result]
     if not explicit:
         letters = [c for t in named for c in t]
-        output = dots + "".join(sorted(c for c in set(letters) if letters.count(c) == 1 and c not in dots))
+        output = dots + "".join(
+            sorted(c for c in set(letters) if letters.count(c) == 1 and c not in dots)
+        )
     return named, output.replace("...", dots)
 
 
@@ -401,7 +430,8 @@ def _without_repeats(term: str, x: Tensor) -> tuple[str, Tensor]:
 
 
 def _contract(a: str, x: Tensor, b: str, y: Tensor, later: set[str]) -> tuple[str, Tensor]:
-    """Multiply two operands and sum over labels that nobody needs any more, as one batched matrix product."""
+    """Multiply two operands and sum over labels that nobody needs any more, as one batched matrix
+    product."""
     for label in [c for c in a if c not in b and c not in later]:
         x, a = x.sum(a.index(label), dtype=x.dtype), a.replace(label, "")
     for label in [c for c in b if c not in a and c not in later]:
@@ -411,11 +441,16 @@ def _contract(a: str, x: Tensor, b: str, y: Tensor, later: set[str]) -> tuple[st
     inside = [c for c in shared if c not in later]
     only_a, only_b = [c for c in a if c not in b], [c for c in b if c not in a]
     sizes = {
-        c: x.shape[a.index(c)] if x.shape[a.index(c)] != 1 or c not in b else y.shape[b.index(c)] for c in a
+        c: x.shape[a.index(c)] if x.shape[a.index(c)] != 1 or c not in b else y.shape[b.index(c)]
+        for c in a
     }
     sizes.update({c: y.shape[b.index(c)] for c in only_b})
-    x = x.expand(tuple(sizes[c] for c in a)).permute([a.index(c) for c in (*batch, *only_a, *inside)])
-    y = y.expand(tuple(sizes[c] for c in b)).permute([b.index(c) for c in (*batch, *inside, *only_b)])
+    x = x.expand(tuple(sizes[c] for c in a)).permute(
+        [a.index(c) for c in (*batch, *only_a, *inside)]
+    )
+    y = y.expand(tuple(sizes[c] for c in b)).permute(
+        [b.index(c) for c in (*batch, *inside, *only_b)]
+    )
     count = [numel(tuple(sizes[c] for c in group)) for group in (batch, only_a, inside, only_b)]
     made = bmm(x.reshape(count[0], count[1], count[2]), y.reshape(count[0], count[2], count[3]))
     labels = [*batch, *only_a, *only_b]
@@ -428,6 +463,7 @@ def _final(term: str, x: Tensor, output: str) -> Tensor:
     missing = [c for c in output if c not in term]
     if missing:
         raise RuntimeError(
-            f"einsum(): output subscript {missing[0]} does not appear in the equation for any input operand"
+            f"einsum(): output subscript {missing[0]} does not appear in the equation for any "
+            "input operand"
         )
     return x.permute([term.index(c) for c in output])

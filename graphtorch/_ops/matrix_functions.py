@@ -19,18 +19,23 @@ MOST_SQUARINGS = 24  # for norms up to 2 ** 24
 def matrix_exp(input: Tensor) -> Tensor:
     """exp(A) of square matrices [*, n, n], by scaling and squaring.
 
-    N. Higham, The scaling and squaring method for the matrix exponential revisited (2005): A is divided by a
-    power of two that brings its norm below 1, and the series' result is squared as often.
+    N. Higham, The scaling and squaring method for the matrix exponential revisited (2005): A is
+    divided by a power of two that brings its norm below 1, and the series' result is squared as
+    often.
 
     Raises RuntimeError for integers and for matrices that are not square.
     """
     check_tensor("linalg.matrix_exp", "A", input)
     if not (input.dtype.is_floating_point or input.dtype.is_complex):
-        raise RuntimeError("linalg.matrix_exp: Expected a floating point or complex tensor as input. Got "
-                           f"{input.dtype}")
+        raise RuntimeError(
+            "linalg.matrix_exp: Expected a floating point or complex tensor as input. Got "
+            f"{input.dtype}"
+        )
     if input.ndim < 2 or input.shape[-1] != input.shape[-2]:
-        raise RuntimeError("linalg.matrix_exp: A must be batches of square matrices, but they are "
-                           f"{list(input.shape)} matrices")
+        raise RuntimeError(
+            "linalg.matrix_exp: A must be batches of square matrices, but they are "
+            f"{list(input.shape)} matrices"
+        )
     if input.numel() == 0:
         return input.clone()
     short = input.dtype.itemsize == 2
@@ -50,7 +55,8 @@ def matrix_exp(input: Tensor) -> Tensor:
 
 @register("orgqr", out=True)
 def householder_product(input: Tensor, tau: Tensor) -> Tensor:
-    """The first n columns of the product of I - tau_i v_i v_i^H, for input [*, m, n] and tau [*, k].
+    """The first n columns of the product of I - tau_i v_i v_i^H, for input [*, m, n] and tau [*,
+    k].
 
     v_i is 0 above the diagonal of `input`, 1 on it and the column i below it.
     Raises RuntimeError for m < n or n < k.
@@ -61,9 +67,13 @@ def householder_product(input: Tensor, tau: Tensor) -> Tensor:
         raise RuntimeError(f"{name}: input must have at least 2 dimensions.")
     rows, columns = input.shape[-2:]
     if rows < columns:
-        raise RuntimeError(f"{name}: input.shape[-2] must be greater than or equal to input.shape[-1]")
+        raise RuntimeError(
+            f"{name}: input.shape[-2] must be greater than or equal to input.shape[-1]"
+        )
     if columns < tau.shape[-1]:
-        raise RuntimeError(f"{name}: input.shape[-1] must be greater than or equal to tau.shape[-1]")
+        raise RuntimeError(
+            f"{name}: input.shape[-1] must be greater than or equal to tau.shape[-1]"
+        )
     unit = FUNCTIONS["eye"](rows, columns, dtype=input.dtype, device=input.device)
     vectors = input.tril(-1) + unit
     found: Any = unit.expand(input.shape)

@@ -59,7 +59,8 @@ def vector_norm(
 
 
 def _power_norm(size: Value, order: float, keep: dict[str, Any]) -> Value:
-    """sum(size ** order) ** (1 / order), with gradient 0 where the norm is 0 and for elements that are 0."""
+    """sum(size ** order) ** (1 / order), with gradient 0 where the norm is 0 and for elements that
+    are 0."""
     zero, one = scalar(0, size.dtype), scalar(1, size.dtype)
     exponent, inverse = scalar(order, size.dtype), scalar(1 / order, size.dtype)
     if order < 1:
@@ -82,7 +83,12 @@ def _safe_sqrt(v: Value) -> Value:
 
 @register()
 def norm(
-    input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, out: Any = None, dtype: Any = None
+    input: Tensor,
+    p: Any = "fro",
+    dim: Any = None,
+    keepdim: bool = False,
+    out: Any = None,
+    dtype: Any = None,
 ) -> Tensor:
     """The p-norm of all elements or over `dim` (deprecated in favour of torch.linalg)."""
     check_tensor("norm", "input", input)
@@ -124,7 +130,9 @@ def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
     if maxnorm < 0:
         raise RuntimeError(f"renorm: expected maxnorm to be >= 0 but got {maxnorm}")
     if input.ndim < 2:
-        raise RuntimeError(f"renorm: input needs at least 2 dimensions, got {input.ndim} dimensions")
+        raise RuntimeError(
+            f"renorm: input needs at least 2 dimensions, got {input.ndim} dimensions"
+        )
     axis = axis_of(dim, input.ndim)
     rest = [i for i in range(input.ndim) if i != axis]
     size = vector_norm(input, p, rest, True)

@@ -17,7 +17,9 @@ def gcd(input: Tensor, other: Tensor) -> Tensor:
     def step(a: Any, b: Any) -> tuple[Any, Any]:
         rest = b == 0  # those that are finished stay
         divisor = FUNCTIONS["where"](rest, 1, b)
-        return FUNCTIONS["where"](rest, a, b), FUNCTIONS["where"](rest, 0, FUNCTIONS["fmod"](a, divisor))
+        return FUNCTIONS["where"](rest, a, b), FUNCTIONS["where"](
+            rest, 0, FUNCTIONS["fmod"](a, divisor)
+        )
 
     return while_loop(lambda a, b: (b != 0).any(), step, (a, b))[0].abs()  # type: ignore[no-any-return]
 
@@ -38,7 +40,9 @@ def _integers(name: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
         if not isinstance(x, Tensor):
             raise TypeError(f"{name}(): argument {i} must be Tensor, not {type(x).__name__}")
         if not x._type.dtype.is_integer:
-            raise NotImplementedError(f"\"{name}_cpu\" not implemented for '{x.dtype}': it is of integers")
+            raise NotImplementedError(
+                f"\"{name}_cpu\" not implemented for '{x.dtype}': it is of integers"
+            )
     common = FUNCTIONS["promote_types"](a.dtype, b.dtype)
     return tuple(FUNCTIONS["broadcast_tensors"](a.to(common), b.to(common)))
 
@@ -56,7 +60,9 @@ def positive(input: Tensor) -> Tensor:
 
 
 PUBLIC = {f.__name__: with_out(f.__name__, f) for f in (gcd, lcm, ldexp)}
-PUBLIC |= {f"{name}_": in_place(f"{name}_", f) for name, f in (("gcd", gcd), ("lcm", lcm),
-                                                                      ("ldexp", ldexp))}
+PUBLIC |= {
+    f"{name}_": in_place(f"{name}_", f)
+    for name, f in (("gcd", gcd), ("lcm", lcm), ("ldexp", ldexp))
+}
 PUBLIC["positive"] = positive
 METHODS = {**PUBLIC, "gcd": gcd, "lcm": lcm, "ldexp": ldexp}

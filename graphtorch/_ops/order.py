@@ -29,7 +29,9 @@ def sort(
         dtype = input._type.dtype
         wide = DType.named("u8") if dtype.is_bool else dtype
         values, indices = run(
-            "Sort", lambda v: ops.sort(cast_value(v, wide), dim=axis, descending=bool(descending)), input
+            "Sort",
+            lambda v: ops.sort(cast_value(v, wide), dim=axis, descending=bool(descending)),
+            input,
         )
         result = pair("sort", values.to(input.dtype), indices)
     return result if out is None else write_out("sort", result, out)
@@ -49,14 +51,22 @@ def msort(input: Tensor) -> Tensor:
 
 @register()
 def topk(
-    input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True, *, out: Any = None
+    input: Tensor,
+    k: int,
+    dim: int = -1,
+    largest: bool = True,
+    sorted: bool = True,
+    *,
+    out: Any = None,
 ) -> Any:
     """(values, indices) of the k largest (or smallest) elements along `dim`."""
     check_tensor("topk", "input", input)
     axis = axis_of(dim, input.ndim)
     size = input._type.shape[axis] if input.ndim else 1
     if not 0 <= k <= size:
-        raise RuntimeError(f"selected index k out of range: k is {k}, dimension {dim} has size {size}")
+        raise RuntimeError(
+            f"selected index k out of range: k is {k}, dimension {dim} has size {size}"
+        )
     if input.ndim == 0:
         result = pair("topk", input.clone(), FUNCTIONS["zeros_like"](input, dtype=_long()))
     else:
@@ -82,8 +92,9 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any
 
 @register(out=True)
 def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> Any:
-    """(values, indices) of the most frequent element along `dim`: the smallest of several, where it last
-    stands. NaN, which equals nothing, is the mode (at index 0) only where there is nothing else."""
+    """(values, indices) of the most frequent element along `dim`: the smallest of several, where it
+    last stands. NaN, which equals nothing, is the mode (at index 0) only where there is nothing
+    else."""
     check_tensor("mode", "input", input)
     axis = axis_of(dim, input.ndim)
     _check_size("mode", input, axis)
@@ -147,7 +158,7 @@ def _median(name: str, x: Tensor, axis: int, keepdim: bool) -> tuple[Tensor, Ten
     return _pick(name.capitalize(), x, middle, axis, keepdim), middle
 
 
-# ------------------------------------------------------------------------------------------ quantiles
+# ---------------------------------------------------------------------------------------- quantiles
 
 INTERPOLATIONS = ("linear", "lower", "higher", "midpoint", "nearest")
 
@@ -157,7 +168,8 @@ INTERPOLATIONS = ("linear", "lower", "higher", "midpoint", "nearest")
 def quantile(
     input: Tensor, q: Any, dim: Any = None, keepdim: bool = False, *, interpolation: str = "linear"
 ) -> Tensor:
-    """Quantiles `q` (a number or a vector) in 0..1 by interpolation between neighbours; NaN if there is one.
+    """Quantiles `q` (a number or a vector) in 0..1 by interpolation between neighbours; NaN if
+    there is one.
 
     Raises:
         RuntimeError: `input` is not of floats, `q` is of another dtype or not within [0, 1].
@@ -175,7 +187,9 @@ def nanquantile(
     return _quantile("nanquantile", input, q, dim, keepdim, interpolation)
 
 
-def _quantile(name: str, input: Tensor, q: Any, dim: Any, keepdim: bool, interpolation: str) -> Tensor:
+def _quantile(
+    name: str, input: Tensor, q: Any, dim: Any, keepdim: bool, interpolation: str
+) -> Tensor:
     points = _points(name, input, q, interpolation)
     line = input.reshape(-1) if dim is None else input
     if line.ndim == 0:
@@ -200,8 +214,8 @@ def _points(name: str, input: Tensor, q: Any, interpolation: str) -> Tensor:
         raise RuntimeError(f"{name}() input tensor must be either float or double dtype")
     if interpolation not in INTERPOLATIONS:
         raise RuntimeError(
-            f"{name}() interpolation must be one of linear, lower, higher, midpoint or nearest, but got "
-            f"{interpolation}"
+            f"{name}() interpolation must be one of linear, lower, higher, midpoint or nearest, "
+            f"but got {interpolation}"
         )
     if input.numel() == 0:
         raise RuntimeError(f"{name}() input tensor must be non-empty")
@@ -217,7 +231,8 @@ def _points(name: str, input: Tensor, q: Any, interpolation: str) -> Tensor:
 
 
 def _interpolated(ordered: Tensor, place: Tensor, interpolation: str) -> Tensor:
-    """Elements of the sorted last dimension at fractional positions ``place``, as a new last dimension."""
+    """Elements of the sorted last dimension at fractional positions ``place``, as a new last
+    dimension."""
     if interpolation == "nearest":
         place = place.round()
     low = place.floor()

@@ -1,4 +1,5 @@
-"""In which order the memory of results is filled where that is not the rule of pointwise operations.
+"""In which order the memory of results is filled where that is not the rule of pointwise
+operations.
 
 Most others fill it row by row. Decorators of definitions say which do as their input does.
 """
@@ -17,7 +18,8 @@ Definition = Callable[..., Any]
 
 
 def row_major(define: Definition) -> Definition:
-    """A composition that ends with a pointwise operation, and whose result PyTorch fills row by row."""
+    """A composition that ends with a pointwise operation, and whose result PyTorch fills row by
+    row."""
 
     @functools.wraps(define)
     def call(input: Any, *args: Any, **kwargs: Any) -> Any:
@@ -42,7 +44,8 @@ def order_kept(define: Definition) -> Definition:
 
 
 def format_kept(define: Definition) -> Definition:
-    """Results have the channels last in memory where those of the input, or of the weight after it, are.
+    """Results have the channels last in memory where those of the input, or of the weight after it,
+    are.
 
     A function whose name tells how many dimensions are spatial looks at batches alone.
     """
@@ -70,9 +73,14 @@ def common_format(tensors: Sequence[Tensor]) -> Order | None:
 
 
 def _each(made: Any, input: Tensor, order: Order, shape: Any = None) -> Any:
-    """New tensors, one or several, of the rank (and shape) that `order` is for, filled in that order."""
+    """New tensors, one or several, of the rank (and shape) that `order` is for, filled in that
+    order."""
     for x in made if isinstance(made, tuple) else (made,):
-        if len(x._type.shape) == len(order) and shape in (None, x._type.shape) and _is_new(x, input):
+        if (
+            len(x._type.shape) == len(order)
+            and shape in (None, x._type.shape)
+            and _is_new(x, input)
+        ):
             lay(x, order)
     return made
 

@@ -1,8 +1,9 @@
 """``__torch_function__``: classes that say themselves what operations on their instances are.
 
-A program without such a class or mode pays a test of an empty list for each function and named method, and
-nothing for operators and properties: `take_over` puts those that ask into `Tensor` when the first such
-class is defined. See https://docs.pytorch.org/docs/stable/notes/extending.html#extending-torch
+A program without such a class or mode pays a test of an empty list for each function and named
+method, and nothing for operators and properties: `take_over` puts those that ask into `Tensor` when
+the first such class is defined. See
+https://docs.pytorch.org/docs/stable/notes/extending.html#extending-torch
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from typing import Any
 from .._deferred.tensor import Tensor
 from .base import FUNCTIONS, METHODS
 
-overriding: list[Any] = []  # classes and modes that may take over; nothing is looked at while it is empty
+# classes and modes that may take over; nothing is looked at while it is empty
+overriding: list[Any] = []
 _PLAIN: set[type] = {Tensor, int, float, bool, str, type(None), complex, slice, type(Ellipsis)}
 
 
 class _State(threading.local):
-    """Of one thread: whether subclasses, or everybody, are left out; and the modes, innermost last."""
+    """Of one thread: whether subclasses, or everybody, are left out; and the modes, innermost
+    last."""
 
     def __init__(self) -> None:
         self.subclasses, self.everybody = True, True
@@ -100,7 +103,8 @@ NOBODY = object()  # in the place of a result: nobody overrides
 
 
 def overridden(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """What the modes and classes concerned make of ``func(*args, **kwargs)``; NOBODY where there are none."""
+    """What the modes and classes concerned make of ``func(*args, **kwargs)``; NOBODY where there
+    are none."""
     if not state.everybody or (not state.subclasses and not state.modes):
         return NOBODY
     found = overriding_arguments((*args, *kwargs.values())) if state.subclasses else []
@@ -109,7 +113,9 @@ def overridden(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[
     return hand_over(func, found, args, dict(kwargs))
 
 
-def overridden_by_mode(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+def overridden_by_mode(
+    func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:
     """As `overridden`, of a function to which a tensor is data: classes are not asked."""
     return hand_over(func, [], args, dict(kwargs)) if state.everybody and state.modes else NOBODY
 
@@ -143,12 +149,15 @@ def hand_over(
     )
 
 
-# ------------------------------------------------------------------------------------------ subclasses
+# --------------------------------------------------------------------------------------- subclasses
 
 
 @classmethod  # type: ignore[misc]
-def torch_function(cls: Any, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-    """What subclasses of Tensor do unless they say otherwise: results of operations on them are `cls` too."""
+def torch_function(
+    cls: Any, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+) -> Any:
+    """What subclasses of Tensor do unless they say otherwise: results of operations on them are
+    `cls` too."""
     if not all(issubclass(cls, t) for t in types):
         return NotImplemented
     with DisableTorchFunctionSubclass():
@@ -168,8 +177,8 @@ def converted(result: Any, cls: Any) -> Any:
     return result
 
 
-# What is not overridden: what objects are made of, what each class says itself, what operations read of
-# every operand, and iteration, which is `unbind`.
+# What is not overridden: what objects are made of, what each class says itself, what operations
+# read of every operand, and iteration, which is `unbind`.
 _OWN = frozenset(
     {
         "__class_getitem__",
@@ -198,19 +207,56 @@ _OWN = frozenset(
 )
 # As which functions the operators are asked for: ``x + 1`` is ``Tensor.add``, as in PyTorch.
 _OPERATORS = {
-    "__abs__": "abs", "__add__": "add", "__div__": "div", "__ge__": "ge", "__gt__": "gt", "__iadd__": "add_",
-    "__idiv__": "div_", "__ifloordiv__": "floor_divide_", "__imod__": "remainder_", "__imul__": "mul_",
-    "__ipow__": "pow_", "__isub__": "sub_", "__itruediv__": "div_", "__le__": "le", "__lt__": "lt",
-    "__matmul__": "matmul", "__mod__": "remainder", "__mul__": "mul", "__ne__": "ne", "__neg__": "neg",
-    "__pos__": "positive", "__pow__": "pow", "__radd__": "add", "__rand__": "bitwise_and", "__rmul__": "mul",
-    "__ror__": "bitwise_or", "__rxor__": "bitwise_xor", "__rtruediv__": "__rdiv__", "__sub__": "sub",
+    "__abs__": "abs",
+    "__add__": "add",
+    "__div__": "div",
+    "__ge__": "ge",
+    "__gt__": "gt",
+    "__iadd__": "add_",
+    "__idiv__": "div_",
+    "__ifloordiv__": "floor_divide_",
+    "__imod__": "remainder_",
+    "__imul__": "mul_",
+    "__ipow__": "pow_",
+    "__isub__": "sub_",
+    "__itruediv__": "div_",
+    "__le__": "le",
+    "__lt__": "lt",
+    "__matmul__": "matmul",
+    "__mod__": "remainder",
+    "__mul__": "mul",
+    "__ne__": "ne",
+    "__neg__": "neg",
+    "__pos__": "positive",
+    "__pow__": "pow",
+    "__radd__": "add",
+    "__rand__": "bitwise_and",
+    "__rmul__": "mul",
+    "__ror__": "bitwise_or",
+    "__rxor__": "bitwise_xor",
+    "__rtruediv__": "__rdiv__",
+    "__sub__": "sub",
     "__truediv__": "div",
 }
 _BINARY = frozenset(
     f"__{reflected}{name}__"
     for reflected in ("", "r", "i")
-    for name in ("add", "and", "div", "floordiv", "lshift", "matmul", "mod", "mul", "or", "pow", "rshift",
-                 "sub", "truediv", "xor")
+    for name in (
+        "add",
+        "and",
+        "div",
+        "floordiv",
+        "lshift",
+        "matmul",
+        "mod",
+        "mul",
+        "or",
+        "pow",
+        "rshift",
+        "sub",
+        "truediv",
+        "xor",
+    )
 ) | {"__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"}
 _KEPT: list[Any] = []  # properties whose results stay what they are: `grad`
 
@@ -252,7 +298,8 @@ def _property(own: property) -> property:
 
 
 def asking() -> dict[str, Any]:
-    """Named methods that the class `Tensor` itself defines, which no table has: they ask first, too."""
+    """Named methods that the class `Tensor` itself defines, which no table has: they ask first,
+    too."""
     found = {
         name: asks_first(part)
         for name, part in vars(Tensor).items()
@@ -279,14 +326,20 @@ def asks_first(own: Callable[..., Any]) -> Callable[..., Any]:
 
 @functools.cache  # once
 def take_over() -> None:
-    """From now on `Tensor`'s operators and properties ask modes and classes too, as its named methods do."""
-    Tensor._take_over({
-        name: _property(part) if isinstance(part, property) else _method(name, part)
-        for name, part in vars(Tensor).items()
-        if name not in _OWN
-        and (not name.startswith("_") if isinstance(part, property)
-             else name.startswith("__") and inspect.isfunction(part))
-    })
+    """From now on `Tensor`'s operators and properties ask modes and classes too, as its named
+    methods do."""
+    Tensor._take_over(
+        {
+            name: _property(part) if isinstance(part, property) else _method(name, part)
+            for name, part in vars(Tensor).items()
+            if name not in _OWN
+            and (
+                not name.startswith("_")
+                if isinstance(part, property)
+                else name.startswith("__") and inspect.isfunction(part)
+            )
+        }
+    )
     _KEPT.append(vars(Tensor)["grad"])
 
 
@@ -307,7 +360,8 @@ def no_dispatch(*args: Any, **kwargs: Any) -> Any:
 
 
 def _make_wrapper_subclass(cls: Any, *args: Any, **kwargs: Any) -> Any:
-    """Raises TypeError: `cls` has no ``__torch_dispatch__``. NotImplementedError: nothing calls it here."""
+    """Raises TypeError: `cls` has no ``__torch_dispatch__``. NotImplementedError: nothing calls it
+    here."""
     if not getattr(cls, "_dispatches", False):
         raise TypeError(f"{getattr(cls, '__name__', cls)} must define __torch_dispatch__")
     Tensor._make_subclass(cls, FUNCTIONS["empty"](0))

@@ -1,4 +1,5 @@
-"""Elementwise operations: one table of unary ones, the arithmetic ones, comparison, logic, selection."""
+"""Elementwise operations: one table of unary ones, the arithmetic ones, comparison, logic,
+selection."""
 
 from __future__ import annotations
 
@@ -37,9 +38,34 @@ from .creation import full_value
 
 # name in PyTorch -> op, by what it does with integers
 FLOAT_UNARY = [
-    "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "sin", "cos", "tan", "asin",
-    "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "erfc", "erfinv", "lgamma",
-    "digamma", "sigmoid", "reciprocal",
+    "exp",
+    "exp2",
+    "expm1",
+    "log",
+    "log2",
+    "log10",
+    "log1p",
+    "sqrt",
+    "rsqrt",
+    "sin",
+    "cos",
+    "tan",
+    "asin",
+    "acos",
+    "atan",
+    "sinh",
+    "cosh",
+    "tanh",
+    "asinh",
+    "acosh",
+    "atanh",
+    "erf",
+    "erfc",
+    "erfinv",
+    "lgamma",
+    "digamma",
+    "sigmoid",
+    "reciprocal",
 ]
 SAME_UNARY = ["neg", "abs", "square", "floor", "ceil", "trunc", "bitwise_not", "relu"]
 UNARY_ALIASES = {
@@ -97,8 +123,8 @@ def _same_unary(name: str) -> Callable[..., Tensor]:
 def _bool_unary(name: str, input: Tensor) -> Tensor:
     if name == "neg":
         raise RuntimeError(
-            "Negation, the `-` operator, on a bool tensor is not supported. If you are trying to invert a "
-            "mask, use the `~` or `logical_not()` operator instead."
+            "Negation, the `-` operator, on a bool tensor is not supported. If you are trying to "
+            "invert a mask, use the `~` or `logical_not()` operator instead."
         )
     if name == "square":
         return run("Square", lambda v: ops.square(ops.cast(v, dtype=i64)), input)
@@ -272,7 +298,7 @@ def signbit(input: Tensor) -> Tensor:
     return run("signbit", lambda v: ops.lt(ops.copysign(one, v), zero), input)
 
 
-# ------------------------------------------------------------------------------------------ arithmetic
+# --------------------------------------------------------------------------------------- arithmetic
 
 
 def _both(name: str, input: Any, other: Any) -> None:
@@ -280,7 +306,8 @@ def _both(name: str, input: Any, other: Any) -> None:
         check_tensor(name, "input", input)
     if not is_operand(other):
         raise TypeError(
-            f"{name}(): argument 'other' (position 2) must be Tensor or Number, not {type(other).__name__}"
+            f"{name}(): argument 'other' (position 2) must be Tensor or Number, not "
+            f"{type(other).__name__}"
         )
     if not is_operand(input):
         check_tensor(name, "input", input)
@@ -296,7 +323,8 @@ def _scaled(
     alpha: Any,
 ) -> Tensor:
     """add and sub: input op alpha * other."""
-    if type(input) is Tensor and type(other) is Tensor and alpha == 1:  # the common case, without detours
+    # the common case, without detours
+    if type(input) is Tensor and type(other) is Tensor and alpha == 1:
         dtype = input._type.dtype
         if dtype is other._type.dtype and dtype is not boolean:
             return run(node, op, input, other)
@@ -304,16 +332,18 @@ def _scaled(
     dtype = common_dtype(input, other)
     if bool_op is None and not dtype.is_bool and (_is_bool(input) or _is_bool(other)):
         raise RuntimeError(
-            "Subtraction, the `-` operator, with a bool tensor is not supported. If you are trying to invert "
-            "a mask, use the `~` or `logical_not()` operator instead."
+            "Subtraction, the `-` operator, with a bool tensor is not supported. If you are trying "
+            "to invert a mask, use the `~` or `logical_not()` operator instead."
         )
     if isinstance(alpha, float) and not dtype.is_differentiable:
-        raise RuntimeError("For integral input tensors, argument alpha must not be a floating point number.")
+        raise RuntimeError(
+            "For integral input tensors, argument alpha must not be a floating point number."
+        )
     if dtype.is_bool:
         if bool_op is None:
             raise RuntimeError(
-                "Subtraction, the `-` operator, with two bool tensors is not supported. Use the `^` or "
-                "`logical_xor()` operator instead."
+                "Subtraction, the `-` operator, with two bool tensors is not supported. Use the "
+                "`^` or `logical_xor()` operator instead."
             )
         return elementwise(node, bool_op, input, other if alpha else False)
     if alpha == 1:
@@ -370,7 +400,9 @@ def mul(input: Any, other: Any) -> Tensor:
     _both("mul", input, other)
     dtype = common_dtype(input, other)
     try:
-        return elementwise("Mul", ops.logical_and if dtype.is_bool else ops.mul, input, other, dtype=dtype)
+        return elementwise(
+            "Mul", ops.logical_and if dtype.is_bool else ops.mul, input, other, dtype=dtype
+        )
     except SparseOperand as sparse:
         return sparse.tensor._combined("mul", input, other)
 
@@ -387,7 +419,8 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
             return sparse.tensor._combined("div", input, other)
     if rounding_mode not in ("trunc", "floor"):
         raise RuntimeError(
-            f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '{rounding_mode}'"
+            "div expected rounding_mode to be one of None, 'trunc', or 'floor' but found "
+            f"'{rounding_mode}'"
         )
     op = ops.trunc_div if rounding_mode == "trunc" else ops.floor_div
     _no_bools(f"div_{rounding_mode}", dtype)
@@ -396,7 +429,9 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
 
 def _no_bools(name: str, dtype: DType) -> None:
     if dtype.is_bool:
-        raise NotImplementedError(f"\"{name}_cpu\" not implemented for 'Bool': convert one with .int()")
+        raise NotImplementedError(
+            f"\"{name}_cpu\" not implemented for 'Bool': convert one with .int()"
+        )
 
 
 def _divisor(dtype: DType, other: Any) -> Any:
@@ -469,8 +504,11 @@ def logaddexp(input: Tensor, other: Tensor) -> Tensor:
     _both("logaddexp", input, other)
     if not common_dtype(input, other).is_complex:
         return real_logaddexp(input, other)
-    a, b = (x if x._type.dtype.is_complex else x.to(_types.DTYPES["complex64"]) for x in (input, other))
-    first = FUNCTIONS["real"](a) >= FUNCTIONS["real"](b)  # the imaginary part is not wrapped, as PyTorch's
+    a, b = (
+        x if x._type.dtype.is_complex else x.to(_types.DTYPES["complex64"]) for x in (input, other)
+    )
+    # the imaginary part is not wrapped, as PyTorch's
+    first = FUNCTIONS["real"](a) >= FUNCTIONS["real"](b)
     high, low = FUNCTIONS["where"](first, a, b), FUNCTIONS["where"](first, b, a)
     return high + FUNCTIONS["log"](FUNCTIONS["exp"](sub(low, high)) + 1)  # type: ignore[no-any-return]
 
@@ -495,14 +533,18 @@ def float_power(input: Any, exponent: Any) -> Tensor:
     return pow(base, power)
 
 
-def _extremum(name: str, op: Callable[..., Value], bool_op: Callable[..., Value]) -> Callable[..., Tensor]:
+def _extremum(
+    name: str, op: Callable[..., Value], bool_op: Callable[..., Value]
+) -> Callable[..., Tensor]:
     def define(input: Tensor, other: Tensor) -> Tensor:
         check_tensor(name, "input", input)
         check_tensor(name, "other", other, 2)
         dtype = common_dtype(input, other)
         if dtype.is_complex and name in ("maximum", "minimum"):
             raise RuntimeError(f"{name} not implemented for complex tensors.")
-        return elementwise(_camel(name), bool_op if dtype.is_bool else op, input, other, dtype=dtype)
+        return elementwise(
+            _camel(name), bool_op if dtype.is_bool else op, input, other, dtype=dtype
+        )
 
     define.__name__ = define.__qualname__ = name
     define.__doc__ = op.doc  # type: ignore[attr-defined]
@@ -575,7 +617,8 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) 
     dtype = common_dtype(input, tensor1, tensor2)
     if not dtype.is_differentiable:
         raise RuntimeError(
-            "Integer division with addcdiv is no longer supported: convert the inputs to a float dtype first"
+            "Integer division with addcdiv is no longer supported: convert the inputs to a float "
+            "dtype first"
         )
     factor = scalar(value, dtype)
     return elementwise(
@@ -591,12 +634,14 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) 
 @register(inplace=True, out=True)
 @rounded_once
 def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
-    """input + weight * (end - input), counted from the nearer end. Raises NotImplementedError for integers
-    and bools."""
+    """input + weight * (end - input), counted from the nearer end. Raises NotImplementedError for
+    integers and bools."""
     dtype = common_dtype(input, end)
     if not dtype.is_differentiable:
-        raise NotImplementedError(f"\"lerp\" not implemented for '{SCALAR_NAMES[dtype]}': convert the "
-                                  "inputs to a float dtype first")
+        raise NotImplementedError(
+            f"\"lerp\" not implemented for '{SCALAR_NAMES[dtype]}': convert the "
+            "inputs to a float dtype first"
+        )
 
     def from_input(a: Value, b: Value, w: Value) -> Value:
         return _muladd(w, ops.sub(b, a), a)

@@ -42,7 +42,10 @@ def arange(
     if step == 0:
         raise RuntimeError("step must be nonzero")
     if isinstance(start, SymInt):
-        return arange(0, end - start, step, dtype=dtype, device=place, requires_grad=requires_grad) + start
+        return (
+            arange(0, end - start, step, dtype=dtype, device=place, requires_grad=requires_grad)
+            + start
+        )
     if (end - start) * step < 0:
         raise RuntimeError("upper bound and lower bound inconsistent with step sign")
     whole = all(isinstance(x, (int, SymInt)) for x in (start, end, step))
@@ -83,8 +86,8 @@ def range_(start: Any, end: Any = None, step: Any = 1, **options: Any) -> Tensor
     """As `arange`, with `end` included (deprecated)."""
     warnings.warn(
         "torch.range is deprecated and will be removed in a future release because its behavior is "
-        "inconsistent with Python's range builtin. Instead, use torch.arange, which produces values in "
-        "[start, end).",
+        "inconsistent with Python's range builtin. Instead, use torch.arange, which produces "
+        "values in [start, end).",
         UserWarning,
         stacklevel=2,
     )
@@ -93,8 +96,12 @@ def range_(start: Any, end: Any = None, step: Any = 1, **options: Any) -> Tensor
     count = math.floor((end - start) / step) + 1
     dtype = options.pop("dtype", None)
     ir = _types.default_dtype() if dtype is None else to_ir(dtype)
-    return _made(_ramp(count, start, step, ir), options.get("requires_grad", False), options.get("out"),
-                 place_for(options.get("device"), options.get("out")))
+    return _made(
+        _ramp(count, start, step, ir),
+        options.get("requires_grad", False),
+        options.get("out"),
+        place_for(options.get("device"), options.get("out")),
+    )
 
 
 def linspace(
@@ -121,15 +128,24 @@ def _are_recorded(start: Any, end: Any, steps: int, dtype: Any, out: Tensor | No
     """Whether an end is a tensor in a recording, which goes on without its element."""
     ir = _types.default_dtype() if dtype is None else to_ir(dtype)
     ends = [x for x in (start, end) if isinstance(x, Tensor)]
-    return (recorder.capture is not None and bool(ends) and out is None and steps >= 0
-            and ir.is_floating_point and not any(x._type.dtype.is_complex for x in ends))
+    return (
+        recorder.capture is not None
+        and bool(ends)
+        and out is None
+        and steps >= 0
+        and ir.is_floating_point
+        and not any(x._type.dtype.is_complex for x in ends)
+    )
 
 
 def _recorded_line(start: Any, end: Any, steps: Any, dtype: Any) -> tuple[Value, DType]:
-    """`_line` where the number of steps or an end may change: the same numbers, computed in the graph."""
+    """`_line` where the number of steps or an end may change: the same numbers, computed in the
+    graph."""
     ir = _types.default_dtype() if dtype is None else to_ir(dtype)
     if not ir.is_floating_point:
-        raise NotImplementedError(f"linspace of {ir.torch_name} with {steps} steps: give a known number")
+        raise NotImplementedError(
+            f"linspace of {ir.torch_name} with {steps} steps: give a known number"
+        )
     first, last = (_end(x, ir) for x in (start, end))
     at = ops.cast(ops.iota(shape=(steps,), dim=0, dtype=i64), dtype=f64)
     one = ops.constant(value=Literal.of(1.0, f64))
@@ -173,7 +189,9 @@ def logspace(
     return _made(leaf_on(_rounded(powers, ir), place), requires_grad, out, place)
 
 
-def _line(start: Any, end: Any, steps: int, dtype: Any, out: Tensor | None) -> tuple[np.ndarray, DType]:
+def _line(
+    start: Any, end: Any, steps: int, dtype: Any, out: Tensor | None
+) -> tuple[np.ndarray, DType]:
     """Equally spaced doubles, and the dtype that was asked for or follows from the ends."""
     start, end = (x.item() if isinstance(x, Tensor) else x for x in (start, end))
     if steps < 0:
@@ -206,7 +224,13 @@ def _check_sides(row: int, col: int) -> None:
 
 
 def tril_indices(
-    row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None
+    row: int,
+    col: int,
+    offset: int = 0,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    layout: Any = None,
 ) -> Tensor:
     """Indices of the lower triangle of a row x col matrix, as two rows."""
     _check_sides(row, col)
@@ -214,7 +238,13 @@ def tril_indices(
 
 
 def triu_indices(
-    row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None
+    row: int,
+    col: int,
+    offset: int = 0,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    layout: Any = None,
 ) -> Tensor:
     """Indices of the upper triangle of a row x col matrix, as two rows."""
     _check_sides(row, col)
@@ -227,4 +257,6 @@ def _indices(rows: tuple[np.ndarray, ...], dtype: Any, device: Any) -> Tensor:
     return _made(leaf_on(made, place), False, place=place)
 
 
-PUBLIC = {f.__name__: f for f in (arange, linspace, logspace, tril_indices, triu_indices)} | {"range": range_}
+PUBLIC = {f.__name__: f for f in (arange, linspace, logspace, tril_indices, triu_indices)} | {
+    "range": range_
+}

@@ -23,8 +23,9 @@ def rearrange(tensor: Any, pattern: str, **axes_lengths: int) -> Tensor:
 
     Args:
         tensor: a tensor, or a list of tensors, which are stacked along a first dimension.
-        pattern: names of the dimensions, ``->``, and the names as the result has them; names in parentheses
-            are one dimension, ``...`` stands for any number, ``1`` and ``()`` for one of size 1.
+        pattern: names of the dimensions, ``->``, and the names as the result has them; names in
+            parentheses are one dimension, ``...`` stands for any number, ``1`` and ``()`` for one
+            of size 1.
         axes_lengths: sizes of names that are part of a dimension; one of each may be left out.
 
     Raises:
@@ -39,8 +40,8 @@ def rearrange(tensor: Any, pattern: str, **axes_lengths: int) -> Tensor:
     _check_names(left, right, axes_lengths)
     if len(left) != tensor.ndim:
         raise ValueError(
-            f"Number of dimensions in pattern ({len(left)}) must be equal to the number of dimensions in the "
-            f"tensor ({tensor.ndim})"
+            f"Number of dimensions in pattern ({len(left)}) must be equal to the number of "
+            f"dimensions in the tensor ({tensor.ndim})"
         )
     sizes = _sizes(left, tensor.shape, axes_lengths)
     names = [n for group in left for n in group]
@@ -59,7 +60,9 @@ def _groups(side: str) -> list[Group]:
     for word in re.findall(r"\(|\)|\.\.\.|[^\s()]+", side):
         if word == "(":
             if inside is not None:
-                raise ValueError("Axis composition is one-level (brackets inside brackets not allowed)")
+                raise ValueError(
+                    "Axis composition is one-level (brackets inside brackets not allowed)"
+                )
             inside = []
         elif word == ")":
             if inside is None:
@@ -113,7 +116,8 @@ def _check_names(left: Sequence[Group], right: Sequence[Group], given: Mapping[s
     before, after = ({n for group in side for n in group} for side in (left, right))
     if before != after:
         raise ValueError(
-            f"Identifiers only on one side of rearrange expression (should be on both): {before ^ after}"
+            "Identifiers only on one side of rearrange expression (should be on both): "
+            f"{before ^ after}"
         )
     unknown = given.keys() - before
     if unknown:
@@ -127,7 +131,9 @@ def _sizes(left: Sequence[Group], shape: Sequence[Any], given: Mapping[str, int]
         open_names = [n for n in group if n not in given]
         known = math.prod(given[n] for n in group if n in given)
         if len(open_names) > 1:
-            raise ValueError(f"cannot infer the sizes of two dimensions at once: {', '.join(open_names)}")
+            raise ValueError(
+                f"cannot infer the sizes of two dimensions at once: {', '.join(open_names)}"
+            )
         if size % known if open_names else size != known:
             raise ValueError(
                 f"inferred dimension does not evenly fit into larger dimension: {size} vs {known}"

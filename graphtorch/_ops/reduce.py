@@ -64,7 +64,9 @@ def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = N
 def nansum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The sum, NaN counted as 0."""
     return sum(
-        FUNCTIONS["where"](FUNCTIONS["isnan"](input), 0.0, input) if input.dtype.is_floating_point else input,
+        FUNCTIONS["where"](FUNCTIONS["isnan"](input), 0.0, input)
+        if input.dtype.is_floating_point
+        else input,
         dim,
         keepdim,
         dtype=dtype,
@@ -75,8 +77,8 @@ def _mean_dtype(name: str, x: Tensor, dtype: Any) -> DType:
     found = x._type.dtype if dtype is None else to_ir(dtype)
     if not found.is_differentiable:
         raise RuntimeError(
-            f"{name}(): could not infer output dtype. Input dtype must be either a floating point or complex "
-            f"dtype. Got: {SCALAR_NAMES[found]}"
+            f"{name}(): could not infer output dtype. Input dtype must be either a floating point "
+            f"or complex dtype. Got: {SCALAR_NAMES[found]}"
         )
     return found
 
@@ -94,8 +96,10 @@ def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any
     """The mean of the elements that are not NaN. Raises RuntimeError for integers and bools."""
     kind = input._type.dtype
     if not kind.is_differentiable:
-        raise RuntimeError("nanmean(): expected input to have floating point or complex dtype but got "
-                           f"{SCALAR_NAMES[kind]}: convert it with .to(dtype)")
+        raise RuntimeError(
+            "nanmean(): expected input to have floating point or complex dtype but got "
+            f"{SCALAR_NAMES[kind]}: convert it with .to(dtype)"
+        )
     known = FUNCTIONS["isnan"](input).logical_not()
     return nansum(input, dim, keepdim, dtype=dtype) / sum(known, dim, keepdim)
 
@@ -145,7 +149,12 @@ def _correction(dim: Any, unbiased: Any, correction: Any) -> tuple[Any, float]:
 
 @register(out=True)
 def var(
-    input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None
+    input: Tensor,
+    dim: Any = None,
+    unbiased: Any = None,
+    keepdim: bool = False,
+    *,
+    correction: Any = None,
 ) -> Tensor:
     """The variance; `correction` is subtracted from the count (1 by default)."""
     check_tensor("var", "input", input)
@@ -156,13 +165,20 @@ def var(
             FUNCTIONS["imag"](input), dim, None, keepdim, correction=ddof
         )
     dims = dims_of(dim, input.ndim)
-    return run("Var", ops.var, input, **{"dims": dims, "keepdim": bool(keepdim), "correction": ddof})
+    return run(
+        "Var", ops.var, input, **{"dims": dims, "keepdim": bool(keepdim), "correction": ddof}
+    )
 
 
 @register(out=True)
 @rounded_once
 def std(
-    input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None
+    input: Tensor,
+    dim: Any = None,
+    unbiased: Any = None,
+    keepdim: bool = False,
+    *,
+    correction: Any = None,
 ) -> Tensor:
     """The standard deviation; see `var`."""
     check_tensor("std", "input", input)
@@ -171,7 +187,12 @@ def std(
 
 @register()
 def var_mean(
-    input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None
+    input: Tensor,
+    dim: Any = None,
+    unbiased: Any = None,
+    keepdim: bool = False,
+    *,
+    correction: Any = None,
 ) -> Any:
     """Variance and mean."""
     found = var(input, dim, unbiased, keepdim, correction=correction)
@@ -180,7 +201,12 @@ def var_mean(
 
 @register()
 def std_mean(
-    input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None
+    input: Tensor,
+    dim: Any = None,
+    unbiased: Any = None,
+    keepdim: bool = False,
+    *,
+    correction: Any = None,
 ) -> Any:
     """Standard deviation and mean."""
     found = std(input, dim, unbiased, keepdim, correction=correction)
@@ -203,7 +229,18 @@ def logsumexp(input: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
 _AMINMAX = define("aminmax", ("min", "max"))
 _RESULTS: dict[str, Any] = {
     name: define(name, ("values", "indices"))
-    for name in ("max", "min", "sort", "topk", "cummax", "cummin", "median", "mode", "kthvalue", "nanmedian")
+    for name in (
+        "max",
+        "min",
+        "sort",
+        "topk",
+        "cummax",
+        "cummin",
+        "median",
+        "mode",
+        "kthvalue",
+        "nanmedian",
+    )
 }
 
 
@@ -216,8 +253,8 @@ def _check_not_empty(name: str, x: Tensor) -> None:
     if isinstance(x.numel(), int) and x.numel() == 0:
         error = IndexError if name.startswith("arg") else RuntimeError
         raise error(
-            f"{name}(): Expected reduction dim to be specified for input.numel() == 0. Specify the reduction "
-            "dim with the 'dim' argument."
+            f"{name}(): Expected reduction dim to be specified for input.numel() == 0. Specify the "
+            "reduction dim with the 'dim' argument."
         )
 
 
@@ -229,13 +266,17 @@ def _extreme(
     ) -> Any:
         check_tensor(name, "input", input)
         if isinstance(dim, Tensor) and keepdim is not False:
-            raise TypeError(f"{name}() received an invalid combination of arguments: after a tensor there is "
-                            "only 'out'")
+            raise TypeError(
+                f"{name}() received an invalid combination of arguments: after a tensor there is "
+                "only 'out'"
+            )
         if isinstance(dim, Tensor) or other is not None:
             result: Any = both(input, dim if isinstance(dim, Tensor) else other)
         elif dim is None:
             if keepdim is not False:
-                raise TypeError(f"{name}() received an invalid combination of arguments: keepdim without dim")
+                raise TypeError(
+                    f"{name}() received an invalid combination of arguments: keepdim without dim"
+                )
             _check_not_empty(name, input)
             result = _amount(name.capitalize(), amount, input, None, False)
         else:
@@ -247,7 +288,8 @@ def _extreme(
 
     define.__name__ = define.__qualname__ = name
     define.__doc__ = (
-        f"The {name}imum of all elements; with `dim`, (values, indices); with a tensor, elementwise."
+        f"The {name}imum of all elements; with `dim`, (values, indices); with a tensor, "
+        "elementwise."
     )
     return register(name)(define)
 
@@ -343,7 +385,7 @@ def _arg_extreme(name: str, op: Callable[..., Value]) -> Callable[..., Tensor]:
 argmax, argmin = _arg_extreme("argmax", ops.argmax), _arg_extreme("argmin", ops.argmin)
 
 
-# ------------------------------------------------------------------------------------------ cumulative
+# --------------------------------------------------------------------------------------- cumulative
 
 
 def _cumulative(name: str, op: Callable[..., Value]) -> Callable[..., Tensor]:
@@ -352,7 +394,9 @@ def _cumulative(name: str, op: Callable[..., Value]) -> Callable[..., Tensor]:
         axis = axis_of(dim, input.ndim)
         target = _sum_dtype(input, dtype)
         if input.ndim == 0:
-            return run(name.capitalize(), lambda v: ops.reshape(cast_value(v, target), shape=()), input)
+            return run(
+                name.capitalize(), lambda v: ops.reshape(cast_value(v, target), shape=()), input
+            )
         return run(name.capitalize(), lambda v: op(cast_value(v, target), dim=axis), input)
 
     define.__name__ = define.__qualname__ = name
@@ -396,16 +440,21 @@ def logcumsumexp(input: Tensor, dim: int) -> Tensor:
         return cumsum((input - top).exp(), axis).log() + top
     size = input._type.shape[axis]
     if not isinstance(size, int):
-        raise NotImplementedError(f"logcumsumexp along dimension {axis}, of size {size}: it may change; "
-                                  "use logsumexp of masked rows instead")
+        raise NotImplementedError(
+            f"logcumsumexp along dimension {axis}, of size {size}: it may change; "
+            "use logsumexp of masked rows instead"
+        )
     dtype = floating(input._type.dtype)
-    return run("Logcumsumexp", lambda v: _log_cumulative_sums(cast_value(v, dtype), axis, size), input)
+    return run(
+        "Logcumsumexp", lambda v: _log_cumulative_sums(cast_value(v, dtype), axis, size), input
+    )
 
 
 def _log_cumulative_sums(x: Value, axis: int, size: int) -> Value:
-    """Sums of 1, 2, 4, ... neighbours (Hillis and Steele 1986): no common shift suits all of a line, whose
-    first sums may be smaller than its largest element by any factor."""
-    lowest = number(float(np.finfo(x.dtype.numpy).min), x.dtype)  # -inf - -inf would make gradients NaN
+    """Sums of 1, 2, 4, ... neighbours (Hillis and Steele 1986): no common shift suits all of a
+    line, whose first sums may be smaller than its largest element by any factor."""
+    # -inf - -inf would make gradients NaN
+    lowest = number(float(np.finfo(x.dtype.numpy).min), x.dtype)
     nothing = number(-math.inf, x.dtype)
     total, reach = ops.where(ops.eq(x, nothing), lowest, x), 1
     while reach < size:
@@ -416,7 +465,9 @@ def _log_cumulative_sums(x: Value, axis: int, size: int) -> Value:
 
 
 @register(out=True)
-def diff(input: Tensor, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None) -> Tensor:
+def diff(
+    input: Tensor, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None
+) -> Tensor:
     """Differences of neighbours along `dim`, n times."""
     axis = axis_of(dim, input.ndim)
     if input.ndim == 0:
@@ -441,7 +492,9 @@ def sum_to_size(self: Tensor, *size: Any) -> Tensor:
     """Summed over the dimensions along which it would be repeated to its present shape."""
     target = Size(size[0] if len(size) == 1 and isinstance(size[0], (tuple, list)) else size)
     lead = self.ndim - len(target)
-    dims = [i for i in range(self.ndim) if i < lead or (target[i - lead] == 1 and self.shape[i] != 1)]
+    dims = [
+        i for i in range(self.ndim) if i < lead or (target[i - lead] == 1 and self.shape[i] != 1)
+    ]
     if dims:
         return sum(self, dims, True).reshape(target)
     return self if self._type.dtype.is_differentiable or self.ndim else self.to(DTYPES["int64"])

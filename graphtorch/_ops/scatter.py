@@ -61,7 +61,9 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """The entries `index` along `dim`."""
     axis = axis_of(dim, input.ndim)
     if index.ndim > 1:
-        raise IndexError("index_select(): Index is supposed to be a vector, but got dim: " + str(index.ndim))
+        raise IndexError(
+            "index_select(): Index is supposed to be a vector, but got dim: " + str(index.ndim)
+        )
     check_index_dtype("index_select", index)
     if input.ndim == 0:
         return reshape(index_select(reshape(input, (1,)), 0, index), ())
@@ -93,33 +95,42 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
         raise RuntimeError("Index tensor must have the same number of dimensions as input tensor")
     _check_fits("gather", input, index, axis, "input")
     _check_entries(input, axis, index, "runtime")
-    return run("Gather", lambda v, i: ops.gather(v, _index(i), dim=axis, kind="runtime"), input, index)
+    return run(
+        "Gather", lambda v, i: ops.gather(v, _index(i), dim=axis, kind="runtime"), input, index
+    )
 
 
 def _check_fits(name: str, x: Tensor, index: Tensor, axis: int, what: str) -> None:
     for i, (a, b) in enumerate(zip(index._type.shape, x._type.shape, strict=False)):
         if i != axis and isinstance(a, int) and isinstance(b, int) and a > b:
             raise RuntimeError(
-                f"Size does not match at dimension {i} expected index {list(index.shape)} to be no larger "
-                f"than {what} {list(x.shape)} apart from dimension {axis}"
+                f"Size does not match at dimension {i} expected index {list(index.shape)} to be no "
+                f"larger than {what} {list(x.shape)} apart from dimension {axis}"
             )
 
 
 def _scatter(
     name: str, input: Tensor, dim: int, index: Tensor, src: Any, kind: str = "runtime"
 ) -> Tensor:
-    """`scatter` or `scatter_add`; `kind` is that of the error for a place outside of the dimension."""
+    """`scatter` or `scatter_add`; `kind` is that of the error for a place outside of the
+    dimension."""
     check_index_dtype(name, index)
     axis = _axis(input, dim)
     dtype = input._type.dtype
     if not isinstance(src, Tensor):
-        src = full_number(index, src) if dtype is index._type.dtype else _number_like(index, src, dtype)
+        src = (
+            full_number(index, src)
+            if dtype is index._type.dtype
+            else _number_like(index, src, dtype)
+        )
     elif src._type.dtype is not dtype:
         raise RuntimeError(
             f"{name}(): Expected self.dtype to be equal to src.dtype: {input.dtype} and {src.dtype}"
         )
     if input.ndim == 0:
-        flat = _scatter(name, reshape(input, (1,)), 0, reshape(index, (-1,)), reshape(src, (-1,)), kind)
+        flat = _scatter(
+            name, reshape(input, (1,)), 0, reshape(index, (-1,)), reshape(src, (-1,)), kind
+        )
         return reshape(flat, ())
     if index.numel() == 0:
         return input.clone()
@@ -130,7 +141,13 @@ def _scatter(
     if src._type.shape != shape:
         src = slice_view(src, (0,) * len(shape), shape, (1,) * len(shape))
     op = getattr(ops, name)
-    return run(name.capitalize(), lambda v, i, s: op(v, _index(i), s, dim=axis, kind=kind), input, index, src)
+    return run(
+        name.capitalize(),
+        lambda v, i, s: op(v, _index(i), s, dim=axis, kind=kind),
+        input,
+        index,
+        src,
+    )
 
 
 def _number_like(index: Tensor, value: Any, dtype: Any) -> Tensor:
@@ -141,12 +158,20 @@ def _number_like(index: Tensor, value: Any, dtype: Any) -> Tensor:
 
 @register(inplace=True, out=True)
 def scatter(
-    input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None
+    input: Tensor,
+    dim: int,
+    index: Tensor,
+    src: Any = None,
+    *,
+    value: Any = None,
+    reduce: str | None = None,
 ) -> Tensor:
     """A copy with `src` (a tensor or a number) written at `index` along `dim`."""
     src = value if src is None else src
     if src is None:
-        raise TypeError("scatter() received an invalid combination of arguments: it needs src or value")
+        raise TypeError(
+            "scatter() received an invalid combination of arguments: it needs src or value"
+        )
     if reduce == "add":
         return _scatter("scatter_add", input, dim, index, src)
     if reduce == "multiply":
@@ -184,7 +209,9 @@ def _reduced(
     """`scatter_reduce`; `kind` is that of the error for a place outside of the dimension."""
     start = {"sum": 0, "mean": 0, "prod": 1, "amax": None, "amin": None}
     if reduce not in start:
-        raise RuntimeError(f"reduce argument must be either sum, prod, mean, amax or amin, got {reduce}.")
+        raise RuntimeError(
+            f"reduce argument must be either sum, prod, mean, amax or amin, got {reduce}."
+        )
     if input.ndim == 0:
         lines = [reshape(t, (-1,)) for t in (input, index, src)]
         return reshape(_reduced(lines[0], 0, lines[1], lines[2], reduce, include_self, kind), ())
@@ -196,7 +223,9 @@ def _reduced(
     nothing, ones = FUNCTIONS["zeros_like"](input), FUNCTIONS["ones_like"](src)
     touched = _scatter("scatter_add", nothing, dim, index, ones, kind)
     base = (
-        input if include_self else FUNCTIONS["where"](touched > 0, start[reduce] or 0, input).to(input.dtype)
+        input
+        if include_self
+        else FUNCTIONS["where"](touched > 0, start[reduce] or 0, input).to(input.dtype)
     )
     if reduce in ("sum", "mean"):
         total = _scatter("scatter_add", base, dim, index, src, kind)
@@ -208,15 +237,27 @@ def _reduced(
             if input.dtype.is_floating_point
             else FUNCTIONS["div"](total, count, rounding_mode="floor")
         )
-    return _reduce_by_rounds(input, _axis(input, dim), index, src, reduce, include_self, touched, kind)
+    return _reduce_by_rounds(
+        input, _axis(input, dim), index, src, reduce, include_self, touched, kind
+    )
 
 
 def _reduce_by_rounds(
-    x: Tensor, axis: int, index: Tensor, src: Tensor, reduce: str, include_self: bool, touched: Tensor,
+    x: Tensor,
+    axis: int,
+    index: Tensor,
+    src: Tensor,
+    reduce: str,
+    include_self: bool,
+    touched: Tensor,
     kind: str,
 ) -> Tensor:
     """prod, amax and amin: each entry along `axis` of `src` in turn."""
-    combine = {"prod": FUNCTIONS["mul"], "amax": FUNCTIONS["maximum"], "amin": FUNCTIONS["minimum"]}[reduce]
+    combine = {
+        "prod": FUNCTIONS["mul"],
+        "amax": FUNCTIONS["maximum"],
+        "amin": FUNCTIONS["minimum"],
+    }[reduce]
     info = x.dtype
     neutral = {"prod": 1.0, "amax": -float("inf"), "amin": float("inf")}[reduce]
     if not info.is_floating_point:
@@ -257,13 +298,22 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
 @register(inplace=True, out=True)
 @row_major
 def index_reduce(
-    input: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True
+    input: Tensor,
+    dim: int,
+    index: Tensor,
+    source: Tensor,
+    reduce: str,
+    *,
+    include_self: bool = True,
 ) -> Tensor:
-    """A copy with the entries of `source` combined at `index` along `dim` by prod, mean, amax or amin."""
+    """A copy with the entries of `source` combined at `index` along `dim` by prod, mean, amax or
+    amin."""
     check_index_dtype("index_reduce", index)
     if reduce not in ("prod", "mean", "amax", "amin"):
-        raise RuntimeError("index_reduce(): Expected reduce to be one of prod, mean, amax or amin but got "
-                           f"{reduce}.")
+        raise RuntimeError(
+            "index_reduce(): Expected reduce to be one of prod, mean, amax or amin but got "
+            f"{reduce}."
+        )
     axis = _axis(input, dim)
     if input.ndim == 0:
         input, source = reshape(input, (1,)), reshape(source, (-1,))
@@ -310,8 +360,10 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
 def take(input: Tensor, index: Tensor) -> Tensor:
     """Elements of the flattened input. Raises RuntimeError for an index that is not of int64."""
     if index._type.dtype is not i64:
-        raise RuntimeError(f"take(): Expected a long tensor for index, but got "
-                           f"{SCALAR_NAMES[index._type.dtype]}: convert it with .long()")
+        raise RuntimeError(
+            f"take(): Expected a long tensor for index, but got "
+            f"{SCALAR_NAMES[index._type.dtype]}: convert it with .long()"
+        )
     common_place("Take", (input, index))
     flat = reshape(input, (-1,))
     return getitem(flat, index)
@@ -329,7 +381,9 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
     shape = broadcast(one(input._type.shape), one(indices._type.shape))
     with_size = lambda n: tuple(n if i == axis else d for i, d in enumerate(shape))  # noqa: E731
     return gather(
-        input.expand(with_size(input.shape[axis])), axis, indices.expand(with_size(indices.shape[axis]))
+        input.expand(with_size(input.shape[axis])),
+        axis,
+        indices.expand(with_size(indices.shape[axis])),
     )
 
 
@@ -396,35 +450,45 @@ def searchsorted(
     """Where values would be inserted into the sorted last dimension: before equal ones, or after
     (`right`)."""
     if side not in (None, "left", "right"):
-        raise RuntimeError(f"torch.searchsorted(): side can only be 'left' or 'right' but got {side}")
+        raise RuntimeError(
+            f"torch.searchsorted(): side can only be 'left' or 'right' but got {side}"
+        )
     if side == "left" and right:
         raise RuntimeError(
-            "torch.searchsorted(): side and right can't be set to opposites, got side of left while right "
-            "was True"
+            "torch.searchsorted(): side and right can't be set to opposites, got side of left "
+            "while right was True"
         )
     right = right or side == "right"
     if sorter is not None:
         sorted_sequence = gather(sorted_sequence, -1, sorter)
     number = not isinstance(input, Tensor)
     if number and not isinstance(input, Number):
-        raise TypeError("searchsorted(): argument 'input' (position 2) must be Tensor or Number, not "
-                        f"{type(input).__name__}")
+        raise TypeError(
+            "searchsorted(): argument 'input' (position 2) must be Tensor or Number, not "
+            f"{type(input).__name__}"
+        )
     values = sorted_sequence.new_tensor(input) if number else input
     flat = values.ndim == 0
     values = reshape(values, (1,)) if flat else values
     if values._type.dtype is not sorted_sequence._type.dtype:
         raise RuntimeError(
-            "torch.searchsorted(): input value tensor and boundaries tensor should have same dtype, but got "
-            f"{values.dtype} and {sorted_sequence.dtype}"
+            "torch.searchsorted(): input value tensor and boundaries tensor should have same "
+            f"dtype, but got {values.dtype} and {sorted_sequence.dtype}"
         )
     found = run(
-        "searchsorted", ops.searchsorted, sorted_sequence.detach(), values.detach(), **{"right": bool(right)}
+        "searchsorted",
+        ops.searchsorted,
+        sorted_sequence.detach(),
+        values.detach(),
+        **{"right": bool(right)},
     )
     found = reshape(found, ()) if flat else found
     return found.to(DTYPES["int32"]) if out_int32 else found
 
 
 @register(method=False, out=True)
-def bucketize(input: Any, boundaries: Tensor, *, out_int32: bool = False, right: bool = False) -> Tensor:
+def bucketize(
+    input: Any, boundaries: Tensor, *, out_int32: bool = False, right: bool = False
+) -> Tensor:
     """The bucket of each element between sorted boundaries."""
     return searchsorted(boundaries, input, out_int32=out_int32, right=right)

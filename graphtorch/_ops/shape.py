@@ -42,7 +42,8 @@ from .views import expand, permute, reshape, transpose, unsqueeze
 
 @register()
 def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
-    """A copy, in the autograd graph; in the order of its memory, row-major, or with the channels last."""
+    """A copy, in the autograd graph; in the order of its memory, row-major, or with the channels
+    last."""
     check_tensor("clone", "input", input)
     order = order_asked("clone", memory_format, input)
     value = input._value()
@@ -57,8 +58,10 @@ def contiguous(self: Tensor, memory_format: Any = None) -> Tensor:
     if METHODS["is_contiguous"](self, memory_format):
         return self
     if memory_format is preserve_format:
-        raise RuntimeError("preserve memory format is unsupported by the contiguous operator: name an order, "
-                           "as torch.contiguous_format or torch.channels_last")
+        raise RuntimeError(
+            "preserve memory format is unsupported by the contiguous operator: name an order, "
+            "as torch.contiguous_format or torch.channels_last"
+        )
     return clone(self, memory_format=memory_format or contiguous_format)
 
 
@@ -79,7 +82,9 @@ def _listed(name: str, tensors: Any) -> list[Tensor]:
         )
     for i, t in enumerate(tensors):
         if not isinstance(t, Tensor):
-            raise TypeError(f"expected Tensor as element {i} in argument 0, but got {type(t).__name__}")
+            raise TypeError(
+                f"expected Tensor as element {i} in argument 0, but got {type(t).__name__}"
+            )
     return list(tensors)
 
 
@@ -103,12 +108,14 @@ def cat(tensors: Any, dim: int = 0, *, axis: int | None = None) -> Tensor:
 
 def _check_joins(first: Tensor, other: Tensor, at: int, position: int) -> None:
     if first.ndim != other.ndim:
-        raise RuntimeError(f"Tensors must have same number of dimensions: got {first.ndim} and {other.ndim}")
+        raise RuntimeError(
+            f"Tensors must have same number of dimensions: got {first.ndim} and {other.ndim}"
+        )
     for i, (a, b) in enumerate(zip(first._type.shape, other._type.shape, strict=True)):
         if i != at and a != b:
             raise RuntimeError(
-                f"Sizes of tensors must match except in dimension {at}. Expected size {a} but got size {b} "
-                f"for tensor number {position} in the list."
+                f"Sizes of tensors must match except in dimension {at}. Expected size {a} but got "
+                f"size {b} for tensor number {position} in the list."
             )
 
 
@@ -180,7 +187,11 @@ def dstack(tensors: Any) -> Tensor:
 def column_stack(tensors: Any) -> Tensor:
     """Vectors as columns, joined along dimension 1."""
     return cat(
-        [reshape(t, (t.numel(), 1)) if t.ndim <= 1 else t for t in _listed("column_stack", tensors)], 1
+        [
+            reshape(t, (t.numel(), 1)) if t.ndim <= 1 else t
+            for t in _listed("column_stack", tensors)
+        ],
+        1,
     )
 
 
@@ -201,9 +212,13 @@ def broadcast_shapes(*shapes: Any) -> Any:
 @register(method=False)
 def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
     """Coordinate grids of several vectors; indexing "xy" exchanges the first two dimensions."""
-    given = list(tensors[0] if len(tensors) == 1 and isinstance(tensors[0], (list, tuple)) else tensors)
+    given = list(
+        tensors[0] if len(tensors) == 1 and isinstance(tensors[0], (list, tuple)) else tensors
+    )
     if indexing not in ("ij", "xy"):
-        raise RuntimeError(f'torch.meshgrid: indexing must be one of "xy" or "ij", but received: {indexing}')
+        raise RuntimeError(
+            f'torch.meshgrid: indexing must be one of "xy" or "ij", but received: {indexing}'
+        )
     swap = indexing == "xy" and len(given) >= 2
     order = [given[1], given[0], *given[2:]] if swap else given
     shape = tuple(t.numel() for t in order)
@@ -238,7 +253,8 @@ def block_diag(*tensors: Tensor) -> Tensor:
 
 @format_kept
 def constant_pad(x: Tensor, pad: Any, value: Any = 0) -> Tensor:
-    """Padded with a constant: pairs (low, high) from the last dimension backwards; negative ones cut."""
+    """Padded with a constant: pairs (low, high) from the last dimension backwards; negative ones
+    cut."""
     rank = x.ndim
     low, high = [0] * rank, [0] * rank
     for i in range(len(pad) // 2):
@@ -246,8 +262,13 @@ def constant_pad(x: Tensor, pad: Any, value: Any = 0) -> Tensor:
     dtype = x._type.dtype
     if isinstance(value, complex) and dtype.is_complex:
         if value.imag:
-            parts = [constant_pad(part, pad, side) for part, side in
-                     ((FUNCTIONS["real"](x), value.real), (FUNCTIONS["imag"](x), value.imag))]
+            parts = [
+                constant_pad(part, pad, side)
+                for part, side in (
+                    (FUNCTIONS["real"](x), value.real),
+                    (FUNCTIONS["imag"](x), value.imag),
+                )
+            ]
             return FUNCTIONS["complex"](*parts)  # type: ignore[no-any-return]
         value = value.real
     number = bool(value) if dtype.is_bool else int(value) if dtype.is_integer else float(value)
@@ -271,7 +292,7 @@ def constant_pad(x: Tensor, pad: Any, value: Any = 0) -> Tensor:
 FUNCTIONS["constant_pad_nd"] = constant_pad
 
 
-# ------------------------------------------------------------------------------------------ repeating
+# ---------------------------------------------------------------------------------------- repeating
 
 
 @register(function=False)
@@ -281,10 +302,13 @@ def repeat(self: Tensor, *repeats: Any) -> Tensor:
     rank = len(times)
     if rank < self.ndim:
         raise RuntimeError(
-            "Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor"
+            "Number of dimensions of repeat dims can not be smaller than number of dimensions of "
+            "tensor"
         )
     if any(isinstance(n, int) and n < 0 for n in times):
-        raise RuntimeError(f"Trying to create tensor with negative dimension: repeats {list(times)}")
+        raise RuntimeError(
+            f"Trying to create tensor with negative dimension: repeats {list(times)}"
+        )
     shape = (1,) * (rank - self.ndim) + self._type.shape
     between = tuple(d for n in shape for d in (1, n))
     wide = tuple(d for k, n in zip(times, shape, strict=True) for d in (k, n))
@@ -307,8 +331,9 @@ def tile(input: Tensor, *dims: Any) -> Tensor:
 
 def _tile_to(input: Tensor, dims: Any) -> Tensor:
     if not isinstance(dims, (tuple, list)):
-        raise TypeError("tile(): argument 'dims' (position 2) must be tuple of ints, not "
-                        f"{type(dims).__name__}")
+        raise TypeError(
+            f"tile(): argument 'dims' (position 2) must be tuple of ints, not {type(dims).__name__}"
+        )
     return tile(input, dims)
 
 
@@ -323,7 +348,9 @@ def repeat_interleave(
 ) -> Tensor:
     """Each element repeated in place, `repeats` times (a number, or one per entry of `dim`)."""
     if isinstance(repeats, str):
-        raise TypeError("repeat_interleave(): argument 'repeats' (position 2) must be Tensor or int, not str")
+        raise TypeError(
+            "repeat_interleave(): argument 'repeats' (position 2) must be Tensor or int, not str"
+        )
     if repeats is None:
         input, repeats = FUNCTIONS["arange"](input.shape[0], device=input.device), input
     if dim is None:
@@ -342,8 +369,11 @@ def repeat_interleave(
         )
     if isinstance(repeats, Tensor):
         if repeats._type.dtype not in (i32, i64):
-            raise NotImplementedError("\"repeat_interleave\" not implemented for "
-                                      f"'{SCALAR_NAMES[repeats._type.dtype]}': give repeats of int64")
+            raise NotImplementedError(
+                '"repeat_interleave" not implemented for '
+                f"'{SCALAR_NAMES[repeats._type.dtype]}': give repeats of "
+                "int64"
+            )
         if output_size is not None and (recorder.capture is not None or repeats.is_meta):
             return _repeated(input, repeats, axis, output_size)
         common_place("RepeatInterleave", (input, repeats))
@@ -353,12 +383,14 @@ def repeat_interleave(
         raise RuntimeError("repeats can not be negative")
     if counts.size not in (1, size):
         raise RuntimeError(
-            f"repeats must have the same size as input along dim, but got repeats.size(0) = {counts.size} "
-            f"and "
+            "repeats must have the same size as input along dim, but got repeats.size(0) = "
+            f"{counts.size} and "
             f"input.size({axis}) = {size}"
         )
     index = np.repeat(np.arange(size), counts if counts.size == size else int(counts[0]))
-    return FUNCTIONS["index_select"](input, axis, from_array(index.astype(np.int64), place=input.device))
+    return FUNCTIONS["index_select"](
+        input, axis, from_array(index.astype(np.int64), place=input.device)
+    )
 
 
 def _repeated(input: Tensor, repeats: Tensor, axis: int, total: int) -> Tensor:
@@ -369,7 +401,7 @@ def _repeated(input: Tensor, repeats: Tensor, axis: int, total: int) -> Tensor:
     return FUNCTIONS["index_select"](input, axis, index)
 
 
-# ------------------------------------------------------------------------------------------ rearranging
+# -------------------------------------------------------------------------------------- rearranging
 
 
 @register()
@@ -403,7 +435,9 @@ def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
     shifts = shifts if isinstance(shifts, (tuple, list)) else (shifts,)
     dims = dims if isinstance(dims, (tuple, list)) else (dims,)
     if len(shifts) != len(dims):
-        raise RuntimeError(f"shifts and dimensions must align. shifts: {len(shifts)}, dims:{len(dims)}")
+        raise RuntimeError(
+            f"shifts and dimensions must align. shifts: {len(shifts)}, dims:{len(dims)}"
+        )
     x = input
     for shift, dim in zip(shifts, dims, strict=True):
         size = x.shape[axis_of(dim, x.ndim)]
@@ -473,7 +507,9 @@ def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -
     lead = input._type.shape[:-1]
 
     def apply(v: Value) -> Value:  # one element a row, zeros elsewhere
-        column = ops.pad(v, low=(0,) * len(lead) + (high,), high=(0,) * len(lead) + (low,), value=_zero(v))
+        column = ops.pad(
+            v, low=(0,) * len(lead) + (high,), high=(0,) * len(lead) + (low,), value=_zero(v)
+        )
         square = ops.expand(ops.reshape(column, shape=(*lead, size, 1)), shape=(*lead, size, size))
         rows, columns = (ops.iota(shape=(size, size), dim=d, dtype=i64) for d in (0, 1))
         here = ops.eq(ops.add(rows, ops.constant(value=Literal.of(offset, i64))), columns)

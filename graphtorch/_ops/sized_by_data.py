@@ -1,4 +1,5 @@
-"""Operations whose result has a size that depends on data: they run at once, and in no captured function."""
+"""Operations whose result has a size that depends on data: they run at once, and in no captured
+function."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ def masked_select(input: Tensor, mask: Tensor, *, out: Any = None) -> Tensor:
 
 @register()
 def nonzero(input: Tensor, *, out: Any = None, as_tuple: bool = False) -> Any:
-    """The indices of elements that are not zero: one per row, or (`as_tuple`) a vector for each dimension."""
+    """The indices of elements that are not zero: one per row, or (`as_tuple`) a vector for each
+    dimension."""
     check_tensor("nonzero", "input", input)
     found = np.nonzero(np.atleast_1d(elements_for_size("nonzero", input, MASK)))
     if as_tuple:
@@ -51,14 +53,18 @@ def argwhere(input: Tensor) -> Tensor:
 
 @register()
 def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
-    """How often each non-negative integer occurs (or the sum of its weights), up to the largest one.
+    """How often each non-negative integer occurs (or the sum of its weights), up to the largest
+    one.
 
     Raises:
-        RuntimeError: `input` is not a vector of non-negative integers, or `weights` has another size.
+        RuntimeError: `input` is not a vector of non-negative integers, or `weights` has another
+            size.
     """
     check_tensor("bincount", "input", input)
     if input._type.dtype.is_floating_point:
-        raise NotImplementedError(f"\"bincount_cpu\" not implemented for '{input.dtype}': it counts integers")
+        raise NotImplementedError(
+            f"\"bincount_cpu\" not implemented for '{input.dtype}': it counts integers"
+        )
     if input.ndim != 1 or not input._type.dtype.is_integer:
         raise RuntimeError("bincount only supports 1-d non-negative integral inputs.")
     numbers = elements_for_size("bincount", input, "use torch.zeros(n).scatter_add(0, x, ones)")
@@ -80,27 +86,35 @@ def unique(
     return_counts: bool = False,
     dim: int | None = None,
 ) -> Any:
-    """The distinct elements in order, or slices along `dim`; where each went, and how often it occurs."""
+    """The distinct elements in order, or slices along `dim`; where each went, and how often it
+    occurs."""
     for name, flag in (("return_inverse", return_inverse), ("return_counts", return_counts)):
         if not isinstance(flag, bool):
             bool(flag)  # which tensors and arrays of several elements refuse
-            raise TypeError(f"_unique2(): argument '{name}' must be bool, not {type(flag).__name__}")
+            raise TypeError(
+                f"_unique2(): argument '{name}' must be bool, not {type(flag).__name__}"
+            )
     check_tensor("unique", "input", input)
     array = elements_for_size("unique", input, "sort and compare neighbours, which keeps the size")
     values, inverse, counts = np.unique(
         array, return_inverse=True, return_counts=True, axis=dim, equal_nan=False
     )
     places = inverse.astype(np.int64).reshape(input.shape if dim is None else (-1,))
-    return _results(input, values, places if return_inverse else None, counts if return_counts else None)
+    return _results(
+        input, values, places if return_inverse else None, counts if return_counts else None
+    )
 
 
 @register()
 def unique_consecutive(
     input: Tensor, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None
 ) -> Any:
-    """Without repeats of the element (or slice along `dim`) before; where each went, how long runs are."""
+    """Without repeats of the element (or slice along `dim`) before; where each went, how long runs
+    are."""
     check_tensor("unique_consecutive", "input", input)
-    array = elements_for_size("unique_consecutive", input, "compare x[1:] != x[:-1], which keeps the size")
+    array = elements_for_size(
+        "unique_consecutive", input, "compare x[1:] != x[:-1], which keeps the size"
+    )
     lines = array.reshape(-1) if dim is None else np.moveaxis(array, dim, 0)
     flat = lines.reshape(lines.shape[0], -1) if lines.size else np.zeros((lines.shape[0], 1))
     starts = np.ones(len(flat), bool)
@@ -109,12 +123,18 @@ def unique_consecutive(
     counts = np.diff(np.append(np.flatnonzero(starts), len(flat)))
     values = lines[starts] if dim is None else np.moveaxis(lines[starts], 0, dim)
     inverse = places.reshape(input.shape) if dim is None else places
-    return _results(input, values, inverse if return_inverse else None, counts if return_counts else None)
+    return _results(
+        input, values, inverse if return_inverse else None, counts if return_counts else None
+    )
 
 
 def _results(
     input: Tensor, values: np.ndarray, inverse: np.ndarray | None, counts: np.ndarray | None
 ) -> Any:
-    more = [from_array(a.astype(np.int64), place=input.device) for a in (inverse, counts) if a is not None]
+    more = [
+        from_array(a.astype(np.int64), place=input.device)
+        for a in (inverse, counts)
+        if a is not None
+    ]
     first = from_array(np.ascontiguousarray(values).reshape(values.shape), place=input.device)
     return (first, *more) if more else first

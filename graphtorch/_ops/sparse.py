@@ -1,7 +1,9 @@
-"""Sparse tensors in coordinate form (COO): the gradients of look-up tables, and what one does with them.
+"""Sparse tensors in coordinate form (COO): the gradients of look-up tables, and what one does with
+them.
 
-A sparse tensor is a pair of dense ones, so every operation on it is recorded like any other: `indices` i64
-[sparse_dim, nnz], one column an entry, and `values` [nnz, *dense dims]. Entries with equal indices add up.
+A sparse tensor is a pair of dense ones, so every operation on it is recorded like any other:
+`indices` i64 [sparse_dim, nnz], one column an entry, and `values` [nnz, *dense dims]. Entries with
+equal indices add up.
 Semantics: https://docs.pytorch.org/docs/stable/sparse.html
 """
 
@@ -25,14 +27,38 @@ from .creation import from_array
 from .overriding import disabled
 
 # Functions f with f(0) = 0: applied to the values of a coalesced tensor.
-ZERO_PRESERVING = frozenset({
-    "abs", "asin", "asinh", "atan", "atanh", "ceil", "erf", "erfinv", "expm1", "floor", "isinf", "isnan",
-    "log1p", "neg", "relu", "sign", "sin", "sinh", "sqrt", "square", "tan", "tanh", "trunc",
-})
+ZERO_PRESERVING = frozenset(
+    {
+        "abs",
+        "asin",
+        "asinh",
+        "atan",
+        "atanh",
+        "ceil",
+        "erf",
+        "erfinv",
+        "expm1",
+        "floor",
+        "isinf",
+        "isnan",
+        "log1p",
+        "neg",
+        "relu",
+        "sign",
+        "sin",
+        "sinh",
+        "sqrt",
+        "square",
+        "tan",
+        "tanh",
+        "trunc",
+    }
+)
 
 
 class SparseTensor(Tensor):
-    """A sparse COO tensor; made by `sparse_coo_tensor`, ``Tensor.to_sparse`` and sparse gradients."""
+    """A sparse COO tensor; made by `sparse_coo_tensor`, ``Tensor.to_sparse`` and sparse
+    gradients."""
 
     is_sparse = True
     __torch_function__ = staticmethod(disabled)
@@ -137,7 +163,9 @@ class SparseTensor(Tensor):
 
     def _check_merged(self, what: str) -> None:
         if not self._merged:
-            raise RuntimeError(f"Cannot get {what} on an uncoalesced tensor, please call .coalesce() first")
+            raise RuntimeError(
+                f"Cannot get {what} on an uncoalesced tensor, please call .coalesce() first"
+            )
 
     def type(self, dtype: Any = None, non_blocking: bool = False) -> Any:
         found = METHODS["type"](self, dtype, non_blocking)
@@ -160,8 +188,8 @@ class SparseTensor(Tensor):
     # -- other forms ---------------------------------------------------------------------------
 
     def coalesce(self) -> SparseTensor:
-        """Indices sorted and unique, values of equal indices added. The size depends on data: not for
-        captured functions."""
+        """Indices sorted and unique, values of equal indices added. The size depends on data: not
+        for captured functions."""
         if self._merged:
             return self
         if self._nnz() < 2:
@@ -230,7 +258,9 @@ class SparseTensor(Tensor):
         order = list(range(self.ndim))
         a, b = (d % self.ndim for d in (dim0, dim1))
         if max(a, b) >= self.sparse_dim():
-            raise RuntimeError("transpose of a sparse tensor: only its sparse dimensions can be swapped")
+            raise RuntimeError(
+                "transpose of a sparse tensor: only its sparse dimensions can be swapped"
+            )
         order[a], order[b] = order[b], order[a]
         rows = self._pair[0][self._places(np.array(order[: self.sparse_dim()]))]
         return made(rows, self._pair[1], tuple(self._size[i] for i in order), False)
@@ -247,10 +277,14 @@ class SparseTensor(Tensor):
         found = self.to_dense().sum(dim, dtype=dtype)
         return to_sparse(found) if found.ndim else found
 
-    def norm(self, p: Any = "fro", dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Tensor:
+    def norm(
+        self, p: Any = "fro", dim: Any = None, keepdim: bool = False, dtype: Any = None
+    ) -> Tensor:
         """The norm of all elements."""
         if dim is not None:
-            raise RuntimeError("norm_sparse currently only supports full reductions, so 'dim' must be empty")
+            raise RuntimeError(
+                "norm_sparse currently only supports full reductions, so 'dim' must be empty"
+            )
         return self.coalesce().values().norm(p, dtype=dtype)
 
     def pow(self, exponent: Any) -> SparseTensor:
@@ -272,17 +306,23 @@ class SparseTensor(Tensor):
     def copy_(self, src: Any, non_blocking: bool = False) -> SparseTensor:
         """Take over indices and values of another sparse tensor."""
         if not isinstance(src, SparseTensor):
-            raise RuntimeError("copy_() between dense and sparse Tensors is not implemented! Found self type "
-                               f"= {self.type()} and src type = {src.type()}")
+            raise RuntimeError(
+                "copy_() between dense and sparse Tensors is not implemented! Found self type "
+                f"= {self.type()} and src type = {src.type()}"
+            )
         return self._taken_over(src.to(self.dtype).clone())
 
     def _taken_over(self, result: Any) -> SparseTensor:
         """The end of an in-place operation: this tensor becomes `result`."""
         if not isinstance(result, SparseTensor):
-            raise RuntimeError("the result of an in-place operation on a sparse tensor must be sparse; use "
-                               ".to_dense() first")
+            raise RuntimeError(
+                "the result of an in-place operation on a sparse tensor must be sparse; use "
+                ".to_dense() first"
+            )
         if modes.grad and self._leaf:
-            raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
+            raise RuntimeError(
+                "a leaf Variable that requires grad is being used in an in-place operation."
+            )
         self._pair, self._size, self._merged = result._pair, result._size, result._merged
         return self
 
@@ -307,7 +347,9 @@ class SparseTensor(Tensor):
         return self.numpy()
 
     def tolist(self) -> Any:
-        raise RuntimeError("Cannot access data pointer of Tensor that doesn't have storage: use .to_dense()")
+        raise RuntimeError(
+            "Cannot access data pointer of Tensor that doesn't have storage: use .to_dense()"
+        )
 
     data_ptr = tolist
 
@@ -338,12 +380,15 @@ def _rebuild(indices: Tensor, values: Tensor, size: tuple[int, ...], merged: boo
 
 
 def _unsupported(name: str) -> str:
-    return (f"Could not run 'aten::{name}' with arguments from the 'SparseCPU' backend: sparse tensors do "
-            "not have it; call .to_dense() first")
+    return (
+        f"Could not run 'aten::{name}' with arguments from the 'SparseCPU' backend: sparse tensors "
+        "do not have it; call .to_dense() first"
+    )
 
 
 class SparseCsrTensor(SparseTensor):
-    """A sparse matrix in compressed rows: a coalesced COO matrix that also tells where each row begins."""
+    """A sparse matrix in compressed rows: a coalesced COO matrix that also tells where each row
+    begins."""
 
     is_sparse_csr = True
 
@@ -364,22 +409,30 @@ class SparseCsrTensor(SparseTensor):
         return self._pair[1]
 
     def indices(self) -> Tensor:
-        raise RuntimeError("indices expected sparse coordinate tensor layout but got SparseCsr: use "
-                           "crow_indices() and col_indices()")
+        raise RuntimeError(
+            "indices expected sparse coordinate tensor layout but got SparseCsr: use "
+            "crow_indices() and col_indices()"
+        )
 
-    def to_sparse(self, sparse_dim: int | None = None, *, layout: Any = None, **options: Any) -> SparseTensor:
+    def to_sparse(
+        self, sparse_dim: int | None = None, *, layout: Any = None, **options: Any
+    ) -> SparseTensor:
         return self if layout is sparse_csr else made(*self._pair, self._size, True)
 
     def to_sparse_csr(self, dense_dim: int | None = None) -> SparseCsrTensor:
         return self
 
     def _with(self, values: Tensor, indices: Tensor | None = None) -> SparseCsrTensor:
-        return in_rows(made(self._pair[0] if indices is None else indices, values, self._size, True))
+        return in_rows(
+            made(self._pair[0] if indices is None else indices, values, self._size, True)
+        )
 
     def __repr__(self, **kwargs: Any) -> str:
-        return (f"tensor(crow_indices={self.crow_indices()},\n       col_indices={self.col_indices()},\n"
-                f"       values={self.values()}, size={self._size}, nnz={self._nnz()},\n"
-                "       layout=torch.sparse_csr)")
+        return (
+            f"tensor(crow_indices={self.crow_indices()},\n       "
+            f"col_indices={self.col_indices()},\n       values={self.values()}, size={self._size}, "
+            f"nnz={self._nnz()},\n       layout=torch.sparse_csr)"
+        )
 
     __str__ = __repr__
 
@@ -387,8 +440,10 @@ class SparseCsrTensor(SparseTensor):
 def in_rows(x: SparseTensor) -> SparseCsrTensor:
     """A sparse COO matrix in compressed rows."""
     if x.sparse_dim() != 2 or x.dense_dim():
-        raise RuntimeError("to_sparse_csr: only a matrix has compressed rows, but got a tensor of size "
-                           f"{list(x._size)}")
+        raise RuntimeError(
+            "to_sparse_csr: only a matrix has compressed rows, but got a tensor of size "
+            f"{list(x._size)}"
+        )
     x = x.coalesce()
     found = object.__new__(SparseCsrTensor)
     found._pair, found._size, found._merged, found._counter = x._pair, x._size, True, Version()
@@ -401,24 +456,48 @@ def to_sparse_csr(self: Tensor, dense_dim: int | None = None) -> SparseCsrTensor
     return in_rows(self if isinstance(self, SparseTensor) else to_sparse(self))
 
 
-def sparse_csr_tensor(crow_indices: Any, col_indices: Any, values: Any, size: Any = None, *,
-                      dtype: Any = None, device: Any = None, requires_grad: bool = False) -> SparseCsrTensor:
-    """The matrix whose row i has `values` crow_indices[i] .. crow_indices[i + 1] - 1 at their `col_indices`.
+def sparse_csr_tensor(
+    crow_indices: Any,
+    col_indices: Any,
+    values: Any,
+    size: Any = None,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> SparseCsrTensor:
+    """The matrix whose row i has `values` crow_indices[i] .. crow_indices[i + 1] - 1 at their
+    `col_indices`.
 
     Raises RuntimeError where the parts do not fit each other.
     """
-    starts, columns = (np.asarray(FUNCTIONS["as_tensor"](x).detach()._array())
-                       for x in (crow_indices, col_indices))
-    if starts.ndim != 1 or columns.ndim != 1 or not starts.size or starts[0] or starts[-1] != columns.size \
-            or (np.diff(starts) < 0).any():
-        raise RuntimeError("sparse_csr_tensor: crow_indices must begin with 0, never fall, and end with the "
-                           f"number of col_indices: got {starts.tolist()} for {columns.size}")
+    starts, columns = (
+        np.asarray(FUNCTIONS["as_tensor"](x).detach()._array()) for x in (crow_indices, col_indices)
+    )
+    if (
+        starts.ndim != 1
+        or columns.ndim != 1
+        or not starts.size
+        or starts[0]
+        or starts[-1] != columns.size
+        or (np.diff(starts) < 0).any()
+    ):
+        raise RuntimeError(
+            "sparse_csr_tensor: crow_indices must begin with 0, never fall, and end with the "
+            f"number of col_indices: got {starts.tolist()} for {columns.size}"
+        )
     rows = np.repeat(np.arange(starts.size - 1), np.diff(starts))
     width = int(columns.max()) + 1 if columns.size else 0
     values = FUNCTIONS["as_tensor"](values, device=device)
     indices = from_array(np.stack([rows, columns]).astype(np.int64), place=values.device)
-    found = sparse_coo_tensor(indices, values, (starts.size - 1, width) if size is None else size,
-                              dtype=dtype, requires_grad=requires_grad, check_invariants=True)
+    found = sparse_coo_tensor(
+        indices,
+        values,
+        (starts.size - 1, width) if size is None else size,
+        dtype=dtype,
+        requires_grad=requires_grad,
+        check_invariants=True,
+    )
     return in_rows(found)
 
 
@@ -430,7 +509,7 @@ def made(indices: Tensor, values: Tensor, size: Any, merged: bool = False) -> Sp
     return found
 
 
-# ------------------------------------------------------------------------------------------ arithmetic
+# --------------------------------------------------------------------------------------- arithmetic
 
 
 def _is_sparse(x: Any) -> bool:
@@ -442,17 +521,23 @@ def _add(a: Any, b: Any, alpha: Any) -> Any:
         raise RuntimeError("add(sparse, dense) is not supported. Use add(dense, sparse) instead.")
     if not _is_sparse(a):
         if tuple(a.shape) != b._size:
-            raise RuntimeError(f"add: expected 'self' and 'other' to have same size, but self has size "
-                               f"{list(a.shape)} while other has size {list(b._size)} (FYI: dense-sparse "
-                               "addition does not currently support broadcasting)")
+            raise RuntimeError(
+                f"add: expected 'self' and 'other' to have same size, but self has size "
+                f"{list(a.shape)} while other has size {list(b._size)} (FYI: "
+                "dense-sparse addition does not currently support broadcasting)"
+            )
         dtype = FUNCTIONS["promote_types"](a.dtype, b.dtype)
         return b._added_to(a.to(dtype), alpha)
     if a._size != b._size:
-        raise RuntimeError("add: expected sizes of 'self' and 'other' to match, but "
-                           f"{list(a._size)} != {list(b._size)}")
+        raise RuntimeError(
+            "add: expected sizes of 'self' and 'other' to match, but "
+            f"{list(a._size)} != {list(b._size)}"
+        )
     if a.sparse_dim() != b.sparse_dim():
-        raise RuntimeError("add: expected 'self' and 'other' to have same number of sparse dimensions, but "
-                           f"they have {a.sparse_dim()} and {b.sparse_dim()}")
+        raise RuntimeError(
+            "add: expected 'self' and 'other' to have same number of sparse dimensions, but "
+            f"they have {a.sparse_dim()} and {b.sparse_dim()}"
+        )
     right = b._pair[1] if alpha == 1 else b._pair[1] * alpha
     cat = FUNCTIONS["cat"]
     found = made(cat([a._pair[0], b._pair[0]], 1), cat([a._pair[1], right], 0), a._size)
@@ -485,8 +570,10 @@ def _product_of_two(a: SparseTensor, b: SparseTensor) -> SparseTensor:
 
 def _div(a: Any, b: Any, alpha: Any) -> Any:
     if not _is_sparse(a) or (isinstance(b, Tensor) and b.ndim):
-        raise RuntimeError("Sparse division requires a scalar or zero-dim dense tensor divisor (got shape "
-                           f"{list(getattr(b, 'shape', ()))} for divisor)")
+        raise RuntimeError(
+            "Sparse division requires a scalar or zero-dim dense tensor divisor (got shape "
+            f"{list(getattr(b, 'shape', ()))} for divisor)"
+        )
     return a._with(a._pair[1] / b)
 
 
@@ -496,11 +583,15 @@ def _matmul(a: Any, b: Any, alpha: Any) -> Any:
     if _is_sparse(b):
         return to_sparse(_matmul(a, b.to_dense(), 1))
     if a.ndim != 2 or a.dense_dim():
-        raise RuntimeError("sparse matmul: expected a sparse matrix with scalar values, got size "
-                           f"{list(a._size)} with {a.dense_dim()} dense dims")
+        raise RuntimeError(
+            "sparse matmul: expected a sparse matrix with scalar values, got size "
+            f"{list(a._size)} with {a.dense_dim()} dense dims"
+        )
     if a._size[1] != b.shape[0]:
-        raise RuntimeError(f"mat1 and mat2 shapes cannot be multiplied ({a._size[0]}x{a._size[1]} and "
-                           f"{'x'.join(map(str, b.shape))})")
+        raise RuntimeError(
+            f"mat1 and mat2 shapes cannot be multiplied ({a._size[0]}x{a._size[1]} and "
+            f"{'x'.join(map(str, b.shape))})"
+        )
     indices, values = a._pair
     rows = b.index_select(0, indices[1]) * (values.unsqueeze(1) if b.ndim == 2 else values)
     zeros = rows.new_zeros((a._size[0], *b.shape[1:]))
@@ -508,21 +599,34 @@ def _matmul(a: Any, b: Any, alpha: Any) -> Any:
 
 
 _COMBINE: dict[str, Callable[[Any, Any, Any], Any]] = {
-    "add": _add, "sub": _sub, "mul": _mul, "div": _div, "matmul": _matmul,
+    "add": _add,
+    "sub": _sub,
+    "mul": _mul,
+    "div": _div,
+    "matmul": _matmul,
 }
 
 
 # ------------------------------------------------------------------------------------------ making
 
 
-def sparse_coo_tensor(indices: Any, values: Any = None, size: Any = None, *, dtype: Any = None,
-                      device: Any = None, pin_memory: bool = False, requires_grad: bool = False,
-                      check_invariants: bool | None = None, is_coalesced: bool | None = None) -> SparseTensor:
+def sparse_coo_tensor(
+    indices: Any,
+    values: Any = None,
+    size: Any = None,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    pin_memory: bool = False,
+    requires_grad: bool = False,
+    check_invariants: bool | None = None,
+    is_coalesced: bool | None = None,
+) -> SparseTensor:
     """The tensor of `size` with `values` at `indices`, zero elsewhere.
 
     Args:
-        indices: [sparse_dim, nnz], one column an entry; equal columns add up. With nothing else: the size
-            of a tensor without entries.
+        indices: [sparse_dim, nnz], one column an entry; equal columns add up. With nothing else:
+            the size of a tensor without entries.
         values: [nnz, *dense dims].
         size: default: just large enough.
         check_invariants: also check that indices are inside `size`.
@@ -535,15 +639,18 @@ def sparse_coo_tensor(indices: Any, values: Any = None, size: Any = None, *, dty
     where = values.device if device is None and not isinstance(indices, Tensor) else device
     indices = FUNCTIONS["as_tensor"](indices, DTYPES["int64"], where).detach()
     if indices.device is not values.device:
-        raise RuntimeError(f"device of indices ({indices.device}) must match device of values "
-                           f"({values.device}): give device=, which moves both")
+        raise RuntimeError(
+            f"device of indices ({indices.device}) must match device of values "
+            f"({values.device}): give device=, which moves both"
+        )
     if indices.ndim != 2:
-        raise RuntimeError("indices must be sparse_dim x nnz, but got: "
-                           f"{list(indices.shape)}")
+        raise RuntimeError(f"indices must be sparse_dim x nnz, but got: {list(indices.shape)}")
     values = values.expand(indices.shape[1]) if values.ndim == 0 else values
     if indices.shape[1] != values.shape[0]:
-        raise RuntimeError("indices and values must have same nnz, but got nnz from indices: "
-                           f"{indices.shape[1]}, nnz from values: {values.shape[0]}")
+        raise RuntimeError(
+            "indices and values must have same nnz, but got nnz from indices: "
+            f"{indices.shape[1]}, nnz from values: {values.shape[0]}"
+        )
     size = _fitting_size(indices, values, size)
     if check_invariants:
         _check_indices(indices, size)
@@ -568,11 +675,15 @@ def _fitting_size(indices: Tensor, values: Tensor, size: Any) -> tuple[int, ...]
         return (*map(int, largest), *dense)
     size = tuple(int(s) for s in size)
     if len(size) != count + len(dense):
-        raise RuntimeError(f"'len(size) == sparse_dim + dense_dim' is not satisfied: len(size) = {len(size)},"
-                           f" sparse_dim = {count}, dense_dim = {len(dense)}")
+        raise RuntimeError(
+            f"'len(size) == sparse_dim + dense_dim' is not satisfied: len(size) = {len(size)},"
+            f" sparse_dim = {count}, dense_dim = {len(dense)}"
+        )
     if size[count:] != dense:
-        raise RuntimeError(f"values has incorrect size, expected {[values.shape[0], *size[count:]]}, got "
-                           f"{list(values.shape)}")
+        raise RuntimeError(
+            f"values has incorrect size, expected {[values.shape[0], *size[count:]]}, got "
+            f"{list(values.shape)}"
+        )
     return size
 
 
@@ -582,21 +693,31 @@ def _check_indices(indices: Tensor, size: tuple[int, ...]) -> None:
         if row.size and row.min() < 0:
             raise RuntimeError(f"found negative index {row.min()} for dim {dim}")
         if row.size and row.max() >= size[dim]:
-            raise RuntimeError(f"size is inconsistent with indices: for dim {dim}, size is {size[dim]} but "
-                               f"found index {row.max()}")
+            raise RuntimeError(
+                f"size is inconsistent with indices: for dim {dim}, size is {size[dim]} but "
+                f"found index {row.max()}"
+            )
 
 
 @register(function=False)
-def to_sparse(self: Tensor, sparse_dim: int | None = None, *, layout: Any = None, blocksize: Any = None,
-              dense_dim: int | None = None) -> SparseTensor:
-    """The nonzero elements (or, with fewer `sparse_dim`, the slices that are not all zero) as a sparse
-    tensor. The size depends on data: not for captured functions."""
+def to_sparse(
+    self: Tensor,
+    sparse_dim: int | None = None,
+    *,
+    layout: Any = None,
+    blocksize: Any = None,
+    dense_dim: int | None = None,
+) -> SparseTensor:
+    """The nonzero elements (or, with fewer `sparse_dim`, the slices that are not all zero) as a
+    sparse tensor. The size depends on data: not for captured functions."""
     if layout not in (None, sparse_coo):
         raise RuntimeError(f"to_sparse: layout {layout} is not supported, only torch.sparse_coo is")
     count = self.ndim if sparse_dim is None else sparse_dim
     if not (0 < count <= self.ndim or count == self.ndim == 0):
-        raise RuntimeError(f"sparse_dim argument must be in >0 when self.dim()>0, and at most {self.ndim}, "
-                           f"got {count}")
+        raise RuntimeError(
+            f"sparse_dim argument must be in >0 when self.dim()>0, and at most {self.ndim}, "
+            f"got {count}"
+        )
     array = self.detach()._array()
     present = (array != 0).any(axis=tuple(range(count, self.ndim)))
     columns = from_array(np.stack(np.nonzero(present)).astype(np.int64), place=self.device)
@@ -607,12 +728,16 @@ def to_sparse(self: Tensor, sparse_dim: int | None = None, *, layout: Any = None
 def sparse_mask(self: Tensor, mask: SparseTensor) -> SparseTensor:
     """The elements at the indices of the sparse tensor `mask`."""
     if not isinstance(mask, SparseTensor):
-        raise RuntimeError("sparse_mask: expected mask to have layout torch.sparse_coo, got torch.strided")
+        raise RuntimeError(
+            "sparse_mask: expected mask to have layout torch.sparse_coo, got torch.strided"
+        )
     indices = mask._indices()
     return made(indices, self[tuple(indices.unbind(0))], mask._size, mask._merged)
 
 
-METHODS["to_dense"] = lambda self, dtype=None, *, masked_grad=None: self if dtype is None else self.to(dtype)
+METHODS["to_dense"] = lambda self, dtype=None, *, masked_grad=None: (
+    self if dtype is None else self.to(dtype)
+)
 METHODS["sparse_dim"] = lambda self: 0
 METHODS["dense_dim"] = lambda self: self.ndim
 
@@ -630,8 +755,10 @@ for _name in ("coalesce", "indices", "values", "is_coalesced"):
 
 
 def _no_entries(self: Tensor) -> Any:
-    raise NotImplementedError("sparse tensors have this, but the tensor has layout torch.strided: convert it "
-                              "with .to_sparse() first")
+    raise NotImplementedError(
+        "sparse tensors have this, but the tensor has layout torch.strided: convert it "
+        "with .to_sparse() first"
+    )
 
 
 for _name in ("_indices", "_values", "_nnz"):
@@ -641,7 +768,9 @@ for _name in ("_indices", "_values", "_nnz"):
 def mm(sparse: Any, dense: Any) -> Any:
     """The product of a sparse and a dense matrix, with gradients for both."""
     check_tensor("mm", "mat1", sparse)
-    return _matmul(sparse, dense, 1) if _is_sparse(sparse) or _is_sparse(dense) else sparse.mm(dense)
+    return (
+        _matmul(sparse, dense, 1) if _is_sparse(sparse) or _is_sparse(dense) else sparse.mm(dense)
+    )
 
 
 def addmm(mat: Tensor, mat1: Any, mat2: Any, *, beta: Any = 1.0, alpha: Any = 1.0) -> Tensor:
@@ -658,4 +787,3 @@ def row_gradient(values: Tensor, indices: Tensor, size: Any) -> SparseTensor:
     """The gradient of a look-up of rows: `values` [n, *dense] at `indices` [n]."""
     with no_grad():
         return made(indices.reshape(1, -1).to(DTYPES["int64"]), values, size)
-

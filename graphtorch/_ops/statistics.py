@@ -1,4 +1,5 @@
-"""Statistics of samples, and of sampled functions: covariances, histograms, quantiles, integrals."""
+"""Statistics of samples, and of sampled functions: covariances, histograms, quantiles,
+integrals."""
 
 from __future__ import annotations
 
@@ -18,8 +19,13 @@ from .order import sort
 
 @register()
 @rounded_once
-def cov(input: Tensor, *, correction: int = 1, fweights: Tensor | None = None,
-        aweights: Tensor | None = None) -> Tensor:
+def cov(
+    input: Tensor,
+    *,
+    correction: int = 1,
+    fweights: Tensor | None = None,
+    aweights: Tensor | None = None,
+) -> Tensor:
     """Covariances of variables (rows) over observations (columns); a vector is one variable.
 
     Args:
@@ -32,11 +38,13 @@ def cov(input: Tensor, *, correction: int = 1, fweights: Tensor | None = None,
     """
     check_tensor("cov", "input", input)
     if input.ndim > 2:
-        raise RuntimeError(f"cov(): expected input to have two or fewer dimensions but got an input with "
-                           f"{input.ndim} dimensions")
+        raise RuntimeError(
+            f"cov(): expected input to have two or fewer dimensions but got an input with "
+            f"{input.ndim} dimensions"
+        )
     if input.dtype.name == "bool":
         raise RuntimeError("cov(): bool dtype is not supported for input")
-    x = (input if input.is_floating_point() or input.is_complex() else input.float())
+    x = input if input.is_floating_point() or input.is_complex() else input.float()
     x = x if input.ndim == 2 else x.reshape(1, -1)
     if aweights is not None:
         x = x.to(FUNCTIONS["promote_types"](x.dtype, aweights.dtype))
@@ -61,14 +69,20 @@ def _weights(x: Tensor, fweights: Tensor | None, aweights: Tensor | None) -> Ten
         if w is None:
             continue
         if w.ndim > 1:
-            raise RuntimeError(f"cov(): expected {name} to have one or fewer dimensions but got {name} with "
-                               f"{w.ndim} dimensions")
+            raise RuntimeError(
+                f"cov(): expected {name} to have one or fewer dimensions but got {name} with "
+                f"{w.ndim} dimensions"
+            )
         if whole and (w.is_floating_point() or w.is_complex() or w.dtype.name == "bool"):
-            raise RuntimeError("cov(): expected fweights to have integral dtype but got fweights with "
-                               f"{w.dtype} dtype")
+            raise RuntimeError(
+                "cov(): expected fweights to have integral dtype but got fweights with "
+                f"{w.dtype} dtype"
+            )
         if w.numel() != x.shape[1]:
-            raise RuntimeError(f"cov(): expected {name} to have the same numel as there are observations in "
-                               f"the input but got {w.numel()} != {x.shape[1]}")
+            raise RuntimeError(
+                f"cov(): expected {name} to have the same numel as there are observations in "
+                f"the input but got {w.numel()} != {x.shape[1]}"
+            )
     given = [w for w in (fweights, aweights) if w is not None]
     if not given:
         return None
@@ -81,8 +95,10 @@ def corrcoef(input: Tensor) -> Tensor:
     """Pearson's correlation coefficients of variables (rows) over observations (columns)."""
     check_tensor("corrcoef", "input", input)
     if input.ndim > 2:
-        raise RuntimeError("corrcoef(): expected input to have two or fewer dimensions but got an input "
-                           f"with {input.ndim} dimensions")
+        raise RuntimeError(
+            "corrcoef(): expected input to have two or fewer dimensions but got an input "
+            f"with {input.ndim} dimensions"
+        )
     c = cov(input)
     if c.ndim == 0:
         return c / c
@@ -93,12 +109,14 @@ def corrcoef(input: Tensor) -> Tensor:
 
 @register(out=True)
 def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Tensor:
-    """How many elements fall into each of `bins` equal parts of min..max, or of the data's range if those
-    are equal. Raises NotImplementedError for anything but real floats."""
+    """How many elements fall into each of `bins` equal parts of min..max, or of the data's range if
+    those are equal. Raises NotImplementedError for anything but real floats."""
     check_tensor("histc", "input", input)
     if not input._type.dtype.is_floating_point:
-        raise NotImplementedError(f"\"histc\" not implemented for '{SCALAR_NAMES[input._type.dtype]}': "
-                                  "convert it to a float dtype first")
+        raise NotImplementedError(
+            f"\"histc\" not implemented for '{SCALAR_NAMES[input._type.dtype]}': "
+            "convert it to a float dtype first"
+        )
     if bins <= 0:
         raise RuntimeError("bins must be > 0")
     if not (math.isfinite(min) and math.isfinite(max)):
@@ -135,13 +153,16 @@ def _bool() -> Any:
 @register("trapezoid", "trapz", method=False)
 @rounded_once
 def trapezoid(y: Tensor, x: Tensor | None = None, *, dx: float = 1.0, dim: int = -1) -> Tensor:
-    """The integral of samples `y` along `dim` by the trapezoidal rule, at places `x` or `dx` apart."""
+    """The integral of samples `y` along `dim` by the trapezoidal rule, at places `x` or `dx`
+    apart."""
     return _areas(y, x, dx, dim).sum(axis_of(dim, y.ndim))
 
 
 @register(method=False)
 @rounded_once
-def cumulative_trapezoid(y: Tensor, x: Tensor | None = None, *, dx: float = 1.0, dim: int = -1) -> Tensor:
+def cumulative_trapezoid(
+    y: Tensor, x: Tensor | None = None, *, dx: float = 1.0, dim: int = -1
+) -> Tensor:
     """The integral from the first sample to each of the others."""
     return _areas(y, x, dx, dim).cumsum(axis_of(dim, y.ndim))
 
@@ -177,12 +198,16 @@ def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> T
 
 
 @register(method=False, out=True)
-def isin(elements: Any, test_elements: Any, *, assume_unique: bool = False, invert: bool = False) -> Tensor:
+def isin(
+    elements: Any, test_elements: Any, *, assume_unique: bool = False, invert: bool = False
+) -> Tensor:
     """Where `elements` are among `test_elements`; `invert` for where they are not."""
     common = _types.dtype._of[common_dtype(elements, test_elements)]
     place = common_place("isin", (elements, test_elements))
-    x, tested = (t if isinstance(t, Tensor) else FUNCTIONS["tensor"](t, device=place)
-                 for t in (elements, test_elements))
+    x, tested = (
+        t if isinstance(t, Tensor) else FUNCTIONS["tensor"](t, device=place)
+        for t in (elements, test_elements)
+    )
     x, flat = x.to(common), sort(tested.to(common).reshape(-1))[0]
     if flat.shape[0] == 0:
         return x.new_full(tuple(x.shape), invert, dtype=_bool())
@@ -209,9 +234,14 @@ def unravel_index(indices: Tensor, shape: Any) -> tuple[Tensor, ...]:
 
 @register(method=False)
 @rounded_once
-def cdist(x1: Tensor, x2: Tensor, p: float = 2.0,
-          compute_mode: str = "use_mm_for_euclid_dist_if_necessary") -> Tensor:
-    """p-norm distances [*, P, R] between rows of [*, P, M] and of [*, R, M], whatever `compute_mode` says."""
+def cdist(
+    x1: Tensor,
+    x2: Tensor,
+    p: float = 2.0,
+    compute_mode: str = "use_mm_for_euclid_dist_if_necessary",
+) -> Tensor:
+    """p-norm distances [*, P, R] between rows of [*, P, M] and of [*, R, M], whatever
+    `compute_mode` says."""
     if p < 0:
         raise RuntimeError("cdist only supports non-negative p values")
     for name, x in (("X1", x1), ("X2", x2)):
@@ -220,6 +250,7 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0,
         if not x.is_floating_point():
             raise RuntimeError(f"cdist only supports floating-point dtypes, {name} got: {x.dtype}")
     if x1.shape[-1] != x2.shape[-1]:
-        raise RuntimeError("X1 and X2 must have the same number of columns. "
-                           f"X1: {x1.shape[-1]} X2: {x2.shape[-1]}")
+        raise RuntimeError(
+            f"X1 and X2 must have the same number of columns. X1: {x1.shape[-1]} X2: {x2.shape[-1]}"
+        )
     return (x1.unsqueeze(-2) - x2.unsqueeze(-3)).norm(p, -1)

@@ -1,4 +1,5 @@
-"""The memory behind tensors as objects: `UntypedStorage` counts bytes, the older `TypedStorage` elements."""
+"""The memory behind tensors as objects: `UntypedStorage` counts bytes, the older `TypedStorage`
+elements."""
 
 from __future__ import annotations
 
@@ -77,7 +78,9 @@ class _Memory(ABC):
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            raise RuntimeError("slices of a storage are not supported: slice the tensor, or its .tolist()")
+            raise RuntimeError(
+                "slices of a storage are not supported: slice the tensor, or its .tolist()"
+            )
         return self.tolist()[index]
 
     @abstractmethod
@@ -102,8 +105,9 @@ class UntypedStorage(_Memory):
     is_storage = True  # `as_tensor` gives its bytes
 
     @classmethod
-    def from_file(cls, filename: str | os.PathLike[str], shared: bool = False,
-                  nbytes: int = 0) -> UntypedStorage:
+    def from_file(
+        cls, filename: str | os.PathLike[str], shared: bool = False, nbytes: int = 0
+    ) -> UntypedStorage:
         """The bytes of a file, mapped: read when somebody looks at them.
 
         Args:
@@ -119,18 +123,23 @@ class UntypedStorage(_Memory):
                 file.truncate(nbytes)
         size = os.path.getsize(place)
         if size < nbytes:
-            raise RuntimeError(f"UntypedStorage.from_file: {place} has {size} bytes, but {nbytes} were "
-                               f"asked for")
+            raise RuntimeError(
+                f"UntypedStorage.from_file: {place} has {size} bytes, but {nbytes} were asked for"
+            )
         if not (nbytes or size):
             return cls(from_numpy(np.empty(0, np.uint8)))
-        return cls(from_numpy(np.memmap(place, np.uint8, "r+" if shared else "c", shape=(nbytes or size,))))
+        return cls(
+            from_numpy(np.memmap(place, np.uint8, "r+" if shared else "c", shape=(nbytes or size,)))
+        )
 
     def __getitem__(self, index: Any) -> Any:
         """A byte; or, for a slice, the storage of that part."""
         part = self.__array__()[index]
         if not isinstance(index, slice):
             return int(part)
-        return UntypedStorage(from_array(part, place=self.device) if self.is_cuda else from_numpy(part))
+        return UntypedStorage(
+            from_array(part, place=self.device) if self.is_cuda else from_numpy(part)
+        )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """The bytes; they are not copied."""
@@ -199,8 +208,11 @@ def untyped_storage(self: Tensor) -> UntypedStorage:
 def storage(self: Tensor) -> TypedStorage:
     """The memory behind this tensor, as elements (deprecated: use untyped_storage())."""
     warnings.warn(
-        "TypedStorage is deprecated. It will be removed in the future and UntypedStorage will be the only "
-        "storage class. This should only matter to you if you are using storages directly. To access "
-        "UntypedStorage directly, use tensor.untyped_storage() instead of tensor.storage()",
-        UserWarning, stacklevel=2)
+        "TypedStorage is deprecated. It will be removed in the future and UntypedStorage will be "
+        "the only storage class. This should only matter to you if you are using storages "
+        "directly. To access UntypedStorage directly, use tensor.untyped_storage() instead of "
+        "tensor.storage()",
+        UserWarning,
+        stacklevel=2,
+    )
     return TypedStorage(self)

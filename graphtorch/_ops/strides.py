@@ -24,10 +24,12 @@ from .creation import full_value
 from .storages import TypedStorage, UntypedStorage
 from .views import _offset, narrow, permute, reshape, squeeze, t, transpose, unsqueeze
 
-# ------------------------------------------------------------------------------------------ any strides
+# -------------------------------------------------------------------------------------- any strides
 
 
-def _taken(x: Tensor, places: np.ndarray, offset: int, strides: tuple[int, ...], name: str) -> Tensor:
+def _taken(
+    x: Tensor, places: np.ndarray, offset: int, strides: tuple[int, ...], name: str
+) -> Tensor:
     """A view of the elements of `x` at flat row-major `places`."""
     index = Literal.of(places.reshape(-1).astype(np.int64))
     type_ = Type(x._type.dtype, places.shape)
@@ -55,10 +57,13 @@ def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None
     size, stride = tuple(size), tuple(stride)
     offset = _offset(input) if storage_offset is None else storage_offset
     if len(size) != len(stride):
-        raise RuntimeError(f"mismatch in length of strides and shape: {len(stride)} and {len(size)}")
+        raise RuntimeError(
+            f"mismatch in length of strides and shape: {len(stride)} and {len(size)}"
+        )
     if any(s < 0 for s in stride):
         raise RuntimeError(
-            f"as_strided: Negative strides are not supported at the moment, got strides: {list(stride)}"
+            "as_strided: Negative strides are not supported at the moment, got strides: "
+            f"{list(stride)}"
         )
     base = input._base if input._base is not None else input
     total = numel(base._storage.value.type.shape)
@@ -70,8 +75,8 @@ def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None
         places += np.arange(n).reshape([-1 if i == axis else 1 for i in range(len(size))]) * s
     if places.size and places.max() >= total:
         raise RuntimeError(
-            f"setStorage: sizes {list(size)}, strides {list(stride)}, storage offset {offset} are out of "
-            f"bounds for storage of {total} elements"
+            f"setStorage: sizes {list(size)}, strides {list(stride)}, storage offset {offset} are "
+            f"out of bounds for storage of {total} elements"
         )
     if base._view is not None:
         return _taken(input, _places_within(input, places), offset, stride, "AsStridedBackward0")
@@ -117,14 +122,18 @@ def unfold(self: Tensor, dimension: int, size: int, step: int) -> Tensor:
     axis = axis_of(dimension, self.ndim)
     shape, strides = (self._type.shape, self._strides) if self.ndim else ((1,), (1,))
     if size > shape[axis]:
-        raise RuntimeError(f"maximum size for tensor at dimension {axis} is {shape[axis]} but size is {size}")
+        raise RuntimeError(
+            f"maximum size for tensor at dimension {axis} is {shape[axis]} but size is {size}"
+        )
     if step <= 0:
         raise RuntimeError(f"step is {step} but must be > 0")
     if any(isinstance(n, SymInt) for n in shape):
         return _windows(self, axis, size, step)
     flat = np.arange(numel(shape)).reshape(shape)
     places = np.lib.stride_tricks.sliding_window_view(flat, size, axis)
-    places = places[tuple(slice(None, None, step) if i == axis else slice(None) for i in range(len(shape)))]
+    places = places[
+        tuple(slice(None, None, step) if i == axis else slice(None) for i in range(len(shape)))
+    ]
     moved = tuple(s * step if i == axis else s for i, s in enumerate(strides))
     if self.ndim == 0:
         return _taken(self, places.reshape(-1), _offset(self), (1,), "UnfoldBackward0")
@@ -163,8 +172,8 @@ def view_as_complex(input: Tensor) -> Tensor:
     shape, dtype = input._type.shape, input._type.dtype
     if not dtype.is_floating_point or dtype.itemsize < 4:
         raise RuntimeError(
-            "view_as_complex is only supported for half, float and double tensors, but got a tensor of "
-            f"scalar type: {dtype.torch_name}"
+            "view_as_complex is only supported for half, float and double tensors, but got a "
+            f"tensor of scalar type: {dtype.torch_name}"
         )
     if not shape or shape[-1] != 2:
         raise RuntimeError("Tensor must have a last dimension of size 2")
@@ -178,7 +187,7 @@ def view_as_complex(input: Tensor) -> Tensor:
     )
 
 
-# ------------------------------------------------------------------------------------------ metadata, in
+# ------------------------------------------------------------------------------------- metadata, in
 # place
 
 
@@ -263,25 +272,32 @@ def set_(
     if isinstance(source, (TypedStorage, UntypedStorage)):
         source = source._tensor
     if source.device is not self.device:
-        raise RuntimeError(f'Attempted to set the storage of a tensor on device "{self.device}" to a storage '
-                           f'on different device "{source.device}".  This is no longer allowed; the devices '
-                           "must match.")
+        raise RuntimeError(
+            f'Attempted to set the storage of a tensor on device "{self.device}" to a storage '
+            f'on different device "{source.device}".  This is no longer allowed; the devices '
+            "must match."
+        )
     if size is not None:
         source = as_strided(
-            source, size, contiguous_strides(tuple(size)) if stride is None else stride, storage_offset
+            source,
+            size,
+            contiguous_strides(tuple(size)) if stride is None else stride,
+            storage_offset,
         )
     self.data = source
     return self
 
 
-# ------------------------------------------------------------------------------------------ questions
+# ---------------------------------------------------------------------------------------- questions
 
 
 @register(function=False)
 def size(self: Tensor, dim: int | None = None) -> Any:
     """The shape, or one size."""
     shape = self._type.shape
-    return Size(shape) if dim is None else shape[axis_of(dim, len(shape))] if shape else _no_dims(dim)
+    return (
+        Size(shape) if dim is None else shape[axis_of(dim, len(shape))] if shape else _no_dims(dim)
+    )
 
 
 def _no_dims(dim: Any) -> Any:

@@ -16,9 +16,19 @@ from .._deferred.making import make_view
 from .._deferred.storage import Bits, Expand, Permute, Reshape, Slice, Step, is_contiguous
 from .._deferred.tensor import Tensor
 from .._types import to_ir
-from .base import FUNCTIONS, METHODS, axis_of, check_tensor, dims_of, register, run, shape_of, size_of
+from .base import (
+    FUNCTIONS,
+    METHODS,
+    axis_of,
+    check_tensor,
+    dims_of,
+    register,
+    run,
+    shape_of,
+    size_of,
+)
 
-# ------------------------------------------------------------------------------------------ shape changes
+# ------------------------------------------------------------------------------------ shape changes
 
 
 @functools.lru_cache(maxsize=4096)
@@ -35,8 +45,8 @@ def resolve_shape(sizes: tuple[Any, ...], before: tuple[Any, ...]) -> tuple[Any,
         known = math.prod([s for i, s in enumerate(sizes) if i != holes[0]])
         if known == 0:
             raise RuntimeError(
-                f"cannot reshape tensor of 0 elements into shape {list(sizes)} because the unspecified "
-                "dimension size -1 can be any value and is ambiguous"
+                f"cannot reshape tensor of 0 elements into shape {list(sizes)} because the "
+                "unspecified dimension size -1 can be any value and is ambiguous"
             )
         sizes = tuple(floordiv(total, known) if i == holes[0] else s for i, s in enumerate(sizes))
     if numel(sizes) != total and not assumed_equal(numel(sizes), total):
@@ -58,9 +68,11 @@ def view_strides(
         chunk = chunk * shape[d]
         if d == 0 or (shape[d - 1] != 1 and strides[d - 1] != chunk * base):
             covered = 1
-            # symbolic sizes that may or may not be 1 count as larger: what is needed is equal polynomials
-            while position >= 0 and ((covered != chunk and bounds(chunk - covered)[1] > 0)
-                                     or target[position] == 1):
+            # symbolic sizes that may or may not be 1 count as larger: what is needed is equal
+            # polynomials
+            while position >= 0 and (
+                (covered != chunk and bounds(chunk - covered)[1] > 0) or target[position] == 1
+            ):
                 result[position] = covered * base
                 covered = covered * target[position]
                 position -= 1
@@ -87,7 +99,9 @@ def view(self: Tensor, *shape: Any, dtype: Any = None) -> Tensor:
     if dtype is not None and not shape:
         return view_dtype(self, dtype)
     if not shape:
-        raise TypeError("view() received an invalid combination of arguments: it takes a shape or a dtype")
+        raise TypeError(
+            "view() received an invalid combination of arguments: it takes a shape or a dtype"
+        )
     if len(shape) == 1 and not isinstance(shape[0], (int, tuple, list, SymInt, Tensor)):
         return view_dtype(self, shape[0])
     before = self._type.shape
@@ -95,8 +109,8 @@ def view(self: Tensor, *shape: Any, dtype: Any = None) -> Tensor:
     strides = view_strides(before, self._strides, target)
     if strides is None:
         raise RuntimeError(
-            "view size is not compatible with input tensor's size and stride (at least one dimension spans "
-            "across two contiguous subspaces). Use .reshape(...) instead."
+            "view size is not compatible with input tensor's size and stride (at least one "
+            "dimension spans across two contiguous subspaces). Use .reshape(...) instead."
         )
     return _reshaped(self, target, strides, "ViewBackward0")
 
@@ -105,7 +119,8 @@ def view_dtype(self: Tensor, target: Any) -> Tensor:
     """The same memory as another element type; it takes no part in gradients.
 
     Raises:
-        RuntimeError: elements of another size, and strides or sizes that make no whole number of them.
+        RuntimeError: elements of another size, and strides or sizes that make no whole number of
+            them.
     """
     before, dtype = self._type.dtype, to_ir(target)
     shape, strides, offset = self._type.shape, tuple(self._strides), _offset(self)
@@ -128,14 +143,18 @@ def _names(before: DType, after: DType) -> str:
 
 
 def _check_last(x: Tensor, dtype: DType, what: str, ratio: int = 1) -> None:
-    """Elements of another size have to lie side by side, and larger ones to begin where they can."""
+    """Elements of another size have to lie side by side, and larger ones to begin where they
+    can."""
     names, strides = _names(x._type.dtype, dtype), x._strides
     if not x.ndim:
         raise RuntimeError(f"self.dim() cannot be 0 to view {names}")
     if strides[-1] != 1 and x._type.shape[-1] != 1:
         raise RuntimeError(f"self.stride(-1) must be 1 to view {names}, but got {strides[-1]}")
-    checked = [("size(-1)", x._type.shape[-1]), ("storage_offset()", _offset(x)),
-               *[(f"stride({i})", s) for i, s in enumerate(strides[:-1])]]
+    checked = [
+        ("size(-1)", x._type.shape[-1]),
+        ("storage_offset()", _offset(x)),
+        *[(f"stride({i})", s) for i, s in enumerate(strides[:-1])],
+    ]
     for name, value in checked:
         if value % ratio != 0:
             raise RuntimeError(f"self.{name} must be {what}, but got {value}")
@@ -211,12 +230,15 @@ def unflatten(input: Tensor, dim: int, sizes: Any) -> Tensor:
 def _squeezed(x: Tensor, drop: set[int]) -> Tensor:
     shape, strides = x._type.shape, x._strides
     keep = [i for i in range(len(shape)) if i not in drop]
-    return _reshaped(x, tuple(shape[i] for i in keep), tuple(strides[i] for i in keep), "SqueezeBackward0")
+    return _reshaped(
+        x, tuple(shape[i] for i in keep), tuple(strides[i] for i in keep), "SqueezeBackward0"
+    )
 
 
 @register()
 def squeeze(input: Tensor, dim: Any = None, *further: int) -> Tensor:
-    """Without dimensions of size 1: all of them, or those among `dim` (an int, several, or a tuple)."""
+    """Without dimensions of size 1: all of them, or those among `dim` (an int, several, or a
+    tuple)."""
     check_tensor("squeeze", "input", input)
     dim = (dim, *further) if further else dim
     shape = input._type.shape
@@ -241,7 +263,7 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
     )
 
 
-# ------------------------------------------------------------------------------------------ order of
+# ----------------------------------------------------------------------------------------- order of
 # dimensions
 
 
@@ -267,14 +289,16 @@ def permute(input: Tensor, *dims: Any) -> Tensor:
         dims = tuple(dims[0])
     for d in dims:
         if not hasattr(d, "__index__"):
-            raise TypeError("permute(): argument 'dims' (position 2) must be tuple of ints, not "
-                            f"{type(d).__name__}")
+            raise TypeError(
+                "permute(): argument 'dims' (position 2) must be tuple of ints, not "
+                f"{type(d).__name__}"
+            )
     rank = input.ndim
     if len(dims) != rank:
         raise RuntimeError(
-            "permute(sparse_coo): number of dimensions in the tensor input does not match the length of the "
-            f"desired ordering of dimensions i.e. input.dim() = {rank} is not equal to len(dims) = "
-            f"{len(dims)}"
+            "permute(sparse_coo): number of dimensions in the tensor input does not match the "
+            f"length of the desired ordering of dimensions i.e. input.dim() = {rank} is not equal "
+            f"to len(dims) = {len(dims)}"
         )
     axes = tuple(axis_of(d, rank) for d in dims)
     if len(set(axes)) != rank:
@@ -299,7 +323,9 @@ def matrix_transpose(x: Tensor) -> Tensor:
     type_ = x._type
     (rows, columns), strides = type_.shape, x._strides
     made = Type(type_.dtype, (columns, rows))
-    return make_view(x, (Permute((1, 0)),), made, _offset(x), (strides[1], strides[0]), "TBackward0")
+    return make_view(
+        x, (Permute((1, 0)),), made, _offset(x), (strides[1], strides[0]), "TBackward0"
+    )
 
 
 @register()
@@ -319,21 +345,26 @@ def t(input: Tensor) -> Tensor:
 def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
     """Dimensions `source` moved to the positions `destination`."""
     rank = input.ndim
-    source = [axis_of(d, rank) for d in (source if isinstance(source, (tuple, list)) else (source,))]
+    source = [
+        axis_of(d, rank) for d in (source if isinstance(source, (tuple, list)) else (source,))
+    ]
     target = [
-        axis_of(d, rank) for d in (destination if isinstance(destination, (tuple, list)) else (destination,))
+        axis_of(d, rank)
+        for d in (destination if isinstance(destination, (tuple, list)) else (destination,))
     ]
     if len(source) != len(target):
         raise RuntimeError(
-            f"movedim: Invalid source or destination dims: source ({source} dims) should contain the same "
-            f"number of dims as destination ({target} dims)"
+            f"movedim: Invalid source or destination dims: source ({source} dims) should contain "
+            f"the same number of dims as destination ({target} dims)"
         )
     if len(set(source)) != len(source) or len(set(target)) != len(target):
         raise RuntimeError("movedim: repeated dim in `source` or `destination`")
     order = dict(zip(target, source, strict=True))
     rest = iter([d for d in range(rank) if d not in source])
     return _permuted(
-        input, tuple(order[i] if i in order else next(rest) for i in range(rank)), "PermuteBackward0"
+        input,
+        tuple(order[i] if i in order else next(rest) for i in range(rank)),
+        "PermuteBackward0",
     )
 
 
@@ -343,7 +374,7 @@ def adjoint(input: Tensor) -> Tensor:
     return transpose(input, -2, -1).conj()
 
 
-# ------------------------------------------------------------------------------------------ expansion
+# ---------------------------------------------------------------------------------------- expansion
 
 
 @register(function=False)
@@ -354,9 +385,9 @@ def expand(self: Tensor, *sizes: Any, implicit: bool = False) -> Tensor:
     lead = len(target) - len(shape)
     if lead < 0:
         raise RuntimeError(
-            f"expand({self.type()}{{{list(shape)}}}, size={list(target)}): the number of sizes provided "
-            f"({len(target)}) must be greater or equal to the number of dimensions in the tensor "
-            f"({len(shape)})"
+            f"expand({self.type()}{{{list(shape)}}}, size={list(target)}): the number of sizes "
+            f"provided ({len(target)}) must be greater or equal to the number of dimensions in the "
+            f"tensor ({len(shape)})"
         )
     result, steps = [], []
     for i, size in enumerate(target):
@@ -364,14 +395,15 @@ def expand(self: Tensor, *sizes: Any, implicit: bool = False) -> Tensor:
         if isinstance(size, int) and size == -1:
             if i < lead:
                 raise RuntimeError(
-                    f"The expanded size of the tensor (-1) isn't allowed in a leading, non-existing "
-                    f"dimension {i}"
+                    "The expanded size of the tensor (-1) isn't allowed in a leading, "
+                    f"non-existing dimension {i}"
                 )
             size = now
         if size != now and now != 1:
             raise RuntimeError(
                 f"The expanded size of the tensor ({size}) must match the existing size ({now}) at "
-                f"non-singleton dimension {i}.  Target sizes: {list(target)}.  Tensor sizes: {list(shape)}"
+                f"non-singleton dimension {i}.  Target sizes: {list(target)}.  Tensor sizes: "
+                f"{list(shape)}"
             )
         result.append(size)
         steps.append(0 if i < lead or size != now else strides[i - lead])
@@ -391,8 +423,10 @@ def broadcast_to(input: Tensor, size: Any) -> Tensor:
     """Expanded to `size`."""
     check_tensor("broadcast_to", "input", input)
     if not isinstance(size, (tuple, list)):
-        raise TypeError("broadcast_to(): argument 'size' (position 2) must be tuple of ints, not "
-                        f"{type(size).__name__}")
+        raise TypeError(
+            "broadcast_to(): argument 'size' (position 2) must be tuple of ints, not "
+            f"{type(size).__name__}"
+        )
     return expand(input, size)
 
 
@@ -451,7 +485,8 @@ def narrow(input: Tensor, dim: int, start: Any, length: Any) -> Tensor:
         raise RuntimeError("narrow(): length must be non-negative.")
     if not -size <= first <= size:
         raise IndexError(
-            f"Dimension out of range (expected to be in range of [{-size}, {size}], but got {first})"
+            f"Dimension out of range (expected to be in range of [{-size}, {size}], but got "
+            f"{first})"
         )
     first = first + size if first < 0 else first
     if first + count > size:
@@ -510,15 +545,22 @@ def _entry(x: Tensor, axis: int, at: Any, creation: str = "") -> Tensor:
 
 @functools.lru_cache(maxsize=4096)
 def _entry_kind(type_: Type, axis: int) -> tuple[Type, tuple[int, ...], tuple[int, ...], Reshape]:
-    """What all entries along an axis have in common: their type, and parts of the steps that show them."""
+    """What all entries along an axis have in common: their type, and parts of the steps that show
+    them."""
     shape = type_.shape
     rest = (*shape[:axis], *shape[axis + 1 :])
     rank = len(shape)
-    return (Type(type_.dtype, rest), (0,) * rank, (1,) * rank,
-            Reshape(rest, (*shape[:axis], 1, *shape[axis + 1 :])))
+    return (
+        Type(type_.dtype, rest),
+        (0,) * rank,
+        (1,) * rank,
+        Reshape(rest, (*shape[:axis], 1, *shape[axis + 1 :])),
+    )
 
 
-def _pieces(x: Tensor, axis: int, sizes: list[Any], name: str, creation: str = "multi") -> tuple[Tensor, ...]:
+def _pieces(
+    x: Tensor, axis: int, sizes: list[Any], name: str, creation: str = "multi"
+) -> tuple[Tensor, ...]:
     result, start = [], 0
     for size in sizes:
         result.append(_along(x, axis, start, start + size, creation=creation, name=name))
@@ -539,8 +581,8 @@ def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Te
             total = total + s
         if total != size or any(isinstance(s, int) and s < 0 for s in sizes):
             raise RuntimeError(
-                f"split_with_sizes expects split_sizes to sum exactly to {size} (input tensor's size at "
-                f"dimension {axis}), but got split_sizes={sizes}"
+                f"split_with_sizes expects split_sizes to sum exactly to {size} (input tensor's "
+                f"size at dimension {axis}), but got split_sizes={sizes}"
             )
         return _pieces(tensor, axis, sizes, "SplitWithSizesBackward0")
     each = size_of(split_size_or_sections)
@@ -548,7 +590,10 @@ def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Te
         raise RuntimeError(f"split expects split_size be non-negative, but got split_size={each}")
     count = 1 if each == 0 or size == 0 else -(-size // each)
     return _pieces(
-        tensor, axis, [min(each, size - i * each) for i in range(count)] if each else [0], "SplitBackward0"
+        tensor,
+        axis,
+        [min(each, size - i * each) for i in range(count)] if each else [0],
+        "SplitBackward0",
     )
 
 
@@ -582,27 +627,29 @@ def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple
     given = indices_or_sections
     if isinstance(given, Tensor):
         if given._type.dtype is not i64:
-            raise RuntimeError("tensor_split expected tensor_indices_or_sections to have dtype of long, but "
-                               f"got {given.dtype}")
+            raise RuntimeError(
+                "tensor_split expected tensor_indices_or_sections to have dtype of long, but "
+                f"got {given.dtype}"
+            )
         given = given.tolist()
     if isinstance(given, (list, tuple)):
         cuts = [min(max(i + size if i < 0 else i, 0), size) for i in given]
         ends = [*cuts, size]
         starts = [0, *cuts]
-        return tuple(
-            _along(input, axis, a, max(a, b)) for a, b in zip(starts, ends, strict=True)
-        )
+        return tuple(_along(input, axis, a, max(a, b)) for a, b in zip(starts, ends, strict=True))
     if given <= 0:
         raise RuntimeError(f"number of sections must be larger than 0, got {given}")
     each, extra = divmod(size, given)
-    return _pieces(input, axis, [each + (i < extra) for i in range(given)], "SliceBackward0", creation="")
+    return _pieces(
+        input, axis, [each + (i < extra) for i in range(given)], "SliceBackward0", creation=""
+    )
 
 
 def _split_along(x: Tensor, given: Any, dim: int, least: int, name: str) -> tuple[Tensor, ...]:
     if x.ndim < least:
         raise RuntimeError(
-            f"torch.{name} requires a tensor with at least {least} dimension, but got a tensor with "
-            f"{x.ndim} dimensions!"
+            f"torch.{name} requires a tensor with at least {least} dimension, but got a tensor "
+            f"with {x.ndim} dimensions!"
         )
     return tensor_split(x, given, dim)
 
@@ -654,9 +701,13 @@ def _adjoint(x: Tensor) -> Tensor:
 
 def _hermitian(x: Tensor) -> Tensor:
     if x.ndim not in (0, 2):
-        raise RuntimeError(f"tensor.H is only supported on matrices (2-D tensors). Got {x.ndim}-D tensor."
-                           + (" For batches of matrices, consider using tensor.mH" if x.ndim > 2 else ""))
+        raise RuntimeError(
+            f"tensor.H is only supported on matrices (2-D tensors). Got {x.ndim}-D tensor."
+            + (" For batches of matrices, consider using tensor.mH" if x.ndim > 2 else "")
+        )
     return _adjoint(x)
 
 
-METHODS.update(T=property(_reversed), mT=property(_transposed), H=property(_hermitian), mH=property(_adjoint))
+METHODS.update(
+    T=property(_reversed), mT=property(_transposed), H=property(_hermitian), mH=property(_adjoint)
+)

@@ -1,4 +1,5 @@
-"""Values drawn for a tensor: its dtype, the order of its memory, what distributions do to uniform numbers."""
+"""Values drawn for a tensor: its dtype, the order of its memory, what distributions do to uniform
+numbers."""
 
 from __future__ import annotations
 
@@ -44,8 +45,10 @@ def source_on(place: device, generator: Generator | None) -> Generator | None:
     if generator is None:
         return None if place is CPU else on_gpu(place)
     if isinstance(generator, Generator) and generator.device is not place:
-        raise RuntimeError(f"Expected a '{place.type}' device type for generator but found "
-                           f"'{generator.device.type}'")
+        raise RuntimeError(
+            f"Expected a '{place.type}' device type for generator but found "
+            f"'{generator.device.type}'"
+        )
     return generator
 
 
@@ -60,8 +63,9 @@ def rounded(value: Value, dtype: DType) -> Value:
     return cast_value(value, dtype)
 
 
-def uniform(shape: Shape, dtype: DType, generator: Generator | None, low: float = 0.0,
-            high: float = 1.0) -> Value:
+def uniform(
+    shape: Shape, dtype: DType, generator: Generator | None, low: float = 0.0, high: float = 1.0
+) -> Value:
     """In [low, high)."""
     real = _real(dtype)
     value = source(generator).draw("unit", shape, shape, real)
@@ -75,11 +79,18 @@ def uniform(shape: Shape, dtype: DType, generator: Generator | None, low: float 
     value = cast_value(value, dtype)
     # `high` itself, to which a number may be rounded, is excluded
     return ops.where(  # type: ignore[no-any-return]
-        ops.eq(value, scalar(float(last), dtype)), scalar(float(first), dtype), value)
+        ops.eq(value, scalar(float(last), dtype)), scalar(float(first), dtype), value
+    )
 
 
-def normal(shape: Shape, dtype: DType, generator: Generator | None, mean: float = 0.0, std: float = 1.0,
-           dense: bool = True) -> Value:
+def normal(
+    shape: Shape,
+    dtype: DType,
+    generator: Generator | None,
+    mean: float = 0.0,
+    std: float = 1.0,
+    dense: bool = True,
+) -> Value:
     """Of a mean and standard deviation."""
     value = source(generator).draw("standard", shape, shape, dtype, dense)
     if dtype is value.type.dtype and mean == 0.0 and std == 1.0:
@@ -90,9 +101,16 @@ def normal(shape: Shape, dtype: DType, generator: Generator | None, mean: float 
     return rounded(value, dtype)
 
 
-def integers(shape: Shape, dtype: DType, generator: Generator | None, low: int, high: int,
-             wide: bool | None = None) -> Value:
-    """In low..high, high excluded; `wide` says of how many words, if that does not depend on the range."""
+def integers(
+    shape: Shape,
+    dtype: DType,
+    generator: Generator | None,
+    low: int,
+    high: int,
+    wide: bool | None = None,
+) -> Value:
+    """In low..high, high excluded; `wide` says of how many words, if that does not depend on the
+    range."""
     whole = dtype if dtype.is_integer else i64
     value = source(generator).draw("integers", shape, low, high, shape, whole, wide)
     locate()
@@ -126,7 +144,7 @@ def samples(name: str, dtype: DType, generator: Generator | None, *numbers: Valu
     return rounded(drawn_from.draw("sample", OPERANDS, name, dtype is not f64, *wide), dtype)
 
 
-# ------------------------------------------------------------------------------------------ by their inverses
+# -------------------------------------------------------------------------------- by their inverses
 
 
 def _double(shape: Shape, generator: Generator | None) -> Value:
@@ -135,7 +153,9 @@ def _double(shape: Shape, generator: Generator | None) -> Value:
     return value
 
 
-def exponential(shape: Shape, dtype: DType, generator: Generator | None, lambd: float = 1.0) -> Value:
+def exponential(
+    shape: Shape, dtype: DType, generator: Generator | None, lambd: float = 1.0
+) -> Value:
     """Of a rate."""
     log = ops.log1p(ops.neg(_double(shape, generator)))
     return rounded(ops.mul(log, scalar(-1.0 / lambd, f64)), dtype)
@@ -147,23 +167,27 @@ def geometric(shape: Shape, dtype: DType, generator: Generator | None, p: float)
     return rounded(ops.ceil(ops.div(log, scalar(math.log1p(-p), f64))), dtype)
 
 
-def cauchy(shape: Shape, dtype: DType, generator: Generator | None, median: float = 0.0,
-           sigma: float = 1.0) -> Value:
+def cauchy(
+    shape: Shape, dtype: DType, generator: Generator | None, median: float = 0.0, sigma: float = 1.0
+) -> Value:
     """Of a median and scale."""
     turn = ops.mul(ops.sub(_double(shape, generator), scalar(0.5, f64)), scalar(math.pi, f64))
     made = ops.muladd(ops.tan(turn), scalar(float(sigma), f64), scalar(float(median), f64))
     return rounded(made, dtype)
 
 
-def log_normal(shape: Shape, dtype: DType, generator: Generator | None, mean: float = 1.0,
-               std: float = 2.0) -> Value:
+def log_normal(
+    shape: Shape, dtype: DType, generator: Generator | None, mean: float = 1.0, std: float = 2.0
+) -> Value:
     """exp of normal numbers."""
     drawn = source(generator).draw("singly", shape, shape)
     locate()
-    return rounded(ops.exp(ops.muladd(drawn, scalar(float(std), f64), scalar(float(mean), f64))), dtype)
+    return rounded(
+        ops.exp(ops.muladd(drawn, scalar(float(std), f64), scalar(float(mean), f64))), dtype
+    )
 
 
-# ------------------------------------------------------------------------------------------ complex, memory
+# ---------------------------------------------------------------------------------- complex, memory
 
 
 def complex_of(make: Callable[[Shape, DType], Value], shape: Shape, dtype: DType) -> Value:
@@ -192,4 +216,3 @@ def from_order(value: Value, order: Order | None) -> Value:
         return value
     back = tuple(sorted(range(len(order)), key=order.__getitem__))
     return ops.permute(value, dims=back)  # type: ignore[no-any-return]
-

@@ -64,7 +64,9 @@ def _uniform_of(shape: Any, dtype: DType, generator: Any) -> Value:
     return draw.uniform(shape, dtype, generator)
 
 
-def _float_factory(name: str, doc: str, make: Callable[..., Value], fill: str) -> Callable[..., Tensor]:
+def _float_factory(
+    name: str, doc: str, make: Callable[..., Value], fill: str
+) -> Callable[..., Tensor]:
     def factory(
         *size: Any,
         generator: Generator | None = None,
@@ -117,7 +119,9 @@ def randint(
     if size is None:
         raise TypeError("randint() missing 1 required positional argument: 'size'")
     if not isinstance(size, (tuple, list)):
-        raise TypeError("randint(): argument 'size' must be tuple of ints, not " + type(size).__name__)
+        raise TypeError(
+            "randint(): argument 'size' must be tuple of ints, not " + type(size).__name__
+        )
     _check_range(low, high)
     shape = _sizes("randint", (size,))
     if out is not None:
@@ -131,7 +135,9 @@ def randint(
 
 def _check_range(low: Any, high: Any) -> None:
     if low >= high:
-        raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
+        raise RuntimeError(
+            f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}"
+        )
 
 
 def randperm(
@@ -175,7 +181,9 @@ def normal(
     tensors = [x for x in (mean, std) if isinstance(x, Tensor)]
     for x in (mean, std):
         if isinstance(x, complex):
-            raise TypeError("normal() received an invalid combination of arguments: a complex number")
+            raise TypeError(
+                "normal() received an invalid combination of arguments: a complex number"
+            )
     if isinstance(std, (int, float)) and std < 0:
         raise RuntimeError(f"normal expects std >= 0.0, but found std {std}")
     if not tensors:
@@ -186,7 +194,9 @@ def normal(
             return METHODS["normal_"](_resized(out, shape), mean, std, generator=generator)
         if place is META:
             return without_elements(shape, _float_dtype(dtype, "normal"), requires_grad)
-        drawn = normal_of(shape, _float_dtype(dtype, "normal"), draw.source_on(place, generator), mean, std)
+        drawn = normal_of(
+            shape, _float_dtype(dtype, "normal"), draw.source_on(place, generator), mean, std
+        )
         return _finish(drawn, requires_grad, place)
     if isinstance(std, Tensor):
         std = checked(std.detach(), "not negative", "normal expects all elements of std >= 0.0")
@@ -201,13 +211,23 @@ def normal(
     return made.requires_grad_() if requires_grad else made
 
 
-def _like(name: str, make: Callable[..., Value], to: Callable[..., Any] = _float_dtype
-          ) -> Callable[..., Tensor]:
+def _like(
+    name: str, make: Callable[..., Value], to: Callable[..., Any] = _float_dtype
+) -> Callable[..., Tensor]:
     """Random numbers like a tensor, which PyTorch draws in the order of the tensor's memory."""
 
-    def made(input: Tensor, *bounds: Any, dtype: Any = None, layout: Any = None, device: Any = None,
-             requires_grad: bool = False, memory_format: Any = None, pin_memory: bool = False,
-             generator: Any = None, **named: Any) -> Tensor:
+    def made(
+        input: Tensor,
+        *bounds: Any,
+        dtype: Any = None,
+        layout: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
+        memory_format: Any = None,
+        pin_memory: bool = False,
+        generator: Any = None,
+        **named: Any,
+    ) -> Tensor:
         check_tensor(name, "input", input)
         place = check_device(input.device if device is None else device)
         if input.is_sparse:
@@ -229,13 +249,18 @@ def _like(name: str, make: Callable[..., Value], to: Callable[..., Any] = _float
     return made
 
 
-rand_like = _like("rand_like", lambda shape, dtype, generator, dense: _uniform_of(shape, dtype, generator))
-randn_like = _like("randn_like",
-                   lambda shape, dtype, generator, dense: normal_of(shape, dtype, generator, dense=dense))
+rand_like = _like(
+    "rand_like", lambda shape, dtype, generator, dense: _uniform_of(shape, dtype, generator)
+)
+randn_like = _like(
+    "randn_like",
+    lambda shape, dtype, generator, dense: normal_of(shape, dtype, generator, dense=dense),
+)
 
 
-def _integers_like(shape: Any, dtype: Any, generator: Any, dense: bool, low: Any = None,
-                   high: Any = None) -> Value:
+def _integers_like(
+    shape: Any, dtype: Any, generator: Any, dense: bool, low: Any = None, high: Any = None
+) -> Value:
     if low is None and high is None:
         raise TypeError("randint_like() missing 1 required positional argument: 'high'")
     low, high = (0, low) if high is None else (0 if low is None else low, high)
@@ -255,20 +280,24 @@ def bernoulli(input: Tensor, p: Any = None, *, generator: Generator | None = Non
             raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p}")
         return beside(input, draw.below(shape, ir, draw.source_beside(input, generator), p))
     if not ir.is_floating_point:
-        raise RuntimeError(f"bernoulli: expected probabilities of a floating point dtype, got {input.dtype}")
+        raise RuntimeError(
+            f"bernoulli: expected probabilities of a floating point dtype, got {input.dtype}"
+        )
     chances = checked(input, "probability", CHANCES)
     generator = draw.source_beside(input, generator)
     return run("Bernoulli", lambda value: draw.below_each(generator, value), chances)  # type: ignore[no-any-return]
 
 
-# ------------------------------------------------------------------------------------------ by rejection
+# ------------------------------------------------------------------------------------- by rejection
 
 
 def _rates(name: str, *inputs: Tensor) -> None:
     for x in inputs:
         if not isinstance(x, Tensor) or not x._type.dtype.is_floating_point:
-            raise RuntimeError(f"{name}: expected a tensor of a floating point dtype, got "
-                               f"{getattr(x, 'dtype', type(x).__name__)}")
+            raise RuntimeError(
+                f"{name}: expected a tensor of a floating point dtype, got "
+                f"{getattr(x, 'dtype', type(x).__name__)}"
+            )
 
 
 def _sampled(name: str, node: str, generator: Generator | None, *inputs: Tensor) -> Tensor:
@@ -288,7 +317,8 @@ def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
 
 @register(method=False)
 def binomial(count: Tensor, prob: Tensor, generator: Generator | None = None) -> Tensor:
-    """How many of `count` trials of probability `prob` succeed, the two broadcast against each other."""
+    """How many of `count` trials of probability `prob` succeed, the two broadcast against each
+    other."""
     _rates("binomial", count, prob)
     if count._type.dtype is not prob._type.dtype:
         raise RuntimeError(f"Found dtype {prob.dtype} but expected {count.dtype}")
@@ -323,12 +353,16 @@ def _dirichlet_grad(x: Tensor, alpha: Tensor, total: Tensor) -> Tensor:
     return elementwise("DirichletGrad", ops.dirichlet_grad, x, alpha, total)
 
 
-# ------------------------------------------------------------------------------------------ multinomial
+# -------------------------------------------------------------------------------------- multinomial
 
 
 @register()
 def multinomial(
-    input: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None
+    input: Tensor,
+    num_samples: int,
+    replacement: bool = False,
+    *,
+    generator: Generator | None = None,
 ) -> Tensor:
     """Indices drawn with the elements of each row as weights."""
     weights = input.detach() if input.ndim == 2 else input.detach().unsqueeze(0)
@@ -337,8 +371,8 @@ def multinomial(
         raise RuntimeError("cannot sample n_sample <= 0 samples")
     if not replacement and num_samples > count:
         raise RuntimeError(
-            f"cannot sample n_sample > prob_dist.size(-1) samples without replacement: {num_samples} > "
-            f"{count}"
+            "cannot sample n_sample > prob_dist.size(-1) samples without replacement: "
+            f"{num_samples} > {count}"
         )
     weights = _checked_weights(weights)
     generator = draw.source_beside(weights, generator)
@@ -352,7 +386,8 @@ def multinomial(
 
 
 def _by_steps(weights: Tensor, num_samples: int, generator: Generator | None) -> Tensor:
-    """With replacement: the first of the normalised running sums that a uniform number does not exceed."""
+    """With replacement: the first of the normalised running sums that a uniform number does not
+    exceed."""
     rows = weights.shape[0]
     steps = FUNCTIONS["cumsum"](weights if weights._type.dtype is f64 else weights.float(), 1)
     steps = steps / steps[:, -1:]
@@ -365,8 +400,11 @@ def _by_steps(weights: Tensor, num_samples: int, generator: Generator | None) ->
 
 def _checked_weights(weights: Tensor) -> Tensor:
     """Weights [rows, count] that can be drawn with: none is negative, not all of a row are 0."""
-    weights = checked(weights, "finite and not negative",
-                      "probability tensor contains either `inf`, `nan` or element < 0")
+    weights = checked(
+        weights,
+        "finite and not negative",
+        "probability tensor contains either `inf`, `nan` or element < 0",
+    )
     known = known_elements(weights)
     nothing = "invalid multinomial distribution (sum of probabilities <= 0)"
     if known is None:

@@ -1,7 +1,8 @@
-"""Generators: a state in a storage, so that draws are recorded, run, captured and replayed as writes are.
+"""Generators: a state in a storage, so that draws are recorded, run, captured and replayed as
+writes are.
 
-A draw takes the state's value and leaves the next one; that nobody uses what was drawn changes nothing for
-the draws after it. `streams` says what a state is and how numbers are made of it.
+A draw takes the state's value and leaves the next one; that nobody uses what was drawn changes
+nothing for the draws after it. `streams` says what a state is and how numbers are made of it.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ class Generator:
         """Start the stream of `seed` again; returns the generator."""
         seed = int(seed)
         if not -(1 << 63) <= seed < (1 << 64):
-            raise RuntimeError(f"Overflow when unpacking long long: seed {seed} is outside [-2**63, 2**64)")
+            raise RuntimeError(
+                f"Overflow when unpacking long long: seed {seed} is outside [-2**63, 2**64)"
+            )
         if recorder.capture is not None:
             recorder.capture.reseeded()
         self._start(seed)
@@ -98,15 +101,19 @@ class Generator:
         stream = next((s for s in STREAMS.values() if s.size * 8 == given.size), None)
         if stream is None:
             sizes = " or ".join(f"{s.size * 8:,} ({s.name})" for s in STREAMS.values())
-            raise RuntimeError(f"set_state: RNG state is wrong size: a generator's state has {sizes} bytes, "
-                               f"got {given.size:,}")
+            raise RuntimeError(
+                f"set_state: RNG state is wrong size: a generator's state has {sizes} bytes, "
+                f"got {given.size:,}"
+            )
         state = given.copy().view(np.int64)
         stream.check(state)
         if recorder.capture is not None:
             recorder.capture.reseeded()
         if self.device is not CPU and stream.name != "philox":
-            raise RuntimeError("set_state: generators on GPUs draw from Philox, and this is the state of "
-                               "another stream")
+            raise RuntimeError(
+                "set_state: generators on GPUs draw from Philox, and this is the state of "
+                "another stream"
+            )
         self.stream = stream
         self.back_to((stream.seed_of(state), leaf_on(state, self.device)))
         return self
@@ -138,9 +145,11 @@ class Generator:
         self.back_to((self._seed, leaf_on(state, self.device)))
 
     def use(self, stream: str) -> None:
-        """Start the present seed's numbers again in another kind of stream: 'mersenne' or 'philox'."""
+        """Start the present seed's numbers again in another kind of stream: 'mersenne' or
+        'philox'."""
         self.stream = STREAMS[stream]
-        self._cell = None  # another shape of state: recordings made with the old one are not met again
+        # another shape of state: recordings made with the old one are not met again
+        self._cell = None
 
     # -- for the functions that draw
 
@@ -165,8 +174,8 @@ class Generator:
         """``stream.method(self, *arguments)``.
 
         Args:
-            shape: of what is drawn, which is refused before the stream moves where it cannot be addressed;
-                None for a draw that has operands, and so is always recorded.
+            shape: of what is drawn, which is refused before the stream moves where it cannot be
+                addressed; None for a draw that has operands, and so is always recorded.
         """
         if shape is not None and recorder.capture is None and self.device is CPU:
             kind = self.stream, method, arguments
@@ -207,7 +216,8 @@ def _restored(seed: int, state: bytes, place: Any = CPU) -> Generator:
 
 
 class _Elsewhere(threading.local):
-    """Of a thread: the generator that stands for a runtime's own, while a graph for one is recorded."""
+    """Of a thread: the generator that stands for a runtime's own, while a graph for one is
+    recorded."""
 
     generator: Generator | None = None
 
@@ -217,7 +227,8 @@ _elsewhere = _Elsewhere()
 
 @contextmanager
 def left_to_runtime() -> Iterator[None]:
-    """What is drawn inside, from any generator, are ops that a runtime of graph files has of its own."""
+    """What is drawn inside, from any generator, are ops that a runtime of graph files has of its
+    own."""
     before = _elsewhere.generator
     _elsewhere.generator = Generator()
     _elsewhere.generator.use("philox")
@@ -233,7 +244,8 @@ def current(generator: Generator | None) -> Generator:
 
 
 class _Default(Generator):
-    """The global generator: until somebody seeds it, its numbers cannot be foreseen, as PyTorch's."""
+    """The global generator: until somebody seeds it, its numbers cannot be foreseen, as
+    PyTorch's."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -266,8 +278,8 @@ def seed_gpus(seed: int) -> None:
 def set_random_stream(stream: str) -> None:
     """Choose what generators draw from: 'mersenne' (PyTorch's numbers on CPUs) or 'philox'.
 
-    Philox is counter-based: its numbers are made in parallel, by whoever needs them. The global generator
-    starts its seed's numbers again; those made before keep their stream.
+    Philox is counter-based: its numbers are made in parallel, by whoever needs them. The global
+    generator starts its seed's numbers again; those made before keep their stream.
 
     Raises:
         ValueError: another name.
@@ -275,7 +287,8 @@ def set_random_stream(stream: str) -> None:
     global _stream_of_new
     if stream not in STREAMS:
         raise ValueError(
-            f"set_random_stream: expected one of {', '.join(map(repr, STREAMS))}, got {stream!r}")
+            f"set_random_stream: expected one of {', '.join(map(repr, STREAMS))}, got {stream!r}"
+        )
     _stream_of_new = stream
     default_generator.use(stream)
 
@@ -317,7 +330,8 @@ def marks() -> Marks:
 
 
 def back_to(before: Marks) -> None:
-    """Continue all global streams where `marks` was called; one that was not there yet, from its seed on."""
+    """Continue all global streams where `marks` was called; one that was not there yet, from its
+    seed on."""
     for generator in (default_generator, *_of_gpus.values()):
         if generator in before:
             generator.back_to(before[generator])
@@ -334,4 +348,3 @@ def fork_rng(devices: Any = None, enabled: bool = True, **options: Any) -> Itera
     finally:
         if before is not None:
             back_to(before)
-

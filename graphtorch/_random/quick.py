@@ -1,10 +1,10 @@
 """Small draws that come again run at once: recording one costs more than its numbers.
 
-A kind of draw (what is drawn, its shape and dtype) gets a program of its own where one that differs from it
-in its shape at most has come before: from a generator's state to the numbers and the next state. It is
-called where the state is in memory and no capture goes on; else the draw is recorded as any other operation,
-with the same numbers. Shapes do not count, so that a loop over changing sizes is recorded alike from its
-second turn on.
+A kind of draw (what is drawn, its shape and dtype) gets a program of its own where one that differs
+from it in its shape at most has come before: from a generator's state to the numbers and the next
+state. It is called where the state is in memory and no capture goes on; else the draw is recorded
+as any other operation, with the same numbers. Shapes do not count, so that a loop over changing
+sizes is recorded alike from its second turn on.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def met(kind: Kind, shape: tuple[Any, ...]) -> Repeated | None:
     Args:
         shape: how many elements are drawn.
     """
-    if CHOSEN is not None or _settings.deterministic():  # the way of running is not to depend on what came
+    # the way of running is not to depend on what came
+    if CHOSEN is not None or _settings.deterministic():
         return None
     count = numel(shape)
     if type(count) is not int or not 0 < count <= SMALL:

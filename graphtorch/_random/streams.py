@@ -1,7 +1,8 @@
 """What generators draw from: PyTorch's Mersenne Twister, or the counter-based Philox.
 
-Methods take a generator and give values; they agree on what is drawn, not on the numbers. ``dense`` says that
-the numbers go to a contiguous tensor, which PyTorch fills with normal numbers in another way.
+Methods take a generator and give values; they agree on what is drawn, not on the numbers. ``dense``
+says that the numbers go to a contiguous tensor, which PyTorch fills with normal numbers in another
+way.
 """
 
 from __future__ import annotations
@@ -48,28 +49,42 @@ class Stream(ABC):
         """Raise where bytes from outside are no state."""
 
     def offset(self, state: np.ndarray) -> int:
-        raise RuntimeError("get_offset: only a Philox stream has offsets; "
-                           "torch.set_random_stream('philox') chooses it")
+        raise RuntimeError(
+            "get_offset: only a Philox stream has offsets; "
+            "torch.set_random_stream('philox') chooses it"
+        )
 
     def at_offset(self, state: np.ndarray, offset: int) -> np.ndarray:
-        raise RuntimeError("set_offset: only a Philox stream has offsets; "
-                           "torch.set_random_stream('philox') chooses it")
+        raise RuntimeError(
+            "set_offset: only a Philox stream has offsets; "
+            "torch.set_random_stream('philox') chooses it"
+        )
 
     @abstractmethod
     def unit(self, generator: Drawing, shape: tuple[Any, ...], dtype: DType) -> Value:
         """Uniform in [0, 1), of f32 or f64."""
 
     @abstractmethod
-    def standard(self, generator: Drawing, shape: tuple[Any, ...], dtype: DType, dense: bool) -> Value:
-        """Of mean 0 and variance 1; `dtype` says of what the numbers are for, theirs is f32 or f64."""
+    def standard(
+        self, generator: Drawing, shape: tuple[Any, ...], dtype: DType, dense: bool
+    ) -> Value:
+        """Of mean 0 and variance 1; `dtype` says of what the numbers are for, theirs is f32 or
+        f64."""
 
     @abstractmethod
     def singly(self, generator: Drawing, shape: tuple[Any, ...]) -> Value:
         """Normal numbers in f64, one by one."""
 
     @abstractmethod
-    def integers(self, generator: Drawing, low: int, high: int, shape: tuple[Any, ...], dtype: DType,
-                 wide: bool | None = None) -> Value:
+    def integers(
+        self,
+        generator: Drawing,
+        low: int,
+        high: int,
+        shape: tuple[Any, ...],
+        dtype: DType,
+        wide: bool | None = None,
+    ) -> Value:
         """In low..high, high excluded."""
 
     @abstractmethod
@@ -81,18 +96,22 @@ class Stream(ABC):
         unit = self.unit(generator, shape, f64)
         return ops.lt(unit, scalar(float(chance), f64))  # type: ignore[no-any-return]
 
-    def noise(self, generator: Drawing, shape: tuple[Any, ...], chance: float, dtype: DType) -> Value:
+    def noise(
+        self, generator: Drawing, shape: tuple[Any, ...], chance: float, dtype: DType
+    ) -> Value:
         """What dropout multiplies with: 1 / chance where `below` holds, else 0."""
         kept = ops.cast(self.below(generator, shape, chance), dtype=dtype)
         return ops.div(kept, scalar(float(chance), dtype))  # type: ignore[no-any-return]
 
     @abstractmethod
     def sample(self, generator: Drawing, name: str, single: bool, *numbers: Value) -> Value:
-        """gamma, poisson or binomial numbers, in f64, of parameters in f64 of one shape; `single` for f32."""
+        """gamma, poisson or binomial numbers, in f64, of parameters in f64 of one shape; `single`
+        for f32."""
 
     @abstractmethod
     def where(self, generator: Drawing, mask: Value) -> Value:
-        """Uniform numbers in f64 where `mask` holds, for which alone some are drawn; others elsewhere."""
+        """Uniform numbers in f64 where `mask` holds, for which alone some are drawn; others
+        elsewhere."""
 
 
 class Mersenne(Stream):
@@ -107,7 +126,9 @@ class Mersenne(Stream):
     def check(self, state: np.ndarray) -> None:
         left, place = int(state[mersenne.LEFT]) & 0xFFFFFFFF, int(state[mersenne.PLACE])
         if not 1 <= left <= mersenne.WORDS or not 0 <= place <= mersenne.WORDS:
-            raise RuntimeError("set_state: Invalid mt19937 state: these bytes are not what get_state() gave")
+            raise RuntimeError(
+                "set_state: Invalid mt19937 state: these bytes are not what get_state() gave"
+            )
 
     def _words(self, generator: Drawing, count: Any) -> Value:
         return generator.advance(lambda state: ops.mersenne_words(state, shape=(count,)))
@@ -116,24 +137,35 @@ class Mersenne(Stream):
         drawn = self._words(generator, numel(shape) * words.per_number(dtype))
         return ops.words_to_float(drawn, shape=shape, dtype=dtype)  # type: ignore[no-any-return]
 
-    def standard(self, generator: Drawing, shape: tuple[Any, ...], dtype: DType, dense: bool) -> Value:
+    def standard(
+        self, generator: Drawing, shape: tuple[Any, ...], dtype: DType, dense: bool
+    ) -> Value:
         count, computed = numel(shape), f64 if dtype is f64 else f32
         if not dense or count < words.GROUP:
             return self.singly(generator, shape)
         attrs = words.Normals(shape, computed, bool(count % words.GROUP != 0), computes_with_avx2())
         drawn = self._words(generator, words.normal_words(attrs, dtype in (f32, f64)))
         return ops.words_to_normal(  # type: ignore[no-any-return]
-            drawn, shape=shape, dtype=computed, rest=attrs.rest, cephes=attrs.cephes)
+            drawn, shape=shape, dtype=computed, rest=attrs.rest, cephes=attrs.cephes
+        )
 
     def singly(self, generator: Drawing, shape: tuple[Any, ...]) -> Value:
         return generator.advance(lambda state: ops.mersenne_normals(state, shape=shape))
 
-    def integers(self, generator: Drawing, low: int, high: int, shape: tuple[Any, ...], dtype: DType,
-                 wide: bool | None = None) -> Value:
+    def integers(
+        self,
+        generator: Drawing,
+        low: int,
+        high: int,
+        shape: tuple[Any, ...],
+        dtype: DType,
+        wide: bool | None = None,
+    ) -> Value:
         wide = high - low >= words.WIDE_RANGE if wide is None else wide
         drawn = self._words(generator, numel(shape) * (2 if wide else 1))
         return ops.words_to_integer(  # type: ignore[no-any-return]
-            drawn, low=low, high=high, shape=shape, dtype=dtype, wide=wide)
+            drawn, low=low, high=high, shape=shape, dtype=dtype, wide=wide
+        )
 
     def below(self, generator: Drawing, shape: tuple[Any, ...], chance: float) -> Value:
         drawn = self._words(generator, 2 * numel(shape))
@@ -174,7 +206,8 @@ def computes_with_avx2() -> bool:
 
     For normal numbers in f32 PyTorch has code of its own there."""
     features: dict[str, bool] = {}
-    for name in ("numpy._core._multiarray_umath", "numpy.core._multiarray_umath"):  # the second in NumPy 1
+    # the second in NumPy 1
+    for name in ("numpy._core._multiarray_umath", "numpy.core._multiarray_umath"):
         with suppress(ImportError):
             features = importlib.import_module(name).__cpu_features__
             break
@@ -195,7 +228,9 @@ class Philox(Stream):
 
     def check(self, state: np.ndarray) -> None:
         if state[1] < 0:
-            raise RuntimeError("set_state: Invalid philox state: these bytes are not what get_state() gave")
+            raise RuntimeError(
+                "set_state: Invalid philox state: these bytes are not what get_state() gave"
+            )
 
     def offset(self, state: np.ndarray) -> int:
         return int(state[1])
@@ -210,30 +245,57 @@ class Philox(Stream):
         used = (count + 3) // 4 * 2  # of the widest dtype: the stream does not depend on it
 
         def step(state: Value) -> tuple[Value, Value]:
-            parts = [ops.reshape(ops.slice(state, start=(i,), stop=(i + 1,), step=(1,)), shape=())
-                     for i in range(2)]
-            after = ops.concat(*[ops.reshape(p, shape=(1,)) for p in (
-                parts[0], ops.add(parts[1], number(used, i64)))], dim=0)
+            parts = [
+                ops.reshape(ops.slice(state, start=(i,), stop=(i + 1,), step=(1,)), shape=())
+                for i in range(2)
+            ]
+            after = ops.concat(
+                *[
+                    ops.reshape(p, shape=(1,))
+                    for p in (parts[0], ops.add(parts[1], number(used, i64)))
+                ],
+                dim=0,
+            )
             return make(*parts), after
 
         return generator.advance(step)
 
     def unit(self, generator: Drawing, shape: tuple[Any, ...], dtype: DType) -> Value:
-        return self._take(generator, numel(shape),
-                          lambda seed, offset: ops.random_uniform(seed, offset, shape=shape, dtype=dtype))
+        return self._take(
+            generator,
+            numel(shape),
+            lambda seed, offset: ops.random_uniform(seed, offset, shape=shape, dtype=dtype),
+        )
 
-    def standard(self, generator: Drawing, shape: tuple[Any, ...], dtype: DType, dense: bool) -> Value:
+    def standard(
+        self, generator: Drawing, shape: tuple[Any, ...], dtype: DType, dense: bool
+    ) -> Value:
         computed = f64 if dtype is f64 else f32
-        return self._take(generator, numel(shape),
-                          lambda seed, offset: ops.random_normal(seed, offset, shape=shape, dtype=computed))
+        return self._take(
+            generator,
+            numel(shape),
+            lambda seed, offset: ops.random_normal(seed, offset, shape=shape, dtype=computed),
+        )
 
     def singly(self, generator: Drawing, shape: tuple[Any, ...]) -> Value:
         return self.standard(generator, shape, f64, True)
 
-    def integers(self, generator: Drawing, low: int, high: int, shape: tuple[Any, ...], dtype: DType,
-                 wide: bool | None = None) -> Value:
-        return self._take(generator, numel(shape), lambda seed, offset: ops.random_int(
-            seed, offset, low=low, high=high, shape=shape, dtype=dtype))
+    def integers(
+        self,
+        generator: Drawing,
+        low: int,
+        high: int,
+        shape: tuple[Any, ...],
+        dtype: DType,
+        wide: bool | None = None,
+    ) -> Value:
+        return self._take(
+            generator,
+            numel(shape),
+            lambda seed, offset: ops.random_int(
+                seed, offset, low=low, high=high, shape=shape, dtype=dtype
+            ),
+        )
 
     def permutation(self, generator: Drawing, count: Any) -> Value:
         keys = self.integers(generator, -(1 << 62), 1 << 62, (count,), i64)

@@ -1,4 +1,5 @@
-"""Attributes that a module does not hold: loaded at their first use, or explained with the nearest names."""
+"""Attributes that a module does not hold: loaded at their first use, or explained with the nearest
+names."""
 
 from __future__ import annotations
 
@@ -11,12 +12,15 @@ from typing import Any
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """``"; the nearest are a, b"``: the public names most like `name`, case aside; "" where none is."""
+    """``"; the nearest are a, b"``: the public names most like `name`, case aside; "" where none
+    is."""
     folded: dict[str, list[str]] = {}
     for one in known:
         if not one.startswith("_"):
             folded.setdefault(one.lower(), []).append(one)
-    near = [one for key in difflib.get_close_matches(name.lower(), folded, n=3) for one in folded[key]]
+    near = [
+        one for key in difflib.get_close_matches(name.lower(), folded, n=3) for one in folded[key]
+    ]
     return f"; the nearest are {', '.join(near)}" if near else ""
 
 
@@ -38,8 +42,11 @@ class _Message:
         return str, (str(self),)
 
 
-def attribute_of(module: str, lazy: Collection[str] | Mapping[str, str] = ()) -> Callable[[str], Any]:
-    """A module's ``__getattr__``: loads the submodules `lazy` at their first use, explains other names.
+def attribute_of(
+    module: str, lazy: Collection[str] | Mapping[str, str] = ()
+) -> Callable[[str], Any]:
+    """A module's ``__getattr__``: loads the submodules `lazy` at their first use, explains other
+    names.
 
     Args:
         lazy: names of submodules; or, for each name, that of the module which is meant.
@@ -61,8 +68,8 @@ def explain(*modules: ModuleType) -> None:
 
 
 def class_without_instances(name: str, module: str, doc: str, instead: str) -> type:
-    """A class for ``isinstance`` and annotations. Making an instance raises RuntimeError, which says
-    `instead`."""
+    """A class for ``isinstance`` and annotations. Making an instance raises RuntimeError, which
+    says `instead`."""
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         raise RuntimeError(f"{module}.{name}: {instead}")

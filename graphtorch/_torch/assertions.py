@@ -1,4 +1,5 @@
-"""``torch._assert`` and ``torch._check``: conditions that library code states about its arguments."""
+"""``torch._assert`` and ``torch._check``: conditions that library code states about its
+arguments."""
 
 from __future__ import annotations
 
@@ -22,8 +23,8 @@ def _assert(condition: Any, message: str) -> None:
 def _assert_async(
     condition: Tensor, message: str = "Expected Tensor with single nonzero value, but got zero"
 ) -> None:
-    """Raise RuntimeError unless the one element of `condition` is not zero. Nothing while a graph is
-    captured."""
+    """Raise RuntimeError unless the one element of `condition` is not zero. Nothing while a graph
+    is captured."""
     if recorder.capture is None and not condition:
         raise RuntimeError(message)
 
@@ -31,8 +32,8 @@ def _assert_async(
 def _text(message: Callable[[], str] | str | None) -> str:
     if message is None:
         return (
-            "Expected cond to be True, but got False. (Could this error message be improved? If so, please "
-            "report an enhancement request to PyTorch.)"
+            "Expected cond to be True, but got False. (Could this error message be improved? If "
+            "so, please report an enhancement request to PyTorch.)"
         )
     return str(message() if callable(message) else message)
 
@@ -51,7 +52,8 @@ def _of(name: str, error: type[Exception]) -> Callable[..., None]:
 
     check.__name__ = check.__qualname__ = name
     check.__doc__ = (
-        f"Raise {error.__name__} unless `cond` is True; `message` is a text or a function that gives it."
+        f"Raise {error.__name__} unless `cond` is True; `message` is a text or a function that "
+        "gives it."
     )
     return check
 

@@ -1,7 +1,7 @@
 """`torch.backends.cudnn` and its like: switches of libraries that graphtorch does not use.
 
-Programs set them before they train. They hold what is assigned and change nothing; the queries say that the
-library is not there.
+Programs set them before they train. They hold what is assigned and change nothing; the queries say
+that the library is not there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ class Switches(ModuleType):
     """The switches of one library, as a module."""
 
     def __init__(self, name: str, **switches: Any):
-        super().__init__(f"{backends.__name__}.{name}", f"Switches of {name}, which graphtorch does not use.")
+        super().__init__(
+            f"{backends.__name__}.{name}", f"Switches of {name}, which graphtorch does not use."
+        )
         self.__dict__.update(switches)
 
     def is_available(self) -> bool:
@@ -46,12 +48,25 @@ class Switches(ModuleType):
 def install() -> None:
     """Put the switches where PyTorch has them, under ``backends``."""
     libraries: dict[str, dict[str, Any]] = {
-        "cudnn": {"enabled": True, "benchmark": False, "benchmark_limit": 10, "deterministic": False,
-                  "allow_tf32": True},
-        "cuda": {"matmul": SimpleNamespace(allow_tf32=False, allow_fp16_reduced_precision_reduction=True,
-                                           allow_bf16_reduced_precision_reduction=True)},
-        "mkl": {}, "mkldnn": {"enabled": True}, "mps": {},
-        "openmp": {}, "quantized": {"engine": "none", "supported_engines": ["none"]},
+        "cudnn": {
+            "enabled": True,
+            "benchmark": False,
+            "benchmark_limit": 10,
+            "deterministic": False,
+            "allow_tf32": True,
+        },
+        "cuda": {
+            "matmul": SimpleNamespace(
+                allow_tf32=False,
+                allow_fp16_reduced_precision_reduction=True,
+                allow_bf16_reduced_precision_reduction=True,
+            )
+        },
+        "mkl": {},
+        "mkldnn": {"enabled": True},
+        "mps": {},
+        "openmp": {},
+        "quantized": {"engine": "none", "supported_engines": ["none"]},
     }
     for name, switches in libraries.items():
         if not hasattr(backends, name):

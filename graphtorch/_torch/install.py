@@ -1,7 +1,7 @@
 """graphtorch under the name ``torch``: an import hook for programs that were written for PyTorch.
 
-``import torch.nn.functional as F`` then gives `graphtorch.nn.functional`, the same object. Nothing is copied,
-so a tensor made under one name is one under the other.
+``import torch.nn.functional as F`` then gives `graphtorch.nn.functional`, the same object. Nothing
+is copied, so a tensor made under one name is one under the other.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ class _SameModule(Loader):
 
 
 def _alias_loaded(package: str) -> None:
-    """Give loaded modules of ours their names under ``torch``: importing those must not bind them again,
-    over a
+    """Give loaded modules of ours their names under ``torch``: importing those must not bind them
+    again, over a
     function of that name."""
     for name, module in list(sys.modules.items()):
         if name == package or name.startswith(package + "."):
@@ -85,8 +85,9 @@ def _alias_loaded(package: str) -> None:
 class _Finder(MetaPathFinder):
     """Finds every module ``torch.x`` that graphtorch has as ``graphtorch.x``."""
 
-    def find_spec(self, fullname: str, path: Sequence[str] | None = None,
-                  target: Any = None) -> ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: Any = None
+    ) -> ModuleSpec | None:
         top, _, rest = fullname.partition(".")
         if top not in ("torch", PACKAGE):
             return None
@@ -96,7 +97,9 @@ class _Finder(MetaPathFinder):
             raise _no_module(rest)
         if own == fullname:
             return None  # the usual finders load it
-        return ModuleSpec(fullname, _SameModule(), is_package=found.submodule_search_locations is not None)
+        return ModuleSpec(
+            fullname, _SameModule(), is_package=found.submodule_search_locations is not None
+        )
 
 
 def _spec_of(own: str) -> ModuleSpec | None:
@@ -112,23 +115,27 @@ def _spec_of(own: str) -> ModuleSpec | None:
 
 
 def _no_module(rest: str) -> ModuleNotFoundError:
-    """The error about ``torch.<rest>``; without `name`, so that ``from torch import rest`` shows it too."""
+    """The error about ``torch.<rest>``; without `name`, so that ``from torch import rest`` shows it
+    too."""
     parent, _, last = rest.rpartition(".")
     home = sys.modules[f"{PACKAGE}.{parent}" if parent else PACKAGE]
     modules = [m.name for m in pkgutil.iter_modules(getattr(home, "__path__", ()))]
     return ModuleNotFoundError(
         f"graphtorch has no 'torch.{rest}': neither a module nor an attribute of that name"
-        f"{nearest(last, {*dir(home), *modules})}")
+        f"{nearest(last, {*dir(home), *modules})}"
+    )
 
 
 _finder = _Finder()
 
 
 def install_as_torch() -> None:
-    """Make ``import torch`` (and ``torch.nn``, ``torch.utils.data``, ...) mean graphtorch from now on.
+    """Make ``import torch`` (and ``torch.nn``, ``torch.utils.data``, ...) mean graphtorch from now
+    on.
 
-    ``torch.__version__`` becomes ``"2.13.0+graphtorch.<version>"``, so that programs that ask for a minimum
-    find it. Names that graphtorch lacks raise AttributeError or ModuleNotFoundError, listing the nearest.
+    ``torch.__version__`` becomes ``"2.13.0+graphtorch.<version>"``, so that programs that ask for a
+    minimum find it. Names that graphtorch lacks raise AttributeError or ModuleNotFoundError,
+    listing the nearest.
 
     Raises:
         RuntimeError: PyTorch itself is already imported in this process.
@@ -142,11 +149,13 @@ def install_as_torch() -> None:
         raise RuntimeError(
             f"install_as_torch(): 'torch' is already imported, from {where}; call "
             "graphtorch.install_as_torch() before anything imports torch, or run the program with "
-            "python -m graphtorch run")
+            "python -m graphtorch run"
+        )
     sys.meta_path.insert(0, _finder)
     for name, module in list(sys.modules.items()):
         if name == PACKAGE or name.startswith(PACKAGE + "."):
             sys.modules["torch" + name.removeprefix(PACKAGE)] = module
-            # `from torch.nn.init import absent` asks the finder, and so is explained, in packages only
+            # `from torch.nn.init import absent` asks the finder, and so is explained, in packages
+            # only
             module.__dict__.setdefault("__path__", [])
     own.__dict__["__version__"] = f"{COMPATIBLE}+graphtorch.{__version__}"

@@ -18,15 +18,17 @@ from .._types import CPU, check_device, device
 def legacy_tensor(
     dtype: DType, args: tuple[Any, ...], options: dict[str, Any], place: device = CPU
 ) -> Tensor:
-    """What ``torch.FloatTensor(...)`` makes: sizes give uninitialised memory, a sequence or array gives
-    data.
+    """What ``torch.FloatTensor(...)`` makes: sizes give uninitialised memory, a sequence or array
+    gives data.
 
     Raises: RuntimeError: `options` name a device of another kind than `place`.
     """
     given = options.get("device")
     if given is not None and check_device(given).type != place.type:
-        raise RuntimeError(f"legacy constructor expects device type: {place.type} but device type: "
-                           f"{given} was passed: use torch.empty(sizes, device=...)")
+        raise RuntimeError(
+            f"legacy constructor expects device type: {place.type} but device type: "
+            f"{given} was passed: use torch.empty(sizes, device=...)"
+        )
     front = _types.dtype._of[dtype]
     if len(args) == 1 and isinstance(args[0], Tensor):
         same = args[0].dtype is front and args[0].device is place
@@ -46,8 +48,10 @@ def new(self: Tensor, *args: Any, **options: Any) -> Tensor:
 
 
 def _wrong_legacy(given: Tensor, front: _types.dtype) -> Tensor:
-    raise TypeError(f"expected a tensor of {front} (got {given.dtype} on {given.device}): convert it with "
-                    f".to({front})")
+    raise TypeError(
+        f"expected a tensor of {front} (got {given.dtype} on {given.device}): convert it with "
+        f".to({front})"
+    )
 
 
 class _LegacyType(type):
@@ -89,7 +93,8 @@ LEGACY_TYPES = {
 
 
 class _CudaType(type):
-    """A class of tensors on a GPU: a dtype and a device, as a name for `isinstance` and for conversions."""
+    """A class of tensors on a GPU: a dtype and a device, as a name for `isinstance` and for
+    conversions."""
 
     def __instancecheck__(cls, instance: object) -> bool:
         return isinstance(instance, Tensor) and instance.is_cuda and instance.dtype is cls.dtype
@@ -110,9 +115,16 @@ CUDA_TYPES = {
     name: _CudaType(name, (), {"__module__": "torch.cuda", "__doc__": f"{d} tensors on a GPU."})
     for name, d in LEGACY.items()
 }
-TYPE_NAMES = {**LEGACY, "ComplexFloatTensor": "complex64", "ComplexDoubleTensor": "complex128",
-              "UInt16Tensor": "uint16", "UInt32Tensor": "uint32", "UInt64Tensor": "uint64"}
-TYPE_NAME_OF = {_types.DTYPES[d].ir: name for name, d in TYPE_NAMES.items()}  # what ``tensor.type()`` says
+TYPE_NAMES = {
+    **LEGACY,
+    "ComplexFloatTensor": "complex64",
+    "ComplexDoubleTensor": "complex128",
+    "UInt16Tensor": "uint16",
+    "UInt32Tensor": "uint32",
+    "UInt64Tensor": "uint64",
+}
+# what ``tensor.type()`` says
+TYPE_NAME_OF = {_types.DTYPES[d].ir: name for name, d in TYPE_NAMES.items()}
 
 
 def place_of_type(t: Any) -> Any:

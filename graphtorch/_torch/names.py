@@ -1,4 +1,5 @@
-"""Names of the package that are no operations: devices' modules, events, private functions libraries call."""
+"""Names of the package that are no operations: devices' modules, events, private functions
+libraries call."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ Event = class_without_instances(
     "there is no accelerator; measure time with time.perf_counter()",
 )
 Stream = class_without_instances(
-    "Stream", "torch", "A queue of work on an accelerator.",
+    "Stream",
+    "torch",
+    "A queue of work on an accelerator.",
     "there is no accelerator to queue work for: leave streams, and the offloading of caches to the CPU, out",
 )
 
@@ -51,7 +54,9 @@ def detach(input: Tensor) -> Tensor:
 
 
 @row_major
-def _softmax_backward_data(grad_output: Tensor, output: Tensor, dim: int, input_dtype: Any) -> Tensor:
+def _softmax_backward_data(
+    grad_output: Tensor, output: Tensor, dim: int, input_dtype: Any
+) -> Tensor:
     """The gradient of a softmax from what it gave."""
     weighted = grad_output * output
     return (weighted - output * weighted.sum(dim, keepdim=True)).to(input_dtype)
@@ -90,7 +95,9 @@ def _grouped_mm(
     if mat_a.dim() == 3 and mat_b.dim() == 3 and offs is None:
         found = FUNCTIONS["bmm"](mat_a, mat_b)
     elif mat_a.dim() == 2 and mat_b.dim() == 3 and offs is not None:
-        rows = FUNCTIONS["arange"](mat_a.shape[0], dtype=offs.dtype, device=offs.device).unsqueeze(1)
+        rows = FUNCTIONS["arange"](mat_a.shape[0], dtype=offs.dtype, device=offs.device).unsqueeze(
+            1
+        )
         ends = offs.unsqueeze(0)
         starts = FUNCTIONS["cat"]([offs.new_zeros(1), offs[:-1]]).unsqueeze(0)
         belongs = ((rows >= starts) & (rows < ends)).to(mat_a.dtype)  # [M, G]

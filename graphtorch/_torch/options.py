@@ -48,7 +48,8 @@ class _Patch:
 
 
 def patch_of(module: str) -> Callable[..., Any]:
-    """``config.patch(name=value)``, ``patch("name", value)`` and ``patch({"name": value})`` of a module."""
+    """``config.patch(name=value)``, ``patch("name", value)`` and ``patch({"name": value})`` of a
+    module."""
 
     def patch(arg1: Any = None, arg2: Any = None, **kwargs: Any) -> Any:
         """Set options inside of a ``with`` statement or a decorated function."""

@@ -16,8 +16,8 @@ from .install import install_as_torch
 def run_script(path: str, arguments: Sequence[str]) -> None:
     """Run a file (or a folder or zip file that holds a ``__main__.py``) as ``__main__``.
 
-    Its `sys.argv` is ``[path, *arguments]`` and its `sys.path[0]` the folder it is in. What it raises is
-    raised here.
+    Its `sys.argv` is ``[path, *arguments]`` and its `sys.path[0]` the folder it is in. What it
+    raises is raised here.
     """
     install_as_torch()
     sys.argv[:] = [path, *arguments]
@@ -45,7 +45,8 @@ def _is_archive(path: str) -> bool:
 
 
 def _main_module(path: str) -> ModuleType:
-    """A fresh ``__main__``. It stays when the script has ended: exit handlers and pickles need it."""
+    """A fresh ``__main__``. It stays when the script has ended: exit handlers and pickles need
+    it."""
     module = ModuleType("__main__")
     module.__file__ = path
     module.__loader__ = SourceFileLoader("__main__", path)
@@ -61,7 +62,8 @@ def show_error(error: BaseException, full: bool) -> None:
     """Report an error that ended the program through ``sys.excepthook``, as the interpreter would.
 
     Args:
-        full: keep the lines of graphtorch itself. Lines of the machinery that started the program never show.
+        full: keep the lines of graphtorch itself. Lines of the machinery that started the program
+            never show.
     """
     seen: set[int] = set()
     pending: list[BaseException | None] = [error]
@@ -91,4 +93,9 @@ def _users_lines(trace: TracebackType | None, full: bool) -> TracebackType | Non
 def _starts_programs(trace: TracebackType) -> bool:
     code = trace.tb_frame.f_code
     return code.co_filename in (__file__, runpy.__file__, "<frozen runpy>") and code.co_name in (
-        "run_script", "run_module", "_run_code", "run_path", "_run_module_code")
+        "run_script",
+        "run_module",
+        "_run_code",
+        "run_path",
+        "_run_module_code",
+    )

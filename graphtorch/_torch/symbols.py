@@ -1,4 +1,5 @@
-"""Sizes that may be symbolic as PyTorch names them, and the functions that take a number or such a size."""
+"""Sizes that may be symbolic as PyTorch names them, and the functions that take a number or such a
+size."""
 
 from __future__ import annotations
 
@@ -28,12 +29,14 @@ class SymFloat:
     """
 
     def __init__(self, node: Any = None):
-        raise RuntimeError(f"torch.{type(self).__name__}: only sizes are symbolic here, as torch.SymInt")
+        raise RuntimeError(
+            f"torch.{type(self).__name__}: only sizes are symbolic here, as torch.SymInt"
+        )
 
 
 class SymBool(SymFloat):
-    """PyTorch's class of symbolic bools, for ``isinstance``: a comparison of sizes is decided, or guarded
-    by."""
+    """PyTorch's class of symbolic bools, for ``isinstance``: a comparison of sizes is decided, or
+    guarded by."""
 
 
 def sym_float(a: Any) -> Any:

@@ -11,7 +11,8 @@ __all__ = ["autocast", "custom_bwd", "custom_fwd"]
 
 
 def custom_fwd(fwd: Any = None, *, device_type: str, cast_inputs: Any = None) -> Any:
-    """Decorator of a `Function.forward`: its backward then runs under the same autocast (see `custom_bwd`).
+    """Decorator of a `Function.forward`: its backward then runs under the same autocast (see
+    `custom_bwd`).
 
     Args: cast_inputs: under autocast, tensors get this dtype, and autocast is off inside.
     """
@@ -28,8 +29,11 @@ def custom_fwd(fwd: Any = None, *, device_type: str, cast_inputs: Any = None) ->
             return fwd(ctx, *args, **kwargs)
         target = cast_inputs.ir
         with autocast(device_type, enabled=False):
-            return fwd(ctx, *[_cast(a, target) for a in args],
-                       **{k: _cast(v, target) for k, v in kwargs.items()})
+            return fwd(
+                ctx,
+                *[_cast(a, target) for a in args],
+                **{k: _cast(v, target) for k, v in kwargs.items()},
+            )
 
     return decorated
 

@@ -29,24 +29,35 @@ def _fresh() -> dict[str, Any]:
 
 
 class GradScaler:
-    """Multiplies losses by a scale, divides gradients by it, and skips steps whose gradients overflowed.
+    """Multiplies losses by a scale, divides gradients by it, and skips steps whose gradients
+    overflowed.
 
     Args:
         device: "cpu"; "cuda" disables the scaler, with a warning, where there is no GPU.
         init_scale: the first scale.
-        growth_factor, growth_interval: the scale grows by the factor after so many good steps in a row.
+        growth_factor, growth_interval: the scale grows by the factor after so many good steps in a
+            row.
         backoff_factor: the scale's factor after a step that was skipped.
         enabled: False makes every method pass things through.
 
     Raises: AssertionError for factors on the wrong side of 1.
     """
 
-    def __init__(self, device: str = "cuda", init_scale: float = 2.0**16, growth_factor: float = 2.0,
-                 backoff_factor: float = 0.5, growth_interval: int = 2000, enabled: bool = True):
+    def __init__(
+        self,
+        device: str = "cuda",
+        init_scale: float = 2.0**16,
+        growth_factor: float = 2.0,
+        backoff_factor: float = 0.5,
+        growth_interval: int = 2000,
+        enabled: bool = True,
+    ):
         self._device, self._enabled = device, enabled
         if device == "cuda" and enabled and not gpus():
-            warnings.warn("torch.cuda.amp.GradScaler is enabled, but CUDA is not available.  Disabling.",
-                          stacklevel=2)
+            warnings.warn(
+                "torch.cuda.amp.GradScaler is enabled, but CUDA is not available.  Disabling.",
+                stacklevel=2,
+            )
             self._enabled = False
         if not self._enabled:
             return
@@ -78,12 +89,16 @@ class GradScaler:
     def _begin(self, place: device) -> None:
         full = FUNCTIONS["full"]
         self._scale = full((), float(self._init_scale), dtype=DTYPES["float32"], device=place)
-        self._growth_tracker = full((), self._init_growth_tracker, dtype=DTYPES["int32"], device=place)
+        self._growth_tracker = full(
+            (), self._init_growth_tracker, dtype=DTYPES["int32"], device=place
+        )
 
     def _check(self, what: str) -> Tensor:
         if self._scale is None:
-            raise AssertionError(f"Attempted {what} but _scale is None.  This may indicate your script did "
-                                 "not use scaler.scale(loss or outputs) earlier in the iteration.")
+            raise AssertionError(
+                f"Attempted {what} but _scale is None.  This may indicate your script did "
+                "not use scaler.scale(loss or outputs) earlier in the iteration."
+            )
         return self._scale
 
     def unscale_(self, optimizer: Any) -> None:
@@ -96,8 +111,9 @@ class GradScaler:
         scale = self._check("unscale_")
         state = self._optimizers[id(optimizer)]
         if state["stage"] is _Stage.UNSCALED:
-            raise RuntimeError("unscale_() has already been called on this optimizer since the last "
-                               "update().")
+            raise RuntimeError(
+                "unscale_() has already been called on this optimizer since the last update()."
+            )
         if state["stage"] is _Stage.STEPPED:
             raise RuntimeError("unscale_() is being called after step().")
         inverse = scale.double().reciprocal().float()
@@ -122,7 +138,8 @@ class GradScaler:
         return found.float()  # type: ignore[no-any-return]
 
     def step(self, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
-        """`unscale_` if that was not done, then ``optimizer.step``, unless a gradient is not finite."""
+        """`unscale_` if that was not done, then ``optimizer.step``, unless a gradient is not
+        finite."""
         if not self._enabled:
             return optimizer.step(*args, **kwargs)
         if "closure" in kwargs:
@@ -145,7 +162,9 @@ class GradScaler:
         if new_scale is not None:
             scale.fill_(new_scale)
         else:
-            found = [s["found_inf"] for s in self._optimizers.values() if s["found_inf"] is not None]
+            found = [
+                s["found_inf"] for s in self._optimizers.values() if s["found_inf"] is not None
+            ]
             if not found:
                 raise AssertionError("No inf checks were recorded prior to update.")
             self._adapt(scale, any(f.item() for f in found))
@@ -190,7 +209,9 @@ class GradScaler:
     def _get_growth_tracker(self) -> int:
         if not self._enabled:
             return 0
-        return self._init_growth_tracker if self._growth_tracker is None else int(self._growth_tracker)
+        return (
+            self._init_growth_tracker if self._growth_tracker is None else int(self._growth_tracker)
+        )
 
     def is_enabled(self) -> bool:
         """Whether this scaler does anything."""
@@ -200,17 +221,23 @@ class GradScaler:
         """What to save; empty for a scaler that is not enabled."""
         if not self._enabled:
             return {}
-        return {"scale": self.get_scale(), "growth_factor": self._growth_factor,
-                "backoff_factor": self._backoff_factor, "growth_interval": self._growth_interval,
-                "_growth_tracker": self._get_growth_tracker()}
+        return {
+            "scale": self.get_scale(),
+            "growth_factor": self._growth_factor,
+            "backoff_factor": self._backoff_factor,
+            "growth_interval": self._growth_interval,
+            "_growth_tracker": self._get_growth_tracker(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take back what `state_dict` gave, here or in PyTorch. RuntimeError for an empty one."""
         if not self._enabled:
             return
         if not state_dict:
-            raise RuntimeError("The source state dict is empty, possibly because it was saved from a "
-                               "disabled instance of GradScaler.")
+            raise RuntimeError(
+                "The source state dict is empty, possibly because it was saved from a "
+                "disabled instance of GradScaler."
+            )
         self._init_scale = state_dict["scale"]
         self._growth_factor = state_dict["growth_factor"]
         self._backoff_factor = state_dict["backoff_factor"]

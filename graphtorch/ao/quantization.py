@@ -1,7 +1,7 @@
 """``torch.ao.quantization``: modules that mark where a model may be quantized.
 
-There are no quantized tensors here, so that preparing and converting a model are errors; the markers are
-what they
+There are no quantized tensors here, so that preparing and converting a model are errors; the
+markers are what they
 are in a model that was never prepared: the identity.
 """
 
@@ -46,6 +46,7 @@ __all__ = ["DeQuantStub", "QuantStub", "QuantWrapper"]
 
 def __getattr__(name: str) -> Any:
     raise AttributeError(
-        message(__name__, name) + ": there are no quantized tensors here; run the model in float, or "
+        message(__name__, name)
+        + ": there are no quantized tensors here; run the model in float, or "
         "export it with torch.onnx.export and quantize it there"
     )

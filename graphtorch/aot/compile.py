@@ -66,37 +66,49 @@ class Compiled:
         return load(self.path, self.name, self.weights)
 
 
-def compile(model: Any, example: Any, path: str | Path, *,
-            dynamic: Mapping[Any, Mapping[int, Dim]] | None = None,
-            name: str | None = None, weights: str = "embedded", input_names: Sequence[str] | None = None,
-            output_names: Sequence[str] | None = None, target: Processor | None = None,
-            device: str = "cpu", architectures: Sequence[str] | None = None) -> Compiled:
+def compile(
+    model: Any,
+    example: Any,
+    path: str | Path,
+    *,
+    dynamic: Mapping[Any, Mapping[int, Dim]] | None = None,
+    name: str | None = None,
+    weights: str = "embedded",
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    target: Processor | None = None,
+    device: str = "cpu",
+    architectures: Sequence[str] | None = None,
+) -> Compiled:
     """Compile `model` ahead of time into a library with a C interface.
 
     Args:
         model: a Module (use ``model.eval()`` first) or a function of tensors.
         example: one call's arguments: a tensor or a tuple of tensors; their values do not matter.
         path: ``name.so``, ``name.o`` or ``name.a``; ``name.h`` is written beside it.
-        dynamic: sizes that may change, such as ``{"x": {0: Dim("batch", 1, 64)}}``, by argument name
-            or position. Where the model compares them they have to compare as those of `example` do: calls
-            are checked, and the header says how.
+        dynamic: sizes that may change, such as ``{"x": {0: Dim("batch", 1, 64)}}``, by argument
+            name or position. Where the model compares them they have to compare as those of
+            `example` do: calls are checked, and the header says how.
         name: prefix of the C functions; default: the file's stem without ``lib``.
-        weights: ``"embedded"`` in the library, or ``"external"`` in ``name.safetensors``, mapped at run time.
+        weights: ``"embedded"`` in the library, or ``"external"`` in ``name.safetensors``, mapped at
+            run time.
         input_names, output_names: what messages and metadata call the tensors.
         target: the machine to compile for; default: this one.
-        device: ``"cpu"``, or ``"cuda"``: the library then takes tensors in a GPU's memory, and needs NVIDIA's
-            driver where it runs; where it is made NVRTC, but no GPU.
-        architectures: for CUDA what the library has code for: machine code by names such as ``"sm_90"``, and
-            PTX by ``"compute_90"``, which the driver compiles for GPUs that have no code of their own.
+        device: ``"cpu"``, or ``"cuda"``: the library then takes tensors in a GPU's memory, and
+            needs NVIDIA's driver where it runs; where it is made NVRTC, but no GPU.
+        architectures: for CUDA what the library has code for: machine code by names such as
+            ``"sm_90"``, and PTX by ``"compute_90"``, which the driver compiles for GPUs that have
+            no code of their own.
             Default: every generation from ``sm_80`` on that NVRTC knows, and ``compute_90``; with
             GRAPHTORCH_CUDA=emulated ``"emulated"``, for `emulated_driver`.
 
     Raises:
         TypeError: `example` holds arrays instead of tensors, or the model returns no tensor.
-        ValueError: the file's suffix, `name`, `weights`, `device` or an architecture is none of the above;
-            LLVM knows no such target.
+        ValueError: the file's suffix, `name`, `weights`, `device` or an architecture is none of the
+            above; LLVM knows no such target.
         NotImplementedError: the target is neither a 64-bit x86 nor a 64-bit ARM.
-        RuntimeError: no linker for a ``.so``; a size that no input has; no compiler for the kernels.
+        RuntimeError: no linker for a ``.so``; a size that no input has; no compiler for the
+            kernels.
     """
     path = Path(path)
     name = name or path.stem.removeprefix("lib")
@@ -111,12 +123,24 @@ def compile(model: Any, example: Any, path: str | Path, *,
     with assuming(Hints(example_sizes(model, arguments, {}, dynamic))) as hints:
         traced = trace_but_for_numbers(model, arguments, {}, dynamic)
     if not traced.graph.outputs:
-        raise TypeError("aot.compile: the model returns no tensor: return what the library is to compute")
+        raise TypeError(
+            "aot.compile: the model returns no tensor: return what the library is to compute"
+        )
     arrays = {key: tensor.detach().cpu().numpy() for key, tensor in traced.parameters.items()}
     conditions = without_implied(hints.conditions)
     with assuming(Known(conditions)) if conditions else nullcontext():
-        return compile_graph(traced.graph, arrays, path, name, weights == "embedded", input_names,
-                             output_names, target or host(), conditions, gpus)
+        return compile_graph(
+            traced.graph,
+            arrays,
+            path,
+            name,
+            weights == "embedded",
+            input_names,
+            output_names,
+            target or host(),
+            conditions,
+            gpus,
+        )
 
 
 def _architectures(device: str, names: Sequence[str] | None) -> tuple[str, ...]:
@@ -125,7 +149,9 @@ def _architectures(device: str, names: Sequence[str] | None) -> tuple[str, ...]:
         raise ValueError(f"aot.compile: device={device!r}, expected 'cpu' or 'cuda'")
     if device == "cpu":
         if names is not None:
-            raise ValueError('aot.compile: architectures= is for device="cuda"; for CPUs there is target=')
+            raise ValueError(
+                'aot.compile: architectures= is for device="cuda"; for CPUs there is target='
+            )
         return ()
     if names is None:
         return cuda.architectures(devices.emulates())
@@ -133,11 +159,20 @@ def _architectures(device: str, names: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(names)
 
 
-def compile_graph(graph: Graph, arrays: Mapping[str, np.ndarray], path: Path, name: str, embedded: bool,
-                  input_names: Sequence[str] | None, output_names: Sequence[str] | None,
-                  target: Processor, conditions: Sequence[Condition] = (),
-                  gpus: Sequence[str] = ()) -> Compiled:
-    """`compile` for a graph whose inputs named in `arrays` are weights; calls have to meet `conditions`.
+def compile_graph(
+    graph: Graph,
+    arrays: Mapping[str, np.ndarray],
+    path: Path,
+    name: str,
+    embedded: bool,
+    input_names: Sequence[str] | None,
+    output_names: Sequence[str] | None,
+    target: Processor,
+    conditions: Sequence[Condition] = (),
+    gpus: Sequence[str] = (),
+) -> Compiled:
+    """`compile` for a graph whose inputs named in `arrays` are weights; calls have to meet
+    `conditions`.
 
     Args: gpus: the architectures of a CUDA library; none for one for CPUs.
     """
@@ -148,21 +183,35 @@ def compile_graph(graph: Graph, arrays: Mapping[str, np.ndarray], path: Path, na
     data = [s for s in program.inputs if s.name not in arrays]
     _rename(data, program.outputs, input_names, output_names)
     metadata = _metadata(name, program, data, target, conditions, chosen.device, gpus)
-    header, blob, offsets = pack_weights({graph.inputs[i].name: arrays[graph.inputs[i].name] for i in stable})
+    header, blob, offsets = pack_weights(
+        {graph.inputs[i].name: arrays[graph.inputs[i].name] for i in stable}
+    )
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "weights"
         source.write_bytes(blob if embedded else header)
-        placed = Weights(source, {i: offsets[graph.inputs[i].name] for i in stable}, embedded, len(blob))
+        placed = Weights(
+            source, {i: offsets[graph.inputs[i].name] for i in stable}, embedded, len(blob)
+        )
         library = _Library(name, program, plan, placed, metadata, target, conditions)
         text = library.for_gpus(gpus, Path(folder)) if gpus else library.for_cpus()
         code = compile_object(text, target, pic=True)
-    header_path, external = path.with_suffix(".h"), None if embedded else path.with_suffix(".safetensors")
+    header_path, external = (
+        path.with_suffix(".h"),
+        None if embedded else path.with_suffix(".safetensors"),
+    )
     _write(path, code, name, target)
     if external is not None:
         link.write_whole(external, header + blob)
-    link.write_whole(header_path, header_text(name, [_line(s) for s in data],
-                                              [_line(s) for s in program.outputs],
-                                              [f"{c} >= 0" for c in conditions], bool(gpus)).encode())
+    link.write_whole(
+        header_path,
+        header_text(
+            name,
+            [_line(s) for s in data],
+            [_line(s) for s in program.outputs],
+            [f"{c} >= 0" for c in conditions],
+            bool(gpus),
+        ).encode(),
+    )
     summary = summarize(graph, program, bounds(plan.size)[1], len(code))
     return Compiled(path, header_path, external, name, summary)
 
@@ -180,8 +229,15 @@ class _Library:
     conditions: Sequence[Condition]
 
     def for_cpus(self) -> str:
-        return library_text(self.name, self.program, self.plan, self.weights, self.metadata, self.target,
-                            self.conditions)
+        return library_text(
+            self.name,
+            self.program,
+            self.plan,
+            self.weights,
+            self.metadata,
+            self.target,
+            self.conditions,
+        )
 
     def for_gpus(self, architectures: Sequence[str], folder: Path) -> str:
         """Args: folder: where the compiled kernels are put until the library is made."""
@@ -189,27 +245,42 @@ class _Library:
         kernels, threads = written(table, unit), os.cpu_count() or 1
         pieces = unit.pieces(threads)
         code = cuda.Code(kernels, pieces, cuda.images(pieces, architectures, folder, threads))
-        return cuda.library_text(self.name, self.program, self.plan, table, code, self.weights, self.metadata,
-                                 self.target, self.conditions)
+        return cuda.library_text(
+            self.name,
+            self.program,
+            self.plan,
+            table,
+            code,
+            self.weights,
+            self.metadata,
+            self.target,
+            self.conditions,
+        )
 
 
 def _check_arguments(path: Path, name: str, weights: str) -> None:
     if path.suffix not in KINDS:
         raise ValueError(f"aot.compile: path {path.name!r} must end in one of {', '.join(KINDS)}")
     if not name.isidentifier() or not name.isascii():
-        raise ValueError(f"aot.compile: {name!r} cannot begin C function names: pass name= with letters, "
-                         "digits and _")
+        raise ValueError(
+            f"aot.compile: {name!r} cannot begin C function names: pass name= with letters, "
+            "digits and _"
+        )
     if weights not in ("embedded", "external"):
         raise ValueError(f"aot.compile: weights={weights!r}, expected 'embedded' or 'external'")
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"aot.compile: the folder {path.parent} does not exist: make it first")
+        raise FileNotFoundError(
+            f"aot.compile: the folder {path.parent} does not exist: make it first"
+        )
 
 
 def _check_example(arguments: Sequence[Any]) -> None:
     for i, argument in enumerate(arguments):
         if isinstance(argument, np.ndarray):
-            raise TypeError(f"aot.compile: argument {i} of example is a NumPy array, which would become a "
-                            "constant: pass torch.from_numpy(array)")
+            raise TypeError(
+                f"aot.compile: argument {i} of example is a NumPy array, which would become a "
+                "constant: pass torch.from_numpy(array)"
+            )
 
 
 def _write(path: Path, code: bytes, name: str, target: Processor) -> None:
@@ -237,12 +308,20 @@ def pack_weights(arrays: Mapping[str, np.ndarray]) -> tuple[bytes, bytes, dict[s
     return len(text).to_bytes(8, "little") + text, whole[length:], offsets
 
 
-def _rename(inputs: Sequence[Slot], outputs: Sequence[Slot], input_names: Sequence[str] | None,
-            output_names: Sequence[str] | None) -> None:
-    for slots, names, argument in ((inputs, input_names, "input_names"),
-                                   (outputs, output_names, "output_names")):
+def _rename(
+    inputs: Sequence[Slot],
+    outputs: Sequence[Slot],
+    input_names: Sequence[str] | None,
+    output_names: Sequence[str] | None,
+) -> None:
+    for slots, names, argument in (
+        (inputs, input_names, "input_names"),
+        (outputs, output_names, "output_names"),
+    ):
         if names is not None and len(names) != len(slots):
-            raise ValueError(f"aot.compile: {argument} has {len(names)} names, the model has {len(slots)}")
+            raise ValueError(
+                f"aot.compile: {argument} has {len(names)} names, the model has {len(slots)}"
+            )
         for slot, given in zip(slots, names or [], strict=False):
             slot.name = given
     for i, slot in enumerate(outputs):
@@ -255,27 +334,46 @@ def _line(slot: Slot) -> str:
 
 
 def _describe(slot: Slot) -> dict[str, object]:
-    return {"name": slot.name, "dtype": slot.dtype.torch_name,
-            "shape": [d if isinstance(d, int) else str(d) for d in slot.shape]}
+    return {
+        "name": slot.name,
+        "dtype": slot.dtype.torch_name,
+        "shape": [d if isinstance(d, int) else str(d) for d in slot.shape],
+    }
 
 
-def _metadata(name: str, program: Program, data: Sequence[Slot], machine: Processor,
-              conditions: Sequence[Condition], device: str, gpus: Sequence[str]) -> str:
-    return json.dumps({
-        "name": name, "abi_version": ABI_VERSION, "graphtorch": __version__, "target": machine.triple,
-        "cpu": machine.cpu,
-        "inputs": [_describe(s) for s in data],
-        "outputs": [_describe(s) for s in program.outputs],
-        "sizes": {s.name: {"min": s.min, "max": None if s.max >= UNBOUNDED else s.max}
-                  for s in program.symbols},
-        "conditions": [f"{c} >= 0" for c in conditions],
-        "device": device,
-        **({"architectures": list(gpus)} if gpus else {}),
-    })
+def _metadata(
+    name: str,
+    program: Program,
+    data: Sequence[Slot],
+    machine: Processor,
+    conditions: Sequence[Condition],
+    device: str,
+    gpus: Sequence[str],
+) -> str:
+    return json.dumps(
+        {
+            "name": name,
+            "abi_version": ABI_VERSION,
+            "graphtorch": __version__,
+            "target": machine.triple,
+            "cpu": machine.cpu,
+            "inputs": [_describe(s) for s in data],
+            "outputs": [_describe(s) for s in program.outputs],
+            "sizes": {
+                s.name: {"min": s.min, "max": None if s.max >= UNBOUNDED else s.max}
+                for s in program.symbols
+            },
+            "conditions": [f"{c} >= 0" for c in conditions],
+            "device": device,
+            **({"architectures": list(gpus)} if gpus else {}),
+        }
+    )
 
 
 def summarize(graph: Graph, program: Program, arena: int, code: int) -> str:
     """What the compiler did, in one line."""
-    return (f"compiler: {len(graph.nodes)} ops in, {len(list(flat(program.launches)))} kernels out "
-            f"(+ {len(program.prologue)} that pack weights once), {arena:,} bytes of arena, "
-            f"{code:,} bytes of object code")
+    return (
+        f"compiler: {len(graph.nodes)} ops in, {len(list(flat(program.launches)))} kernels out "
+        f"(+ {len(program.prologue)} that pack weights once), {arena:,} bytes of arena, "
+        f"{code:,} bytes of object code"
+    )

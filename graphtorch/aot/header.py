@@ -50,8 +50,13 @@ _GPU = """\
    are there. NVIDIA's driver is opened by create; a machine without it gets NULL and a message."""
 
 
-def header_text(name: str, inputs: Sequence[str], outputs: Sequence[str],
-                conditions: Sequence[str] = (), cuda: bool = False) -> str:
+def header_text(
+    name: str,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    conditions: Sequence[str] = (),
+    cuda: bool = False,
+) -> str:
     """The header of library `name`; `inputs` and `outputs` are one-line descriptions, in order.
 
     Args:
@@ -59,39 +64,64 @@ def header_text(name: str, inputs: Sequence[str], outputs: Sequence[str],
         cuda: whether the library works on a GPU.
     """
     guard = f"GRAPHTORCH_{name.upper()}_H"
-    lines = [f"/* {name}: compiled by graphtorch. */", f"#ifndef {guard}", f"#define {guard}",
-             "#include <stddef.h>", "#include <stdint.h>", "", DLPACK.rstrip(), "",
-             "#ifdef __cplusplus", 'extern "C" {', "#endif", "",
-             f"#define GRAPHTORCH_ABI_VERSION {ABI_VERSION}",
-             "#ifndef GRAPHTORCH_ERROR_CODES", "#define GRAPHTORCH_ERROR_CODES", "enum {"]
+    lines = [
+        f"/* {name}: compiled by graphtorch. */",
+        f"#ifndef {guard}",
+        f"#define {guard}",
+        "#include <stddef.h>",
+        "#include <stdint.h>",
+        "",
+        DLPACK.rstrip(),
+        "",
+        "#ifdef __cplusplus",
+        'extern "C" {',
+        "#endif",
+        "",
+        f"#define GRAPHTORCH_ABI_VERSION {ABI_VERSION}",
+        "#ifndef GRAPHTORCH_ERROR_CODES",
+        "#define GRAPHTORCH_ERROR_CODES",
+        "enum {",
+    ]
     lines += [f"    GT_{key} = {code}, /* {text} */" for key, (code, text) in ERROR_CODES.items()]
     lines += ["};", "#endif", "", f"typedef struct {name}_context {name}_context;", ""]
     lines += [f"/* inputs of {name}_run:"]
     lines += [f"     {i}: {_in_comment(text)}" for i, text in enumerate(inputs)]
     lines += ["   outputs, allocated by the caller:"]
     lines += [f"     {i}: {_in_comment(text)}" for i, text in enumerate(outputs)]
-    lines += ["   sizes that meet:", *[f"     {_in_comment(c)}" for c in conditions]] if conditions else []
+    lines += (
+        ["   sizes that meet:", *[f"     {_in_comment(c)}" for c in conditions]]
+        if conditions
+        else []
+    )
     lines += ["   Tensors are row-major. One context serves one thread at a time."]
     lines += [_GPU] if cuda else []
     lines[-1] += " */"
-    lines += ["",
-              "int32_t gt_abi_version(void);",
-              "/* weights: path of the safetensors file, or NULL where the weights are embedded.",
-              f"   Returns NULL on failure; {name}_last_error(NULL) says why. */",
-              f"{name}_context *{name}_create(const char *weights);",
-              "/* Returns GT_OK or one of the codes above; never crashes on a bad tensor. */",
-              f"int32_t {name}_run({name}_context *context, const DLTensor *in, int32_t in_count,",
-              f"{' ' * (len(name) + 12)}DLTensor *out, int32_t out_count);",
-              "/* Bytes of scratch memory that a context holds. */",
-              f"size_t {name}_workspace_size(const {name}_context *context);",
-              f"const char *{name}_last_error(const {name}_context *context);",
-              "/* Inputs, outputs, sizes and versions as JSON. */",
-              f"const char *{name}_metadata(void);",
-              "/* Does nothing: kernels have the whole GPU. */" if cuda else
-              "/* Threads that this library's calls use; default: as many as this process has cores. */",
-              f"void {name}_set_num_threads(int32_t count);",
-              f"void {name}_destroy({name}_context *context);", "",
-              "#ifdef __cplusplus", "}", "#endif", "#endif", ""]
+    lines += [
+        "",
+        "int32_t gt_abi_version(void);",
+        "/* weights: path of the safetensors file, or NULL where the weights are embedded.",
+        f"   Returns NULL on failure; {name}_last_error(NULL) says why. */",
+        f"{name}_context *{name}_create(const char *weights);",
+        "/* Returns GT_OK or one of the codes above; never crashes on a bad tensor. */",
+        f"int32_t {name}_run({name}_context *context, const DLTensor *in, int32_t in_count,",
+        f"{' ' * (len(name) + 12)}DLTensor *out, int32_t out_count);",
+        "/* Bytes of scratch memory that a context holds. */",
+        f"size_t {name}_workspace_size(const {name}_context *context);",
+        f"const char *{name}_last_error(const {name}_context *context);",
+        "/* Inputs, outputs, sizes and versions as JSON. */",
+        f"const char *{name}_metadata(void);",
+        "/* Does nothing: kernels have the whole GPU. */"
+        if cuda
+        else "/* Threads that this library's calls use; default: as many as this process has cores. */",
+        f"void {name}_set_num_threads(int32_t count);",
+        f"void {name}_destroy({name}_context *context);",
+        "",
+        "#ifdef __cplusplus",
+        "}",
+        "#endif",
+        "#endif",
+        "",
+    ]
     return "\n".join(lines)
 
 

@@ -16,7 +16,8 @@ from .._files.saving import write_then_rename
 
 
 def find_linker(triple: str) -> list[str]:
-    """The command that links for the platform `triple`: a C compiler, or the PyPI package ``ziglang``.
+    """The command that links for the platform `triple`: a C compiler, or the PyPI package
+    ``ziglang``.
 
     Raises:
         RuntimeError: neither is there.
@@ -32,8 +33,9 @@ def find_linker(triple: str) -> list[str]:
     if importlib.util.find_spec("ziglang") is not None:
         return [sys.executable, "-m", "ziglang", "cc", *zig]
     raise RuntimeError(
-        f"aot.compile: a shared library for {triple} needs a linker and there is no {_either(names)} on "
-        "PATH: install one, or `pip install ziglang`, or write a .o or .a file, which needs none"
+        f"aot.compile: a shared library for {triple} needs a linker and there is no "
+        f"{_either(names)} on PATH: install one, or `pip install ziglang`, or write a .o or .a "
+        "file, which needs none"
     )
 
 
@@ -49,17 +51,33 @@ def _platform(triple: str) -> tuple[str, str]:
 
 
 def shared_library(code: bytes, path: Path, triple: str) -> None:
-    """Link object `code` for the platform `triple` into the shared library `path`, whole or not at all."""
+    """Link object `code` for the platform `triple` into the shared library `path`, whole or not at
+    all."""
     command = find_linker(triple)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         source, result = Path(folder) / "code.o", Path(folder) / path.name
         source.write_bytes(code)
-        done = subprocess.run([*command, "-shared", "-o", str(result), str(source), "-lm",
-                               "-Wl,-z,noexecstack", "-Wl,-z,nodelete", "-Wl,--as-needed", "-ldl"],
-                              capture_output=True, text=True)
+        done = subprocess.run(
+            [
+                *command,
+                "-shared",
+                "-o",
+                str(result),
+                str(source),
+                "-lm",
+                "-Wl,-z,noexecstack",
+                "-Wl,-z,nodelete",
+                "-Wl,--as-needed",
+                "-ldl",
+            ],
+            capture_output=True,
+            text=True,
+        )
         if done.returncode:
-            raise RuntimeError(f"aot.compile: linking {path.name} for {triple} by {' '.join(command)} failed "
-                               f"(a .o or .a file needs no linker here):\n{done.stderr.strip()}")
+            raise RuntimeError(
+                f"aot.compile: linking {path.name} for {triple} by {' '.join(command)} failed "
+                f"(a .o or .a file needs no linker here):\n{done.stderr.strip()}"
+            )
         result.replace(path)
 
 
@@ -82,5 +100,6 @@ def _member(name: str, data: bytes) -> bytes:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write `path` through a temporary file, so that nobody sees half of it; its mode is the umask's."""
+    """Write `path` through a temporary file, so that nobody sees half of it; its mode is the
+    umask's."""
     write_then_rename(str(path), lambda file: file.write(content))

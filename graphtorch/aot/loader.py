@@ -5,8 +5,8 @@ This file imports nothing of graphtorch: copy it beside the library and ship bot
     model = load("digits.so")
     scores, = model(images)
 
-A library made for GPUs takes arrays as well, which are copied there and back, and tensors that lie in a GPU's
-memory, of any package that has DLPack.
+A library made for GPUs takes arrays as well, which are copied there and back, and tensors that lie
+in a GPU's memory, of any package that has DLPack.
 """
 
 from __future__ import annotations
@@ -31,19 +31,32 @@ BFLOAT16 = 4
 CPU, CUDA = 1, 2  # device types
 STREAM = 1  # DLPack's name of the legacy default stream, which CUDA libraries use
 # by code; others: ValueError
-ERRORS: dict[int, type[Exception]] = {9: IndexError, 10: MemoryError, 11: RuntimeError, 12: RuntimeError}
+ERRORS: dict[int, type[Exception]] = {
+    9: IndexError,
+    10: MemoryError,
+    11: RuntimeError,
+    12: RuntimeError,
+}
 ARITHMETIC: dict[type[ast.operator], Callable[[int, int], int]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv,
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
 }
 
 
 class _DLTensor(ctypes.Structure):
     _fields_ = [
-        ("data", ctypes.c_void_p), ("device_type", ctypes.c_int32), ("device_id", ctypes.c_int32),
-        ("ndim", ctypes.c_int32), ("code", ctypes.c_uint8), ("bits", ctypes.c_uint8),
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
         ("lanes", ctypes.c_uint16),
-        ("shape", ctypes.POINTER(ctypes.c_int64)), ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
         ("byte_offset", ctypes.c_uint64),
     ]
 
@@ -68,7 +81,9 @@ class _Gpu:
         if code:
             text = ctypes.c_char_p()
             self._driver.cuGetErrorString(code, ctypes.byref(text))
-            said = text.value.decode() if text.value else "an error that the driver has no words for"
+            said = (
+                text.value.decode() if text.value else "an error that the driver has no words for"
+            )
             raise (MemoryError if code == 2 else RuntimeError)(f"{name}: CUDA error {code}: {said}")
 
     @contextmanager
@@ -96,13 +111,21 @@ class _Gpu:
 
     def write(self, address: int, array: np.ndarray) -> None:
         if array.nbytes:
-            self._call("cuMemcpyHtoD_v2", ctypes.c_void_p(address), ctypes.c_void_p(array.ctypes.data),
-                       ctypes.c_size_t(array.nbytes))
+            self._call(
+                "cuMemcpyHtoD_v2",
+                ctypes.c_void_p(address),
+                ctypes.c_void_p(array.ctypes.data),
+                ctypes.c_size_t(array.nbytes),
+            )
 
     def read(self, array: np.ndarray, address: int) -> None:
         if array.nbytes:
-            self._call("cuMemcpyDtoH_v2", ctypes.c_void_p(array.ctypes.data), ctypes.c_void_p(address),
-                       ctypes.c_size_t(array.nbytes))
+            self._call(
+                "cuMemcpyDtoH_v2",
+                ctypes.c_void_p(array.ctypes.data),
+                ctypes.c_void_p(address),
+                ctypes.c_size_t(array.nbytes),
+            )
 
     def close(self) -> None:
         if self._retained:
@@ -117,7 +140,8 @@ _seen: dict[str, tuple[int, ...]] = {}
 def _opened(path: Path) -> ctypes.CDLL:
     """The shared library at `path` as it is now.
 
-    The system's loader knows libraries by their paths, and would give the one that stood there before.
+    The system's loader knows libraries by their paths, and would give the one that stood there
+    before.
     """
     about = path.stat()
     found = (about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns)
@@ -130,27 +154,43 @@ def _opened(path: Path) -> ctypes.CDLL:
 class Library:
     """A loaded model. Calls from several threads need one `Library` each."""
 
-    def __init__(self, path: str | Path, name: str | None = None, weights: str | Path | None = None):
+    def __init__(
+        self, path: str | Path, name: str | None = None, weights: str | Path | None = None
+    ):
         """Load `path`; `name` is the prefix of its functions (default: the file's stem).
 
         Args:
             weights: the safetensors file of a library compiled with ``weights="external"``.
 
         Raises:
-            OSError: the file is missing, not such a library, or made for another version of the ABI.
+            OSError: the file is missing, not such a library, or made for another version of the
+                ABI.
         """
         self.path = Path(path).resolve()
         self.name = name or self.path.stem.removeprefix("lib")
         self._library = _opened(self.path)
         version = self._function("gt_abi_version", ctypes.c_int32)()
         if version != ABI_VERSION:
-            raise OSError(f"{self.path.name} has ABI version {version}, this loader reads {ABI_VERSION}: "
-                          "compile again")
-        self.metadata: dict[str, Any] = json.loads(self._function(f"{self.name}_metadata", ctypes.c_char_p)())
+            raise OSError(
+                f"{self.path.name} has ABI version {version}, this loader reads {ABI_VERSION}: "
+                "compile again"
+            )
+        self.metadata: dict[str, Any] = json.loads(
+            self._function(f"{self.name}_metadata", ctypes.c_char_p)()
+        )
         create = self._function(f"{self.name}_create", ctypes.c_void_p, ctypes.c_char_p)
-        self._run = self._function(f"{self.name}_run", ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p,
-                                   ctypes.c_int32, ctypes.c_void_p, ctypes.c_int32)
-        self._last_error = self._function(f"{self.name}_last_error", ctypes.c_char_p, ctypes.c_void_p)
+        self._run = self._function(
+            f"{self.name}_run",
+            ctypes.c_int32,
+            ctypes.c_void_p,
+            ctypes.c_void_p,
+            ctypes.c_int32,
+            ctypes.c_void_p,
+            ctypes.c_int32,
+        )
+        self._last_error = self._function(
+            f"{self.name}_last_error", ctypes.c_char_p, ctypes.c_void_p
+        )
         self._destroy = self._function(f"{self.name}_destroy", None, ctypes.c_void_p)
         self._context = create(str(weights).encode() if weights is not None else None)
         if not self._context:
@@ -161,8 +201,9 @@ class Library:
         try:
             function = getattr(self._library, name)
         except AttributeError:
-            raise OSError(f"{self.path.name} has no function {name}: pass name= as given to "
-                          "aot.compile") from None
+            raise OSError(
+                f"{self.path.name} has no function {name}: pass name= as given to aot.compile"
+            ) from None
         function.restype, function.argtypes = result, arguments
         return function
 
@@ -173,9 +214,11 @@ class Library:
         """Run the model on one array an input and return one array an output.
 
         Args:
-            arrays: NumPy arrays, or what becomes one; for a CUDA library tensors in the GPU's memory as well
-                (CuPy's, PyTorch's, graphtorch's: whatever has DLPack), which are read where they are.
-            out: for a CUDA library tensors in the GPU's memory that the results are written to, and returned.
+            arrays: NumPy arrays, or what becomes one; for a CUDA library tensors in the GPU's
+                memory as well (CuPy's, PyTorch's, graphtorch's: whatever has DLPack), which are
+                read where they are.
+            out: for a CUDA library tensors in the GPU's memory that the results are written to, and
+                returned.
 
         Raises:
             ValueError: an array does not fit; the message of the library says which and why.
@@ -217,7 +260,9 @@ class Library:
         return outputs
 
     @staticmethod
-    def _device_tensors(gpu: _Gpu, given: Sequence[Any], where: dict[int, int], held: list[Any]) -> Any:
+    def _device_tensors(
+        gpu: _Gpu, given: Sequence[Any], where: dict[int, int], held: list[Any]
+    ) -> Any:
         tensors = (_DLTensor * max(len(given), 1))()
         for i, x in enumerate(given):
             if isinstance(x, np.ndarray):
@@ -238,11 +283,14 @@ class Library:
 
     def _outputs(self, inputs: Sequence[Any]) -> list[np.ndarray]:
         sizes = self._sizes(inputs)
-        return [np.empty(self._shape(spec["shape"], sizes), _numpy_dtype(spec["dtype"]))
-                for spec in self.metadata["outputs"]]
+        return [
+            np.empty(self._shape(spec["shape"], sizes), _numpy_dtype(spec["dtype"]))
+            for spec in self.metadata["outputs"]
+        ]
 
     def _sizes(self, inputs: Sequence[Any]) -> dict[str, int]:
-        """The value of each symbolic size, read off the inputs; 0 where an input has too few dims."""
+        """The value of each symbolic size, read off the inputs; 0 where an input has too few
+        dims."""
         sizes: dict[str, int] = {}
         for array, spec in zip(inputs, self.metadata["inputs"], strict=False):
             for size, dim in zip(array.shape, spec["shape"], strict=False):
@@ -252,8 +300,10 @@ class Library:
 
     @staticmethod
     def _shape(dims: list[int | str], sizes: dict[str, int]) -> list[int]:
-        return [d if isinstance(d, int) else max(0, _evaluate(ast.parse(d, mode="eval").body, sizes))
-                for d in dims]
+        return [
+            d if isinstance(d, int) else max(0, _evaluate(ast.parse(d, mode="eval").body, sizes))
+            for d in dims
+        ]
 
     def close(self) -> None:
         """Free the model's memory; the object is of no use afterwards."""
@@ -288,11 +338,15 @@ def _evaluate(tree: ast.expr, sizes: dict[str, int]) -> int:
         return -_evaluate(tree.operand, sizes)
     if isinstance(tree, ast.BinOp) and type(tree.op) in ARITHMETIC:
         return ARITHMETIC[type(tree.op)](_evaluate(tree.left, sizes), _evaluate(tree.right, sizes))
-    raise OSError(f"the library's metadata holds a size that is no integer expression: {ast.unparse(tree)}")
+    raise OSError(
+        f"the library's metadata holds a size that is no integer expression: {ast.unparse(tree)}"
+    )
 
 
 _pointer_of = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
-    ("PyCapsule_GetPointer", ctypes.pythonapi))  # its own: attributes of `pythonapi` are the whole process's
+    # its own: attributes of `pythonapi` are the whole process's
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
 
 
 def _is_on_gpu(x: Any) -> bool:
@@ -303,6 +357,7 @@ def _is_on_gpu(x: Any) -> bool:
 def _numpy_dtype(name: str) -> np.dtype:
     if name == "bfloat16":
         import ml_dtypes  # only models with bf16 inputs or outputs need it
+
         return np.dtype(ml_dtypes.bfloat16)
     return np.dtype(name)
 

@@ -1,7 +1,7 @@
 """Automatic differentiation, laid out as PyTorch's module of this name.
 
-The tensor is built on the modes and nodes of this package, and what else is here on the tensor: that part is
-imported when it is first asked for.
+The tensor is built on the modes and nodes of this package, and what else is here on the tensor:
+that part is imported when it is first asked for.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ _HOME = {
     "once_differentiable": "function",
     "set_detect_anomaly": "anomaly_mode",
 }
-_MODULES = frozenset({"anomaly_mode", "engine", "function", "functional", "graph", "nodes", "variable"})
+_MODULES = frozenset(
+    {"anomaly_mode", "engine", "function", "functional", "graph", "nodes", "variable"}
+)
 _other = attribute_of(__name__, _MODULES)
 
 
@@ -52,13 +54,28 @@ def __getattr__(name: str) -> Any:
 
 
 def load() -> None:
-    """Import what is on `__all__`: a function of that name is then not hidden by the module that holds it."""
+    """Import what is on `__all__`: a function of that name is then not hidden by the module that
+    holds it."""
     for name in _HOME:
         __getattr__(name)
 
 
 __all__ = [
-    "Function", "FunctionCtx", "Variable", "backward", "detect_anomaly", "enable_grad", "functional", "grad",
-    "gradcheck", "gradgradcheck", "inference_mode", "is_grad_enabled", "is_inference_mode_enabled", "no_grad",
-    "once_differentiable", "set_detect_anomaly", "set_grad_enabled",
+    "Function",
+    "FunctionCtx",
+    "Variable",
+    "backward",
+    "detect_anomaly",
+    "enable_grad",
+    "functional",
+    "grad",
+    "gradcheck",
+    "gradgradcheck",
+    "inference_mode",
+    "is_grad_enabled",
+    "is_inference_mode_enabled",
+    "no_grad",
+    "once_differentiable",
+    "set_detect_anomaly",
+    "set_grad_enabled",
 ]

@@ -1,4 +1,5 @@
-"""Finding the operation whose gradient fails or is NaN, laid out as PyTorch's module of this name."""
+"""Finding the operation whose gradient fails or is NaN, laid out as PyTorch's module of this
+name."""
 
 from __future__ import annotations
 
@@ -23,8 +24,9 @@ def is_anomaly_check_nan_enabled() -> bool:
 class set_detect_anomaly(_Mode):
     """Turns anomaly detection on or off, at once and, as a context manager, until the block ends.
 
-    Operations recorded while it is on remember where they were called. A backward pass in which one of them
-    fails, or (`check_nan`) gives NaN, warns with that place and raises RuntimeError. Slow: for debugging.
+    Operations recorded while it is on remember where they were called. A backward pass in which one
+    of them fails, or (`check_nan`) gives NaN, warns with that place and raises RuntimeError. Slow:
+    for debugging.
     """
 
     def __init__(self, mode: bool, check_nan: bool = True):
@@ -48,8 +50,8 @@ class detect_anomaly(_Mode):
     def __init__(self, check_nan: bool = True):
         self.check_nan = check_nan
         warnings.warn(
-            "Anomaly Detection has been enabled. This mode will increase the runtime and should only be "
-            "enabled for debugging.",
+            "Anomaly Detection has been enabled. This mode will increase the runtime and should "
+            "only be enabled for debugging.",
             stacklevel=2,
         )
 
@@ -69,8 +71,8 @@ def report(fn: Any) -> None:
     lines = fn.metadata.get("traceback_")
     if lines is None:
         warnings.warn(
-            f"Error detected in {fn.name()}. No forward pass information available. Enable detect anomaly "
-            "during forward pass for more information.",
+            f"Error detected in {fn.name()}. No forward pass information available. Enable detect "
+            "anomaly during forward pass for more information.",
             stacklevel=2,
         )
     else:

@@ -41,8 +41,8 @@ current = _Current()
 class Task:
     """One backward pass.
 
-    Gradients on their way are tensors where the pass itself is recorded (`create_graph`), else values: only
-    what a hook, a function of the user's or the end of a path sees becomes a tensor.
+    Gradients on their way are tensors where the pass itself is recorded (`create_graph`), else
+    values: only what a hook, a function of the user's or the end of a path sees becomes a tensor.
     """
 
     def __init__(self, retain_graph: bool, create_graph: bool, accumulates: bool = True):
@@ -54,7 +54,8 @@ class Task:
         self.wanted: dict[tuple[GradNode, int], list[int]] = {}
         self.captured: dict[int, Any] = {}
         self.needed: set[GradNode] | None = None  # None: every node
-        self.stops: Collection[GradNode] = ()  # what is captured there goes no further, and no hook sees it
+        # what is captured there goes no further, and no hook sees it
+        self.stops: Collection[GradNode] = ()
         self.reached: dict[GradNode, int] = {}  # what the roots lead to
 
     def run(self, roots: Sequence[tuple[tuple[GradNode, int], Any]]) -> None:
@@ -81,7 +82,8 @@ class Task:
             if waits[fn] == 0:
                 queued.add(fn)
                 heapq.heappush(ready, (-fn.sequence, len(queued), fn))
-        order = len(queued)  # decides between the ends of paths: equal programs accumulate in one order
+        # decides between the ends of paths: equal programs accumulate in one order
+        order = len(queued)
         while ready:
             fn = heapq.heappop(ready)[2]
             gradients = self._step(fn)
@@ -101,10 +103,13 @@ class Task:
 
     def _arrive(self, fn: GradNode, number: int, gradient: Any) -> None:
         slots = self.arrived.setdefault(fn, [None] * len(fn.types))
-        slots[number] = gradient if slots[number] is None else _added(slots[number], gradient, fn.place)
+        slots[number] = (
+            gradient if slots[number] is None else _added(slots[number], gradient, fn.place)
+        )
 
     def _step(self, fn: GradNode) -> tuple[Sequence[Any], Sequence[Any]] | None:
-        """Run one node: its edges and the gradients that leave along them. None where nothing arrived."""
+        """Run one node: its edges and the gradients that leave along them. None where nothing
+        arrived."""
         cotangents = self.arrived.pop(fn, None)
         if fn in self.stops:
             if cotangents is not None:
@@ -112,9 +117,11 @@ class Task:
             return (), ()
         if cotangents is None or (self.needed is not None and fn not in self.needed):
             return None
-        # As in PyTorch: what is asked for is the gradient before the hooks of its tensor, unless the pass
-        # ends there.
-        ends = self.needed is not None and all(e is None or e[0] not in self.needed for e in fn.edges)
+        # As in PyTorch: what is asked for is the gradient before the hooks of its tensor, unless
+        # the pass ends there.
+        ends = self.needed is not None and all(
+            e is None or e[0] not in self.needed for e in fn.edges
+        )
         if self.wanted and not ends:
             self._capture(fn, cotangents)
         if self.runs_hooks or not isinstance(fn, AccumulateGrad):
@@ -196,13 +203,17 @@ class Task:
     ) -> list[Any]:
         """The gradients of a node whose tensors have no elements."""
         if self.create_graph:
-            gradients = _differentiable(fn, [_tensor(c, fn.place) for c in cotangents], values, found)
+            gradients = _differentiable(
+                fn, [_tensor(c, fn.place) for c in cotangents], values, found
+            )
             for tensor in gradients:
                 if tensor is not None:
                     tensor._storage.put(MetaLeaf(tensor._type))
         else:
-            gradients = [None if e is None or g is None else MetaLeaf(g.type)
-                         for g, e in zip(found, fn.edges, strict=True)]
+            gradients = [
+                None if e is None or g is None else MetaLeaf(g.type)
+                for g, e in zip(found, fn.edges, strict=True)
+            ]
         if not self.retain_graph:
             fn.free(found, values)
         return gradients
@@ -226,17 +237,26 @@ def _added(before: Any, new: Any, place: device) -> Any:
     return new + before if before.is_sparse else before + new
 
 
-def _given(fn: GradNode, found: Sequence[Value | None], cotangents: Sequence[Value | None],
-           unpacked: Mapping[Value, Value]) -> Sequence[Value | None]:
-    """The gradients `found` of a node, computed from what hooks gave back in the place of what was saved."""
+def _given(
+    fn: GradNode,
+    found: Sequence[Value | None],
+    cotangents: Sequence[Value | None],
+    unpacked: Mapping[Value, Value],
+) -> Sequence[Value | None]:
+    """The gradients `found` of a node, computed from what hooks gave back in the place of what was
+    saved."""
     return in_terms_of(found, unpacked, (*fn.operands, *[c for c in cotangents if c is not None]))
 
 
 def _differentiable(
-    fn: GradNode, cotangents: list[Any], values: list[Value | None], found: Sequence[Value | None],
+    fn: GradNode,
+    cotangents: list[Any],
+    values: list[Value | None],
+    found: Sequence[Value | None],
     unpacked: Mapping[Value, Value] = MappingProxyType({}),
 ) -> list[Any]:
-    """The gradients as tensors that can be differentiated again; `unpacked`: in the place of saved ones."""
+    """The gradients as tensors that can be differentiated again; `unpacked`: in the place of saved
+    ones."""
     read = fn.reads(found, values)
     operands: list[Value] = []
     edges: list[Any] = []
@@ -244,7 +264,8 @@ def _differentiable(
         if value is not None:
             operands.append(value)
             edges.append(cotangent._edge() if cotangent.requires_grad else None)
-    through = any(v in read for v in fn.outputs)  # of results, or of what lies between operands and results
+    # of results, or of what lies between operands and results
+    through = any(v in read for v in fn.outputs)
     for value, edge in zip(fn.operands, fn.edges, strict=True):
         if value in read or (through and edge is not None):
             operands.append(unpacked.get(value, value))
@@ -369,7 +390,7 @@ def accumulate(variable: Any, gradient: Any, create_graph: bool) -> None:
             hook(variable)
 
 
-# ------------------------------------------------------------------------------------------ entry points
+# ------------------------------------------------------------------------------------- entry points
 
 
 def backward(
@@ -383,7 +404,8 @@ def backward(
     """Add the gradients of `tensors` to the ``grad`` of the leaves they were computed from.
 
     Args:
-        tensors: a tensor or several; those with more than one element need a gradient in `grad_tensors`.
+        tensors: a tensor or several; those with more than one element need a gradient in
+            `grad_tensors`.
         grad_tensors: cotangents of the shapes of `tensors`; None means 1 for a scalar.
         retain_graph: keep what the graph saved for another pass; default `create_graph`.
         create_graph: record the pass itself, so that gradients can be differentiated.
@@ -397,7 +419,9 @@ def backward(
         return
     if inputs is not None and len(_listed(inputs)) == 0:
         raise RuntimeError("`inputs` argument to `backward()` cannot be empty.")
-    roots = _roots(tensors, _gradients(tensors, grad_tensors if grad_tensors is not None else grad_variables))
+    roots = _roots(
+        tensors, _gradients(tensors, grad_tensors if grad_tensors is not None else grad_variables)
+    )
     task = Task(create_graph if retain_graph is None else retain_graph, create_graph)
     if inputs is not None:
         _accumulate_into(task, _listed(inputs), roots)
@@ -428,13 +452,14 @@ def grad(
     is_grads_batched: bool = False,
     materialize_grads: bool = False,
 ) -> tuple[Any, ...]:
-    """The gradients of the sum of `outputs` (times `grad_outputs`) with respect to `inputs`, as a tuple.
+    """The gradients of the sum of `outputs` (times `grad_outputs`) with respect to `inputs`, as a
+    tuple.
 
     Args:
         outputs, inputs: a tensor or several.
         allow_unused: return None for an input that no output depends on, instead of raising.
-        is_grads_batched: whether `grad_outputs` have a leading dimension of several cotangents, and the
-            result one of as many gradients.
+        is_grads_batched: whether `grad_outputs` have a leading dimension of several cotangents, and
+            the result one of as many gradients.
         materialize_grads: zeros instead of those None.
 
     Raises:
@@ -443,7 +468,8 @@ def grad(
     if materialize_grads:
         if allow_unused is False:
             raise ValueError(
-                "Expected allow_unused to be True or not passed when materialize_grads=True, but got: False."
+                "Expected allow_unused to be True or not passed when materialize_grads=True, but "
+                "got: False."
             )
         allow_unused = True
     outputs, inputs = _listed(outputs), _listed(inputs)
@@ -453,11 +479,23 @@ def grad(
         raise AssertionError("Expected output to be a torch.Tensor")
     for x in inputs:
         if not isinstance(x, (Tensor, GradientEdge)):
-            raise RuntimeError(f"all inputs have to be Tensors or GradientEdges, but got {type(x).__name__}")
+            raise RuntimeError(
+                f"all inputs have to be Tensors or GradientEdges, but got {type(x).__name__}"
+            )
     if is_grads_batched:
+
         def one(*cotangents: Any) -> tuple[Any, ...]:
-            found = grad(outputs, inputs, cotangents, True, create_graph, True, allow_unused, False,
-                         materialize_grads)
+            found = grad(
+                outputs,
+                inputs,
+                cotangents,
+                True,
+                create_graph,
+                True,
+                allow_unused,
+                False,
+                materialize_grads,
+            )
             missing.extend(i for i, g in enumerate(found) if g is None)
             return tuple(g for g in found if g is not None)
 
@@ -465,16 +503,23 @@ def grad(
         found = iter(FUNCTIONS["vmap"](one)(*_listed(grad_outputs)))
         return tuple(None if i in missing else next(found) for i in range(len(inputs)))
     roots = _roots(outputs, _gradients(outputs, grad_outputs))
-    task = Task(create_graph if retain_graph is None else retain_graph, create_graph, accumulates=False)
+    task = Task(
+        create_graph if retain_graph is None else retain_graph, create_graph, accumulates=False
+    )
     for position, tensor in enumerate(inputs):
         task.wanted.setdefault(_edge_of(tensor), []).append(position)
     task.run(roots)
     return tuple(_result(task, i, t, allow_unused, materialize_grads) for i, t in enumerate(inputs))
 
 
-def grad_between(outputs: Sequence[Tensor], cotangents: Sequence[Tensor],
-                 ends: Sequence[tuple[GradNode, int]], create_graph: bool) -> list[Tensor | None]:
-    """The gradients that come to `ends`: not of what lies beyond them, and without running hooks there."""
+def grad_between(
+    outputs: Sequence[Tensor],
+    cotangents: Sequence[Tensor],
+    ends: Sequence[tuple[GradNode, int]],
+    create_graph: bool,
+) -> list[Tensor | None]:
+    """The gradients that come to `ends`: not of what lies beyond them, and without running hooks
+    there."""
     task = Task(create_graph, create_graph, accumulates=False)
     task.stops = {fn for fn, _ in ends}
     for position, edge in enumerate(ends):
@@ -498,7 +543,11 @@ def _result(task: Task, position: int, tensor: Any, allow_unused: bool | None, z
 
 
 def _listed(tensors: Any) -> tuple[Any, ...]:
-    return (tensors,) if hasattr(tensors, "_value") or isinstance(tensors, GradientEdge) else tuple(tensors)
+    return (
+        (tensors,)
+        if hasattr(tensors, "_value") or isinstance(tensors, GradientEdge)
+        else tuple(tensors)
+    )
 
 
 def _ones_at(edge: GradientEdge) -> Tensor:
@@ -536,20 +585,25 @@ def _gradient(tensor: Any, gradient: Any) -> Any:
             )
         if not tensor.dtype.is_floating_point:
             raise RuntimeError(
-                f"grad can be implicitly created only for real scalar outputs but got {tensor.dtype}"
+                "grad can be implicitly created only for real scalar outputs but got "
+                f"{tensor.dtype}"
             )
         return ones_like(tensor)
     if not hasattr(gradient, "_value"):
-        raise TypeError("gradients can be either Tensors or None, but got " + type(gradient).__name__)
+        raise TypeError(
+            "gradients can be either Tensors or None, but got " + type(gradient).__name__
+        )
     if gradient.shape != tensor.shape:
         raise RuntimeError(
-            f"Mismatch in shape: grad_output[0] has a shape of {gradient.shape} and output[0] has a "
-            f"shape of {tensor.shape}."
+            f"Mismatch in shape: grad_output[0] has a shape of {gradient.shape} and output[0] has "
+            f"a shape of {tensor.shape}."
         )
     if gradient.device is not tensor.device:
         if gradient.shape or not gradient.is_cpu:
-            raise RuntimeError(f"invalid gradient at index 0 - expected device {tensor.device} but got "
-                               f"{gradient.device}: move it with .to({str(tensor.device)!r})")
+            raise RuntimeError(
+                f"invalid gradient at index 0 - expected device {tensor.device} but got "
+                f"{gradient.device}: move it with .to({str(tensor.device)!r})"
+            )
         gradient = gradient.to(tensor.device)
     return gradient if gradient.dtype is tensor.dtype else gradient.to(tensor.dtype)
 
@@ -565,8 +619,15 @@ def _backward_method(
     create_graph: bool = False,
     inputs: Any = None,
 ) -> None:
-    """Add the gradients of this tensor to the ``grad`` of the leaves; see `torch.autograd.backward`."""
-    backward((self,), None if gradient is None else (gradient,), retain_graph, create_graph, inputs=inputs)
+    """Add the gradients of this tensor to the ``grad`` of the leaves; see
+    `torch.autograd.backward`."""
+    backward(
+        (self,),
+        None if gradient is None else (gradient,),
+        retain_graph,
+        create_graph,
+        inputs=inputs,
+    )
 
 
 def _called(fn: GradNode, gradients: Sequence[Any]) -> Any:

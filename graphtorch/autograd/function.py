@@ -35,8 +35,8 @@ class FunctionCtx:
         for t in tensors:
             if t is not None and not isinstance(t, Tensor):
                 raise TypeError(
-                    f"save_for_backward can only save variables, but argument is of type {type(t).__name__}; "
-                    "keep other things as attributes of ctx"
+                    "save_for_backward can only save variables, but argument is of type "
+                    f"{type(t).__name__}; keep other things as attributes of ctx"
                 )
         self._to_save = tensors
 
@@ -101,7 +101,8 @@ class PythonNode(GradNode):
             if modes.mutable and number is None:
                 with enable_grad():
                     tensor = tensor.clone()
-            keep = tensor.detach() if number is not None else tensor  # an output would hold its own node
+            # an output would hold its own node
+            keep = tensor.detach() if number is not None else tensor
             saved.append((keep, look(tensor._counter, tensor._storage, tensor._view), number))
         self.saved = saved
         self.ctx._to_save = ()
@@ -110,17 +111,19 @@ class PythonNode(GradNode):
     def unpack(self) -> tuple[Any, ...]:
         if self.saved is None:
             raise RuntimeError(FREED)
-        return tuple(None if s is None else unpack(*s) if len(s) == 2 else self._unpacked(*s)
-                     for s in self.saved)
+        return tuple(
+            None if s is None else unpack(*s) if len(s) == 2 else self._unpacked(*s)
+            for s in self.saved
+        )
 
     def _unpacked(self, tensor: Tensor, seen: Seen, number: int | None) -> Tensor:
         if seen.version.number != seen.number:
             raise RuntimeError(
-                "one of the variables needed for gradient computation has been modified by an inplace "
-                "operation: "
+                "one of the variables needed for gradient computation has been modified by an "
+                "inplace operation: "
                 f"[{tensor.type()} {list(tensor.shape)}], saved by {self._name}, is at version "
-                f"{seen.version.number}; expected version {seen.number} instead. Hint: clone() it before "
-                f"saving"
+                f"{seen.version.number}; expected version {seen.number} instead. Hint: clone() it "
+                "before saving"
             )
         if number is None:
             return tensor
@@ -157,10 +160,13 @@ class PythonNode(GradNode):
         for i, (g, edge) in enumerate(zip(found, self.edges, strict=True)):
             if g is not None and not isinstance(g, Tensor):
                 raise TypeError(
-                    f"expected Variable or None (got {type(g).__name__}) as gradient {i} of {self._name}"
+                    f"expected Variable or None (got {type(g).__name__}) as gradient {i} of "
+                    f"{self._name}"
                 )
             result.append(
-                None if g is None or edge is None else _fitted(g, edge[0].types[edge[1]], self._name, i)
+                None
+                if g is None or edge is None
+                else _fitted(g, edge[0].types[edge[1]], self._name, i)
             )
         return result
 
@@ -186,23 +192,32 @@ class Function(FunctionCtx):
     ``apply``."""
 
     generate_vmap_rule = False
-    of_operator = False  # whether it is a call of an operator, of which `vmap` has a rule, or sees its lines
+    # whether it is a call of an operator, of which `vmap` has a rule, or sees its lines
+    of_operator = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         warnings.warn(
-            f"{type(self)} should not be instantiated. Methods on autograd functions are all static, so you "
-            "should invoke them on the class itself.", DeprecationWarning, stacklevel=2)
+            f"{type(self)} should not be instantiated. Methods on autograd functions are all "
+            "static, so you should invoke them on the class "
+            "itself.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise RuntimeError(
-            "Legacy autograd function with non-static forward method is deprecated. Please use new-style "
-            f"autograd function with static forward method, and call {type(self).__name__}.apply(...)"
+            "Legacy autograd function with non-static forward method is deprecated. Please use "
+            "new-style autograd function with static forward method, and call "
+            f"{type(self).__name__}.apply(...)"
         )
 
     @staticmethod
     def forward(*args: Any, **kwargs: Any) -> Any:
-        """The operation: ``forward(ctx, *inputs)``, or ``forward(*inputs)`` beside `setup_context`."""
-        raise NotImplementedError("You must implement the forward function for custom autograd.Function.")
+        """The operation: ``forward(ctx, *inputs)``, or ``forward(*inputs)`` beside
+        `setup_context`."""
+        raise NotImplementedError(
+            "You must implement the forward function for custom autograd.Function."
+        )
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> Any:
@@ -213,8 +228,8 @@ class Function(FunctionCtx):
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         """One gradient for each input of `forward`; None where there is none."""
         raise NotImplementedError(
-            "You must implement either the backward or vjp method for your custom autograd.Function to use "
-            "it with backward mode AD."
+            "You must implement either the backward or vjp method for your custom "
+            "autograd.Function to use it with backward mode AD."
         )
 
     @staticmethod
@@ -223,11 +238,12 @@ class Function(FunctionCtx):
 
         Args:
             info: has `batch_size` and `randomness`.
-            in_dims: for each of `args` which dimension is mapped; None for those that all entries share.
+            in_dims: for each of `args` which dimension is mapped; None for those that all entries
+                share.
         """
         raise NotImplementedError(
-            "To use autograd.Function with vmap, you must either override the vmap static method or set "
-            "generate_vmap_rule=True."
+            "To use autograd.Function with vmap, you must either override the vmap static method "
+            "or set generate_vmap_rule=True."
         )
 
     @classmethod
@@ -256,7 +272,8 @@ class Function(FunctionCtx):
 
 
 def _own(output: Tensor, args: tuple[Any, ...], ctx: FunctionCtx) -> Tensor:
-    """An input that is returned as it is becomes a view of it, so that each tensor has one history."""
+    """An input that is returned as it is becomes a view of it, so that each tensor has one
+    history."""
     if any(output is d for d in ctx._dirty):
         return output
     if any(output is a for a in args):
@@ -264,7 +281,9 @@ def _own(output: Tensor, args: tuple[Any, ...], ctx: FunctionCtx) -> Tensor:
     return output if output.is_leaf and output._base is None else output.detach()
 
 
-def _attach(cls: type, ctx: FunctionCtx, args: tuple[Any, ...], outputs: list[Any], raw: list[Any]) -> None:
+def _attach(
+    cls: type, ctx: FunctionCtx, args: tuple[Any, ...], outputs: list[Any], raw: list[Any]
+) -> None:
     edges = tuple(a._edge() if isinstance(a, Tensor) else None for a in args)
     tensors = [o for o in outputs if isinstance(o, Tensor)]
     node = PythonNode(cls.__name__ + "Backward", ctx, cls, edges, tensors)
@@ -272,7 +291,10 @@ def _attach(cls: type, ctx: FunctionCtx, args: tuple[Any, ...], outputs: list[An
     for output, before in zip(outputs, raw, strict=True):
         if not isinstance(output, Tensor):
             continue
-        skip = any(before is t for t in ctx._non_differentiable) or not output._type.dtype.is_differentiable
+        skip = (
+            any(before is t for t in ctx._non_differentiable)
+            or not output._type.dtype.is_differentiable
+        )
         if not skip:
             output._fn, output._nr, output._rg = node, number, False
         number += 1

@@ -1,8 +1,9 @@
-"""Products with Jacobians and Hessians, and these themselves, laid out as PyTorch's module of this name.
+"""Products with Jacobians and Hessians, and these themselves, laid out as PyTorch's module of this
+name.
 
-Each takes a function of tensors and the point at which it is differentiated. `jvp` and `hvp` differentiate
-the backward pass (the "double backwards trick"): a product with the Jacobian is the gradient, by the
-cotangent, of the product with its transpose.
+Each takes a function of tensors and the point at which it is differentiated. `jvp` and `hvp`
+differentiate the backward pass (the "double backwards trick"): a product with the Jacobian is the
+gradient, by the cotangent, of the product with its transpose.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Func = Callable[..., Any]
 __all__ = ["hessian", "hvp", "jacobian", "jvp", "vhp", "vjp"]
 
 
-# ------------------------------------------------------------------------------------------ arguments
+# ---------------------------------------------------------------------------------------- arguments
 
 
 def _as_tuple(given: Any, argument: str, name: str) -> tuple[bool, tuple[Any, ...]]:
@@ -31,8 +32,8 @@ def _as_tuple(given: Any, argument: str, name: str) -> tuple[bool, tuple[Any, ..
         if not isinstance(t, Tensor):
             place = f"value at index {i}" if several else f"given {argument}"
             raise TypeError(
-                f"The {argument} given to {name} must be either a Tensor or a tuple of Tensors but the "
-                f"{place} has type {type(t)}."
+                f"The {argument} given to {name} must be either a Tensor or a tuple of Tensors but "
+                f"the {place} has type {type(t)}."
             )
     return several, tensors
 
@@ -58,15 +59,21 @@ def _checked_vector(
     _, vectors = _as_tuple(v, "v", name)
     vectors = tuple(x.detach() if not x.requires_grad else x for x in vectors)
     if len(vectors) != len(like):
-        raise RuntimeError(f"v is a tuple of invalid length: should be {len(like)} but got {len(vectors)}.")
+        raise RuntimeError(
+            f"v is a tuple of invalid length: should be {len(like)} but got {len(vectors)}."
+        )
     for i, (a, b) in enumerate(zip(vectors, like, strict=True)):
         if a.shape != b.shape:
             prefix = f"Entry {i} in " if several else ""
-            raise RuntimeError(f"{prefix}v has invalid size: should be {b.shape} but got {a.shape}.")
+            raise RuntimeError(
+                f"{prefix}v has invalid size: should be {b.shape} but got {a.shape}."
+            )
     return vectors
 
 
-def _strictly(found: Sequence[Any], strict: bool, like: Sequence[Tensor], what: str) -> tuple[Tensor, ...]:
+def _strictly(
+    found: Sequence[Any], strict: bool, like: Sequence[Tensor], what: str
+) -> tuple[Tensor, ...]:
     """Zeros where nothing arrived; with `strict` that is an error."""
     result = []
     for i, (g, x) in enumerate(zip(found, like, strict=True)):
@@ -79,18 +86,21 @@ def _strictly(found: Sequence[Any], strict: bool, like: Sequence[Tensor], what: 
 
 
 INDEPENDENT = (
-    "The output of the user-provided function is independent of input {i}. This is not allowed in strict "
-    "mode."
+    "The output of the user-provided function is independent of input {i}. This is not allowed in "
+    "strict mode."
 )
 
 
-def _run(func: Func, inputs: Sequence[Tensor], name: str, strict: bool) -> tuple[bool, tuple[Tensor, ...]]:
+def _run(
+    func: Func, inputs: Sequence[Tensor], name: str, strict: bool
+) -> tuple[bool, tuple[Tensor, ...]]:
     several, outputs = _as_tuple(func(*inputs), "outputs of the user-provided function", name)
     for i, out in enumerate(outputs):
         if strict and not out.requires_grad:
             raise RuntimeError(
-                f"Output {i} of the user-provided function does not require gradients. The outputs must be "
-                "computed in a differentiable manner from the input when running in strict mode."
+                f"Output {i} of the user-provided function does not require gradients. The outputs "
+                "must be computed in a differentiable manner from the input when running in strict "
+                "mode."
             )
     return several, outputs
 
@@ -116,10 +126,12 @@ def _delivered(values: Sequence[Tensor], several: bool, create_graph: bool) -> A
     return made if several else made[0]
 
 
-# ------------------------------------------------------------------------------------------ products
+# ----------------------------------------------------------------------------------------- products
 
 
-def vjp(func: Func, inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False) -> Any:
+def vjp(
+    func: Func, inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False
+) -> Any:
     """(outputs, v^T J): the products of a vector `v` with the Jacobian of `func` at `inputs`.
 
     Args:
@@ -142,11 +154,16 @@ def vjp(func: Func, inputs: Any, v: Any = None, create_graph: bool = False, stri
     with enable_grad():
         found = _gradients(outputs, point, vectors, keeps)
         product = _strictly(found, strict, point, INDEPENDENT)
-    return _delivered(outputs, several_out, create_graph), _delivered(product, several_in, create_graph)
+    return _delivered(outputs, several_out, create_graph), _delivered(
+        product, several_in, create_graph
+    )
 
 
-def jvp(func: Func, inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False) -> Any:
-    """(outputs, J v): the product of the Jacobian of `func` at `inputs` with a vector `v`; see `vjp`."""
+def jvp(
+    func: Func, inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False
+) -> Any:
+    """(outputs, J v): the product of the Jacobian of `func` at `inputs` with a vector `v`; see
+    `vjp`."""
     with enable_grad():
         several_in, given = _as_tuple(inputs, "inputs", "jvp")
         point = _prepared(given, create_graph)
@@ -159,7 +176,9 @@ def jvp(func: Func, inputs: Any, v: Any = None, create_graph: bool = False, stri
         )
         several_out, outputs = _run(func, point, "jvp", strict)
         product = _pushed(outputs, point, vectors, create_graph, strict)
-    return _delivered(outputs, several_out, create_graph), _delivered(product, several_out, create_graph)
+    return _delivered(outputs, several_out, create_graph), _delivered(
+        product, several_out, create_graph
+    )
 
 
 def _pushed(
@@ -176,8 +195,11 @@ def _pushed(
     return _strictly(found, strict, outputs, INDEPENDENT)
 
 
-def vhp(func: Func, inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False) -> Any:
-    """(output, v^T H): the products of a vector `v` with the Hessian of a scalar `func` at `inputs`."""
+def vhp(
+    func: Func, inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False
+) -> Any:
+    """(output, v^T H): the products of a vector `v` with the Hessian of a scalar `func` at
+    `inputs`."""
     with enable_grad():
         several, given = _as_tuple(inputs, "inputs", "vhp")
         point = _prepared(given, create_graph)
@@ -190,12 +212,17 @@ def vhp(func: Func, inputs: Any, v: Any = None, create_graph: bool = False, stri
         )
         output = _scalar(func, point, "vhp", strict)
         first = _strictly(_gradients((output,), point, (None,), True), strict, point, INDEPENDENT)
-        product = _strictly(_gradients(first, point, vectors, create_graph), strict, point, INDEPENDENT)
+        product = _strictly(
+            _gradients(first, point, vectors, create_graph), strict, point, INDEPENDENT
+        )
     return _delivered((output,), False, create_graph), _delivered(product, several, create_graph)
 
 
-def hvp(func: Func, inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False) -> Any:
-    """(output, H v): the product of the Hessian of a scalar `func` at `inputs` with a vector `v`."""
+def hvp(
+    func: Func, inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False
+) -> Any:
+    """(output, H v): the product of the Hessian of a scalar `func` at `inputs` with a vector
+    `v`."""
     with enable_grad():
         several, given = _as_tuple(inputs, "inputs", "hvp")
         point = _prepared(given, create_graph)
@@ -223,7 +250,7 @@ def _scalar(func: Func, point: Sequence[Tensor], name: str, strict: bool) -> Ten
     return outputs[0].reshape(()) if outputs[0].ndim else outputs[0]
 
 
-# ------------------------------------------------------------------------------------------ matrices
+# ----------------------------------------------------------------------------------------- matrices
 
 
 def jacobian(
@@ -234,7 +261,8 @@ def jacobian(
     vectorize: bool = False,
     strategy: str = "reverse-mode",
 ) -> Any:
-    """The Jacobian of `func` at `inputs`: for each output and input a tensor of both shapes together.
+    """The Jacobian of `func` at `inputs`: for each output and input a tensor of both shapes
+    together.
 
     Nested by outputs, then inputs, where there are several of them.
 
@@ -244,8 +272,8 @@ def jacobian(
     """
     if strict and vectorize:
         raise RuntimeError(
-            "torch.autograd.functional.jacobian: `strict=True` and `vectorized=True` are not supported "
-            "together. Please either set `strict=False` or `vectorize=False`."
+            "torch.autograd.functional.jacobian: `strict=True` and `vectorized=True` are not "
+            "supported together. Please either set `strict=False` or `vectorize=False`."
         )
     if strategy not in ("forward-mode", "reverse-mode"):
         raise AssertionError(
@@ -275,12 +303,18 @@ def _all_rows(out: Tensor, point: Sequence[Tensor], create_graph: bool) -> list[
         return [x.new_zeros(shape) for x, shape in zip(point, shapes, strict=True)]
     units = FUNCTIONS["eye"](out.numel(), dtype=out.dtype, device=out.device)
     units = units.reshape((out.numel(), *out.shape))
-    found = grad(out, list(point), units, True, create_graph, allow_unused=True, is_grads_batched=True)
-    return [x.new_zeros(shape) if g is None else g.reshape(shape)
-            for g, x, shape in zip(found, point, shapes, strict=True)]
+    found = grad(
+        out, list(point), units, True, create_graph, allow_unused=True, is_grads_batched=True
+    )
+    return [
+        x.new_zeros(shape) if g is None else g.reshape(shape)
+        for g, x, shape in zip(found, point, shapes, strict=True)
+    ]
 
 
-def _row_by_row(out: Tensor, point: Sequence[Tensor], create_graph: bool, strict: bool) -> list[Tensor]:
+def _row_by_row(
+    out: Tensor, point: Sequence[Tensor], create_graph: bool, strict: bool
+) -> list[Tensor]:
     columns: list[list[Tensor]] = [[] for _ in point]
     flat = out.reshape(-1)
     for at in range(out.numel()):

@@ -1,4 +1,5 @@
-"""Gradient modes: no_grad, enable_grad, set_grad_enabled, inference_mode. Each thread has its own."""
+"""Gradient modes: no_grad, enable_grad, set_grad_enabled, inference_mode. Each thread has its
+own."""
 
 from __future__ import annotations
 
@@ -12,9 +13,11 @@ from typing import Any
 class _Modes(threading.local):
     grad = True
     inference = False
-    anomaly = False  # whether nodes of the autograd graph remember their call, and backward says which failed
+    # whether nodes of the autograd graph remember their call, and backward says which failed
+    anomaly = False
     check_nan = True  # whether NaN is a failure
-    saving: tuple[Callable[..., Any], Callable[..., Any]] | None = None  # pack and unpack saved tensors
+    # pack and unpack saved tensors
+    saving: tuple[Callable[..., Any], Callable[..., Any]] | None = None
     no_saving: str | None = None  # why there must not be such hooks
     mutable = False  # whether saved tensors may be written to
     watchers = 0  # blocks that see each line: compiled functions inside run line by line
@@ -79,7 +82,8 @@ class _GradMode(_Mode):
 
     def __enter__(self) -> None:
         self._before = modes.grad
-        modes.grad = self.value and not modes.inference  # nothing is recorded there, whatever is asked for
+        # nothing is recorded there, whatever is asked for
+        modes.grad = self.value and not modes.inference
 
     def __exit__(self, *exc: object) -> None:
         modes.grad = self._before
@@ -100,12 +104,15 @@ class enable_grad(no_grad):
 
 
 class set_grad_enabled(_GradMode):
-    """Turn recording on or off: at once when called as a function, until the end as a context manager."""
+    """Turn recording on or off: at once when called as a function, until the end as a context
+    manager."""
 
     def __init__(self, mode: bool):
         if not isinstance(mode, bool):
-            raise TypeError("set_grad_enabled(): argument 'enabled' (position 1) must be bool, not "
-                            f"{type(mode).__name__}")
+            raise TypeError(
+                "set_grad_enabled(): argument 'enabled' (position 1) must be bool, not "
+                f"{type(mode).__name__}"
+            )
         self._before = modes.grad
         self.value = mode
         modes.grad = mode and not modes.inference

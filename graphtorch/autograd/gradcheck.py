@@ -1,8 +1,8 @@
 """Gradients compared with finite differences, laid out as PyTorch's module of this name.
 
-For a function f and a cotangent c of its output, backward gives the g with d Re<c, f> = Re<g, dx>. Each such
-g, for c along every axis (and i times it, where the output is complex), is compared with central differences
-along every axis of x (and i times it).
+For a function f and a cotangent c of its output, backward gives the g with d Re<c, f> = Re<g, dx>.
+Each such g, for c along every axis (and i times it, where the output is complex), is compared with
+central differences along every axis of x (and i times it).
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def gradcheck(
     """Whether the gradients of `func` at `inputs` are its finite differences: True, or an error.
 
     Args:
-        func: of tensors; returns a tensor or several. Results that are not differentiable are left out.
+        func: of tensors; returns a tensor or several. Results that are not differentiable are left
+            out.
         inputs: a tensor or several; those that require grad should be of double precision.
         eps: the step of the differences. atol, rtol: how far gradients may be from them.
         raise_exception: whether to raise rather than return False.
@@ -56,7 +57,9 @@ def gradcheck(
         GradcheckError: a gradient differs. ValueError: no input requires grad.
         RuntimeError: a check that needs forward-mode differentiation, which is not available.
     """
-    _refuse(check_forward_ad=check_forward_ad, check_batched_forward_grad=check_batched_forward_grad)
+    _refuse(
+        check_forward_ad=check_forward_ad, check_batched_forward_grad=check_batched_forward_grad
+    )
     given = _listed(inputs)
     try:
         _check_inputs(given)
@@ -89,8 +92,8 @@ def gradgradcheck(
     fast_mode: bool = False,
     masked: bool = False,
 ) -> bool:
-    """`gradcheck` of the gradients of `func`, as functions of `inputs` and of the cotangents `grad_outputs`
-    (random ones by default)."""
+    """`gradcheck` of the gradients of `func`, as functions of `inputs` and of the cotangents
+    `grad_outputs` (random ones by default)."""
     _refuse(check_fwd_over_rev=check_fwd_over_rev)
     given = _listed(inputs)
     if grad_outputs is None:
@@ -122,8 +125,8 @@ def _refuse(**asked: bool) -> None:
     for name, value in asked.items():
         if value:
             raise RuntimeError(
-                f"gradcheck: {name}=True needs forward-mode differentiation, which is not available: leave "
-                "it out; backward derivatives are checked without it"
+                f"gradcheck: {name}=True needs forward-mode differentiation, which is not "
+                "available: leave it out; backward derivatives are checked without it"
             )
 
 
@@ -164,9 +167,9 @@ def _check_inputs(inputs: Sequence[Any]) -> None:
     for i, x in enumerate(inputs):
         if _needs(x) and x._type.dtype.real.name != "f64":
             warnings.warn(
-                f"Input #{i} requires gradient and is not a double precision floating point or complex. This "
-                "check will likely fail if all the inputs are not of double precision floating point or "
-                "complex. ",
+                f"Input #{i} requires gradient and is not a double precision floating point or "
+                "complex. This check will likely fail if all the inputs are not of double "
+                "precision floating point or complex. ",
                 stacklevel=3,
             )
         if (
@@ -175,9 +178,9 @@ def _check_inputs(inputs: Sequence[Any]) -> None:
             and any(s == 0 and n > 1 for s, n in zip(x.stride(), x.shape, strict=True))
         ):
             raise RuntimeError(
-                f"The {i}th input has a dimension with stride 0. gradcheck only supports inputs that are "
-                "non-overlapping to be able to compute the numerical gradients correctly. You should call "
-                ".contiguous on the input before passing it to gradcheck."
+                f"The {i}th input has a dimension with stride 0. gradcheck only supports inputs "
+                "that are non-overlapping to be able to compute the numerical gradients correctly. "
+                "You should call .contiguous on the input before passing it to gradcheck."
             )
 
 
@@ -214,7 +217,9 @@ class _Check:
 
     def values(self, replaced: dict[int, np.ndarray]) -> list[np.ndarray]:
         with no_grad():
-            return [o.detach().numpy(force=True).copy() for o in _differentiable(self.run(replaced))]
+            return [
+                o.detach().numpy(force=True).copy() for o in _differentiable(self.run(replaced))
+            ]
 
     def gradients(self, which: int, cotangent: np.ndarray) -> list[np.ndarray]:
         """Of one output; zeros for inputs that it does not depend on."""
@@ -247,11 +252,17 @@ class _Check:
         for i in self.wanted:
             for moved in self._steps(i):
                 before, after = (
-                    [o.detach().numpy(force=True) for o in _listed(self.run(r)) if isinstance(o, Tensor)]
+                    [
+                        o.detach().numpy(force=True)
+                        for o in _listed(self.run(r))
+                        if isinstance(o, Tensor)
+                    ]
                     for r in ({}, {i: moved})
                 )
                 for a, b in zip(before, after, strict=True):
-                    if a.dtype.kind in "fc" and not np.allclose(a, b, 0, self.eps * 1e-3, equal_nan=True):
+                    if a.dtype.kind in "fc" and not np.allclose(
+                        a, b, 0, self.eps * 1e-3, equal_nan=True
+                    ):
                         raise GradcheckError("Numerical gradient for function expected to be zero")
 
     def _steps(self, i: int) -> Any:
@@ -286,7 +297,8 @@ class _Check:
             for row, g in zip(rows, self.gradients(which, unit), strict=True):
                 row.append(_as_reals(g))
         sizes = [
-            2 * x.numel() if x.dtype.is_complex else x.numel() for x in (self.inputs[i] for i in self.wanted)
+            2 * x.numel() if x.dtype.is_complex else x.numel()
+            for x in (self.inputs[i] for i in self.wanted)
         ]
         return [np.array(row).reshape(-1, n).T for row, n in zip(rows, sizes, strict=True)]
 
@@ -303,7 +315,9 @@ class _Check:
         up, down = self.values({i: x + step})[which], self.values({i: x - step})[which]
         return (up - down) / (2 * self.eps)
 
-    def _compare(self, analytic: np.ndarray, numeric: np.ndarray, which: int, position: int) -> None:
+    def _compare(
+        self, analytic: np.ndarray, numeric: np.ndarray, which: int, position: int
+    ) -> None:
         if not np.allclose(analytic, numeric, self.rtol, self.atol, equal_nan=True):
             raise GradcheckError(
                 f"Jacobian mismatch for output {which} with respect to input {position},\n"
@@ -315,13 +329,15 @@ class _Check:
             seed = np.ones(output.shape)
             first, second = self.gradients(which, seed), self.gradients(which, seed)
             for a, b in zip(first, second, strict=True):
-                # a graph that keeps coming is compiled: its roundings may then differ from those before
+                # a graph that keeps coming is compiled: its roundings may then differ from those
+                # before
                 roundings = 256 * float(np.finfo(a.dtype).eps)
                 if not np.allclose(a, b, roundings, self.nondet_tol + roundings, equal_nan=True):
                     raise GradcheckError(
-                        "Backward is not reentrant, i.e., running backward with same input and grad_output "
-                        "multiple times gives different values, although analytical gradient matches "
-                        f"numerical gradient.The tolerance for nondeterminism was {self.nondet_tol}."
+                        "Backward is not reentrant, i.e., running backward with same input and "
+                        "grad_output multiple times gives different values, although analytical "
+                        "gradient matches numerical gradient.The tolerance for nondeterminism was "
+                        f"{self.nondet_tol}."
                     )
 
     # -- along one direction
@@ -332,7 +348,10 @@ class _Check:
             cotangent = _direction(rng, output)
             analytic = self.gradients(which, cotangent)
             for position, i in enumerate(self.wanted):
-                x, along = self.inputs[i].detach().numpy(force=True), _direction(rng, self.inputs[i])
+                x, along = (
+                    self.inputs[i].detach().numpy(force=True),
+                    _direction(rng, self.inputs[i]),
+                )
                 change = self._difference(which, i, x, along)
                 numeric = np.sum(_as_reals(change) * _as_reals(np.asarray(cotangent)))
                 found = np.sum(_as_reals(analytic[position]) * _as_reals(np.asarray(along)))
@@ -342,7 +361,9 @@ class _Check:
 
 def _direction(rng: np.random.Generator, x: Tensor) -> np.ndarray:
     """A random direction of length 1 in the space of a tensor."""
-    made = rng.standard_normal(x.shape) + (1j * rng.standard_normal(x.shape) if x.dtype.is_complex else 0)
+    made = rng.standard_normal(x.shape) + (
+        1j * rng.standard_normal(x.shape) if x.dtype.is_complex else 0
+    )
     return np.asarray(made / max(float(np.linalg.norm(made)), 1e-300))
 
 

@@ -26,7 +26,8 @@ def get_gradient_edge(tensor: Tensor) -> GradientEdge:
     edge = tensor._edge()
     if edge is None:
         raise RuntimeError(
-            "It is not possible to get the gradient edge for a Tensor that does not require gradients"
+            "It is not possible to get the gradient edge for a Tensor that does not require "
+            "gradients"
         )
     return GradientEdge(*edge)
 
@@ -39,17 +40,20 @@ def increment_version(tensor: Any) -> None:
 
 def _leave_capture(what: str) -> None:
     if recorder.capture is not None and not recorder.capture.call_off(True):
-        raise RuntimeError(f"{what}: hooks are called line by line, and a captured graph has no lines; "
-                           "enter it outside of the captured function")
+        raise RuntimeError(
+            f"{what}: hooks are called line by line, and a captured graph has no lines; "
+            "enter it outside of the captured function"
+        )
 
 
 class saved_tensors_hooks(contextlib.ContextDecorator):
     """Inside, what the backward pass will read goes through two hooks; the innermost block's count.
 
-    ``pack_hook(tensor)`` is called when an operation is recorded, once for each operand and result that its
-    gradient is computed from, and for each tensor of `ctx.save_for_backward`; ``unpack_hook(packed)`` when
-    a backward pass comes to the operation. The gradient is computed from what it gives, which has the shape
-    and dtype of what was packed. docs/autograd.md says which tensors an operation reads.
+    ``pack_hook(tensor)`` is called when an operation is recorded, once for each operand and result
+    that its gradient is computed from, and for each tensor of `ctx.save_for_backward`;
+    ``unpack_hook(packed)`` when a backward pass comes to the operation. The gradient is computed
+    from what it gives, which has the shape and dtype of what was packed. docs/autograd.md says
+    which tensors an operation reads.
 
     A compiled function that is called inside runs line by line.
     """
@@ -72,7 +76,8 @@ class saved_tensors_hooks(contextlib.ContextDecorator):
 
 
 class save_on_cpu(saved_tensors_hooks):
-    """Keep what a gradient needs in the CPU's memory: there is no other, so that nothing is copied."""
+    """Keep what a gradient needs in the CPU's memory: there is no other, so that nothing is
+    copied."""
 
     def __init__(self, pin_memory: bool = False, device_type: str = "cuda"):
         super().__init__(lambda tensor: tensor, lambda tensor: tensor)
@@ -80,7 +85,8 @@ class save_on_cpu(saved_tensors_hooks):
 
 @contextlib.contextmanager
 def disable_saved_tensors_hooks(error_message: str) -> Iterator[None]:
-    """Inside, to enter `saved_tensors_hooks` is a RuntimeError with this message; so is this inside one."""
+    """Inside, to enter `saved_tensors_hooks` is a RuntimeError with this message; so is this inside
+    one."""
     if modes.saving is not None:
         raise RuntimeError(error_message)
     before, modes.no_saving = modes.no_saving, error_message
@@ -91,7 +97,8 @@ def disable_saved_tensors_hooks(error_message: str) -> Iterator[None]:
 
 
 class _AllowMutationOnSavedContext:
-    """What `allow_mutation_on_saved_tensors` gives: nothing is copied, so that there is nothing to clear."""
+    """What `allow_mutation_on_saved_tensors` gives: nothing is copied, so that there is nothing to
+    clear."""
 
     def clear(self) -> None:
         """Forget copies: there are none."""
@@ -99,8 +106,9 @@ class _AllowMutationOnSavedContext:
 
 @contextlib.contextmanager
 def allow_mutation_on_saved_tensors() -> Iterator[_AllowMutationOnSavedContext]:
-    """Operations recorded inside compute their gradients from what tensors held when they read them, also
-    where these were written to since. Values are immutable here: nothing has to be copied for it.
+    """Operations recorded inside compute their gradients from what tensors held when they read
+    them, also where these were written to since. Values are immutable here: nothing has to be
+    copied for it.
 
     Raises:
         RuntimeError: blocks are nested.
@@ -138,7 +146,8 @@ class _Several(RemovableHandle):
 def register_multi_grad_hook(
     tensors: Sequence[Tensor], fn: Callable[[Any], None], *, mode: str = "all"
 ) -> RemovableHandle:
-    """Call ``fn`` with the gradients of `tensors` once a backward pass made them, or ("any") with the first.
+    """Call ``fn`` with the gradients of `tensors` once a backward pass made them, or ("any") with
+    the first.
 
     A pass that comes to some of the tensors only has None for the others.
 

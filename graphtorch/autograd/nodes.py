@@ -1,7 +1,7 @@
 """The autograd graph: one `GradNode` per recorded tensor operation.
 
-It holds the IR values the operation read and made, and for each operand where its gradient goes next.
-Gradients are not computed here: `pull` asks the IR's rules, which record ordinary nodes.
+It holds the IR values the operation read and made, and for each operand where its gradient goes
+next. Gradients are not computed here: `pull` asks the IR's rules, which record ordinary nodes.
 """
 
 from __future__ import annotations
@@ -33,12 +33,27 @@ def new_number() -> int:
     return next(_sequence)
 
 
-# Operations whose gradient PyTorch computes from the result, or from a value of its own: changing the first
-# operand in place is allowed.
+# Operations whose gradient PyTorch computes from the result, or from a value of its own: changing
+# the first operand in place is allowed.
 SAVES_RESULT = frozenset(
     {
-        "relu", "exp", "sigmoid", "tanh", "sqrt", "rsqrt", "reciprocal", "softmax", "log_softmax", "exp2",
-        "expm1", "tan", "elu", "leaky_relu", "cumprod", "linalg_inv_ex", "nll_loss",
+        "relu",
+        "exp",
+        "sigmoid",
+        "tanh",
+        "sqrt",
+        "rsqrt",
+        "reciprocal",
+        "softmax",
+        "log_softmax",
+        "exp2",
+        "expm1",
+        "tan",
+        "elu",
+        "leaky_relu",
+        "cumprod",
+        "linalg_inv_ex",
+        "nll_loss",
     }
 )
 
@@ -53,19 +68,31 @@ class Seen(NamedTuple):
     view: View | None
 
 
-def look(version: Version, storage: Storage, view: View | None,
-         new: Any = tuple.__new__, kind: type = Seen, ref: Any = weakref.ref) -> Seen:
-    """A tensor as it is now. (Made two or three times an operation: the named tuple's own way is slower.)"""
+def look(
+    version: Version,
+    storage: Storage,
+    view: View | None,
+    new: Any = tuple.__new__,
+    kind: type = Seen,
+    ref: Any = weakref.ref,
+) -> Seen:
+    """A tensor as it is now. (Made two or three times an operation: the named tuple's own way is
+    slower.)"""
     return new(kind, (version, version.number, ref(storage), storage.epoch, view))  # type: ignore[no-any-return]
 
 
 def seen_of(tensor: Any) -> Seen:
-    """A tensor as it is now; what made it and what reads it share one record while nobody writes."""
+    """A tensor as it is now; what made it and what reads it share one record while nobody
+    writes."""
     version, storage, view = tensor._counter, tensor._storage, tensor._view
     known: Seen | None = tensor._seen
     if (
-        known is not None and known[1] == version.number and known[3] == storage.epoch
-        and known[0] is version and known[4] is view and known[2]() is storage
+        known is not None
+        and known[1] == version.number
+        and known[3] == storage.epoch
+        and known[0] is version
+        and known[4] is view
+        and known[2]() is storage
     ):
         return known
     made: Seen = look(version, storage, view)
@@ -98,12 +125,13 @@ class GradientEdge(NamedTuple):
     ownership_token: Any = None
 
 
-# What needs tensors, which are made on top of nodes: "saved" gives a node's ``_saved_self`` and the like,
-# "call" its gradients.
+# What needs tensors, which are made on top of nodes: "saved" gives a node's ``_saved_self`` and the
+# like, "call" its gradients.
 LATER: dict[str, Callable[..., Any]] = {}
 PACKING = (
-    "A saved tensor pack hook is modifying its input in place. Tensors provided as input to pack hook cannot "
-    "be modified by in-place operations as this can lead to unexpected side-effects: clone() it first"
+    "A saved tensor pack hook is modifying its input in place. Tensors provided as input to pack "
+    "hook cannot be modified by in-place operations as this can lead to unexpected side-effects: "
+    "clone() it first"
 )
 
 
@@ -129,13 +157,16 @@ def unpack(kept: Any, hook: Callable[[Any], Any]) -> Any:
     finally:
         modes.grad = before
     if not hasattr(found, "_value"):
-        raise TypeError("Output of saved tensor unpack_hook expected to be a Tensor but got result of type "
-                        f"{type(found).__name__}")
+        raise TypeError(
+            "Output of saved tensor unpack_hook expected to be a Tensor but got result of type "
+            f"{type(found).__name__}"
+        )
     return found
 
 
 class GradNode:
-    """One operation in the autograd graph. `name`, also of its class, is PyTorch's: ``AddBackward0``."""
+    """One operation in the autograd graph. `name`, also of its class, is PyTorch's:
+    ``AddBackward0``."""
 
     hooks: dict[int, OrderedDict[int, Any]] | None = None  # tensor hooks, by result
     retained: dict[int, weakref.ref[Any]] | None = None  # tensors whose .grad is kept, by result
@@ -146,7 +177,8 @@ class GradNode:
     freed = False
     place: device = CPU  # of the gradients that arrive
     packed: Sequence[Packed] = ()  # what hooks made of the values that its gradient reads
-    shown: Sequence[Value] = ()  # of a node with a backward in Python, made in a recording: its results
+    # of a node with a backward in Python, made in a recording: its results
+    shown: Sequence[Value] = ()
     _metadata: dict[str, Any] | None = None
 
     def __new__(cls, name: Any, *args: Any, new: Any = object.__new__) -> Any:
@@ -210,7 +242,8 @@ class GradNode:
         return self._metadata
 
     def register_hook(self, hook: Any) -> Any:
-        """Call ``hook(grad_inputs, grad_outputs)`` after this node; it may return new grad_inputs."""
+        """Call ``hook(grad_inputs, grad_outputs)`` after this node; it may return new
+        grad_inputs."""
         if self.node_hooks is None:
             self.node_hooks = OrderedDict()
         return register(self.node_hooks, hook)
@@ -226,7 +259,8 @@ class GradNode:
         return self.sequence
 
     def __call__(self, *gradients: Any) -> Any:
-        """The gradients of the operands, given those of the results: a tensor, or a tuple of several."""
+        """The gradients of the operands, given those of the results: a tensor, or a tuple of
+        several."""
         return LATER["call"](self, gradients)
 
     def __repr__(self) -> str:
@@ -250,7 +284,10 @@ class GradNode:
         return gradients
 
     def _rule(
-        self, cotangents: Sequence[Value | None], operands: tuple[Value, ...], outputs: tuple[Value, ...]
+        self,
+        cotangents: Sequence[Value | None],
+        operands: tuple[Value, ...],
+        outputs: tuple[Value, ...],
     ) -> list[Value | None]:
         node = outputs[0].node
         if (
@@ -265,14 +302,18 @@ class GradNode:
             return list(pullback(node, by_result, tuple([e is not None for e in self.edges])))
         return list(pullback_through(outputs, cotangents, operands))
 
-    def reads(self, gradients: Sequence[Value | None], cotangents: Sequence[Value | None]) -> set[Value]:
+    def reads(
+        self, gradients: Sequence[Value | None], cotangents: Sequence[Value | None]
+    ) -> set[Value]:
         """Which operands and results the rule read to make `gradients`."""
         inner = set(topological(self.outputs, frozenset(self.operands)))
         border = set(self.operands) | set(self.outputs)
         given = {c for c in cotangents if c is not None}
         found: set[Value] = set()
         done: set[Node] = set()
-        stack = [g for g, e in zip(gradients, self.edges, strict=True) if g is not None and e is not None]
+        stack = [
+            g for g, e in zip(gradients, self.edges, strict=True) if g is not None and e is not None
+        ]
         while stack:
             value = stack.pop()
             if value in given:
@@ -287,10 +328,11 @@ class GradNode:
         return found
 
     def _saved_for(self, value: Value, border: set[Value]) -> set[Value]:
-        """What PyTorch saves of operands and results where the rule reads what is computed in between.
+        """What PyTorch saves of operands and results where the rule reads what is computed in
+        between.
 
-        Of one operand: it, where `value` is another shape of it, else the result. Of several: those that
-        `value` is computed from (a mask as numbers, a difference).
+        Of one operand: it, where `value` is another shape of it, else the result. Of several: those
+        that `value` is computed from (a mask as numbers, a difference).
         """
         if len(self.operands) == 1:
             below = strided_view(value, border.__contains__)
@@ -298,8 +340,8 @@ class GradNode:
         return border.intersection(v for n in topological((value,), border) for v in n.operands)
 
     def pack(self, hooks: Any, tensors: Sequence[Any], ones: Sequence[Value | None]) -> None:
-        """Give what the gradient reads to hooks. `tensors` show the operands, then the results; what is no
-        tensor is none that anybody saves. `ones`: some cotangents."""
+        """Give what the gradient reads to hooks. `tensors` show the operands, then the results;
+        what is no tensor is none that anybody saves. `ones`: some cotangents."""
         read = self.reads(self.pull(ones), ones)
         values = (*self.operands, *self.outputs)
         packed = []
@@ -321,8 +363,10 @@ class GradNode:
         for value, kept, hook in self.packed:
             found = unpack(kept, hook)
             if found._type is not value.type and found._type != value.type:
-                raise RuntimeError(f"{self._name}: unpack_hook gave a tensor {found._type} in the place of "
-                                   f"one {value.type}; give back what was packed")
+                raise RuntimeError(
+                    f"{self._name}: unpack_hook gave a tensor {found._type} in the place of "
+                    f"one {value.type}; give back what was packed"
+                )
             table[value] = found._value()
         return table
 
@@ -346,7 +390,11 @@ class GradNode:
         if operands == list(self.operands) and outputs == list(self.outputs):
             return gradients
         node = self.outputs[0].node
-        if node is not None and node.operands == self.operands and len(outputs) == len(node.types) == 1:
+        if (
+            node is not None
+            and node.operands == self.operands
+            and len(outputs) == len(node.types) == 1
+        ):
             return list(pullback_of(node, operands, outputs, cotangents))
         return gradients
 
@@ -361,10 +409,10 @@ class GradNode:
     def _modified(self, value: Value, seen: Seen) -> str:
         kind = value.dtype.torch_name
         return (
-            "one of the variables needed for gradient computation has been modified by an inplace operation: "
-            f"[torch.{kind} {list(value.shape)}], which {self._name} reads, is at version "
-            f"{seen.version.number}; expected version {seen.number} instead. Hint: use the out-of-place form "
-            "of the operation that changed it, or clone() the tensor first"
+            "one of the variables needed for gradient computation has been modified by an inplace "
+            f"operation: [torch.{kind} {list(value.shape)}], which {self._name} reads, is at "
+            f"version {seen.version.number}; expected version {seen.number} instead. Hint: use the "
+            "out-of-place form of the operation that changed it, or clone() the tensor first"
         )
 
     def free(self, gradients: Sequence[Value | None], cotangents: Sequence[Value | None]) -> None:
@@ -400,10 +448,10 @@ def _users_stack() -> list[str]:
 
 
 FREED = (
-    "Trying to backward through the graph a second time (or directly access saved tensors after they have "
-    "already been freed). Saved intermediate values of the graph are freed when you call .backward() or "
-    "autograd.grad(). Specify retain_graph=True if you need to backward through the graph a second time or "
-    "if you need to access saved tensors after calling backward."
+    "Trying to backward through the graph a second time (or directly access saved tensors after "
+    "they have already been freed). Saved intermediate values of the graph are freed when you call "
+    ".backward() or autograd.grad(). Specify retain_graph=True if you need to backward through the "
+    "graph a second time or if you need to access saved tensors after calling backward."
 )
 
 

@@ -1,4 +1,5 @@
-"""What a node of the autograd graph keeps for its gradient: ``node._saved_self``, ``node._raw_saved_self``.
+"""What a node of the autograd graph keeps for its gradient: ``node._saved_self``,
+``node._raw_saved_self``.
 
 https://docs.pytorch.org/docs/stable/notes/autograd.html#saved-tensors
 """
@@ -34,8 +35,9 @@ def _attribute(node: GradNode, name: str) -> Any:
     raw, short = name.startswith("_raw"), name.rpartition("_saved_")[2]
     place = _place(node, short)
     if place is None:
-        raise AttributeError(f"{node.name()!r} object has no attribute {name!r}: its gradient reads no such "
-                             "tensor")
+        raise AttributeError(
+            f"{node.name()!r} object has no attribute {name!r}: its gradient reads no such tensor"
+        )
     made = SavedTensor(node, place)
     return made if raw else made.data
 
@@ -53,7 +55,11 @@ def _place(node: GradNode, short: str) -> int | None:
     if place < count and node.seen and node.seen[place] is None:
         return None  # a number
     ones = some_cotangents(node)
-    return place if (*node.operands, *node.outputs)[place] in node.reads(node.pull(ones), ones) else None
+    return (
+        place
+        if (*node.operands, *node.outputs)[place] in node.reads(node.pull(ones), ones)
+        else None
+    )
 
 
 class SavedTensor:
@@ -73,11 +79,19 @@ class SavedTensor:
 
     def _with_history(self, value: Any) -> Tensor:
         count = len(self._node.operands)
-        edge = (self._node, self._place - count) if self._place >= count else self._node.edges[self._place]
+        edge = (
+            (self._node, self._place - count)
+            if self._place >= count
+            else self._node.edges[self._place]
+        )
         seen = self._node.seen[self._place] if self._place < len(self._node.seen) else None
         if edge is not None and isinstance(edge[0], AccumulateGrad):
             leaf: Tensor = edge[0].variable
-            if seen is not None and seen.version is leaf._counter and seen.number == leaf._counter.number:
+            if (
+                seen is not None
+                and seen.version is leaf._counter
+                and seen.number == leaf._counter.number
+            ):
                 return leaf
         made = from_value(value, self._node.place)
         if edge is not None:
@@ -95,10 +109,15 @@ class SavedTensor:
         node = self._node
         value = (*node.operands, *node.outputs)[self._place]
         if any(one.value is value for one in node.packed):
-            raise RuntimeError("Calling register_hooks on a saved tensor whose hooks have already been set. "
-                               "Hint: only one pair of hooks is allowed at a time.")
+            raise RuntimeError(
+                "Calling register_hooks on a saved tensor whose hooks have already been set. "
+                "Hint: only one pair of hooks is allowed at a time."
+            )
         hooks = pack_hook, unpack_hook
-        node.packed = (*node.packed, Packed(value, pack(hooks, self._with_history(value)), unpack_hook))
+        node.packed = (
+            *node.packed,
+            Packed(value, pack(hooks, self._with_history(value)), unpack_hook),
+        )
 
 
 LATER["saved"] = _attribute

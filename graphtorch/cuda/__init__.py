@@ -1,6 +1,8 @@
-"""NVIDIA GPUs, as ``torch.cuda``: which there are, and what they are; memory, streams and random numbers.
+"""NVIDIA GPUs, as ``torch.cuda``: which there are, and what they are; memory, streams and random
+numbers.
 
-GRAPHTORCH_CUDA=emulated offers a device that runs the same kernels on the CPU, slowly, as ``cuda:0``.
+GRAPHTORCH_CUDA=emulated offers a device that runs the same kernels on the CPU, slowly, as
+``cuda:0``.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ __all__ = ["OutOfMemoryError", "device", "device_of", "random", "streams"]
 
 
 def is_available() -> bool:
-    """Whether tensors can live on a GPU: CuPy and a driver that answers are there, or the emulated device."""
+    """Whether tensors can live on a GPU: CuPy and a driver that answers are there, or the emulated
+    device."""
     return gpus() > 0
 
 
@@ -104,15 +107,25 @@ def get_device_properties(device: Any = None) -> DeviceProperties:
     """Name, capability, sizes of a GPU. Raises AssertionError: there is none."""
     found = _runner(place_of(device, "get_device_properties")).properties
     major, minor = found.capability
-    return DeviceProperties(found.name, major, minor, found.memory, found.multiprocessors, found.shared,
-                            found.cache, found.warp, found.threads)
+    return DeviceProperties(
+        found.name,
+        major,
+        minor,
+        found.memory,
+        found.multiprocessors,
+        found.shared,
+        found.cache,
+        found.warp,
+        found.threads,
+    )
 
 
 def synchronize(device: Any = None) -> None:
     """Compute all that waits to be computed, and wait for it.
 
     Raises:
-        AssertionError: there is no GPU. IndexError and others: what the data was, in what ran before.
+        AssertionError: there is no GPU. IndexError and others: what the data was, in what ran
+            before.
     """
     wait_for(place_of(device, "synchronize"))
 
@@ -124,7 +137,9 @@ def get_arch_list() -> list[str]:
 
 def get_gencode_flags() -> str:
     """Compiler flags of those architectures."""
-    return " ".join(f"-gencode compute={a.replace('sm', 'compute')},code={a}" for a in get_arch_list())
+    return " ".join(
+        f"-gencode compute={a.replace('sm', 'compute')},code={a}" for a in get_arch_list()
+    )
 
 
 def ipc_collect() -> None:
@@ -133,7 +148,8 @@ def ipc_collect() -> None:
 
 
 def can_device_access_peer(device: Any, peer_device: Any) -> bool:
-    """Whether a GPU reads another's memory: none does here. Raises AssertionError: there is no device."""
+    """Whether a GPU reads another's memory: none does here. Raises AssertionError: there is no
+    device."""
     place_of(device, "can_device_access_peer")
     return False
 
@@ -141,8 +157,10 @@ def can_device_access_peer(device: Any, peer_device: Any) -> bool:
 def current_blas_handle() -> int:
     """Raises: products are computed by our own kernels, there is no handle of a library."""
     place_of(None, "current_blas_handle")
-    raise RuntimeError("torch.cuda.current_blas_handle: products are computed by graphtorch's own kernels, "
-                       "there is no cuBLAS handle")
+    raise RuntimeError(
+        "torch.cuda.current_blas_handle: products are computed by graphtorch's own kernels, "
+        "there is no cuBLAS handle"
+    )
 
 
 def get_sync_debug_mode() -> int:
@@ -152,29 +170,39 @@ def get_sync_debug_mode() -> int:
 
 
 def set_sync_debug_mode(debug_mode: Any) -> None:
-    """Only 0, or "default". Raises RuntimeError: another mode. AssertionError: there is no device."""
+    """Only 0, or "default". Raises RuntimeError: another mode. AssertionError: there is no
+    device."""
     place_of(None, "set_sync_debug_mode")
     if debug_mode not in (0, "default"):
-        raise RuntimeError("torch.cuda.set_sync_debug_mode: waiting for the GPU is not reported; only the "
-                           "mode 0 ('default') is there")
+        raise RuntimeError(
+            "torch.cuda.set_sync_debug_mode: waiting for the GPU is not reported; only the "
+            "mode 0 ('default') is there"
+        )
 
 
 def set_per_process_memory_fraction(fraction: float, device: Any = None) -> None:
     """Let programs use all of a GPU's memory: only 1 is taken.
 
-    Raises: AssertionError: there is no device. ValueError: not in [0, 1]. RuntimeError: less than 1.
+    Raises: AssertionError: there is no device. ValueError: not in [0, 1]. RuntimeError: less than
+        1.
     """
     place_of(device, "set_per_process_memory_fraction")
     if not 0 <= fraction <= 1:
         raise ValueError(f"Invalid fraction value: {fraction}. Allowed range: 0~1")
     if fraction < 1:
-        raise RuntimeError("torch.cuda.set_per_process_memory_fraction: memory has no limit but the GPU's "
-                           "own; leave the call out, or pass 1.0")
+        raise RuntimeError(
+            "torch.cuda.set_per_process_memory_fraction: memory has no limit but the GPU's "
+            "own; leave the call out, or pass 1.0"
+        )
 
 
-_NO_GRAPHS = ("torch.compile replays a whole function at once, as one CUDA graph where a GPU offers it: "
-              "decorate the function instead")
-CUDAGraph = absent.class_without_instances("CUDAGraph", "torch.cuda", "Recorded work of a GPU.", _NO_GRAPHS)
+_NO_GRAPHS = (
+    "torch.compile replays a whole function at once, as one CUDA graph where a GPU offers it: "
+    "decorate the function instead"
+)
+CUDAGraph = absent.class_without_instances(
+    "CUDAGraph", "torch.cuda", "Recorded work of a GPU.", _NO_GRAPHS
+)
 graph = absent.class_without_instances("graph", "torch.cuda", "Records work of a GPU.", _NO_GRAPHS)
 
 

@@ -13,8 +13,8 @@ from .._types import device as _device
 def no_gpu(what: str) -> NoReturn:
     """Raises AssertionError, as PyTorch where it was built without CUDA."""
     raise AssertionError(
-        f"Torch not compiled with CUDA enabled: torch.cuda.{what} has no device; use device='cpu', or guard "
-        "the call with torch.cuda.is_available()"
+        f"Torch not compiled with CUDA enabled: torch.cuda.{what} has no device; use device='cpu', "
+        "or guard the call with torch.cuda.is_available()"
     )
 
 
@@ -46,8 +46,8 @@ def runner_of(given: Any, what: str) -> Device:
 
 
 class device:
-    """``with torch.cuda.device(i):`` makes a GPU the present one. A negative number, or None, changes
-    nothing."""
+    """``with torch.cuda.device(i):`` makes a GPU the present one. A negative number, or None,
+    changes nothing."""
 
     def __init__(self, device: Any):
         self.idx = -1 if device is None else index_of(device)
@@ -56,7 +56,9 @@ class device:
         if self.idx < 0:
             return
         if not gpus():
-            raise RuntimeError(f"PyTorch was compiled without CUDA support: there is no GPU {self.idx}")
+            raise RuntimeError(
+                f"PyTorch was compiled without CUDA support: there is no GPU {self.idx}"
+            )
         gpu(self.idx)
         self._before, current_gpu.index = current_gpu.index, self.idx
 
@@ -66,7 +68,8 @@ class device:
 
 
 class device_of_tensor(device):
-    """``with torch.cuda.device_of(tensor):`` makes the tensor's GPU the present one; on CPUs nothing."""
+    """``with torch.cuda.device_of(tensor):`` makes the tensor's GPU the present one; on CPUs
+    nothing."""
 
     def __init__(self, obj: Any):
         super().__init__(obj.device if isinstance(obj, Tensor) and obj.is_cuda else None)

@@ -1,4 +1,5 @@
-"""`autocast` and `GradScaler` for GPUs, under their names of old: without a GPU both are disabled."""
+"""`autocast` and `GradScaler` for GPUs, under their names of old: without a GPU both are
+disabled."""
 
 from __future__ import annotations
 
@@ -15,8 +16,11 @@ __all__ = ["GradScaler", "autocast", "custom_bwd", "custom_fwd"]
 
 
 def _warn(name: str, new: str) -> None:
-    warnings.warn(f"`torch.cuda.amp.{name}(args...)` is deprecated. Please use `torch.amp.{new}` instead.",
-                  FutureWarning, stacklevel=3)
+    warnings.warn(
+        f"`torch.cuda.amp.{name}(args...)` is deprecated. Please use `torch.amp.{new}` instead.",
+        FutureWarning,
+        stacklevel=3,
+    )
 
 
 class autocast(_autocast):
@@ -30,10 +34,18 @@ class autocast(_autocast):
 class GradScaler(_GradScaler):
     """``torch.amp.GradScaler("cuda")`` (deprecated)."""
 
-    def __init__(self, init_scale: float = 65536.0, growth_factor: float = 2.0, backoff_factor: float = 0.5,
-                 growth_interval: int = 2000, enabled: bool = True):
+    def __init__(
+        self,
+        init_scale: float = 65536.0,
+        growth_factor: float = 2.0,
+        backoff_factor: float = 0.5,
+        growth_interval: int = 2000,
+        enabled: bool = True,
+    ):
         _warn("GradScaler", "GradScaler('cuda', args...)")
-        super().__init__("cuda", init_scale, growth_factor, backoff_factor, growth_interval, enabled)
+        super().__init__(
+            "cuda", init_scale, growth_factor, backoff_factor, growth_interval, enabled
+        )
 
 
 custom_fwd = functools.partial(_custom_fwd, device_type="cuda")

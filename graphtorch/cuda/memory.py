@@ -14,9 +14,19 @@ from .._deferred.door import gpus
 from ._gpu import runner_of
 
 __all__ = [
-    "empty_cache", "max_memory_allocated", "max_memory_cached", "max_memory_reserved", "mem_get_info",
-    "memory_allocated", "memory_cached", "memory_reserved", "memory_stats", "memory_summary",
-    "reset_max_memory_allocated", "reset_max_memory_cached", "reset_peak_memory_stats",
+    "empty_cache",
+    "max_memory_allocated",
+    "max_memory_cached",
+    "max_memory_reserved",
+    "mem_get_info",
+    "memory_allocated",
+    "memory_cached",
+    "memory_reserved",
+    "memory_stats",
+    "memory_summary",
+    "reset_max_memory_allocated",
+    "reset_max_memory_cached",
+    "reset_peak_memory_stats",
 ]
 
 
@@ -39,24 +49,36 @@ def _counted(name: str, of: str, doc: str) -> Any:
 
 
 memory_allocated = _counted("memory_allocated", "allocated", "Bytes of GPU memory held by tensors.")
-max_memory_allocated = _counted("max_memory_allocated", "peak_allocated",
-                                "The most bytes held by tensors since the last reset.")
-memory_reserved = _counted("memory_reserved", "reserved", "Bytes of GPU memory taken from the system.")
-max_memory_reserved = _counted("max_memory_reserved", "peak_reserved",
-                               "The most bytes taken from the system since the last reset.")
+max_memory_allocated = _counted(
+    "max_memory_allocated", "peak_allocated", "The most bytes held by tensors since the last reset."
+)
+memory_reserved = _counted(
+    "memory_reserved", "reserved", "Bytes of GPU memory taken from the system."
+)
+max_memory_reserved = _counted(
+    "max_memory_reserved",
+    "peak_reserved",
+    "The most bytes taken from the system since the last reset.",
+)
 
 
 def memory_cached(device: Any = None) -> int:
     """As `memory_reserved` (deprecated)."""
-    warnings.warn("`torch.cuda.memory_cached` has been renamed to `torch.cuda.memory_reserved`",
-                  FutureWarning, stacklevel=2)
+    warnings.warn(
+        "`torch.cuda.memory_cached` has been renamed to `torch.cuda.memory_reserved`",
+        FutureWarning,
+        stacklevel=2,
+    )
     return memory_reserved(device)  # type: ignore[no-any-return]
 
 
 def max_memory_cached(device: Any = None) -> int:
     """As `max_memory_reserved` (deprecated)."""
-    warnings.warn("`torch.cuda.max_memory_cached` has been renamed to `torch.cuda.max_memory_reserved`",
-                  FutureWarning, stacklevel=2)
+    warnings.warn(
+        "`torch.cuda.max_memory_cached` has been renamed to `torch.cuda.max_memory_reserved`",
+        FutureWarning,
+        stacklevel=2,
+    )
     return max_memory_reserved(device)  # type: ignore[no-any-return]
 
 
@@ -65,10 +87,15 @@ def memory_stats(device: Any = None) -> OrderedDict[str, Any]:
     if not gpus():
         return OrderedDict()
     found = runner_of(device, "memory_stats").statistics()
-    return OrderedDict({
-        "allocated_bytes.all.current": found.allocated, "allocated_bytes.all.peak": found.peak_allocated,
-        "allocation.all.allocated": found.allocations, "reserved_bytes.all.current": found.reserved,
-        "reserved_bytes.all.peak": found.peak_reserved})
+    return OrderedDict(
+        {
+            "allocated_bytes.all.current": found.allocated,
+            "allocated_bytes.all.peak": found.peak_allocated,
+            "allocation.all.allocated": found.allocations,
+            "reserved_bytes.all.current": found.reserved,
+            "reserved_bytes.all.peak": found.peak_reserved,
+        }
+    )
 
 
 def memory_summary(device: Any = None, abbreviated: bool = False) -> str:
@@ -87,5 +114,6 @@ reset_max_memory_allocated = reset_max_memory_cached = reset_peak_memory_stats
 
 
 def mem_get_info(device: Any = None) -> tuple[int, int]:
-    """How many bytes are free, and how many there are. Raises AssertionError: there is no device."""
+    """How many bytes are free, and how many there are. Raises AssertionError: there is no
+    device."""
     return runner_of(device, "mem_get_info").memory_info()

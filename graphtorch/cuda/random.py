@@ -1,4 +1,5 @@
-"""Random numbers of GPUs: ``torch.cuda.random``. Each GPU has one global generator, which draws from Philox.
+"""Random numbers of GPUs: ``torch.cuda.random``. Each GPU has one global generator, which draws
+from Philox.
 
 See https://docs.pytorch.org/docs/stable/cuda.html#random-number-generator
 """
@@ -13,8 +14,17 @@ from .._random import generator as _generator
 from .._types import gpu
 from ._gpu import place_of
 
-__all__ = ["get_rng_state", "get_rng_state_all", "initial_seed", "manual_seed", "manual_seed_all", "seed",
-           "seed_all", "set_rng_state", "set_rng_state_all"]
+__all__ = [
+    "get_rng_state",
+    "get_rng_state_all",
+    "initial_seed",
+    "manual_seed",
+    "manual_seed_all",
+    "seed",
+    "seed_all",
+    "set_rng_state",
+    "set_rng_state_all",
+]
 
 
 def manual_seed(seed: int) -> None:
@@ -48,7 +58,8 @@ def initial_seed() -> int:
 
 
 def get_rng_state(device: Any = "cuda") -> Tensor:
-    """The state of a GPU's stream, a byte tensor on the CPU. Raises AssertionError: there is no device."""
+    """The state of a GPU's stream, a byte tensor on the CPU. Raises AssertionError: there is no
+    device."""
     return _generator.on_gpu(place_of(device, "get_rng_state")).get_state()
 
 

@@ -1,8 +1,9 @@
 """Streams and events: ``torch.cuda.streams``.
 
-A GPU has one queue here: programs come into it in the order in which their results are needed, so that work
-in one stream never overtakes that in another. Streams are therefore names of that queue: what a program that
-uses several of them relies on (`wait_stream`, `synchronize`) holds, and nothing runs side by side.
+A GPU has one queue here: programs come into it in the order in which their results are needed, so
+that work in one stream never overtakes that in another. Streams are therefore names of that queue:
+what a program that uses several of them relies on (`wait_stream`, `synchronize`) holds, and nothing
+runs side by side.
 
 See https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-streams
 """
@@ -19,7 +20,15 @@ from .._types import current_gpu, gpu
 from .._types import device as _device
 from ._gpu import index_of, place_of
 
-__all__ = ["Event", "ExternalStream", "Stream", "StreamContext", "current_stream", "default_stream", "stream"]
+__all__ = [
+    "Event",
+    "ExternalStream",
+    "Stream",
+    "StreamContext",
+    "current_stream",
+    "default_stream",
+    "stream",
+]
 
 _numbers = itertools.count(1)
 
@@ -36,7 +45,8 @@ class Stream:
             self.device = place_of(device, "Stream")
         except AssertionError as error:
             raise RuntimeError(
-                f"torch.cuda.Stream requires CUDA support, and there is no GPU: {error}") from None
+                f"torch.cuda.Stream requires CUDA support, and there is no GPU: {error}"
+            ) from None
         self.priority = priority
         self.stream_id = next(_numbers)
 
@@ -76,7 +86,10 @@ class Stream:
         self._context.__exit__(*exc)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Stream) and (self.device, self.stream_id) == (other.device, other.stream_id)
+        return isinstance(other, Stream) and (self.device, self.stream_id) == (
+            other.device,
+            other.stream_id,
+        )
 
     def __hash__(self) -> int:
         return hash((self.device, self.stream_id))
@@ -110,7 +123,8 @@ _current = _Current()
 
 
 def default_stream(device: Any = None) -> Stream:
-    """The stream that work goes to where none is chosen. Raises AssertionError: there is no device."""
+    """The stream that work goes to where none is chosen. Raises AssertionError: there is no
+    device."""
     return _Default(place_of(device, "default_stream"))
 
 
@@ -150,13 +164,20 @@ class Event:
     Raises: RuntimeError: there is no GPU.
     """
 
-    def __init__(self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False,
-                 external: bool = False):
+    def __init__(
+        self,
+        enable_timing: bool = False,
+        blocking: bool = False,
+        interprocess: bool = False,
+        external: bool = False,
+    ):
         try:
             gpu()
         except (AssertionError, RuntimeError) as error:
-            raise RuntimeError("Tried to instantiate dummy base class Event: there is no GPU; measure time "
-                               f"with time.perf_counter() ({error})") from None
+            raise RuntimeError(
+                "Tried to instantiate dummy base class Event: there is no GPU; measure time "
+                f"with time.perf_counter() ({error})"
+            ) from None
         self._timed = enable_timing
         self._event: Any = None
         self.device: _device | None = None
@@ -190,11 +211,15 @@ class Event:
         if self._event is None or end_event._event is None:
             raise ValueError("Both events must be recorded before calculating elapsed time.")
         if not (self.query() and end_event.query()):
-            raise RuntimeError("CUDA error: device not ready: call synchronize() of the later event first")
+            raise RuntimeError(
+                "CUDA error: device not ready: call synchronize() of the later event first"
+            )
         return float(self._event.elapsed(end_event._event))
 
     def __repr__(self) -> str:
-        return "<torch.cuda.Event>" if self._event is not None else "<torch.cuda.Event uninitialized>"
+        return (
+            "<torch.cuda.Event>" if self._event is not None else "<torch.cuda.Event uninitialized>"
+        )
 
 
 def wait_for(place: _device) -> None:

@@ -1,6 +1,7 @@
 """Groups of one process: what `torch.distributed` does where a program is its only member.
 
-A script written for several processes runs, alone, as with ``world_size=1``. More than one is an error.
+A script written for several processes runs, alone, as with ``world_size=1``. More than one is an
+error.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ _backend: str | None = None
 
 
 class ReduceOp(Enum):
-    """How `all_reduce` and `reduce` combine tensors. Over one process each of them changes nothing."""
+    """How `all_reduce` and `reduce` combine tensors. Over one process each of them changes
+    nothing."""
 
     SUM = 0
     AVG = 1
@@ -52,19 +54,30 @@ def is_gloo_available() -> bool:
 is_nccl_available = is_mpi_available = is_torchelastic_launched = is_gloo_available
 
 
-def init_process_group(backend: str | None = None, init_method: str | None = None, timeout: Any = None,
-                       world_size: int = -1, rank: int = -1, store: Any = None, **kwargs: Any) -> None:
-    """Begin to be a group of one. World size and rank may come from the environment variables of torchrun.
+def init_process_group(
+    backend: str | None = None,
+    init_method: str | None = None,
+    timeout: Any = None,
+    world_size: int = -1,
+    rank: int = -1,
+    store: Any = None,
+    **kwargs: Any,
+) -> None:
+    """Begin to be a group of one. World size and rank may come from the environment variables of
+    torchrun.
 
     Raises:
-        RuntimeError: more than one process is asked for. ValueError: called twice, or another rank than 0.
+        RuntimeError: more than one process is asked for. ValueError: called twice, or another rank
+            than 0.
     """
     global _backend
     size = int(os.environ.get("WORLD_SIZE", "1")) if world_size == -1 else world_size
     own = int(os.environ.get("RANK", "0")) if rank == -1 else rank
     if size != 1:
-        raise RuntimeError(f"init_process_group: {size} processes were asked for, but graphtorch trains in "
-                           "one; start the program once, with world_size=1")
+        raise RuntimeError(
+            f"init_process_group: {size} processes were asked for, but graphtorch trains in "
+            "one; start the program once, with world_size=1"
+        )
     if own != 0:
         raise ValueError(f"init_process_group: rank {own} in a group of one process: expected 0")
     if _backend is not None:
@@ -81,8 +94,10 @@ def destroy_process_group(group: Any = None) -> None:
 
 def _require() -> None:
     if _backend is None:
-        raise ValueError("Default process group has not been initialized, please make sure to call "
-                         "init_process_group.")
+        raise ValueError(
+            "Default process group has not been initialized, please make sure to call "
+            "init_process_group."
+        )
 
 
 def get_backend(group: Any = None) -> str:
@@ -120,25 +135,36 @@ def _only_rank(name: str, rank: int | None) -> None:
         raise ValueError(f"{name}: rank {rank} is not part of a group of one process")
 
 
-def all_reduce(tensor: Tensor, op: Any = ReduceOp.SUM, group: Any = None, async_op: bool = False) -> None:
+def all_reduce(
+    tensor: Tensor, op: Any = ReduceOp.SUM, group: Any = None, async_op: bool = False
+) -> None:
     """Combine `tensor` over all processes, in place: over one it stays."""
     _check("all_reduce", tensor)
 
 
-def reduce(tensor: Tensor, dst: int | None = 0, op: Any = ReduceOp.SUM, group: Any = None,
-           async_op: bool = False) -> None:
+def reduce(
+    tensor: Tensor,
+    dst: int | None = 0,
+    op: Any = ReduceOp.SUM,
+    group: Any = None,
+    async_op: bool = False,
+) -> None:
     """Combine `tensor` over all processes at `dst`: over one it stays."""
     _check("reduce", tensor)
     _only_rank("reduce", dst)
 
 
-def broadcast(tensor: Tensor, src: int | None = 0, group: Any = None, async_op: bool = False) -> None:
+def broadcast(
+    tensor: Tensor, src: int | None = 0, group: Any = None, async_op: bool = False
+) -> None:
     """Give all processes the `tensor` of `src`."""
     _check("broadcast", tensor)
     _only_rank("broadcast", src)
 
 
-def all_gather(tensor_list: list[Tensor], tensor: Tensor, group: Any = None, async_op: bool = False) -> None:
+def all_gather(
+    tensor_list: list[Tensor], tensor: Tensor, group: Any = None, async_op: bool = False
+) -> None:
     """Write the tensor of every process into `tensor_list`, which has one place for each."""
     _check("all_gather", tensor, *tensor_list)
     if len(tensor_list) != 1:
@@ -152,8 +178,9 @@ def all_gather_object(object_list: list[Any], obj: Any, group: Any = None) -> No
     object_list[0] = obj
 
 
-def broadcast_object_list(object_list: list[Any], src: int = 0, group: Any = None,
-                          device: Any = None) -> None:
+def broadcast_object_list(
+    object_list: list[Any], src: int = 0, group: Any = None, device: Any = None
+) -> None:
     """Give all processes the objects of `src`."""
     _require()
     _only_rank("broadcast_object_list", src)
@@ -180,11 +207,13 @@ def new_group(ranks: Any = None, *args: Any, **options: Any) -> None:
         _only_rank("new_group", rank)
 
 
-globals().update(parts(
-    "torch.distributed",
-    classes="ProcessGroup Work Store TCPStore FileStore HashStore PrefixStore P2POp",
-    functions="all_to_all all_to_all_single all_gather_into_tensor reduce_scatter reduce_scatter_tensor "
-              "gather scatter gather_object scatter_object_list send recv isend irecv monitored_barrier "
-              "batch_isend_irecv",
-))
+globals().update(
+    parts(
+        "torch.distributed",
+        classes="ProcessGroup Work Store TCPStore FileStore HashStore PrefixStore P2POp",
+        functions="all_to_all all_to_all_single all_gather_into_tensor reduce_scatter reduce_scatter_tensor "
+        "gather scatter gather_object scatter_object_list send recv isend irecv "
+        "monitored_barrier batch_isend_irecv",
+    )
+)
 __getattr__ = attribute_of(__name__, {"algorithms", "checkpoint", "device_mesh", "fsdp", "tensor"})

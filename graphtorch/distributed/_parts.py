@@ -1,5 +1,5 @@
-"""Names of `torch.distributed` for several processes, which libraries import and programs of one never
-use."""
+"""Names of `torch.distributed` for several processes, which libraries import and programs of one
+never use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 
 from .._torch.absent import class_without_instances, function_without_use
 
-INSTEAD = "graphtorch trains in one process; leave out what spreads a model or its data over several"
+INSTEAD = (
+    "graphtorch trains in one process; leave out what spreads a model or its data over several"
+)
 
 
 def parts(module: str, classes: str = "", functions: str = "") -> dict[str, Any]:

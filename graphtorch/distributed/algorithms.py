@@ -1,5 +1,5 @@
-"""``torch.distributed.algorithms`` and others below it: names for several processes; using one is an
-error."""
+"""``torch.distributed.algorithms`` and others below it: names for several processes; using one is
+an error."""
 
 from __future__ import annotations
 

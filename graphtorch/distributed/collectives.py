@@ -1,5 +1,5 @@
-"""``torch.distributed._functional_collectives``: collectives that return their result; over one process,
-the tensor."""
+"""``torch.distributed._functional_collectives``: collectives that return their result; over one
+process, the tensor."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ class AsyncCollectiveTensor:
     """The result of a collective that goes on: there are none over one process."""
 
     def __init__(self, *args: Any):
-        raise RuntimeError("AsyncCollectiveTensor: collectives over one process are done when they return")
+        raise RuntimeError(
+            "AsyncCollectiveTensor: collectives over one process are done when they return"
+        )
 
 
 def wait_tensor(tensor: Tensor) -> Tensor:
@@ -27,7 +29,9 @@ def all_reduce(self: Tensor, reduceOp: str = "sum", group: Any = None, tag: str 
     return self
 
 
-def all_gather_tensor(self: Tensor, gather_dim: int = 0, group: Any = None, tag: str = "") -> Tensor:
+def all_gather_tensor(
+    self: Tensor, gather_dim: int = 0, group: Any = None, tag: str = ""
+) -> Tensor:
     """The tensors of all processes along a dimension: this one."""
     return self
 
@@ -36,7 +40,7 @@ globals().update(
     parts(
         "torch.distributed._functional_collectives",
         functions="all_to_all_single all_to_all_single_autograd reduce_scatter_tensor "
-                  "all_gather_into_tensor_coalesced",
+        "all_gather_into_tensor_coalesced",
     )
 )
 __getattr__ = attribute_of(__name__)

@@ -5,5 +5,7 @@ from __future__ import annotations
 from .._torch.absent import attribute_of
 from ._parts import parts
 
-globals().update(parts("torch.distributed.device_mesh", classes="DeviceMesh", functions="init_device_mesh"))
+globals().update(
+    parts("torch.distributed.device_mesh", classes="DeviceMesh", functions="init_device_mesh")
+)
 __getattr__ = attribute_of(__name__)

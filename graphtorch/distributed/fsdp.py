@@ -9,9 +9,9 @@ globals().update(
     parts(
         "torch.distributed.fsdp",
         classes="FullyShardedDataParallel FSDPModule CPUOffloadPolicy MixedPrecisionPolicy OffloadPolicy "
-                "MixedPrecision CPUOffload ShardingStrategy BackwardPrefetch StateDictType "
-                "FullStateDictConfig FullOptimStateDictConfig ShardedStateDictConfig "
-                "ShardedOptimStateDictConfig",
+        "MixedPrecision CPUOffload ShardingStrategy BackwardPrefetch StateDictType "
+        "FullStateDictConfig FullOptimStateDictConfig ShardedStateDictConfig "
+        "ShardedOptimStateDictConfig",
         functions="fully_shard",
     )
 )

@@ -1,4 +1,5 @@
-"""``torch.distributed.tensor``: how a tensor lies over several processes. Such tensors do not exist here.
+"""``torch.distributed.tensor``: how a tensor lies over several processes. Such tensors do not exist
+here.
 
 The placements, which plans for models are written with, are plain data.
 """
@@ -35,7 +36,9 @@ class Shard(Placement):
     dim: int
 
     @staticmethod
-    def local_shard_size_and_offset(curr_local_size: int, num_chunks: int, rank: int) -> tuple[int, int]:
+    def local_shard_size_and_offset(
+        curr_local_size: int, num_chunks: int, rank: int
+    ) -> tuple[int, int]:
         """The size of one of `num_chunks` parts of a dimension, and where it begins."""
         whole = -(-curr_local_size // num_chunks)
         start = min(curr_local_size, whole * rank)
@@ -67,7 +70,7 @@ globals().update(
         "torch.distributed.tensor",
         classes="DTensor DeviceMesh",
         functions="distribute_tensor distribute_module compute_local_shape_and_global_offset "
-                  "init_device_mesh",
+        "init_device_mesh",
     )
 )
 __getattr__ = attribute_of(__name__)

@@ -24,7 +24,7 @@ class Bernoulli(ExponentialFamily):
         probs: the probability of 1. logits: its log-odds. One of the two.
     """
 
-    arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}  # noqa: RUF012
+    arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}
     support = constraints.boolean
     has_enumerate_support = True
     _mean_carrier_measure = 0
@@ -33,7 +33,9 @@ class Bernoulli(ExponentialFamily):
         given = one_parameter(probs, logits)
         (self._param,) = broadcast_all(given)
         setattr(self, "logits" if probs is None else "probs", self._param)
-        super().__init__(() if isinstance(given, Number) else self._param.shape, validate_args=validate_args)
+        super().__init__(
+            () if isinstance(given, Number) else self._param.shape, validate_args=validate_args
+        )
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         new = self._get_checked_instance(Bernoulli, _instance)

@@ -22,8 +22,10 @@ class Beta(ExponentialFamily):
         concentration1: of the value. concentration0: of its complement. Both positive.
     """
 
-    arg_constraints = {"concentration1": constraints.positive,  # noqa: RUF012
-                       "concentration0": constraints.positive}
+    arg_constraints = {
+        "concentration1": constraints.positive,
+        "concentration0": constraints.positive,
+    }
     support = constraints.unit_interval
     has_rsample = True
 

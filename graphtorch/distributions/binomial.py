@@ -20,16 +20,24 @@ class Binomial(Distribution):
     """How many of a number of trials succeed.
 
     Args:
-        total_count: the number of trials. probs: the probability of success. logits: its log-odds. One of the
-            two; all broadcast against each other.
+        total_count: the number of trials. probs: the probability of success. logits: its log-odds.
+            One of the two; all broadcast against each other.
     """
 
-    arg_constraints = {"total_count": constraints.nonnegative_integer,  # noqa: RUF012
-                       "probs": constraints.unit_interval, "logits": constraints.real}
+    arg_constraints = {
+        "total_count": constraints.nonnegative_integer,
+        "probs": constraints.unit_interval,
+        "logits": constraints.real,
+    }
     has_enumerate_support = True
 
-    def __init__(self, total_count: Any = 1, probs: Any = None, logits: Any = None,
-                 validate_args: bool | None = None):
+    def __init__(
+        self,
+        total_count: Any = 1,
+        probs: Any = None,
+        logits: Any = None,
+        validate_args: bool | None = None,
+    ):
         given = one_parameter(probs, logits)
         total_count, self._param = broadcast_all(total_count, given)
         self.total_count = total_count.type_as(self._param)
@@ -75,7 +83,9 @@ class Binomial(Distribution):
     def sample(self, sample_shape: Any = ()) -> Tensor:
         shape = self._extended_shape(sample_shape)
         with no_grad():
-            return self._note(FUNCTIONS["binomial"](self.total_count.expand(shape), self.probs.expand(shape)))
+            return self._note(
+                FUNCTIONS["binomial"](self.total_count.expand(shape), self.probs.expand(shape))
+            )
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
@@ -83,8 +93,7 @@ class Binomial(Distribution):
         n = self.total_count
         ways = (n + 1).lgamma() - (value + 1).lgamma() - (n - value + 1).lgamma()
         size = self.logits.abs()
-        return (ways + value * self.logits
-                - n * (self.logits.clamp(min=0) + (-size).exp().log1p()))
+        return ways + value * self.logits - n * (self.logits.clamp(min=0) + (-size).exp().log1p())
 
     def _one_count(self, what: str) -> int:
         count = int(self.total_count.max())

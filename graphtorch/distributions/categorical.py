@@ -25,14 +25,19 @@ class Categorical(Distribution):
     """The numbers 0 .. K - 1 with given probabilities, the last dimension of the parameter.
 
     Args:
-        probs: probabilities, normalised here. logits: their logarithms, but for a constant. One of the two.
+        probs: probabilities, normalised here. logits: their logarithms, but for a constant. One of
+            the two.
     """
 
-    arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}  # noqa: RUF012
+    arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}
     has_enumerate_support = True
 
-    def __init__(self, probs: Tensor | None = None, logits: Tensor | None = None,
-                 validate_args: bool | None = None):
+    def __init__(
+        self,
+        probs: Tensor | None = None,
+        logits: Tensor | None = None,
+        validate_args: bool | None = None,
+    ):
         given = one_parameter(probs, logits)
         name = "logits" if probs is None else "probs"
         if given.dim() < 1:

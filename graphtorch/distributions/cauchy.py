@@ -20,13 +20,15 @@ class Cauchy(Distribution):
         loc: the median. scale: half the width between the quartiles.
     """
 
-    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
     support = constraints.real
     has_rsample = True
 
     def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None):
         self.loc, self.scale = broadcast_all(loc, scale)
-        super().__init__(() if all_numbers(loc, scale) else self.loc.shape, validate_args=validate_args)
+        super().__init__(
+            () if all_numbers(loc, scale) else self.loc.shape, validate_args=validate_args
+        )
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         return self._expanded(Cauchy, batch_shape, _instance, "loc", "scale")
@@ -51,7 +53,11 @@ class Cauchy(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        return -math.log(math.pi) - self.scale.log() - ((value - self.loc) / self.scale).square().log1p()
+        return (
+            -math.log(math.pi)
+            - self.scale.log()
+            - ((value - self.loc) / self.scale).square().log1p()
+        )
 
     def cdf(self, value: Tensor) -> Tensor:
         if self._validate_args:

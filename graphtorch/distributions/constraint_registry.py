@@ -1,7 +1,7 @@
 """Transforms from all numbers to what a constraint allows: `biject_to` and `transform_to`.
 
-Both give the same for the same constraint. `biject_to` gives bijections with a log det Jacobian, for
-densities; `transform_to` what is cheap to descend along, which may not be one.
+Both give the same for the same constraint. `biject_to` gives bijections with a log det Jacobian,
+for densities; `transform_to` what is cheap to descend along, which may not be one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ class ConstraintRegistry:
         self._registry: dict[type, Callable[[Any], Transform]] = {}
 
     def register(self, constraint: Any, factory: Callable[[Any], Transform] | None = None) -> Any:
-        """Register `factory` for a class of constraints or that of an instance; a decorator without it.
+        """Register `factory` for a class of constraints or that of an instance; a decorator without
+        it.
 
         Raises: TypeError for anything else.
         """
@@ -31,8 +32,10 @@ class ConstraintRegistry:
         if isinstance(constraint, constraints.Constraint):
             constraint = type(constraint)
         if not isinstance(constraint, type) or not issubclass(constraint, constraints.Constraint):
-            raise TypeError("Expected constraint to be either a Constraint subclass or instance, but got "
-                            f"{constraint}")
+            raise TypeError(
+                "Expected constraint to be either a Constraint subclass or instance, but got "
+                f"{constraint}"
+            )
         self._registry[constraint] = factory
         return factory
 
@@ -115,12 +118,20 @@ for _kind in (constraints.positive_definite, constraints.positive_semidefinite):
 
 def _register_parts(registry: ConstraintRegistry) -> None:
     """Constraints made of others: by the transforms of those."""
-    registry.register(constraints.independent, lambda c: transforms.IndependentTransform(
-        registry(c.base_constraint), c.reinterpreted_batch_ndims))
-    registry.register(constraints.cat, lambda c: transforms.CatTransform(
-        [registry(part) for part in c.cseq], c.dim, c.lengths))
-    registry.register(constraints.stack, lambda c: transforms.StackTransform(
-        [registry(part) for part in c.cseq], c.dim))
+    registry.register(
+        constraints.independent,
+        lambda c: transforms.IndependentTransform(
+            registry(c.base_constraint), c.reinterpreted_batch_ndims
+        ),
+    )
+    registry.register(
+        constraints.cat,
+        lambda c: transforms.CatTransform([registry(part) for part in c.cseq], c.dim, c.lengths),
+    )
+    registry.register(
+        constraints.stack,
+        lambda c: transforms.StackTransform([registry(part) for part in c.cseq], c.dim),
+    )
 
 
 _register_parts(biject_to)

@@ -1,8 +1,8 @@
 """Sets that parameters and values of distributions have to lie in.
 
-``constraint.check(value)`` says it for each event of a batch. The checks written here are plain comparisons
-and reductions, which NumPy arrays understand too: `first_broken` gives them the elements that are in memory,
-so that no graph is made for a check.
+``constraint.check(value)`` says it for each event of a batch. The checks written here are plain
+comparisons and reductions, which NumPy arrays understand too: `first_broken` gives them the
+elements that are in memory, so that no graph is made for a check.
 """
 
 from __future__ import annotations
@@ -92,10 +92,14 @@ class _Dependent(Constraint):
             raise NotImplementedError(f".{name} cannot be determined statically")
         return value
 
-    def __call__(self, *, is_discrete: Any = NotImplemented, event_dim: Any = NotImplemented) -> _Dependent:
+    def __call__(
+        self, *, is_discrete: Any = NotImplemented, event_dim: Any = NotImplemented
+    ) -> _Dependent:
         """The same with other static properties, as in ``@constraints.dependent(event_dim=1)``."""
-        return _Dependent(is_discrete=self._is_discrete if is_discrete is NotImplemented else is_discrete,
-                          event_dim=self._event_dim if event_dim is NotImplemented else event_dim)
+        return _Dependent(
+            is_discrete=self._is_discrete if is_discrete is NotImplemented else is_discrete,
+            event_dim=self._event_dim if event_dim is NotImplemented else event_dim,
+        )
 
     def check(self, value: Any) -> Any:
         raise ValueError("Cannot determine validity of dependent constraint")
@@ -104,8 +108,13 @@ class _Dependent(Constraint):
 class _DependentProperty(property, _Dependent):
     """A property of an instance that gives its constraint; on the class, a dependent one."""
 
-    def __init__(self, fn: Callable[..., Any] | None = None, *, is_discrete: Any = NotImplemented,
-                 event_dim: Any = NotImplemented):
+    def __init__(
+        self,
+        fn: Callable[..., Any] | None = None,
+        *,
+        is_discrete: Any = NotImplemented,
+        event_dim: Any = NotImplemented,
+    ):
         super().__init__(fn)
         self._is_discrete, self._event_dim = is_discrete, event_dim
 
@@ -119,7 +128,8 @@ def is_dependent(constraint: Any) -> bool:
 
 
 class _Independent(Constraint):
-    """Each event of `reinterpreted_batch_ndims` more dimensions is in the base set in all its parts."""
+    """Each event of `reinterpreted_batch_ndims` more dimensions is in the base set in all its
+    parts."""
 
     def __init__(self, base_constraint: Constraint, reinterpreted_batch_ndims: int):
         if not isinstance(base_constraint, Constraint):
@@ -329,18 +339,24 @@ class _Several(Constraint):
 
     def _check_dim(self, value: Any) -> None:
         if not -value.dim() <= self.dim < value.dim():
-            raise AssertionError(f"dim {self.dim} out of range for value with {value.dim()} dimensions")
+            raise AssertionError(
+                f"dim {self.dim} out of range for value with {value.dim()} dimensions"
+            )
 
 
 class _Cat(_Several):
     """Parts of the given lengths, as `torch.cat` puts them together."""
 
-    def __init__(self, cseq: Sequence[Constraint], dim: int = 0, lengths: Sequence[int] | None = None):
+    def __init__(
+        self, cseq: Sequence[Constraint], dim: int = 0, lengths: Sequence[int] | None = None
+    ):
         super().__init__(cseq, dim)
         self.lengths = [1] * len(self.cseq) if lengths is None else list(lengths)
         if len(self.lengths) != len(self.cseq):
-            raise AssertionError(f"lengths and cseq must have the same length, got {len(self.lengths)} and "
-                                 f"{len(self.cseq)}")
+            raise AssertionError(
+                f"lengths and cseq must have the same length, got {len(self.lengths)} and "
+                f"{len(self.cseq)}"
+            )
 
     @property
     def event_dim(self) -> int:  # type: ignore[override]
@@ -366,7 +382,9 @@ class _Stack(_Several):
     def check(self, value: Any) -> Any:
         self._check_dim(value)
         slices = [value.select(self.dim, i) for i in range(value.shape[self.dim])]
-        return FUNCTIONS["stack"]([c.check(v) for v, c in zip(slices, self.cseq, strict=True)], self.dim)
+        return FUNCTIONS["stack"](
+            [c.check(v) for v, c in zip(slices, self.cseq, strict=True)], self.dim
+        )
 
 
 class MixtureSameFamilyConstraint(Constraint):
@@ -375,7 +393,8 @@ class MixtureSameFamilyConstraint(Constraint):
     def __init__(self, base_constraint: Constraint):
         if not isinstance(base_constraint, Constraint):
             raise AssertionError(
-                f"base_constraint must be a Constraint, got {type(base_constraint).__name__}")
+                f"base_constraint must be a Constraint, got {type(base_constraint).__name__}"
+            )
         self.base_constraint = base_constraint
 
     @property
@@ -411,7 +430,11 @@ greater_than, greater_than_eq, less_than = _GreaterThan, _GreaterThanEq, _LessTh
 interval, half_open_interval = _Interval, _HalfOpenInterval
 unit_interval = _Interval(0.0, 1.0)
 multinomial = _Multinomial
-lower_triangular, lower_cholesky, corr_cholesky = _LowerTriangular(), _LowerCholesky(), _CorrCholesky()
+lower_triangular, lower_cholesky, corr_cholesky = (
+    _LowerTriangular(),
+    _LowerCholesky(),
+    _CorrCholesky(),
+)
 square, symmetric = _Square(), _Symmetric()
 positive_semidefinite, positive_definite = _PositiveSemidefinite(), _PositiveDefinite()
 cat, stack = _Cat, _Stack
@@ -420,8 +443,9 @@ cat, stack = _Cat, _Stack
 def first_broken(checks: Sequence[tuple[Constraint, Tensor]]) -> int | None:
     """Which of the values is the first outside of its set; None where all are inside.
 
-    While a call is captured the numbers are not there, and nothing is checked (PyTorch's compiler turns these
-    checks off, too). Otherwise this is the point where the values are computed, all of them in one run.
+    While a call is captured the numbers are not there, and nothing is checked (PyTorch's compiler
+    turns these checks off, too). Otherwise this is the point where the values are computed, all of
+    them in one run.
     """
     if recorder.capture is not None:
         return None

@@ -29,31 +29,41 @@ __all__ = ["ContinuousBernoulli"]
 class ContinuousBernoulli(ExponentialFamily):
     """Numbers between 0 and 1, of a density proportional to p^x (1 - p)^(1 - x).
 
-    G. Loaiza-Ganem, J. Cunningham: The continuous Bernoulli: fixing a pervasive error in variational
-    autoencoders (2019).
+    G. Loaiza-Ganem, J. Cunningham: The continuous Bernoulli: fixing a pervasive error in
+    variational autoencoders (2019).
 
     Args:
         probs: p, which is not the mean. logits: its log-odds. One of the two.
         lims: between these, where the formulas are 0 / 0, Taylor's series is used.
     """
 
-    arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}  # noqa: RUF012
+    arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}
     support = constraints.unit_interval
     has_rsample = True
     _mean_carrier_measure = 0
 
-    def __init__(self, probs: Any = None, logits: Any = None, lims: tuple[float, float] = (0.499, 0.501),
-                 validate_args: bool | None = None):
+    def __init__(
+        self,
+        probs: Any = None,
+        logits: Any = None,
+        lims: tuple[float, float] = (0.499, 0.501),
+        validate_args: bool | None = None,
+    ):
         given = one_parameter(probs, logits)
         (self._param,) = broadcast_all(given)
         if probs is None:
             self.logits = self._param
         else:
-            if validate_args is not None and not self.arg_constraints["probs"].check(self._param).all():
+            if (
+                validate_args is not None
+                and not self.arg_constraints["probs"].check(self._param).all()
+            ):
                 raise ValueError("The parameter probs has invalid values")
             self.probs = self._param = clamp_probs(self._param)
         self._lims = lims
-        super().__init__(() if all_numbers(given) else self._param.shape, validate_args=validate_args)
+        super().__init__(
+            () if all_numbers(given) else self._param.shape, validate_args=validate_args
+        )
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         new = self._expanded(ContinuousBernoulli, batch_shape, _instance, "probs", "logits")
@@ -85,11 +95,13 @@ class ContinuousBernoulli(ExponentialFamily):
         return FUNCTIONS["where"](self._steady(), self.probs, self._lims[0])
 
     def _log_constant(self) -> Tensor:
-        """The logarithm of the factor that makes the density's integral 1: 2 atanh(1 - 2p) / (1 - 2p)."""
+        """The logarithm of the factor that makes the density's integral 1: 2 atanh(1 - 2p) / (1 -
+        2p)."""
         where, p = FUNCTIONS["where"], self._steady_probs()
         low, high = (where(p <= 0.5, p, 0.0), where(p >= 0.5, p, 1.0))
         exact = ((-p).log1p() - p.log()).abs().log() - where(
-            p <= 0.5, (-2 * low).log1p(), (2 * high - 1).log())
+            p <= 0.5, (-2 * low).log1p(), (2 * high - 1).log()
+        )
         x = (self.probs - 0.5).square()
         return where(self._steady(), exact, math.log(2.0) + (4 / 3 + 104 / 45 * x) * x)
 
@@ -122,7 +134,9 @@ class ContinuousBernoulli(ExponentialFamily):
         if self._validate_args:
             self._validate_sample(value)
         logits, value = broadcast_all(self.logits, value)
-        return self._log_constant() - binary_cross_entropy_with_logits(logits, value, reduction="none")
+        return self._log_constant() - binary_cross_entropy_with_logits(
+            logits, value, reduction="none"
+        )
 
     def cdf(self, value: Tensor) -> Tensor:
         if self._validate_args:

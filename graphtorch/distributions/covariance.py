@@ -1,4 +1,5 @@
-"""A covariance, its inverse and its Cholesky factor, each made from the factor when it is asked for."""
+"""A covariance, its inverse and its Cholesky factor, each made from the factor when it is asked
+for."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class Dirichlet(ExponentialFamily):
         concentration: positive, of the elements of an event along the last dimension.
     """
 
-    arg_constraints = {"concentration": constraints.independent(constraints.positive, 1)}  # noqa: RUF012
+    arg_constraints = {"concentration": constraints.independent(constraints.positive, 1)}
     support = constraints.simplex
     has_rsample = True
 
@@ -43,7 +43,9 @@ class Dirichlet(ExponentialFamily):
     def mode(self) -> Tensor:
         """In a corner where no concentration reaches 1."""
         above_one = (self.concentration - 1).clamp(min=0.0)
-        corner = (FUNCTIONS["arange"](self._event_shape[0], device=above_one.device) == 0).to(above_one)
+        corner = (FUNCTIONS["arange"](self._event_shape[0], device=above_one.device) == 0).to(
+            above_one
+        )
         nowhere = (self.concentration < 1).all(-1, True)
         return FUNCTIONS["where"](nowhere, corner, above_one / above_one.sum(-1, True))
 
@@ -55,8 +57,8 @@ class Dirichlet(ExponentialFamily):
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Gamma numbers over their sum.
 
-        Their gradient is that of each element by its own concentration, whose growth takes from the others
-        in proportion to what they have.
+        Their gradient is that of each element by its own concentration, whose growth takes from the
+        others in proportion to what they have.
         """
         concentration = self.concentration.expand(self._extended_shape(sample_shape))
         held = concentration.detach()
@@ -77,8 +79,12 @@ class Dirichlet(ExponentialFamily):
     def entropy(self) -> Tensor:
         a = self.concentration
         count, total = a.shape[-1], a.sum(-1)
-        return (a.lgamma().sum(-1) - total.lgamma() - (count - total) * total.digamma()
-                - ((a - 1) * a.digamma()).sum(-1))
+        return (
+            a.lgamma().sum(-1)
+            - total.lgamma()
+            - (count - total) * total.digamma()
+            - ((a - 1) * a.digamma()).sum(-1)
+        )
 
     @property
     def _natural_params(self) -> tuple[Tensor, ...]:

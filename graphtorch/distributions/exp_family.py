@@ -1,4 +1,5 @@
-"""Exponential families: p(x) = exp(<t(x), natural parameters> - log normalizer + carrier measure)."""
+"""Exponential families: p(x) = exp(<t(x), natural parameters> - log normalizer + carrier
+measure)."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class Exponential(ExponentialFamily):
         rate: the inverse of the mean, positive.
     """
 
-    arg_constraints = {"rate": constraints.positive}  # noqa: RUF012
+    arg_constraints = {"rate": constraints.positive}
     support = constraints.nonnegative
     has_rsample = True
     _mean_carrier_measure = 0

@@ -23,14 +23,19 @@ class FisherSnedecor(Distribution):
         df1, df2: degrees of freedom of numerator and denominator, positive.
     """
 
-    arg_constraints = {"df1": constraints.positive, "df2": constraints.positive}  # noqa: RUF012
+    arg_constraints = {"df1": constraints.positive, "df2": constraints.positive}
     support = constraints.positive
     has_rsample = True
 
     def __init__(self, df1: Any, df2: Any, validate_args: bool | None = None):
         self.df1, self.df2 = broadcast_all(df1, df2)
-        self._gamma1, self._gamma2 = Gamma(self.df1 * 0.5, self.df1), Gamma(self.df2 * 0.5, self.df2)
-        super().__init__(() if all_numbers(df1, df2) else self.df1.shape, validate_args=validate_args)
+        self._gamma1, self._gamma2 = (
+            Gamma(self.df1 * 0.5, self.df1),
+            Gamma(self.df2 * 0.5, self.df2),
+        )
+        super().__init__(
+            () if all_numbers(df1, df2) else self.df1.shape, validate_args=validate_args
+        )
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         new = self._expanded(FisherSnedecor, batch_shape, _instance, "df1", "df2")
@@ -68,4 +73,6 @@ class FisherSnedecor(Distribution):
             self._validate_sample(value)
         a, b, ratio = self.df1 * 0.5, self.df2 * 0.5, self.df1 / self.df2
         constant = (a + b).lgamma() - a.lgamma() - b.lgamma()
-        return constant + a * ratio.log() + (a - 1) * value.log() - (a + b) * (ratio * value).log1p()
+        return (
+            constant + a * ratio.log() + (a - 1) * value.log() - (a + b) * (ratio * value).log1p()
+        )

@@ -21,7 +21,7 @@ class Gamma(ExponentialFamily):
         concentration: the shape. rate: the inverse of the scale. Both positive.
     """
 
-    arg_constraints = {"concentration": constraints.positive, "rate": constraints.positive}  # noqa: RUF012
+    arg_constraints = {"concentration": constraints.positive, "rate": constraints.positive}
     support = constraints.nonnegative
     has_rsample = True
     _mean_carrier_measure = 0
@@ -48,7 +48,9 @@ class Gamma(ExponentialFamily):
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         shape = self._extended_shape(sample_shape)
-        drawn = FUNCTIONS["_standard_gamma"](self.concentration.expand(shape)) / self.rate.expand(shape)
+        drawn = FUNCTIONS["_standard_gamma"](self.concentration.expand(shape)) / self.rate.expand(
+            shape
+        )
         return self._note(above(drawn, finfo(drawn.dtype).tiny))
 
     def log_prob(self, value: Tensor) -> Tensor:

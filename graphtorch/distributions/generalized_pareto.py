@@ -18,11 +18,15 @@ class GeneralizedPareto(Distribution):
     """The generalized Pareto distribution.
 
     Args:
-        loc: the least value. scale: positive. concentration: the shape; where negative, values are bounded.
+        loc: the least value. scale: positive. concentration: the shape; where negative, values are
+            bounded.
     """
 
-    arg_constraints = {"loc": constraints.real, "scale": constraints.positive,  # noqa: RUF012
-                       "concentration": constraints.real}
+    arg_constraints = {
+        "loc": constraints.real,
+        "scale": constraints.positive,
+        "concentration": constraints.real,
+    }
     has_rsample = True
 
     def __init__(self, loc: Any, scale: Any, concentration: Any, validate_args: bool | None = None):
@@ -31,12 +35,16 @@ class GeneralizedPareto(Distribution):
         super().__init__(shape, validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
-        return self._expanded(GeneralizedPareto, batch_shape, _instance, "loc", "scale", "concentration")
+        return self._expanded(
+            GeneralizedPareto, batch_shape, _instance, "loc", "scale", "concentration"
+        )
 
     @constraints.dependent_property(is_discrete=False, event_dim=0)
     def support(self) -> Any:  # type: ignore[override]
         end = self.loc - self.scale / self.concentration
-        return constraints.interval(self.loc, FUNCTIONS["where"](self.concentration < 0, end, math.inf))
+        return constraints.interval(
+            self.loc, FUNCTIONS["where"](self.concentration < 0, end, math.inf)
+        )
 
     def _flat(self) -> tuple[Tensor, Tensor]:
         """Where the concentration is about 0; the concentration, 1 there."""

@@ -12,7 +12,14 @@ from ..nn.functional import binary_cross_entropy_with_logits
 from . import constraints
 from .categorical import one_parameter
 from .distribution import Distribution
-from .utils import all_numbers, broadcast_all, lazy_property, logits_to_probs, probs_to_logits, uniform
+from .utils import (
+    all_numbers,
+    broadcast_all,
+    lazy_property,
+    logits_to_probs,
+    probs_to_logits,
+    uniform,
+)
 
 __all__ = ["Geometric"]
 
@@ -24,7 +31,7 @@ class Geometric(Distribution):
         probs: the probability of success, above 0. logits: its log-odds. One of the two.
     """
 
-    arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}  # noqa: RUF012
+    arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}
     support = constraints.nonnegative_integer
 
     def __init__(self, probs: Any = None, logits: Any = None, validate_args: bool | None = None):
@@ -32,12 +39,17 @@ class Geometric(Distribution):
         (parameter,) = broadcast_all(given)
         setattr(self, "logits" if probs is None else "probs", parameter)
         super().__init__(() if all_numbers(given) else parameter.shape, validate_args=validate_args)
-        broken = self._validate_args and probs is not None and constraints.first_broken(
-            [(constraints.positive, parameter)]) is not None
+        broken = (
+            self._validate_args
+            and probs is not None
+            and constraints.first_broken([(constraints.positive, parameter)]) is not None
+        )
         if broken:
             raise ValueError(
-                f"Expected parameter probs ({type(parameter).__name__} of shape {tuple(parameter.shape)}) of "
-                f"distribution {self!r} to be positive but found invalid values:\n{parameter}")
+                f"Expected parameter probs ({type(parameter).__name__} of shape "
+                f"{tuple(parameter.shape)}) of distribution {self!r} to be positive but found "
+                f"invalid values:\n{parameter}"
+            )
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         return self._expanded(Geometric, batch_shape, _instance, "probs", "logits")
@@ -78,4 +90,6 @@ class Geometric(Distribution):
         return value * (-FUNCTIONS["where"](sure, 0.0, probs)).log1p() + self.probs.log()
 
     def entropy(self) -> Tensor:
-        return binary_cross_entropy_with_logits(self.logits, self.probs, reduction="none") / self.probs
+        return (
+            binary_cross_entropy_with_logits(self.logits, self.probs, reduction="none") / self.probs
+        )

@@ -24,7 +24,7 @@ class Gumbel(TransformedDistribution):
         loc: the mode. scale: positive.
     """
 
-    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
     support = constraints.real
 
     def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None):
@@ -33,10 +33,18 @@ class Gumbel(TransformedDistribution):
         if all_numbers(loc, scale):
             base = Uniform(limits.tiny, 1 - limits.eps, validate_args=validate_args)
         else:
-            base = Uniform(FUNCTIONS["full_like"](self.loc, limits.tiny),
-                           FUNCTIONS["full_like"](self.loc, 1 - limits.eps), validate_args=validate_args)
+            base = Uniform(
+                FUNCTIONS["full_like"](self.loc, limits.tiny),
+                FUNCTIONS["full_like"](self.loc, 1 - limits.eps),
+                validate_args=validate_args,
+            )
         minus, one = -FUNCTIONS["ones_like"](self.scale), ExpTransform().inv
-        steps = [one, AffineTransform(loc=0, scale=minus), one, AffineTransform(loc=loc, scale=-self.scale)]
+        steps = [
+            one,
+            AffineTransform(loc=0, scale=minus),
+            one,
+            AffineTransform(loc=loc, scale=-self.scale),
+        ]
         super().__init__(base, steps, validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:

@@ -1,4 +1,5 @@
-"""Sizes of numbers that are spread evenly around 0: what half-normal and half-Cauchy numbers share."""
+"""Sizes of numbers that are spread evenly around 0: what half-normal and half-Cauchy numbers
+share."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ __all__ = ["Half"]
 class Half(TransformedDistribution):
     """The absolute values of `base_dist`, whose density is even."""
 
-    arg_constraints = {"scale": constraints.positive}  # noqa: RUF012
+    arg_constraints = {"scale": constraints.positive}
     support = constraints.nonnegative
     has_rsample = True
 

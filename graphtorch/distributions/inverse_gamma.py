@@ -22,7 +22,7 @@ class InverseGamma(TransformedDistribution):
         concentration, rate: of the gamma numbers, positive.
     """
 
-    arg_constraints = {"concentration": constraints.positive, "rate": constraints.positive}  # noqa: RUF012
+    arg_constraints = {"concentration": constraints.positive, "rate": constraints.positive}
     support = constraints.positive
     has_rsample = True
 
@@ -46,7 +46,9 @@ class InverseGamma(TransformedDistribution):
     @property
     def mean(self) -> Tensor:
         """inf for concentrations up to 1."""
-        return FUNCTIONS["where"](self.concentration > 1, self.rate / (self.concentration - 1), math.inf)
+        return FUNCTIONS["where"](
+            self.concentration > 1, self.rate / (self.concentration - 1), math.inf
+        )
 
     @property
     def mode(self) -> Tensor:

@@ -26,7 +26,8 @@ _table: dict[tuple[type, type], Callable[[Any, Any], Tensor]] = {}
 
 
 def register_kl(type_p: type, type_q: type) -> Callable[[_F], _F]:
-    """Decorates the function that computes KL(p || q) for these types and what derives from them."""
+    """Decorates the function that computes KL(p || q) for these types and what derives from
+    them."""
     for one, name in ((type_p, "type_p"), (type_q, "type_q")):
         if not isinstance(one, type):
             raise TypeError(f"Expected {name} to be a Distribution subclass but got {one}")
@@ -40,8 +41,11 @@ def register_kl(type_p: type, type_q: type) -> Callable[[_F], _F]:
 
 def _nearest(type_p: type, type_q: type) -> Callable[[Any, Any], Tensor] | None:
     """The function registered for the most derived types: those of p first."""
-    found = [(type_p.__mro__.index(p), type_q.__mro__.index(q), function)
-             for (p, q), function in _table.items() if issubclass(type_p, p) and issubclass(type_q, q)]
+    found = [
+        (type_p.__mro__.index(p), type_q.__mro__.index(q), function)
+        for (p, q), function in _table.items()
+        if issubclass(type_p, p) and issubclass(type_q, q)
+    ]
     return min(found, key=lambda entry: entry[:2])[2] if found else None
 
 
@@ -53,8 +57,10 @@ def kl_divergence(p: Distribution, q: Distribution) -> Tensor:
     """
     function = _nearest(type(p), type(q))
     if function is None:
-        raise NotImplementedError(f"No KL(p || q) is implemented for p type {type(p).__name__} and q type "
-                                  f"{type(q).__name__}")
+        raise NotImplementedError(
+            f"No KL(p || q) is implemented for p type {type(p).__name__} and q type "
+            f"{type(q).__name__}"
+        )
     return function(p, q)
 
 
@@ -90,8 +96,10 @@ def _normal(p: Normal, q: Normal) -> Tensor:
 def _exponential_families(p: ExponentialFamily, q: ExponentialFamily) -> Tensor:
     """The Bregman divergence of the log normalizer."""
     if type(p) is not type(q):
-        raise NotImplementedError("The cross KL-divergence between different exponential families cannot be "
-                                  "computed using Bregman divergences")
+        raise NotImplementedError(
+            "The cross KL-divergence between different exponential families cannot be "
+            "computed using Bregman divergences"
+        )
     theirs = q._natural_params
     with enable_grad():
         ours = [x.detach().requires_grad_() for x in p._natural_params]

@@ -1,8 +1,8 @@
 """Divergences between distributions, of one kind and of two.
 
 KL(p || q) = -H(p) - E_p[log q]. Where p has values outside of q's support it is infinite.
-Exponential families: F. Nielsen, R. Nock; normal distributions: J. Duchi, Derivations for linear algebra and
-optimization; the others follow from the moments of p.
+Exponential families: F. Nielsen, R. Nock; normal distributions: J. Duchi, Derivations for linear
+algebra and optimization; the others follow from the moments of p.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ from .gumbel import Gumbel
 from .half_normal import HalfNormal
 from .kl import kl_divergence, register_kl
 from .laplace import Laplace
-from .lowrank_multivariate_normal import LowRankMultivariateNormal, lowrank_log_det, lowrank_mahalanobis
+from .lowrank_multivariate_normal import (
+    LowRankMultivariateNormal,
+    lowrank_log_det,
+    lowrank_mahalanobis,
+)
 from .multivariate_normal import MultivariateNormal, log_det_of_factor, mahalanobis
 from .normal import Normal
 from .pareto import Pareto
@@ -53,34 +57,49 @@ def _xlogx(x: Tensor) -> Tensor:
     return FUNCTIONS["xlogy"](x, x)  # type: ignore[no-any-return]
 
 
-# ------------------------------------------------------------------------------------------ of one kind
+# -------------------------------------------------------------------------------------- of one kind
 
 
 @register_kl(Beta, Beta)
 def _beta(p: Beta, q: Beta) -> Tensor:
     a, b, c, d = p.concentration1, p.concentration0, q.concentration1, q.concentration0
-    constants = (c.lgamma() + d.lgamma() + (a + b).lgamma()) - (a.lgamma() + b.lgamma() + (c + d).lgamma())
-    return constants + (a - c) * a.digamma() + (b - d) * b.digamma() + (c + d - a - b) * (a + b).digamma()
+    constants = (c.lgamma() + d.lgamma() + (a + b).lgamma()) - (
+        a.lgamma() + b.lgamma() + (c + d).lgamma()
+    )
+    return (
+        constants
+        + (a - c) * a.digamma()
+        + (b - d) * b.digamma()
+        + (c + d - a - b) * (a + b).digamma()
+    )
 
 
 @register_kl(Binomial, Binomial)
 def _binomial(p: Binomial, q: Binomial) -> Tensor:
     if (p.total_count < q.total_count).any():
-        raise NotImplementedError("KL between Binomials where q.total_count > p.total_count is not "
-                                  "implemented")
+        raise NotImplementedError(
+            "KL between Binomials where q.total_count > p.total_count is not implemented"
+        )
     one = p.probs * (p.logits - q.logits) + (-p.probs).log1p() - (-q.probs).log1p()
     return _unless(p.total_count > q.total_count, p.total_count * one)
 
 
 @register_kl(Cauchy, Cauchy)
 def _cauchy(p: Cauchy, q: Cauchy) -> Tensor:
-    return ((p.scale + q.scale).pow(2) + (p.loc - q.loc).pow(2)).log() - (4 * p.scale * q.scale).log()
+    return ((p.scale + q.scale).pow(2) + (p.loc - q.loc).pow(2)).log() - (
+        4 * p.scale * q.scale
+    ).log()
 
 
 @register_kl(ContinuousBernoulli, ContinuousBernoulli)
 def _continuous_bernoulli(p: ContinuousBernoulli, q: ContinuousBernoulli) -> Tensor:
-    return (p.mean * (p.logits - q.logits) + p._log_constant() + (-p.probs).log1p()
-            - q._log_constant() - (-q.probs).log1p())
+    return (
+        p.mean * (p.logits - q.logits)
+        + p._log_constant()
+        + (-p.probs).log1p()
+        - q._log_constant()
+        - (-q.probs).log1p()
+    )
 
 
 @register_kl(Dirichlet, Dirichlet)
@@ -99,8 +118,13 @@ def _exponential(p: Exponential, q: Exponential) -> Tensor:
 @register_kl(Gamma, Gamma)
 def _gamma(p: Gamma, q: Gamma) -> Tensor:
     a, b = p.concentration, q.concentration
-    return (b * (p.rate / q.rate).log() + b.lgamma() - a.lgamma() + (a - b) * a.digamma()
-            + (q.rate - p.rate) * (a / p.rate))
+    return (
+        b * (p.rate / q.rate).log()
+        + b.lgamma()
+        - a.lgamma()
+        + (a - b) * a.digamma()
+        + (q.rate - p.rate) * (a / p.rate)
+    )
 
 
 @register_kl(Geometric, Geometric)
@@ -111,7 +135,13 @@ def _geometric(p: Geometric, q: Geometric) -> Tensor:
 @register_kl(Gumbel, Gumbel)
 def _gumbel(p: Gumbel, q: Gumbel) -> Tensor:
     ratio, distance = p.scale / q.scale, (p.loc - q.loc) / q.scale
-    return (distance - ratio.log() + ratio * EULER + ((1 + ratio).lgamma() - distance).exp() - (1 + EULER))
+    return (
+        distance
+        - ratio.log()
+        + ratio * EULER
+        + ((1 + ratio).lgamma() - distance).exp()
+        - (1 + EULER)
+    )
 
 
 @register_kl(HalfNormal, HalfNormal)
@@ -152,14 +182,17 @@ def _uniform(p: Uniform, q: Uniform) -> Tensor:
     return _unless((q.low > p.low) | (q.high < p.high), found)
 
 
-# ------------------------------------------------------------------------------------------ normal vectors
+# ----------------------------------------------------------------------------------- normal vectors
 
 
 def _trace(factor: Tensor, other: Tensor) -> Tensor:
     """trace(Q^-1 P) for Q = L L^T, L the lower triangular `factor`, and P = M M^T, M = `other`."""
     shape = FUNCTIONS["broadcast_shapes"](factor.shape[:-2], other.shape[:-2])
-    solved = linalg.solve_triangular(factor.expand((*shape, *factor.shape[-2:])),
-                                     other.expand((*shape, *other.shape[-2:])), upper=False)
+    solved = linalg.solve_triangular(
+        factor.expand((*shape, *factor.shape[-2:])),
+        other.expand((*shape, *other.shape[-2:])),
+        upper=False,
+    )
     return solved.square().sum((-2, -1))
 
 
@@ -167,13 +200,17 @@ def _lowrank_trace(q: LowRankMultivariateNormal, other: Tensor) -> Tensor:
     """trace(Q^-1 M M^T), Q of low rank but for its diagonal: by Woodbury's formula."""
     diagonal = q._unbroadcasted_cov_diag
     inner = (q._unbroadcasted_cov_factor.mT / diagonal.unsqueeze(-2)) @ other
-    return (other.square() / diagonal.unsqueeze(-1)).sum((-2, -1)) - _trace(q._capacitance_tril, inner)
+    return (other.square() / diagonal.unsqueeze(-1)).sum((-2, -1)) - _trace(
+        q._capacitance_tril, inner
+    )
 
 
 def _check_sizes(p: Any, q: Any) -> None:
     if p.event_shape != q.event_shape:
         names = " ".join(dict.fromkeys((_words(p), _words(q))))
-        raise ValueError(f"KL-divergence between two {names} with different event shapes cannot be computed")
+        raise ValueError(
+            f"KL-divergence between two {names} with different event shapes cannot be computed"
+        )
 
 
 def _words(d: Any) -> str:
@@ -181,8 +218,11 @@ def _words(d: Any) -> str:
     return ("Low Rank " if low else "") + "Multivariate Normals"
 
 
-def _of_normals(p: Any, log_det_p: Tensor, log_det_q: Tensor, trace: Tensor, distance: Tensor) -> Tensor:
-    """From log det of the covariances, the trace of Q^-1 P and the distance of the means in q's metric."""
+def _of_normals(
+    p: Any, log_det_p: Tensor, log_det_q: Tensor, trace: Tensor, distance: Tensor
+) -> Tensor:
+    """From log det of the covariances, the trace of Q^-1 P and the distance of the means in q's
+    metric."""
     return 0.5 * (log_det_q - log_det_p + trace + distance - p.event_shape[0])
 
 
@@ -190,22 +230,32 @@ def _of_normals(p: Any, log_det_p: Tensor, log_det_q: Tensor, trace: Tensor, dis
 def _normal_vectors(p: MultivariateNormal, q: MultivariateNormal) -> Tensor:
     _check_sizes(p, q)
     a, b = p._unbroadcasted_scale_tril, q._unbroadcasted_scale_tril
-    return _of_normals(p, 2 * log_det_of_factor(a), 2 * log_det_of_factor(b), _trace(b, a),
-                       mahalanobis(b, q.loc - p.loc))
+    return _of_normals(
+        p,
+        2 * log_det_of_factor(a),
+        2 * log_det_of_factor(b),
+        _trace(b, a),
+        mahalanobis(b, q.loc - p.loc),
+    )
 
 
 @register_kl(MultivariateNormal, LowRankMultivariateNormal)
 def _normal_to_lowrank(p: MultivariateNormal, q: LowRankMultivariateNormal) -> Tensor:
     _check_sizes(p, q)
     a = p._unbroadcasted_scale_tril
-    return _of_normals(p, 2 * log_det_of_factor(a),
-                       lowrank_log_det(q._unbroadcasted_cov_diag, q._capacitance_tril), _lowrank_trace(q, a),
-                       _lowrank_distance(q, p.loc))
+    return _of_normals(
+        p,
+        2 * log_det_of_factor(a),
+        lowrank_log_det(q._unbroadcasted_cov_diag, q._capacitance_tril),
+        _lowrank_trace(q, a),
+        _lowrank_distance(q, p.loc),
+    )
 
 
 def _lowrank_distance(q: LowRankMultivariateNormal, loc: Tensor) -> Tensor:
-    return lowrank_mahalanobis(q._unbroadcasted_cov_factor, q._unbroadcasted_cov_diag, q.loc - loc,
-                               q._capacitance_tril)
+    return lowrank_mahalanobis(
+        q._unbroadcasted_cov_factor, q._unbroadcasted_cov_diag, q.loc - loc, q._capacitance_tril
+    )
 
 
 @register_kl(LowRankMultivariateNormal, MultivariateNormal)
@@ -214,8 +264,13 @@ def _lowrank_to_normal(p: LowRankMultivariateNormal, q: MultivariateNormal) -> T
     b = q._unbroadcasted_scale_tril
     root = FUNCTIONS["diag_embed"](p._unbroadcasted_cov_diag.sqrt())
     trace = _trace(b, p._unbroadcasted_cov_factor) + _trace(b, root)
-    return _of_normals(p, lowrank_log_det(p._unbroadcasted_cov_diag, p._capacitance_tril),
-                       2 * log_det_of_factor(b), trace, mahalanobis(b, q.loc - p.loc))
+    return _of_normals(
+        p,
+        lowrank_log_det(p._unbroadcasted_cov_diag, p._capacitance_tril),
+        2 * log_det_of_factor(b),
+        trace,
+        mahalanobis(b, q.loc - p.loc),
+    )
 
 
 @register_kl(LowRankMultivariateNormal, LowRankMultivariateNormal)
@@ -223,12 +278,16 @@ def _lowrank(p: LowRankMultivariateNormal, q: LowRankMultivariateNormal) -> Tens
     _check_sizes(p, q)
     root = FUNCTIONS["diag_embed"](p._unbroadcasted_cov_diag.sqrt())
     trace = _lowrank_trace(q, p._unbroadcasted_cov_factor) + _lowrank_trace(q, root)
-    return _of_normals(p, lowrank_log_det(p._unbroadcasted_cov_diag, p._capacitance_tril),
-                       lowrank_log_det(q._unbroadcasted_cov_diag, q._capacitance_tril), trace,
-                       _lowrank_distance(q, p.loc))
+    return _of_normals(
+        p,
+        lowrank_log_det(p._unbroadcasted_cov_diag, p._capacitance_tril),
+        lowrank_log_det(q._unbroadcasted_cov_diag, q._capacitance_tril),
+        trace,
+        _lowrank_distance(q, p.loc),
+    )
 
 
-# ------------------------------------------------------------------------------------------ of two kinds
+# ------------------------------------------------------------------------------------- of two kinds
 
 _BOUNDED, _HALF = (Beta, ContinuousBernoulli, Uniform), (Exponential, Gamma)
 
@@ -303,7 +362,12 @@ def _exponential_gamma(p: Exponential, q: Gamma) -> Tensor:
 
 def _to_gumbel(p: Any, q: Gumbel, mean_power: Tensor) -> Tensor:
     """From the mean of exp(-x / scale of q)."""
-    return -p.entropy() + q.scale.log() + (p.mean - q.loc) / q.scale + (q.loc / q.scale).exp() * mean_power
+    return (
+        -p.entropy()
+        + q.scale.log()
+        + (p.mean - q.loc) / q.scale
+        + (q.loc / q.scale).exp() * mean_power
+    )
 
 
 @register_kl(Exponential, Gumbel)
@@ -335,8 +399,10 @@ def _uniform_gumbel(p: Uniform, q: Gumbel) -> Tensor:
 def _normal_laplace(p: Normal, q: Laplace) -> Tensor:
     distance = p.loc - q.loc
     part = distance / p.scale
-    size = (math.sqrt(2 / math.pi) * p.scale * (-0.5 * part.pow(2)).exp()
-            + distance * (math.sqrt(0.5) * part).erf())
+    size = (
+        math.sqrt(2 / math.pi) * p.scale * (-0.5 * part.pow(2)).exp()
+        + distance * (math.sqrt(0.5) * part).erf()
+    )
     return size / q.scale - (p.scale / q.scale).log() - 0.5 * (1 + math.log(0.5 * math.pi))
 
 
@@ -347,7 +413,9 @@ def _mean_from(least: float, p: Pareto, value: Tensor) -> Tensor:
 
 @register_kl(Pareto, Exponential)
 def _pareto_exponential(p: Pareto, q: Exponential) -> Tensor:
-    return _mean_from(1, p, -p.entropy() - q.rate.log() + q.rate * p.alpha * p.scale / (p.alpha - 1))
+    return _mean_from(
+        1, p, -p.entropy() - q.rate.log() + q.rate * p.alpha * p.scale / (p.alpha - 1)
+    )
 
 
 @register_kl(Pareto, Gamma)

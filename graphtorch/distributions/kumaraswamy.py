@@ -23,17 +23,26 @@ class Kumaraswamy(TransformedDistribution):
         concentration1: a. concentration0: b. Both positive.
     """
 
-    arg_constraints = {"concentration1": constraints.positive,  # noqa: RUF012
-                       "concentration0": constraints.positive}
+    arg_constraints = {
+        "concentration1": constraints.positive,
+        "concentration0": constraints.positive,
+    }
     support = constraints.unit_interval
     has_rsample = True
 
     def __init__(self, concentration1: Any, concentration0: Any, validate_args: bool | None = None):
-        a, b = self.concentration1, self.concentration0 = broadcast_all(concentration1, concentration0)
+        a, b = self.concentration1, self.concentration0 = broadcast_all(
+            concentration1, concentration0
+        )
         low, high = (FUNCTIONS["full_like"](a, n) for n in (0, 1))
-        steps = [PowerTransform(b.reciprocal()), AffineTransform(loc=1.0, scale=-1.0),
-                 PowerTransform(a.reciprocal())]
-        super().__init__(Uniform(low, high, validate_args=validate_args), steps, validate_args=validate_args)
+        steps = [
+            PowerTransform(b.reciprocal()),
+            AffineTransform(loc=1.0, scale=-1.0),
+            PowerTransform(a.reciprocal()),
+        ]
+        super().__init__(
+            Uniform(low, high, validate_args=validate_args), steps, validate_args=validate_args
+        )
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         new = self._get_checked_instance(Kumaraswamy, _instance)
@@ -52,7 +61,8 @@ class Kumaraswamy(TransformedDistribution):
 
     @property
     def mode(self) -> Tensor:
-        """As PyTorch's formula has it, which is NaN for concentrations from 1 on and asked for there only."""
+        """As PyTorch's formula has it, which is NaN for concentrations from 1 on and asked for
+        there only."""
         a, b = self.concentration1, self.concentration0
         found = (b.reciprocal() * (-b).log1p() - (-b * a).log1p()).exp()
         return FUNCTIONS["where"]((a < 1) | (b < 1), math.nan, found)

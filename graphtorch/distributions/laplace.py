@@ -21,13 +21,15 @@ class Laplace(Distribution):
         loc: the mean. scale: the mean distance from it, positive.
     """
 
-    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
     support = constraints.real
     has_rsample = True
 
     def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None):
         self.loc, self.scale = broadcast_all(loc, scale)
-        super().__init__(() if all_numbers(loc, scale) else self.loc.shape, validate_args=validate_args)
+        super().__init__(
+            () if all_numbers(loc, scale) else self.loc.shape, validate_args=validate_args
+        )
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         return self._expanded(Laplace, batch_shape, _instance, "loc", "scale")

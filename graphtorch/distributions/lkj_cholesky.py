@@ -18,24 +18,30 @@ __all__ = ["LKJCholesky"]
 
 
 class LKJCholesky(Distribution):
-    """Lower Cholesky factors of correlation matrices, of density proportional to det^(concentration - 1).
+    """Lower Cholesky factors of correlation matrices, of density proportional to det^(concentration
+    - 1).
 
-    D. Lewandowski, D. Kurowicka, H. Joe: Generating random correlation matrices based on vines and extended
-    onion method (2009).
+    D. Lewandowski, D. Kurowicka, H. Joe: Generating random correlation matrices based on vines and
+    extended onion method (2009).
 
     Args:
-        dim: rows of the matrices, at least 2. concentration: positive; 1 is uniform over the matrices.
+        dim: rows of the matrices, at least 2. concentration: positive; 1 is uniform over the
+            matrices.
     """
 
-    arg_constraints = {"concentration": constraints.positive}  # noqa: RUF012
+    arg_constraints = {"concentration": constraints.positive}
     support = constraints.corr_cholesky
 
     def __init__(self, dim: int, concentration: Any = 1.0, validate_args: bool | None = None):
         if dim < 2:
-            raise ValueError(f"Expected dim to be an integer greater than or equal to 2. Found dim={dim}.")
+            raise ValueError(
+                f"Expected dim to be an integer greater than or equal to 2. Found dim={dim}."
+            )
         self.dim = dim
         (self.concentration,) = broadcast_all(concentration)
-        steps = FUNCTIONS["arange"](dim - 1, dtype=self.concentration.dtype, device=self.concentration.device)
+        steps = FUNCTIONS["arange"](
+            dim - 1, dtype=self.concentration.dtype, device=self.concentration.device
+        )
         offset = FUNCTIONS["cat"]([steps.new_zeros((1,)), steps])
         start = self.concentration + 0.5 * (dim - 2)
         self._beta = Beta(offset + 0.5, start.unsqueeze(-1) - 0.5 * offset)
@@ -49,7 +55,8 @@ class LKJCholesky(Distribution):
         return self._finished(new, batch_shape)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        """The onion method: row by row, a direction on the sphere and a beta distance from the axis."""
+        """The onion method: row by row, a direction on the sphere and a beta distance from the
+        axis."""
         with no_grad():
             size = self._beta.sample(sample_shape).unsqueeze(-1)
             arrow = gaussian(self._extended_shape(sample_shape), self.concentration).tril(-1)

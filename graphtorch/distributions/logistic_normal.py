@@ -14,13 +14,14 @@ __all__ = ["LogisticNormal"]
 
 
 class LogisticNormal(TransformedDistribution):
-    """Normal numbers sent to the simplex by breaking sticks: one element more than there are numbers.
+    """Normal numbers sent to the simplex by breaking sticks: one element more than there are
+    numbers.
 
     Args:
         loc, scale: mean and standard deviation of the normal numbers.
     """
 
-    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
     support = constraints.simplex
     has_rsample = True
 

@@ -23,25 +23,37 @@ class MixtureSameFamily(Distribution):
         component_distribution: whose last batch dimension numbers the components.
     """
 
-    arg_constraints = {}  # noqa: RUF012
+    arg_constraints = {}
 
-    def __init__(self, mixture_distribution: Categorical, component_distribution: Distribution,
-                 validate_args: bool | None = None):
+    def __init__(
+        self,
+        mixture_distribution: Categorical,
+        component_distribution: Distribution,
+        validate_args: bool | None = None,
+    ):
         if not isinstance(mixture_distribution, Categorical):
-            raise ValueError(" The Mixture distribution needs to be an  instance of "
-                             "torch.distributions.Categorical")
+            raise ValueError(
+                " The Mixture distribution needs to be an  instance of "
+                "torch.distributions.Categorical"
+            )
         if not isinstance(component_distribution, Distribution):
-            raise ValueError("The Component distribution need to be an instance of "
-                             "torch.distributions.Distribution")
+            raise ValueError(
+                "The Component distribution need to be an instance of "
+                "torch.distributions.Distribution"
+            )
         mixed, whole = mixture_distribution.batch_shape, component_distribution.batch_shape
         for a, b in zip(reversed(mixed), reversed(whole[:-1]), strict=False):
             if a != 1 and b != 1 and a != b:
-                raise ValueError(f"`mixture_distribution.batch_shape` ({mixed}) is not compatible with "
-                                 f"`component_distribution.batch_shape`({whole[:-1]})")
+                raise ValueError(
+                    f"`mixture_distribution.batch_shape` ({mixed}) is not compatible with "
+                    f"`component_distribution.batch_shape`({whole[:-1]})"
+                )
         count, last = mixture_distribution.logits.shape[-1], whole[-1]
         if count != last:
-            raise ValueError(f"`mixture_distribution component` ({count}) does not equal "
-                             f"`component_distribution.batch_shape[-1]` ({last})")
+            raise ValueError(
+                f"`mixture_distribution component` ({count}) does not equal "
+                f"`component_distribution.batch_shape[-1]` ({last})"
+            )
         self._mixture_distribution = mixture_distribution
         self._component_distribution = component_distribution
         self._num_component = last
@@ -53,7 +65,9 @@ class MixtureSameFamily(Distribution):
         new = self._get_checked_instance(MixtureSameFamily, _instance)
         batch_shape = Size(batch_shape)
         new._mixture_distribution = self._mixture_distribution.expand(batch_shape)
-        new._component_distribution = self._component_distribution.expand((*batch_shape, self._num_component))
+        new._component_distribution = self._component_distribution.expand(
+            (*batch_shape, self._num_component)
+        )
         new._num_component, new._event_ndims = self._num_component, self._event_ndims
         return self._finished(new, batch_shape)
 
@@ -113,5 +127,7 @@ class MixtureSameFamily(Distribution):
             return self._note(taken.squeeze(dim))
 
     def __repr__(self) -> str:
-        return (f"MixtureSameFamily(\n  {self._mixture_distribution!r},\n  "
-                f"{self._component_distribution!r})")
+        return (
+            f"MixtureSameFamily(\n  {self._mixture_distribution!r},\n  "
+            f"{self._component_distribution!r})"
+        )

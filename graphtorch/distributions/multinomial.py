@@ -20,20 +20,27 @@ class Multinomial(Distribution):
     """Counts of each category among a number of independent draws.
 
     Args:
-        total_count: the number of draws. probs: probabilities, normalised here. logits: their logarithms, but
-            for a constant. One of the two.
+        total_count: the number of draws. probs: probabilities, normalised here. logits: their
+            logarithms, but for a constant. One of the two.
     """
 
-    arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}  # noqa: RUF012
+    arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}
 
-    def __init__(self, total_count: int = 1, probs: Tensor | None = None, logits: Tensor | None = None,
-                 validate_args: bool | None = None):
+    def __init__(
+        self,
+        total_count: int = 1,
+        probs: Tensor | None = None,
+        logits: Tensor | None = None,
+        validate_args: bool | None = None,
+    ):
         if not isinstance(total_count, int):
             raise NotImplementedError("inhomogeneous total_count is not supported")
         self.total_count = total_count
         self._categorical = Categorical(probs, logits)
         self._binomial = Binomial(total_count, probs=self.probs)
-        super().__init__(self._categorical.batch_shape, self._categorical.param_shape[-1:], validate_args)
+        super().__init__(
+            self._categorical.batch_shape, self._categorical.param_shape[-1:], validate_args
+        )
 
     def _is_derived(self, name: str) -> bool:
         return True  # from the categorical's, which that has checked

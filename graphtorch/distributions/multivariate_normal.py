@@ -23,7 +23,8 @@ def matvec(matrix: Tensor, vector: Tensor) -> Tensor:
 
 
 def mahalanobis(factor: Tensor, vector: Tensor) -> Tensor:
-    """Squared lengths of vectors in the metric of the covariance whose lower Cholesky factor is given."""
+    """Squared lengths of vectors in the metric of the covariance whose lower Cholesky factor is
+    given."""
     shape = FUNCTIONS["broadcast_shapes"](factor.shape[:-2], vector.shape[:-1])
     size = factor.shape[-1]
     columns = vector.expand((*shape, size)).unsqueeze(-1)
@@ -34,8 +35,8 @@ def mahalanobis(factor: Tensor, vector: Tensor) -> Tensor:
 def precision_to_scale_tril(precision: Tensor) -> Tensor:
     """The lower Cholesky factor of a precision matrix's inverse, without inverting the matrix.
 
-    Turned around by 180 degrees a Cholesky factor becomes upper triangular: P = U U^T, and U^-T is lower
-    triangular with U^-T U^-1 = P^-1.
+    Turned around by 180 degrees a Cholesky factor becomes upper triangular: P = U U^T, and U^-T is
+    lower triangular with U^-T U^-1 = P^-1.
     """
     turned = linalg.cholesky(precision.flip((-2, -1))).flip((-2, -1))
     identity = FUNCTIONS["eye"](precision.shape[-1], dtype=precision.dtype, device=precision.device)
@@ -51,38 +52,55 @@ class MultivariateNormal(Covariance, Distribution):
     """Normal vectors of a mean and a covariance.
 
     Args:
-        loc: the mean, along the last dimension. covariance_matrix, precision_matrix (its inverse), scale_tril
-            (its lower Cholesky factor): exactly one of the three.
+        loc: the mean, along the last dimension. covariance_matrix, precision_matrix (its inverse),
+            scale_tril (its lower Cholesky factor): exactly one of the three.
     """
 
-    arg_constraints = {"loc": constraints.real_vector,  # noqa: RUF012
-                       "covariance_matrix": constraints.positive_definite,
-                       "precision_matrix": constraints.positive_definite,
-                       "scale_tril": constraints.lower_cholesky}
+    arg_constraints = {
+        "loc": constraints.real_vector,
+        "covariance_matrix": constraints.positive_definite,
+        "precision_matrix": constraints.positive_definite,
+        "scale_tril": constraints.lower_cholesky,
+    }
     support = constraints.real_vector
     has_rsample = True
 
-    def __init__(self, loc: Tensor, covariance_matrix: Tensor | None = None,
-                 precision_matrix: Tensor | None = None, scale_tril: Tensor | None = None,
-                 validate_args: bool | None = None):
+    def __init__(
+        self,
+        loc: Tensor,
+        covariance_matrix: Tensor | None = None,
+        precision_matrix: Tensor | None = None,
+        scale_tril: Tensor | None = None,
+        validate_args: bool | None = None,
+    ):
         if loc.dim() < 1:
             raise ValueError("loc must be at least one-dimensional.")
-        given = {"covariance_matrix": covariance_matrix, "scale_tril": scale_tril,
-                 "precision_matrix": precision_matrix}
+        given = {
+            "covariance_matrix": covariance_matrix,
+            "scale_tril": scale_tril,
+            "precision_matrix": precision_matrix,
+        }
         names = [name for name, matrix in given.items() if matrix is not None]
         if len(names) != 1:
-            raise ValueError("Exactly one of covariance_matrix or precision_matrix or scale_tril may be "
-                             "specified.")
+            raise ValueError(
+                "Exactly one of covariance_matrix or precision_matrix or scale_tril may be "
+                "specified."
+            )
         matrix: Any = given[names[0]]
         if matrix.dim() < 2:
-            raise ValueError(f"{names[0]} must be at least two-dimensional, with optional leading batch "
-                             "dimensions")
+            raise ValueError(
+                f"{names[0]} must be at least two-dimensional, with optional leading batch "
+                "dimensions"
+            )
         batch_shape = Size(FUNCTIONS["broadcast_shapes"](matrix.shape[:-2], loc.shape[:-1]))
         setattr(self, names[0], matrix.expand((*batch_shape, -1, -1)))
         self.loc = loc.expand((*batch_shape, -1))
         super().__init__(batch_shape, self.loc.shape[-1:], validate_args)
-        factor = {"scale_tril": lambda m: m, "covariance_matrix": linalg.cholesky,
-                  "precision_matrix": precision_to_scale_tril}[names[0]]
+        factor = {
+            "scale_tril": lambda m: m,
+            "covariance_matrix": linalg.cholesky,
+            "precision_matrix": precision_to_scale_tril,
+        }[names[0]]
         self._unbroadcasted_scale_tril = factor(matrix)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
@@ -120,7 +138,9 @@ class MultivariateNormal(Covariance, Distribution):
             self._validate_sample(value)
         factor = self._unbroadcasted_scale_tril
         distance = mahalanobis(factor, value - self.loc)
-        return -0.5 * (self._event_shape[0] * math.log(2 * math.pi) + distance) - log_det_of_factor(factor)
+        return -0.5 * (self._event_shape[0] * math.log(2 * math.pi) + distance) - log_det_of_factor(
+            factor
+        )
 
     def entropy(self) -> Tensor:
         spread = log_det_of_factor(self._unbroadcasted_scale_tril)

@@ -22,16 +22,25 @@ class NegativeBinomial(Distribution):
     """How many trials succeed before a number of them have failed.
 
     Args:
-        total_count: the number of failures, not negative and not necessarily whole. probs: the probability of
-            success, below 1. logits: its log-odds. One of the two; all broadcast against each other.
+        total_count: the number of failures, not negative and not necessarily whole. probs: the
+            probability of success, below 1. logits: its log-odds. One of the two; all broadcast
+            against each other.
     """
 
-    arg_constraints = {"total_count": constraints.greater_than_eq(0),  # noqa: RUF012
-                       "probs": constraints.half_open_interval(0.0, 1.0), "logits": constraints.real}
+    arg_constraints = {
+        "total_count": constraints.greater_than_eq(0),
+        "probs": constraints.half_open_interval(0.0, 1.0),
+        "logits": constraints.real,
+    }
     support = constraints.nonnegative_integer
 
-    def __init__(self, total_count: Any, probs: Any = None, logits: Any = None,
-                 validate_args: bool | None = None):
+    def __init__(
+        self,
+        total_count: Any,
+        probs: Any = None,
+        logits: Any = None,
+        validate_args: bool | None = None,
+    ):
         given = one_parameter(probs, logits)
         total_count, self._param = broadcast_all(total_count, given)
         self.total_count = total_count.type_as(self._param)
@@ -39,7 +48,9 @@ class NegativeBinomial(Distribution):
         super().__init__(self._param.shape, validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
-        new = self._expanded(NegativeBinomial, batch_shape, _instance, "total_count", "probs", "logits")
+        new = self._expanded(
+            NegativeBinomial, batch_shape, _instance, "total_count", "probs", "logits"
+        )
         new._param = new.__dict__["probs" if "probs" in self.__dict__ else "logits"]
         return new
 

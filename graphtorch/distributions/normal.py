@@ -21,10 +21,11 @@ class Normal(ExponentialFamily):
     """Normal numbers.
 
     Args:
-        loc: the mean. scale: the standard deviation. Tensors or numbers, broadcast against each other.
+        loc: the mean. scale: the standard deviation. Tensors or numbers, broadcast against each
+            other.
     """
 
-    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
     support = constraints.real
     has_rsample = True
     _mean_carrier_measure = 0
@@ -71,8 +72,11 @@ class Normal(ExponentialFamily):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        return (-((value - self.loc) ** 2) / (2 * self.scale**2) - self.scale.log()
-                - math.log(math.sqrt(2 * math.pi)))
+        return (
+            -((value - self.loc) ** 2) / (2 * self.scale**2)
+            - self.scale.log()
+            - math.log(math.sqrt(2 * math.pi))
+        )
 
     def cdf(self, value: Tensor) -> Tensor:
         if self._validate_args:

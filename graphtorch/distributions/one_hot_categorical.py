@@ -18,17 +18,24 @@ class OneHotCategorical(Distribution):
     """A `Categorical` whose samples are one-hot rows.
 
     Args:
-        probs: probabilities, normalised here. logits: their logarithms, but for a constant. One of the two.
+        probs: probabilities, normalised here. logits: their logarithms, but for a constant. One of
+            the two.
     """
 
-    arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}  # noqa: RUF012
+    arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}
     support = constraints.one_hot
     has_enumerate_support = True
 
-    def __init__(self, probs: Tensor | None = None, logits: Tensor | None = None,
-                 validate_args: bool | None = None):
+    def __init__(
+        self,
+        probs: Tensor | None = None,
+        logits: Tensor | None = None,
+        validate_args: bool | None = None,
+    ):
         self._categorical = Categorical(probs, logits)
-        super().__init__(self._categorical.batch_shape, self._categorical.param_shape[-1:], validate_args)
+        super().__init__(
+            self._categorical.batch_shape, self._categorical.param_shape[-1:], validate_args
+        )
 
     def _is_derived(self, name: str) -> bool:
         return True  # from the categorical's, which that has checked
@@ -98,7 +105,8 @@ class OneHotCategorical(Distribution):
 class OneHotCategoricalStraightThrough(OneHotCategorical):
     """A `OneHotCategorical` whose samples pass their gradient to the probabilities unchanged.
 
-    Y. Bengio, N. Leonard, A. Courville: Estimating or Propagating Gradients Through Stochastic Neurons.
+    Y. Bengio, N. Leonard, A. Courville: Estimating or Propagating Gradients Through Stochastic
+    Neurons.
     """
 
     has_rsample = True

@@ -21,7 +21,7 @@ class Poisson(ExponentialFamily):
         rate: the mean, not negative.
     """
 
-    arg_constraints = {"rate": constraints.nonnegative}  # noqa: RUF012
+    arg_constraints = {"rate": constraints.nonnegative}
     support = constraints.nonnegative_integer
 
     def __init__(self, rate: Any, validate_args: bool | None = None):
@@ -45,7 +45,9 @@ class Poisson(ExponentialFamily):
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         with no_grad():
-            return self._note(FUNCTIONS["poisson"](self.rate.expand(self._extended_shape(sample_shape))))
+            return self._note(
+                FUNCTIONS["poisson"](self.rate.expand(self._extended_shape(sample_shape)))
+            )
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:

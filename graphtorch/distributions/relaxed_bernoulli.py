@@ -30,19 +30,27 @@ class LogitRelaxedBernoulli(Distribution):
     C. Maddison, A. Mnih, Y. W. Teh: The concrete distribution (2017).
 
     Args:
-        temperature: how far from 0 and 1. probs: the probability of 1. logits: its log-odds. One of the two.
+        temperature: how far from 0 and 1. probs: the probability of 1. logits: its log-odds. One of
+            the two.
     """
 
-    arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}  # noqa: RUF012
+    arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}
     support = constraints.real
 
-    def __init__(self, temperature: Any, probs: Any = None, logits: Any = None,
-                 validate_args: bool | None = None):
+    def __init__(
+        self,
+        temperature: Any,
+        probs: Any = None,
+        logits: Any = None,
+        validate_args: bool | None = None,
+    ):
         self.temperature = temperature
         given = one_parameter(probs, logits)
         (self._param,) = broadcast_all(given)
         setattr(self, "logits" if probs is None else "probs", self._param)
-        super().__init__(() if all_numbers(given) else self._param.shape, validate_args=validate_args)
+        super().__init__(
+            () if all_numbers(given) else self._param.shape, validate_args=validate_args
+        )
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         new = self._expanded(LogitRelaxedBernoulli, batch_shape, _instance, "probs", "logits")
@@ -69,7 +77,9 @@ class LogitRelaxedBernoulli(Distribution):
         shape = self._extended_shape(sample_shape)
         probs = clamp_probs(self.probs.expand(shape))
         u = clamp_probs(uniform(shape, probs))
-        return self._note((u.log() - (-u).log1p() + probs.log() - (-probs).log1p()) / self.temperature)
+        return self._note(
+            (u.log() - (-u).log1p() + probs.log() - (-probs).log1p()) / self.temperature
+        )
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
@@ -83,17 +93,26 @@ class RelaxedBernoulli(TransformedDistribution):
     """Numbers between 0 and 1 that go to Bernoulli numbers as the temperature goes to 0.
 
     Args:
-        temperature: how far from 0 and 1. probs: the probability of 1. logits: its log-odds. One of the two.
+        temperature: how far from 0 and 1. probs: the probability of 1. logits: its log-odds. One of
+            the two.
     """
 
-    arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}  # noqa: RUF012
+    arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}
     support = constraints.unit_interval
     has_rsample = True
 
-    def __init__(self, temperature: Any, probs: Any = None, logits: Any = None,
-                 validate_args: bool | None = None):
-        super().__init__(LogitRelaxedBernoulli(temperature, probs, logits), SigmoidTransform(),
-                         validate_args=validate_args)
+    def __init__(
+        self,
+        temperature: Any,
+        probs: Any = None,
+        logits: Any = None,
+        validate_args: bool | None = None,
+    ):
+        super().__init__(
+            LogitRelaxedBernoulli(temperature, probs, logits),
+            SigmoidTransform(),
+            validate_args=validate_args,
+        )
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         return super().expand(batch_shape, self._get_checked_instance(RelaxedBernoulli, _instance))

@@ -25,19 +25,26 @@ class ExpRelaxedCategorical(Distribution):
     C. Maddison, A. Mnih, Y. W. Teh: The concrete distribution (2017).
 
     Args:
-        temperature: how far from a corner. probs: probabilities, normalised here. logits: their logarithms,
-            but for a constant. One of the two.
+        temperature: how far from a corner. probs: probabilities, normalised here. logits: their
+            logarithms, but for a constant. One of the two.
     """
 
-    arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}  # noqa: RUF012
+    arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}
     support = constraints.real_vector
     has_rsample = True
 
-    def __init__(self, temperature: Any, probs: Tensor | None = None, logits: Tensor | None = None,
-                 validate_args: bool | None = None):
+    def __init__(
+        self,
+        temperature: Any,
+        probs: Tensor | None = None,
+        logits: Tensor | None = None,
+        validate_args: bool | None = None,
+    ):
         self._categorical = Categorical(probs, logits)
         self.temperature = temperature
-        super().__init__(self._categorical.batch_shape, self._categorical.param_shape[-1:], validate_args)
+        super().__init__(
+            self._categorical.batch_shape, self._categorical.param_shape[-1:], validate_args
+        )
 
     def _is_derived(self, name: str) -> bool:
         return True  # from the categorical's, which that has checked
@@ -73,8 +80,11 @@ class ExpRelaxedCategorical(Distribution):
             self._validate_sample(value)
         count = self._event_shape[0]
         logits, value = broadcast_all(self.logits, value)
-        constant = math.lgamma(count) + (count - 1) * FUNCTIONS["full_like"](
-            self.temperature, 1.0).mul(self.temperature).log()
+        constant = (
+            math.lgamma(count)
+            + (count - 1)
+            * FUNCTIONS["full_like"](self.temperature, 1.0).mul(self.temperature).log()
+        )
         return log_softmax(logits - value * self.temperature, -1).sum(-1) + constant
 
 
@@ -82,21 +92,28 @@ class RelaxedOneHotCategorical(TransformedDistribution):
     """Points of the simplex that go to one-hot rows as the temperature goes to 0.
 
     Args:
-        temperature: how far from a corner. probs: probabilities, normalised here. logits: their logarithms,
-            but for a constant. One of the two.
+        temperature: how far from a corner. probs: probabilities, normalised here. logits: their
+            logarithms, but for a constant. One of the two.
     """
 
-    arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}  # noqa: RUF012
+    arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}
     support = constraints.simplex
     has_rsample = True
 
-    def __init__(self, temperature: Any, probs: Tensor | None = None, logits: Tensor | None = None,
-                 validate_args: bool | None = None):
+    def __init__(
+        self,
+        temperature: Any,
+        probs: Tensor | None = None,
+        logits: Tensor | None = None,
+        validate_args: bool | None = None,
+    ):
         base = ExpRelaxedCategorical(temperature, probs, logits, validate_args=validate_args)
         super().__init__(base, ExpTransform(), validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
-        return super().expand(batch_shape, self._get_checked_instance(RelaxedOneHotCategorical, _instance))
+        return super().expand(
+            batch_shape, self._get_checked_instance(RelaxedOneHotCategorical, _instance)
+        )
 
     @property
     def temperature(self) -> Tensor:

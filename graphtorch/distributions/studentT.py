@@ -22,12 +22,17 @@ class StudentT(Distribution):
         df: degrees of freedom, positive. loc: the mode. scale: positive.
     """
 
-    arg_constraints = {"df": constraints.positive, "loc": constraints.real,  # noqa: RUF012
-                       "scale": constraints.positive}
+    arg_constraints = {
+        "df": constraints.positive,
+        "loc": constraints.real,
+        "scale": constraints.positive,
+    }
     support = constraints.real
     has_rsample = True
 
-    def __init__(self, df: Any, loc: Any = 0.0, scale: Any = 1.0, validate_args: bool | None = None):
+    def __init__(
+        self, df: Any, loc: Any = 0.0, scale: Any = 1.0, validate_args: bool | None = None
+    ):
         self.df, self.loc, self.scale = broadcast_all(df, loc, scale)
         self._chi2 = Chi2(self.df)
         super().__init__(self.df.shape, validate_args=validate_args)
@@ -62,11 +67,21 @@ class StudentT(Distribution):
         if self._validate_args:
             self._validate_sample(value)
         df, y = self.df, (value - self.loc) / self.scale
-        constant = (self.scale.log() + 0.5 * df.log() + 0.5 * math.log(math.pi) + (0.5 * df).lgamma()
-                    - (0.5 * (df + 1)).lgamma())
+        constant = (
+            self.scale.log()
+            + 0.5 * df.log()
+            + 0.5 * math.log(math.pi)
+            + (0.5 * df).lgamma()
+            - (0.5 * (df + 1)).lgamma()
+        )
         return -0.5 * (df + 1) * (y.square() / df).log1p() - constant
 
     def entropy(self) -> Tensor:
         half, more = 0.5 * self.df, 0.5 * (self.df + 1)
         log_beta = half.lgamma() + math.lgamma(0.5) - more.lgamma()
-        return self.scale.log() + more * (more.digamma() - half.digamma()) + 0.5 * self.df.log() + log_beta
+        return (
+            self.scale.log()
+            + more * (more.digamma() - half.digamma())
+            + 0.5 * self.df.log()
+            + log_beta
+        )

@@ -1,4 +1,5 @@
-"""What transforms are: the base class, inverses, compositions, and transforms of several dimensions."""
+"""What transforms are: the base class, inverses, compositions, and transforms of several
+dimensions."""
 
 from __future__ import annotations
 
@@ -11,14 +12,21 @@ from .._types import Size
 from . import constraints
 from .utils import sum_rightmost
 
-__all__ = ["ComposeTransform", "IndependentTransform", "ReshapeTransform", "Transform", "identity_transform"]
+__all__ = [
+    "ComposeTransform",
+    "IndependentTransform",
+    "ReshapeTransform",
+    "Transform",
+    "identity_transform",
+]
 
 
 class Transform:
     """A function with a computable log det Jacobian. Subclasses give `_call`, `_inverse` and that.
 
     Args:
-        cache_size: 1 to remember the last pair (x, y), so that the inverse of a y made here is its x exactly.
+        cache_size: 1 to remember the last pair (x, y), so that the inverse of a y made here is its
+            x exactly.
 
     Attributes:
         domain, codomain: constraints of what goes in and comes out.
@@ -42,7 +50,8 @@ class Transform:
 
     @property
     def event_dim(self) -> int:
-        """How many of the last dimensions are transformed together, where domain and codomain agree."""
+        """How many of the last dimensions are transformed together, where domain and codomain
+        agree."""
         if self.domain.event_dim == self.codomain.event_dim:
             return self.domain.event_dim  # type: ignore[no-any-return]
         raise ValueError("Please use either .domain.event_dim or .codomain.event_dim")
@@ -219,7 +228,9 @@ class ComposeTransform(Transform):
             return constraints.real
         dim = self.parts[0].domain.event_dim
         for part in self.parts:
-            dim = max(dim + part.codomain.event_dim - part.domain.event_dim, part.codomain.event_dim)
+            dim = max(
+                dim + part.codomain.event_dim - part.domain.event_dim, part.codomain.event_dim
+            )
         return self._with_dims(self.parts[-1].codomain, dim)
 
     @property
@@ -260,7 +271,9 @@ class ComposeTransform(Transform):
         total: Any = None
         dim = self.domain.event_dim
         for part, before, after in zip(self.parts, between[:-1], between[1:], strict=True):
-            grown = sum_rightmost(part.log_abs_det_jacobian(before, after), dim - part.domain.event_dim)
+            grown = sum_rightmost(
+                part.log_abs_det_jacobian(before, after), dim - part.domain.event_dim
+            )
             total = grown if total is None else total + grown
             dim += part.codomain.event_dim - part.domain.event_dim
         return total  # type: ignore[no-any-return]
@@ -284,9 +297,12 @@ identity_transform = ComposeTransform([])
 
 
 class IndependentTransform(Transform):
-    """A transform with `reinterpreted_batch_ndims` more dimensions taken together: log dets are summed."""
+    """A transform with `reinterpreted_batch_ndims` more dimensions taken together: log dets are
+    summed."""
 
-    def __init__(self, base_transform: Transform, reinterpreted_batch_ndims: int, cache_size: int = 0):
+    def __init__(
+        self, base_transform: Transform, reinterpreted_batch_ndims: int, cache_size: int = 0
+    ):
         super().__init__(cache_size=cache_size)
         self.base_transform = base_transform.with_cache(cache_size)
         self.reinterpreted_batch_ndims = reinterpreted_batch_ndims
@@ -323,7 +339,9 @@ class IndependentTransform(Transform):
         return self.base_transform.inv(y)  # type: ignore[no-any-return]
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        return sum_rightmost(self.base_transform.log_abs_det_jacobian(x, y), self.reinterpreted_batch_ndims)
+        return sum_rightmost(
+            self.base_transform.log_abs_det_jacobian(x, y), self.reinterpreted_batch_ndims
+        )
 
     def forward_shape(self, shape: Any) -> Any:
         return self.base_transform.forward_shape(shape)
@@ -336,8 +354,8 @@ class IndependentTransform(Transform):
 
 
 class ReshapeTransform(Transform):
-    """The last dimensions, of the sizes `in_shape`, as `out_shape`. Raises ValueError for another number of
-    elements."""
+    """The last dimensions, of the sizes `in_shape`, as `out_shape`. Raises ValueError for another
+    number of elements."""
 
     bijective = True
 

@@ -20,12 +20,15 @@ class TransformedDistribution(Distribution):
     """The distribution of ``transforms[-1](... transforms[0](x))`` for x of a base distribution.
 
     Args:
-        base_distribution: of x. transforms: one `Transform` or a list of them, the first to be applied first.
+        base_distribution: of x. transforms: one `Transform` or a list of them, the first to be
+            applied first.
     """
 
-    arg_constraints = {}  # noqa: RUF012
+    arg_constraints = {}
 
-    def __init__(self, base_distribution: Distribution, transforms: Any, validate_args: bool | None = None):
+    def __init__(
+        self, base_distribution: Distribution, transforms: Any, validate_args: bool | None = None
+    ):
         if isinstance(transforms, Transform):
             self.transforms = [transforms]
         elif isinstance(transforms, list):
@@ -39,8 +42,10 @@ class TransformedDistribution(Distribution):
         inner = len(base_distribution.event_shape)
         taken, given = whole.domain.event_dim, whole.codomain.event_dim
         if len(shape) < taken:
-            raise ValueError(f"base_distribution needs to have shape with size at least {taken}, but got "
-                             f"{shape}.")
+            raise ValueError(
+                f"base_distribution needs to have shape with size at least {taken}, but got "
+                f"{shape}."
+            )
         after = whole.forward_shape(shape)
         before = whole.inverse_shape(after)
         if shape != before:  # parameters of the transforms have more
@@ -102,7 +107,8 @@ class TransformedDistribution(Distribution):
         return total + sum_rightmost(inner, event_dim - len(self.base_dist.event_shape))
 
     def _rising(self, value: Any) -> Any:
-        """A probability of the base as one of the result: turned around where the transforms fall."""
+        """A probability of the base as one of the result: turned around where the transforms
+        fall."""
         sign: Any = 1
         for transform in self.transforms:
             sign = sign * transform.sign

@@ -27,10 +27,25 @@ from .transform import (
 from .utils import sum_rightmost, tril_matrix_to_vec, vec_to_tril_matrix
 
 __all__ = [
-    "AbsTransform", "AffineTransform", "CatTransform", "ComposeTransform", "CorrCholeskyTransform",
-    "CumulativeDistributionTransform", "ExpTransform", "IndependentTransform", "LowerCholeskyTransform",
-    "PositiveDefiniteTransform", "PowerTransform", "ReshapeTransform", "SigmoidTransform", "SoftmaxTransform",
-    "SoftplusTransform", "StackTransform", "StickBreakingTransform", "TanhTransform", "Transform",
+    "AbsTransform",
+    "AffineTransform",
+    "CatTransform",
+    "ComposeTransform",
+    "CorrCholeskyTransform",
+    "CumulativeDistributionTransform",
+    "ExpTransform",
+    "IndependentTransform",
+    "LowerCholeskyTransform",
+    "PositiveDefiniteTransform",
+    "PowerTransform",
+    "ReshapeTransform",
+    "SigmoidTransform",
+    "SoftmaxTransform",
+    "SoftplusTransform",
+    "StackTransform",
+    "StickBreakingTransform",
+    "TanhTransform",
+    "Transform",
     "identity_transform",
 ]
 
@@ -67,7 +82,9 @@ class PowerTransform(Transform):
 
     def __init__(self, exponent: Any, cache_size: int = 0):
         super().__init__(cache_size=cache_size)
-        self.exponent = exponent if isinstance(exponent, Tensor) else FUNCTIONS["as_tensor"](exponent)
+        self.exponent = (
+            exponent if isinstance(exponent, Tensor) else FUNCTIONS["as_tensor"](exponent)
+        )
 
     def with_cache(self, cache_size: int = 1) -> Any:
         return self if self._cache_size == cache_size else PowerTransform(self.exponent, cache_size)
@@ -204,9 +221,11 @@ class AffineTransform(Transform):
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, AffineTransform) and all(
-            bool(a == b) if isinstance(a, Number) and isinstance(b, Number)
+            bool(a == b)
+            if isinstance(a, Number) and isinstance(b, Number)
             else bool((FUNCTIONS["as_tensor"](a) == b).all())
-            for a, b in ((self.loc, other.loc), (self.scale, other.scale)))
+            for a, b in ((self.loc, other.loc), (self.scale, other.scale))
+        )
 
     __hash__ = object.__hash__
 
@@ -244,8 +263,8 @@ class AffineTransform(Transform):
 class CorrCholeskyTransform(Transform):
     """Vectors of D (D - 1) / 2 numbers as lower Cholesky factors of D x D correlation matrices.
 
-    Each row is broken off a stick of length 1: with z = tanh(x), an element takes the part z of the length
-    that the elements before it have left, and the diagonal takes the rest.
+    Each row is broken off a stick of length 1: with z = tanh(x), an element takes the part z of the
+    length that the elements before it have left, and the diagonal takes the rest.
     """
 
     domain = constraints.real_vector
@@ -296,7 +315,8 @@ class CorrCholeskyTransform(Transform):
 
 
 class SoftmaxTransform(_OfItsKind):
-    """Vectors to the simplex, by exp and division by the sum; as many numbers as went in, so no bijection."""
+    """Vectors to the simplex, by exp and division by the sum; as many numbers as went in, so no
+    bijection."""
 
     domain = constraints.real_vector
     codomain = constraints.simplex
@@ -318,7 +338,8 @@ class SoftmaxTransform(_OfItsKind):
 
 
 class StickBreakingTransform(_OfItsKind):
-    """Vectors to the simplex with one element more: each takes a part of what is left of a stick."""
+    """Vectors to the simplex with one element more: each takes a part of what is left of a
+    stick."""
 
     domain = constraints.real_vector
     codomain = constraints.simplex
@@ -406,7 +427,9 @@ class _Several(Transform):
 
     def _checked(self, x: Tensor) -> Tensor:
         if not -x.dim() <= self.dim < x.dim():
-            raise AssertionError(f"dim {self.dim} out of range for tensor with {x.dim()} dimensions")
+            raise AssertionError(
+                f"dim {self.dim} out of range for tensor with {x.dim()} dimensions"
+            )
         return x
 
     def _call(self, x: Tensor) -> Tensor:
@@ -415,7 +438,9 @@ class _Several(Transform):
 
     def _inverse(self, y: Tensor) -> Tensor:
         parts = self._parts(self._checked(y))
-        return self._joined([t.inv(v) for t, v in zip(self.transforms, parts, strict=True)], self.dim)
+        return self._joined(
+            [t.inv(v) for t, v in zip(self.transforms, parts, strict=True)], self.dim
+        )
 
     def _grown(self, x: Tensor, y: Tensor) -> Iterator[tuple[Any, Tensor]]:
         before, after = (self._parts(self._checked(v)) for v in (x, y))
@@ -433,13 +458,20 @@ class CatTransform(_Several):
     Raises: AssertionError where what comes in has not the lengths' sum there.
     """
 
-    def __init__(self, tseq: Sequence[Transform], dim: int = 0, lengths: Sequence[int] | None = None,
-                 cache_size: int = 0):
+    def __init__(
+        self,
+        tseq: Sequence[Transform],
+        dim: int = 0,
+        lengths: Sequence[int] | None = None,
+        cache_size: int = 0,
+    ):
         super().__init__(tseq, dim, cache_size)
         self.lengths = [1] * len(self.transforms) if lengths is None else list(lengths)
         if len(self.lengths) != len(self.transforms):
-            raise AssertionError(f"lengths and tseq must have the same length, got {len(self.lengths)} and "
-                                 f"{len(self.transforms)}")
+            raise AssertionError(
+                f"lengths and tseq must have the same length, got {len(self.lengths)} and "
+                f"{len(self.transforms)}"
+            )
 
     @property
     def event_dim(self) -> int:
@@ -457,8 +489,9 @@ class CatTransform(_Several):
 
     def _parts(self, x: Tensor) -> list[Tensor]:
         if x.shape[self.dim] != self.length:
-            raise AssertionError(f"size {x.shape[self.dim]} of dim {self.dim} must equal the length "
-                                 f"{self.length}")
+            raise AssertionError(
+                f"size {x.shape[self.dim]} of dim {self.dim} must equal the length {self.length}"
+            )
         return list(x.split(self.lengths, self.dim))
 
     def _joined(self, parts: list[Tensor], dim: int) -> Tensor:
@@ -492,8 +525,10 @@ class StackTransform(_Several):
 
     def _parts(self, x: Tensor) -> list[Tensor]:
         if x.shape[self.dim] != len(self.transforms):
-            raise AssertionError(f"size {x.shape[self.dim]} of dim {self.dim} must equal the number of "
-                                 f"transforms {len(self.transforms)}")
+            raise AssertionError(
+                f"size {x.shape[self.dim]} of dim {self.dim} must equal the number of "
+                f"transforms {len(self.transforms)}"
+            )
         return [x.select(self.dim, i) for i in range(len(self.transforms))]
 
     def _joined(self, parts: list[Tensor], dim: int) -> Tensor:

@@ -24,7 +24,9 @@ class Uniform(Distribution):
 
     def __init__(self, low: Any, high: Any, validate_args: bool | None = None):
         self.low, self.high = broadcast_all(low, high)
-        super().__init__(() if all_numbers(low, high) else self.low.shape, validate_args=validate_args)
+        super().__init__(
+            () if all_numbers(low, high) else self.low.shape, validate_args=validate_args
+        )
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         return self._expanded(Uniform, batch_shape, _instance, "low", "high")

@@ -1,4 +1,5 @@
-"""What the distributions share: broadcast parameters, and the two parametrisations of discrete ones."""
+"""What the distributions share: broadcast parameters, and the two parametrisations of discrete
+ones."""
 
 from __future__ import annotations
 
@@ -12,24 +13,38 @@ from .._ops.devices import chosen
 from .._types import finfo, get_default_dtype
 from ..autograd.grad_mode import enable_grad
 
-__all__ = ["broadcast_all", "clamp_probs", "lazy_property", "logits_to_probs", "probs_to_logits",
-           "tril_matrix_to_vec", "vec_to_tril_matrix"]
+__all__ = [
+    "broadcast_all",
+    "clamp_probs",
+    "lazy_property",
+    "logits_to_probs",
+    "probs_to_logits",
+    "tril_matrix_to_vec",
+    "vec_to_tril_matrix",
+]
 
 EULER = 0.57721566490153286060
 
 
 def broadcast_all(*values: Any) -> tuple[Tensor, ...]:
-    """Numbers and tensors as tensors of one shape; numbers take dtype and device of the first tensor.
+    """Numbers and tensors as tensors of one shape; numbers take dtype and device of the first
+    tensor.
 
     Raises: ValueError where a value is neither.
     """
     if not all(isinstance(v, (Tensor, Number)) for v in values):
-        raise ValueError("Input arguments must all be instances of Number, torch.Tensor or objects "
-                         "implementing __torch_function__.")
-    dtype, place = next(((v.dtype, v.device) for v in values if isinstance(v, Tensor)),
-                        (get_default_dtype(), chosen()))
-    tensors = [v if isinstance(v, Tensor) else FUNCTIONS["tensor"](v, dtype=dtype, device=place)
-               for v in values]
+        raise ValueError(
+            "Input arguments must all be instances of Number, torch.Tensor or objects "
+            "implementing __torch_function__."
+        )
+    dtype, place = next(
+        ((v.dtype, v.device) for v in values if isinstance(v, Tensor)),
+        (get_default_dtype(), chosen()),
+    )
+    tensors = [
+        v if isinstance(v, Tensor) else FUNCTIONS["tensor"](v, dtype=dtype, device=place)
+        for v in values
+    ]
     return tuple(FUNCTIONS["broadcast_tensors"](*tensors))
 
 
@@ -40,7 +55,8 @@ def clamp_probs(probs: Tensor) -> Tensor:
 
 
 def logits_to_probs(logits: Tensor, is_binary: bool = False) -> Tensor:
-    """Probabilities from log-odds (`is_binary`) or from unnormalised logarithms along the last dimension."""
+    """Probabilities from log-odds (`is_binary`) or from unnormalised logarithms along the last
+    dimension."""
     return logits.sigmoid() if is_binary else logits.softmax(-1)
 
 
@@ -84,7 +100,9 @@ def tril_matrix_to_vec(mat: Tensor, diag: int = 0) -> Tensor:
     n = mat.shape[-1]
     if not -n <= diag < n:
         raise ValueError(f"diag ({diag}) provided is outside [{-n}, {n - 1}].")
-    rows, columns = zip(*[(i, j) for i in range(n) for j in range(min(i + diag + 1, n))], strict=True)
+    rows, columns = zip(
+        *[(i, j) for i in range(n) for j in range(min(i + diag + 1, n))], strict=True
+    )
     return mat[..., list(rows), list(columns)]
 
 
@@ -97,8 +115,10 @@ def vec_to_tril_matrix(vec: Tensor, diag: int = 0) -> Tensor:
     root = ((1 + 2 * diag) ** 2 + 8 * count + 4 * abs(diag) * (diag + 1)) ** 0.5
     n = (-(1 + 2 * diag) + root) / 2
     if round(n) - n > finfo(vec.dtype).eps:
-        raise ValueError(f"The size of last dimension is {count} which cannot be expressed as the lower "
-                         "triangular part of a square D x D matrix.")
+        raise ValueError(
+            f"The size of last dimension is {count} which cannot be expressed as the lower "
+            "triangular part of a square D x D matrix."
+        )
     size = round(n) if isinstance(n, float) else n
     places = {(i, j): 0 for i in range(size) for j in range(min(i + diag + 1, size))}
     order = {place: k for k, place in enumerate(places)}

@@ -21,10 +21,11 @@ class VonMises(Distribution):
     """The von Mises distribution.
 
     Args:
-        loc: the direction, in radians. concentration: 1 over the variance where that is small, positive.
+        loc: the direction, in radians. concentration: 1 over the variance where that is small,
+            positive.
     """
 
-    arg_constraints = {"loc": constraints.real, "concentration": constraints.positive}  # noqa: RUF012
+    arg_constraints = {"loc": constraints.real, "concentration": constraints.positive}
     support = constraints.real
 
     def __init__(self, loc: Any, concentration: Any, validate_args: bool | None = None):
@@ -36,8 +37,11 @@ class VonMises(Distribution):
             return super().expand(batch_shape)
         except NotImplementedError:
             validate_args = self.__dict__.get("_validate_args")
-            return type(self)(self.loc.expand(batch_shape), self.concentration.expand(batch_shape),
-                              validate_args=validate_args)
+            return type(self)(
+                self.loc.expand(batch_shape),
+                self.concentration.expand(batch_shape),
+                validate_args=validate_args,
+            )
 
     @property
     def mean(self) -> Tensor:
@@ -67,7 +71,9 @@ class VonMises(Distribution):
             angle = k.new_zeros(shape)
             done = angle.new_zeros(shape, dtype=DTYPES["bool"])
             while not done.all():
-                turn, limit, side = FUNCTIONS["rand"]((3, *shape), dtype=k.dtype, device=k.device).unbind()
+                turn, limit, side = FUNCTIONS["rand"](
+                    (3, *shape), dtype=k.dtype, device=k.device
+                ).unbind()
                 z = (math.pi * turn).cos()
                 f = (1 + r * z) / (r + z)
                 c = k * (r - f)

@@ -26,8 +26,9 @@ class Wishart(Covariance, ExponentialFamily):
     M. Bartlett: On the theory of statistical regression (1933), for the samples.
 
     Args:
-        df: degrees of freedom, greater than the matrices' size less 1. covariance_matrix, precision_matrix
-            (its inverse), scale_tril (its lower Cholesky factor): of the vectors, exactly one of the three.
+        df: degrees of freedom, greater than the matrices' size less 1. covariance_matrix,
+            precision_matrix (its inverse), scale_tril (its lower Cholesky factor): of the vectors,
+            exactly one of the three.
     """
 
     support = constraints.positive_definite
@@ -36,24 +37,38 @@ class Wishart(Covariance, ExponentialFamily):
 
     @property
     def arg_constraints(self) -> dict[str, constraints.Constraint]:
-        return {"covariance_matrix": constraints.positive_definite,
-                "precision_matrix": constraints.positive_definite,
-                "scale_tril": constraints.lower_cholesky,
-                "df": constraints.greater_than(self._event_shape[-1] - 1)}
+        return {
+            "covariance_matrix": constraints.positive_definite,
+            "precision_matrix": constraints.positive_definite,
+            "scale_tril": constraints.lower_cholesky,
+            "df": constraints.greater_than(self._event_shape[-1] - 1),
+        }
 
-    def __init__(self, df: Any, covariance_matrix: Tensor | None = None,
-                 precision_matrix: Tensor | None = None, scale_tril: Tensor | None = None,
-                 validate_args: bool | None = None):
-        given = {"covariance_matrix": covariance_matrix, "precision_matrix": precision_matrix,
-                 "scale_tril": scale_tril}
+    def __init__(
+        self,
+        df: Any,
+        covariance_matrix: Tensor | None = None,
+        precision_matrix: Tensor | None = None,
+        scale_tril: Tensor | None = None,
+        validate_args: bool | None = None,
+    ):
+        given = {
+            "covariance_matrix": covariance_matrix,
+            "precision_matrix": precision_matrix,
+            "scale_tril": scale_tril,
+        }
         names = [name for name, matrix in given.items() if matrix is not None]
         if len(names) != 1:
-            raise AssertionError("Exactly one of covariance_matrix or precision_matrix or scale_tril may be "
-                                 "specified.")
+            raise AssertionError(
+                "Exactly one of covariance_matrix or precision_matrix or scale_tril may be "
+                "specified."
+            )
         matrix: Any = given[names[0]]
         if matrix.dim() < 2:
-            raise ValueError("scale_tril must be at least two-dimensional, with optional leading batch "
-                             "dimensions")
+            raise ValueError(
+                "scale_tril must be at least two-dimensional, with optional leading batch "
+                "dimensions"
+            )
         if all_numbers(df):
             batch_shape = Size(matrix.shape[:-2])
             self.df = FUNCTIONS["tensor"](df, dtype=matrix.dtype, device=matrix.device)
@@ -64,19 +79,27 @@ class Wishart(Covariance, ExponentialFamily):
         if constraints.first_broken([(constraints.greater_than(size - 1), self.df)]) is not None:
             raise ValueError(f"Value of df={df} expected to be greater than ndim - 1 = {size - 1}.")
         if constraints.first_broken([(constraints.greater_than_eq(size), self.df)]) is not None:
-            warnings.warn("Low df values detected. Singular samples are highly likely to occur for ndim - 1 "
-                          "< df < ndim.", stacklevel=2)
+            warnings.warn(
+                "Low df values detected. Singular samples are highly likely to occur for ndim - 1 "
+                "< df < ndim.",
+                stacklevel=2,
+            )
         setattr(self, names[0], matrix.expand((*batch_shape, -1, -1)))
         super().__init__(batch_shape, matrix.shape[-2:], validate_args)
-        factor = {"scale_tril": lambda m: m, "covariance_matrix": linalg.cholesky,
-                  "precision_matrix": precision_to_scale_tril}[names[0]]
+        factor = {
+            "scale_tril": lambda m: m,
+            "covariance_matrix": linalg.cholesky,
+            "precision_matrix": precision_to_scale_tril,
+        }[names[0]]
         self._unbroadcasted_scale_tril = factor(matrix)
         self._dist_chi2 = self._diagonal()
 
     def _diagonal(self) -> Chi2:
         """The squares of the diagonal of samples' factors, for the covariance I."""
         scale_tril = self._unbroadcasted_scale_tril
-        steps = FUNCTIONS["arange"](self._event_shape[-1], dtype=scale_tril.dtype, device=scale_tril.device)
+        steps = FUNCTIONS["arange"](
+            self._event_shape[-1], dtype=scale_tril.dtype, device=scale_tril.device
+        )
         df = self.df.expand(self._batch_shape) if self._batch_shape else self.df
         return Chi2(df.unsqueeze(-1) - steps)
 
@@ -117,7 +140,8 @@ class Wishart(Covariance, ExponentialFamily):
         return self._beside_matrices(self.df) * (self.covariance_matrix.pow(2) + products)
 
     def _bartlett_sampling(self, sample_shape: Any = ()) -> Tensor:
-        """By a factor with roots of chi-squared numbers on the diagonal and normal numbers below it."""
+        """By a factor with roots of chi-squared numbers on the diagonal and normal numbers below
+        it."""
         root = self._dist_chi2.rsample(sample_shape).sqrt()
         root = above(root, finfo(root.dtype).eps)
         size = self._event_shape[-1]
@@ -129,7 +153,8 @@ class Wishart(Covariance, ExponentialFamily):
         return factor @ factor.mT
 
     def rsample(self, sample_shape: Any = (), max_try_correction: int | None = None) -> Tensor:
-        """Draws; those that are singular by rounding are drawn again, `max_try_correction` times at most."""
+        """Draws; those that are singular by rounding are drawn again, `max_try_correction` times at
+        most."""
         self._bartlett_sampling(sample_shape)  # PyTorch takes what it draws first for singular
         drawn = self._bartlett_sampling(sample_shape)
         for _ in range(10 if max_try_correction is None else max_try_correction):
@@ -150,13 +175,19 @@ class Wishart(Covariance, ExponentialFamily):
         shape = FUNCTIONS["broadcast_shapes"](factor.shape, value.shape)
         solved = FUNCTIONS["cholesky_solve"](value.expand(shape), factor.expand(shape))
         trace = solved.diagonal(dim1=-2, dim2=-1).sum(-1)
-        constant = nu * (size * math.log(2) / 2 + self._half_log_det()) + FUNCTIONS["mvlgamma"](nu / 2, size)
+        constant = nu * (size * math.log(2) / 2 + self._half_log_det()) + FUNCTIONS["mvlgamma"](
+            nu / 2, size
+        )
         return (nu - size - 1) / 2 * linalg.slogdet(value)[1] - trace / 2 - constant
 
     def entropy(self) -> Tensor:
         nu, size = self.df, self._event_shape[-1]
-        return ((size + 1) * (size * math.log(2) / 2 + self._half_log_det()) + nu * size / 2
-                + FUNCTIONS["mvlgamma"](nu / 2, size) - (nu - size - 1) / 2 * mvdigamma(nu / 2, size))
+        return (
+            (size + 1) * (size * math.log(2) / 2 + self._half_log_det())
+            + nu * size / 2
+            + FUNCTIONS["mvlgamma"](nu / 2, size)
+            - (nu - size - 1) / 2 * mvdigamma(nu / 2, size)
+        )
 
     @property
     def _natural_params(self) -> tuple[Tensor, ...]:
@@ -166,9 +197,15 @@ class Wishart(Covariance, ExponentialFamily):
         x, y = natural_params
         size = self._event_shape[-1]
         power = y + (size + 1) / 2
-        return power * (size * math.log(2) - linalg.slogdet(-2 * x)[1]) + FUNCTIONS["mvlgamma"](power, size)
+        return power * (size * math.log(2) - linalg.slogdet(-2 * x)[1]) + FUNCTIONS["mvlgamma"](
+            power, size
+        )
 
 
 def mvdigamma(x: Tensor, size: int) -> Tensor:
     """The derivative of the logarithm of the gamma function of a dimension."""
-    return (x.unsqueeze(-1) - FUNCTIONS["arange"](size, dtype=x.dtype, device=x.device) / 2).digamma().sum(-1)
+    return (
+        (x.unsqueeze(-1) - FUNCTIONS["arange"](size, dtype=x.dtype, device=x.device) / 2)
+        .digamma()
+        .sum(-1)
+    )

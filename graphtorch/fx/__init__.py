@@ -1,7 +1,7 @@
 """``torch.fx``: a program as a list of nodes that Python code can read and change.
 
-This is for tools that rewrite modules. What runs is compiled as any other code; `graphtorch.trace` gives the
-graph that graphtorch itself uses. https://docs.pytorch.org/docs/stable/fx.html
+This is for tools that rewrite modules. What runs is compiled as any other code; `graphtorch.trace`
+gives the graph that graphtorch itself uses. https://docs.pytorch.org/docs/stable/fx.html
 """
 
 from __future__ import annotations

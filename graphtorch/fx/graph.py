@@ -54,7 +54,9 @@ class NodeList(list[Node]):
 class Graph:
     """A list of nodes, each of which reads earlier ones."""
 
-    def __init__(self, owning_module: Any = None, tracer_cls: Any = None, tracer_extras: Any = None):
+    def __init__(
+        self, owning_module: Any = None, tracer_cls: Any = None, tracer_extras: Any = None
+    ):
         self._nodes: list[Node] = []
         self._at: int | None = None  # where nodes are inserted; None: at the end
         self._names: dict[str, int] = {}
@@ -81,7 +83,7 @@ class Graph:
         """The nodes of an op, and of a target where one is given."""
         return [n for n in self._nodes if n.op == op and (target is None or n.target == target)]
 
-    # -- names -----------------------------------------------------------------------------------------
+    # -- names -------------------------------------------------------------------------------------
 
     def _name(self, candidate: str) -> str:
         base = re.sub("[^0-9a-zA-Z_]+", "_", candidate) or "node"
@@ -101,7 +103,7 @@ class Graph:
         snake = re.sub("([a-z0-9])([A-Z])", r"\1_\2", name.replace(".", "_")).lower()
         return snake.strip("_") or snake
 
-    # -- making nodes ----------------------------------------------------------------------------------
+    # -- making nodes ------------------------------------------------------------------------------
 
     def create_node(
         self,
@@ -165,14 +167,18 @@ class Graph:
         """What the function returns."""
         return self.create_node("output", "output", (result,), {}, type_expr=type_expr)
 
-    def node_copy(self, node: Node, arg_transform: Callable[[Node], Argument] = lambda x: x) -> Node:
+    def node_copy(
+        self, node: Node, arg_transform: Callable[[Node], Argument] = lambda x: x
+    ) -> Node:
         """A copy of a node of another graph; `arg_transform` gives what its operands are here."""
         args, kwargs = map_arg((node.args, node.kwargs), arg_transform)
         made = self.create_node(node.op, node.target, args, kwargs, node.name, node.type)
         made.meta = dict(node.meta)
         return made
 
-    def graph_copy(self, g: Graph, val_map: dict[Node, Node], return_output_node: bool = False) -> Any:
+    def graph_copy(
+        self, g: Graph, val_map: dict[Node, Node], return_output_node: bool = False
+    ) -> Any:
         """Copy all nodes of `g`; what its output is here. `val_map` gets their copies."""
         for node in g.nodes:
             if node in val_map:
@@ -191,7 +197,7 @@ class Graph:
             made.output(found)
         return made
 
-    # -- changing --------------------------------------------------------------------------------------
+    # -- changing ----------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def _inserting(self, at: int | None) -> Iterator[None]:
@@ -217,8 +223,8 @@ class Graph:
         """
         if to_erase.users:
             raise RuntimeError(
-                f"Tried to erase Node {to_erase} but it still had {len(to_erase.users)} users in the "
-                f"graph: {to_erase.users}!"
+                f"Tried to erase Node {to_erase} but it still had {len(to_erase.users)} users in "
+                f"the graph: {to_erase.users}!"
             )
         to_erase._update((), {})
         self._nodes.remove(to_erase)
@@ -240,7 +246,11 @@ class Graph:
 
     def _beside(self, node: Node, step: int) -> Node:
         at = self._nodes.index(node) + step
-        return self._nodes[at] if 0 <= at < len(self._nodes) else Node(self, "", "root", "root", (), {})
+        return (
+            self._nodes[at]
+            if 0 <= at < len(self._nodes)
+            else Node(self, "", "root", "root", (), {})
+        )
 
     def lint(self) -> None:
         """Check that nodes read earlier ones and that names differ.
@@ -260,7 +270,7 @@ class Graph:
         if len({n.name for n in seen}) != len(seen):
             raise RuntimeError("fx.Graph.lint: two nodes have the same name")
 
-    # -- text ------------------------------------------------------------------------------------------
+    # -- text --------------------------------------------------------------------------------------
 
     def __str__(self) -> str:
         shown = ", ".join(f"%{n.name}" for n in self._nodes if n.op == "placeholder")
@@ -271,7 +281,8 @@ class Graph:
         """Print the nodes as a table."""
         rows = [("opcode", "name", "target", "args", "kwargs")]
         rows += [
-            (n.op, n.name, n._pretty_print_target(n.target), str(n.args), str(n.kwargs)) for n in self._nodes
+            (n.op, n.name, n._pretty_print_target(n.target), str(n.args), str(n.kwargs))
+            for n in self._nodes
         ]
         widths = [max(len(r[i]) for r in rows) for i in range(5)]
         for row in rows:
@@ -329,7 +340,8 @@ class _Writer:
 
     def _rest(self, node: Node) -> str:
         return ", ".join(
-            [self._text(a) for a in node.args[1:]] + [f"{k}={self._text(v)}" for k, v in node.kwargs.items()]
+            [self._text(a) for a in node.args[1:]]
+            + [f"{k}={self._text(v)}" for k, v in node.kwargs.items()]
         )
 
     def _attribute(self, qualified: str) -> str:

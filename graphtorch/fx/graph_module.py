@@ -47,8 +47,8 @@ def _compiled(code: PythonCode) -> Any:
 
 
 class GraphModule(Module):
-    """A module made of a graph. It holds what of `root`, a module or a dict by qualified name, the graph
-    uses.
+    """A module made of a graph. It holds what of `root`, a module or a dict by qualified name, the
+    graph uses.
 
     Each instance has a class of its own, whose ``forward`` is the graph's Python code (`code`).
     """
@@ -59,7 +59,9 @@ class GraphModule(Module):
             type(base.__name__, (base,), {"_own_class": True, "__module__": base.__module__})
         )
 
-    def __init__(self, root: Module | dict[str, Any], graph: Graph, class_name: str = "GraphModule"):
+    def __init__(
+        self, root: Module | dict[str, Any], graph: Graph, class_name: str = "GraphModule"
+    ):
         super().__init__()
         type(self).__name__ = class_name
         if isinstance(root, Module):
@@ -68,7 +70,9 @@ class GraphModule(Module):
                 if node.op in ("get_attr", "call_module"):
                     _copy_attr(root, self, str(node.target))
         else:
-            for target in sorted({str(n.target) for n in graph.nodes if n.op in ("get_attr", "call_module")}):
+            for target in sorted(
+                {str(n.target) for n in graph.nodes if n.op in ("get_attr", "call_module")}
+            ):
                 if target not in root:
                     raise RuntimeError(
                         f"Node referenced target {target} but that target was not provided in root!"
@@ -143,7 +147,9 @@ class GraphModule(Module):
     def __deepcopy__(self, memo: dict[int, Any]) -> GraphModule:
         inside = Module()
         inside.__dict__.update(
-            copy.deepcopy({k: v for k, v in self.__dict__.items() if k not in ("_graph", "_code")}, memo)
+            copy.deepcopy(
+                {k: v for k, v in self.__dict__.items() if k not in ("_graph", "_code")}, memo
+            )
         )
         base: Any = next(c for c in type(self).__mro__ if "_own_class" not in vars(c))
         made = base.__new__(base)

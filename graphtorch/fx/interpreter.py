@@ -19,14 +19,19 @@ class Interpreter:
         garbage_collect_values: forget a result after its last reader.
     """
 
-    def __init__(self, module: Module, garbage_collect_values: bool = True, graph: Graph | None = None):
+    def __init__(
+        self, module: Module, garbage_collect_values: bool = True, graph: Graph | None = None
+    ):
         self.module = module
         self.graph: Graph = module.graph if graph is None else graph  # type: ignore[assignment]
         self.env: dict[Node, Any] = {}
         self.garbage_collect_values = garbage_collect_values
 
     def run(
-        self, *args: Any, initial_env: dict[Node, Any] | None = None, enable_io_processing: bool = True
+        self,
+        *args: Any,
+        initial_env: dict[Node, Any] | None = None,
+        enable_io_processing: bool = True,
     ) -> Any:
         """What the graph returns for `args`."""
         self.env = dict(initial_env or {})
@@ -49,7 +54,9 @@ class Interpreter:
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         return getattr(self, n.op)(n.target, args, kwargs)
 
-    def placeholder(self, target: Target, args: tuple[Argument, ...], kwargs: dict[str, Any]) -> Any:
+    def placeholder(
+        self, target: Target, args: tuple[Argument, ...], kwargs: dict[str, Any]
+    ) -> Any:
         """The next argument. Raises RuntimeError: there is none, and no default."""
         if str(target).startswith("*"):
             return list(self.args_iter)
@@ -70,12 +77,16 @@ class Interpreter:
         """A call of a function."""
         return target(*args, **kwargs)
 
-    def call_method(self, target: Target, args: tuple[Argument, ...], kwargs: dict[str, Any]) -> Any:
+    def call_method(
+        self, target: Target, args: tuple[Argument, ...], kwargs: dict[str, Any]
+    ) -> Any:
         """A call of a method."""
         first, *rest = args
         return getattr(first, str(target))(*rest, **kwargs)
 
-    def call_module(self, target: Target, args: tuple[Argument, ...], kwargs: dict[str, Any]) -> Any:
+    def call_module(
+        self, target: Target, args: tuple[Argument, ...], kwargs: dict[str, Any]
+    ) -> Any:
         """A call of a submodule."""
         return self.fetch_attr(str(target))(*args, **kwargs)
 
@@ -107,19 +118,27 @@ class Transformer(Interpreter):
         self.new_graph = Graph()
         self.tracer = GraphAppendingTracer(self.new_graph)
 
-    def placeholder(self, target: Target, args: tuple[Argument, ...], kwargs: dict[str, Any]) -> Any:
-        return Proxy(self.new_graph.create_node("placeholder", target, tuple(args), {}), self.tracer)
+    def placeholder(
+        self, target: Target, args: tuple[Argument, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        return Proxy(
+            self.new_graph.create_node("placeholder", target, tuple(args), {}), self.tracer
+        )
 
     def get_attr(self, target: Target, args: tuple[Argument, ...], kwargs: dict[str, Any]) -> Any:
         return self.tracer.create_proxy("get_attr", target, args, kwargs)
 
-    def call_module(self, target: Target, args: tuple[Argument, ...], kwargs: dict[str, Any]) -> Any:
+    def call_module(
+        self, target: Target, args: tuple[Argument, ...], kwargs: dict[str, Any]
+    ) -> Any:
         return self.tracer.create_proxy("call_module", target, args, kwargs)
 
     def call_function(self, target: Any, args: tuple[Argument, ...], kwargs: dict[str, Any]) -> Any:
         return self.tracer.create_proxy("call_function", target, args, kwargs)
 
-    def call_method(self, target: Target, args: tuple[Argument, ...], kwargs: dict[str, Any]) -> Any:
+    def call_method(
+        self, target: Target, args: tuple[Argument, ...], kwargs: dict[str, Any]
+    ) -> Any:
         return self.tracer.create_proxy("call_method", target, args, kwargs)
 
     def transform(self) -> GraphModule:

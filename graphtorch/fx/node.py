@@ -51,7 +51,13 @@ class Node:
     ):
         if op not in OPS:
             raise AssertionError(f"fx.Node: unknown op {op!r}; expected one of {', '.join(OPS)}")
-        self.graph, self.name, self.op, self.target, self.type = graph, name, op, target, return_type
+        self.graph, self.name, self.op, self.target, self.type = (
+            graph,
+            name,
+            op,
+            target,
+            return_type,
+        )
         self.users: dict[Node, None] = {}
         self.meta: dict[str, Any] = {}
         self._args: tuple[Argument, ...] = ()
@@ -111,7 +117,9 @@ class Node:
 
     def replace_input_with(self, old_input: Node, new_input: Node) -> None:
         """Read `new_input` wherever `old_input` was read."""
-        self._update(*map_arg((self._args, self._kwargs), lambda n: new_input if n is old_input else n))
+        self._update(
+            *map_arg((self._args, self._kwargs), lambda n: new_input if n is old_input else n)
+        )
 
     def replace_all_uses_with(
         self,
@@ -148,10 +156,12 @@ class Node:
     def format_node(
         self, placeholder_names: Any = None, maybe_return_typename: Any = None, **options: Any
     ) -> str:
-        """The node in a line: ``%relu : [num_users=1] = call_function[target=relu](args = (%x,), kwargs =
-        {})``."""
+        """The node in a line: ``%relu : [num_users=1] = call_function[target=relu](args = (%x,),
+        kwargs = {})``."""
         if self.op == "placeholder":
-            return f"%{self.name} : [num_users={len(self.users)}] = placeholder[target={self.target}]"
+            return (
+                f"%{self.name} : [num_users={len(self.users)}] = placeholder[target={self.target}]"
+            )
         if self.op == "output":
             return f"return {self.args[0]}"
         target = self._pretty_print_target(self.target)

@@ -54,7 +54,9 @@ class TracerBase:
         proxy_factory_fn: Any = None,
     ) -> Any:
         """A new node for a call with values of this trace, and its value."""
-        node = self.create_node(kind, target, self.create_arg(args), self.create_arg(kwargs), name, type_expr)
+        node = self.create_node(
+            kind, target, self.create_arg(args), self.create_arg(kwargs), name, type_expr
+        )
         return self.proxy(node) if proxy_factory_fn is None else proxy_factory_fn(node)
 
     def create_arg(self, a: Any) -> Argument:
@@ -88,9 +90,9 @@ class TracerBase:
             if at.opname == "UNPACK_SEQUENCE":
                 return (obj[i] for i in range(at.argval))
         raise TraceError(
-            "Proxy object cannot be iterated. This can be attempted when the Proxy is used in a loop or "
-            "as a *args or **kwargs function argument. Index it, or mark the function that iterates "
-            "with torch.fx.wrap"
+            "Proxy object cannot be iterated. This can be attempted when the Proxy is used in a "
+            "loop or as a *args or **kwargs function argument. Index it, or mark the function that "
+            "iterates with torch.fx.wrap"
         )
 
     def keys(self, obj: Proxy) -> Any:
@@ -178,13 +180,17 @@ class Proxy(_Operators):
         )
 
     def __int__(self) -> int:
-        raise TraceError("int() of a symbolically traced value: it is known only when the program runs")
+        raise TraceError(
+            "int() of a symbolically traced value: it is known only when the program runs"
+        )
 
     __float__: Any = __int__
     __index__ = __int__
 
     def __contains__(self, other: Any) -> bool:
-        raise TraceError("'in' with a symbolically traced value: it is known only when the program runs")
+        raise TraceError(
+            "'in' with a symbolically traced value: it is known only when the program runs"
+        )
 
     def __neg__(self) -> Any:
         return self.tracer.create_proxy("call_function", operator.neg, (self,), {})
@@ -223,7 +229,9 @@ class Attribute(Proxy):
     @property
     def node(self) -> Node:  # type: ignore[override]
         if self._node is None:
-            self._node = self.tracer.create_proxy("call_function", getattr, (self.root, self.attr), {}).node
+            self._node = self.tracer.create_proxy(
+                "call_function", getattr, (self.root, self.attr), {}
+            ).node
         return self._node
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -1,7 +1,8 @@
 """Symbolic tracing: run a program once with `Proxy` values and keep what it did as a `Graph`.
 
-Modules that the tracer takes for leaves are called as a whole; the others are looked into. Nothing is patched
-on classes: calls of modules are intercepted by `nn.modules._call`, functions by their ``__torch_function__``.
+Modules that the tracer takes for leaves are called as a whole; the others are looked into. Nothing
+is patched on classes: calls of modules are intercepted by `nn.modules._call`, functions by their
+``__torch_function__``.
 """
 
 from __future__ import annotations
@@ -36,13 +37,16 @@ PH = PHBase()
 
 
 def wrap(fn_or_name: Any) -> Any:
-    """Leave a function of the calling module whole in traces: its name, or, as a decorator, the function.
+    """Leave a function of the calling module whole in traces: its name, or, as a decorator, the
+    function.
 
     Raises:
         RuntimeError: neither a function nor a name.
     """
     if not callable(fn_or_name) and not isinstance(fn_or_name, str):
-        raise RuntimeError("Unsupported type for global function! Must be either a callable or string name")
+        raise RuntimeError(
+            "Unsupported type for global function! Must be either a callable or string name"
+        )
     name = fn_or_name if isinstance(fn_or_name, str) else fn_or_name.__name__
     frame = inspect.currentframe()
     assert frame is not None and frame.f_back is not None
@@ -79,7 +83,7 @@ class Tracer(TracerBase):
         self.submodule_paths: dict[Module, str] | None = None
         self.root: Module = Module()
 
-    # -- what subclasses decide ------------------------------------------------------------------------
+    # -- what subclasses decide --------------------------------------------------------------------
 
     def is_leaf_module(self, m: Module, module_qualified_name: str) -> bool:
         """Whether a module is called as a whole: those of the package are, but for `Sequential`."""
@@ -106,10 +110,11 @@ class Tracer(TracerBase):
         """The value of a module's attribute."""
         return attr_val
 
-    # -- arguments of nodes ----------------------------------------------------------------------------
+    # -- arguments of nodes ------------------------------------------------------------------------
 
     def create_arg(self, a: Any) -> Argument:
-        """Adds to the base class: tensors of the root become `get_attr`, others attributes made for them."""
+        """Adds to the base class: tensors of the root become `get_attr`, others attributes made for
+        them."""
         if isinstance(a, Tensor):
             return self._attribute(a)
         if isinstance(a, Module):
@@ -117,8 +122,14 @@ class Tracer(TracerBase):
         return super().create_arg(a)
 
     def _attribute(self, tensor: Tensor) -> Node:
-        named = self.root.named_parameters() if isinstance(tensor, Parameter) else self.root.named_buffers()
-        found = next((name for name, own in named if own is tensor), None) or self._constants.get(id(tensor))
+        named = (
+            self.root.named_parameters()
+            if isinstance(tensor, Parameter)
+            else self.root.named_buffers()
+        )
+        found = next((name for name, own in named if own is tensor), None) or self._constants.get(
+            id(tensor)
+        )
         if found is None:
             number = 0
             while hasattr(self.root, f"_tensor_constant{number}"):
@@ -127,12 +138,16 @@ class Tracer(TracerBase):
             setattr(self.root, found, tensor)
         return self.create_node("get_attr", found, (), {})
 
-    # -- the trace -------------------------------------------------------------------------------------
+    # -- the trace ---------------------------------------------------------------------------------
 
     def create_args_for_root(
-        self, root_fn: Callable[..., Any], is_module: bool, concrete_args: dict[str, Any] | None = None
+        self,
+        root_fn: Callable[..., Any],
+        is_module: bool,
+        concrete_args: dict[str, Any] | None = None,
     ) -> tuple[Any, list[Any], dict[str, Any]]:
-        """(the function, its positional arguments, its keyword arguments) with values of the trace."""
+        """(the function, its positional arguments, its keyword arguments) with values of the
+        trace."""
         args: list[Any] = [self.root] if is_module else []
         keywords: dict[str, Any] = {}
         given = concrete_args or {}
@@ -155,7 +170,9 @@ class Tracer(TracerBase):
                 args.append(value)
         return root_fn, args, keywords
 
-    def trace(self, root: Module | Callable[..., Any], concrete_args: dict[str, Any] | None = None) -> Graph:
+    def trace(
+        self, root: Module | Callable[..., Any], concrete_args: dict[str, Any] | None = None
+    ) -> Graph:
         """The graph of a module's ``forward`` (or a function).
 
         Args:
@@ -167,7 +184,9 @@ class Tracer(TracerBase):
         is_module = isinstance(root, Module)
         self.root = root if is_module else Module()  # type: ignore[assignment]
         function = getattr(type(root), self.traced_func_name) if is_module else root
-        self.submodule_paths = {m: name for name, m in self.root.named_modules()} if is_module else {}
+        self.submodule_paths = (
+            {m: name for name, m in self.root.named_modules()} if is_module else {}
+        )
         self._constants: dict[int, str] = {}
         self.graph = Graph(tracer_cls=type(self))
         function, args, keywords = self.create_args_for_root(function, is_module, concrete_args)  # type: ignore
@@ -215,7 +234,9 @@ class Tracer(TracerBase):
             if id(names) not in done:
                 done.add(id(names))
                 yield from (
-                    (names, n) for n, f in list(names.items()) if id(f) in self._autowrap_function_ids
+                    (names, n)
+                    for n, f in list(names.items())
+                    if id(f) in self._autowrap_function_ids
                 )
 
 

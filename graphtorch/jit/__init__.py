@@ -1,7 +1,8 @@
-"""Names of TorchScript that programs use. Graphs come from `graphtorch.compile` and `graphtorch.trace`.
+"""Names of TorchScript that programs use. Graphs come from `graphtorch.compile` and
+`graphtorch.trace`.
 
-There is no script compiler: `script` and `trace` leave functions and modules what they are, nothing is ever a
-`ScriptModule`, and `is_scripting` is False.
+There is no script compiler: `script` and `trace` leave functions and modules what they are, nothing
+is ever a `ScriptModule`, and `is_scripting` is False.
 """
 
 from __future__ import annotations
@@ -25,15 +26,20 @@ class ScriptModule(Module):
     """
 
     def __init__(self) -> None:
-        raise RuntimeError("torch.jit.ScriptModule: graphtorch has no TorchScript; derive from nn.Module and "
-                           "use graphtorch.compile (to run it compiled) or graphtorch.trace (for its graph)")
+        raise RuntimeError(
+            "torch.jit.ScriptModule: graphtorch has no TorchScript; derive from nn.Module and "
+            "use graphtorch.compile (to run it compiled) or graphtorch.trace (for "
+            "its graph)"
+        )
 
 
 class ScriptFunction:
     """The class of functions that TorchScript compiled, for ``isinstance``."""
 
     def __init__(self) -> None:
-        raise RuntimeError("torch.jit.ScriptFunction: graphtorch has no TorchScript; use graphtorch.compile")
+        raise RuntimeError(
+            "torch.jit.ScriptFunction: graphtorch has no TorchScript; use graphtorch.compile"
+        )
 
 
 def is_scripting() -> bool:
@@ -61,12 +67,15 @@ def export(fn: _F) -> _F:
     return fn
 
 
-def script(obj: _F, optimize: Any = None, _frames_up: int = 0, _rcb: Any = None,
-           example_inputs: Any = None) -> _F:
-    """Compiles a function or module to TorchScript in PyTorch; here the function, class or module itself."""
+def script(
+    obj: _F, optimize: Any = None, _frames_up: int = 0, _rcb: Any = None, example_inputs: Any = None
+) -> _F:
+    """Compiles a function or module to TorchScript in PyTorch; here the function, class or module
+    itself."""
     if not callable(obj):
-        raise RuntimeError("torch.jit.script: expected a function, class or module, got "
-                           f"{type(obj).__name__}")
+        raise RuntimeError(
+            f"torch.jit.script: expected a function, class or module, got {type(obj).__name__}"
+        )
     return obj
 
 
@@ -77,16 +86,28 @@ def script_if_tracing(fn: _F) -> _F:
 
 script_method = script_if_tracing
 _script_if_tracing = script_if_tracing
-_overload = _overload_method = script_if_tracing  # further signatures, which only TorchScript looks at
+# further signatures, which only TorchScript looks at
+_overload = _overload_method = script_if_tracing
 
 
-def trace(func: _F, example_inputs: Any = None, optimize: Any = None, check_trace: bool = True,
-          check_inputs: Any = None, check_tolerance: float = 1e-5, strict: bool = True,
-          _force_outplace: bool = False, _module_class: Any = None, _compilation_unit: Any = None,
-          example_kwarg_inputs: Any = None, _store_inputs: bool = True) -> _F:
+def trace(
+    func: _F,
+    example_inputs: Any = None,
+    optimize: Any = None,
+    check_trace: bool = True,
+    check_inputs: Any = None,
+    check_tolerance: float = 1e-5,
+    strict: bool = True,
+    _force_outplace: bool = False,
+    _module_class: Any = None,
+    _compilation_unit: Any = None,
+    example_kwarg_inputs: Any = None,
+    _store_inputs: bool = True,
+) -> _F:
     """Records a call in PyTorch; here the function or module itself, once it took the inputs.
 
-    Other inputs may take other branches, as they do not in PyTorch. `graphtorch.trace` gives a graph.
+    Other inputs may take other branches, as they do not in PyTorch. `graphtorch.trace` gives a
+    graph.
     """
     given = example_inputs if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
     with no_grad():
@@ -97,8 +118,10 @@ def trace(func: _F, example_inputs: Any = None, optimize: Any = None, check_trac
 def freeze(mod: _F, preserved_attrs: Any = None, optimize_numerics: bool = True) -> _F:
     """Makes parameters constants in PyTorch; here the module itself, which must be in eval mode."""
     if getattr(mod, "training", False):
-        raise RuntimeError("Freezing is currently only implemented for modules in eval mode. Please call "
-                           ".eval() on your module before freezing.")
+        raise RuntimeError(
+            "Freezing is currently only implemented for modules in eval mode. Please call "
+            ".eval() on your module before freezing."
+        )
     return mod
 
 
@@ -112,13 +135,29 @@ def annotate(the_type: Any, the_value: Any) -> Any:
     return the_value
 
 
-_INSTEAD = {"trace_module": "trace", "save": "save, graphtorch.aot.compile or graphtorch.onnx.export",
-            "load": "load or graphtorch.aot.load"}
+_INSTEAD = {
+    "trace_module": "trace",
+    "save": "save, graphtorch.aot.compile or graphtorch.onnx.export",
+    "load": "load or graphtorch.aot.load",
+}
 
 
 __all__ = [
-    "Final", "ScriptFunction", "ScriptModule", "annotate", "export", "freeze", "ignore", "is_scripting",
-    "is_tracing", "optimize_for_inference", "script", "script_if_tracing", "script_method", "trace", "unused",
+    "Final",
+    "ScriptFunction",
+    "ScriptModule",
+    "annotate",
+    "export",
+    "freeze",
+    "ignore",
+    "is_scripting",
+    "is_tracing",
+    "optimize_for_inference",
+    "script",
+    "script_if_tracing",
+    "script_method",
+    "trace",
+    "unused",
 ]
 globals().pop("annotations", None)  # that of `__future__`, in the place of the submodule
 
@@ -126,5 +165,9 @@ globals().pop("annotations", None)  # that of `__future__`, in the place of the 
 def __getattr__(name: str) -> Any:
     if name == "annotations":
         return importlib.import_module(f"{__name__}.annotations")
-    hint = f": there is no TorchScript here; use graphtorch.{_INSTEAD[name]}" if name in _INSTEAD else ""
+    hint = (
+        f": there is no TorchScript here; use graphtorch.{_INSTEAD[name]}"
+        if name in _INSTEAD
+        else ""
+    )
     raise AttributeError(message(__name__, name) + hint)

@@ -2,6 +2,7 @@
 
 from typing import Any, Dict, List, Optional, Tuple, Union  # noqa: UP035
 
-BroadcastingList1 = BroadcastingList2 = BroadcastingList3 = list  # a list, or one number for all its places
+# a list, or one number for all its places
+BroadcastingList1 = BroadcastingList2 = BroadcastingList3 = list
 
 __all__ = ["Any", "Dict", "List", "Optional", "Tuple", "Union"]

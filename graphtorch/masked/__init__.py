@@ -1,4 +1,5 @@
-"""``torch.masked``: reductions that leave elements out. https://docs.pytorch.org/docs/stable/masked.html"""
+"""``torch.masked``: reductions that leave elements out.
+https://docs.pytorch.org/docs/stable/masked.html"""
 
 from __future__ import annotations
 
@@ -26,7 +27,12 @@ def _cast(input: Tensor, dtype: Any) -> Tensor:
 
 
 def sum(
-    input: Tensor, dim: Any = None, *, keepdim: bool = False, dtype: Any = None, mask: Tensor | None = None
+    input: Tensor,
+    dim: Any = None,
+    *,
+    keepdim: bool = False,
+    dtype: Any = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """The sum of the elements where `mask`, bool and broadcast to `input`, holds."""
     x = _cast(input, dtype)
@@ -38,7 +44,12 @@ def _count(x: Tensor, dim: Any, mask: Tensor | None) -> Tensor:
 
 
 def mean(
-    input: Tensor, dim: Any = None, *, keepdim: bool = False, dtype: Any = None, mask: Tensor | None = None
+    input: Tensor,
+    dim: Any = None,
+    *,
+    keepdim: bool = False,
+    dtype: Any = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """The mean of the elements where `mask` holds; nan where it never does."""
     x = _cast(input, dtype)
@@ -74,7 +85,12 @@ def std(input: Tensor, dim: Any = None, unbiased: bool | None = None, **options:
 
 
 def amax(
-    input: Tensor, dim: Any = None, *, keepdim: bool = False, dtype: Any = None, mask: Tensor | None = None
+    input: Tensor,
+    dim: Any = None,
+    *,
+    keepdim: bool = False,
+    dtype: Any = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """The largest element where `mask` holds; -inf where it never does."""
     x = _cast(input, dtype)
@@ -82,7 +98,12 @@ def amax(
 
 
 def amin(
-    input: Tensor, dim: Any = None, *, keepdim: bool = False, dtype: Any = None, mask: Tensor | None = None
+    input: Tensor,
+    dim: Any = None,
+    *,
+    keepdim: bool = False,
+    dtype: Any = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """The smallest element where `mask` holds; inf where it never does."""
     x = _cast(input, dtype)
@@ -96,7 +117,9 @@ def softmax(input: Tensor, dim: int, *, dtype: Any = None, mask: Tensor | None =
     return functional.softmax(x.masked_fill(~kept, -math.inf), dim).masked_fill(~kept, 0)  # type: ignore
 
 
-def log_softmax(input: Tensor, dim: int, *, dtype: Any = None, mask: Tensor | None = None) -> Tensor:
+def log_softmax(
+    input: Tensor, dim: int, *, dtype: Any = None, mask: Tensor | None = None
+) -> Tensor:
     """The logarithm of the softmax over the elements where `mask` holds; -inf elsewhere."""
     x = _cast(input, dtype)
     return functional.log_softmax(x.masked_fill(~_kept(x, mask), -math.inf), dim)

@@ -1,4 +1,5 @@
-"""``torch.multiprocessing``: Python's `multiprocessing`; tensors travel between processes as copies.
+"""``torch.multiprocessing``: Python's `multiprocessing`; tensors travel between processes as
+copies.
 
 https://docs.pytorch.org/docs/stable/multiprocessing.html
 """

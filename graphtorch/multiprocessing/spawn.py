@@ -93,8 +93,8 @@ def start_processes(
     daemon: bool = False,
     start_method: str = "spawn",
 ) -> ProcessContext | None:
-    """``fn(i, *args)`` in processes 0 to `nprocs` - 1; None once all ended, or (``join=False``) their
-    context.
+    """``fn(i, *args)`` in processes 0 to `nprocs` - 1; None once all ended, or (``join=False``)
+    their context.
 
     Raises:
         ProcessRaisedException, ProcessExitedException: one failed.

@@ -9,7 +9,20 @@ from .modules import __all__ as _modules
 from .parallel import DataParallel
 from .parameter import Buffer, Parameter, UninitializedBuffer, UninitializedParameter
 
-__all__ = [*_modules, "Buffer", "DataParallel", "Parameter", "UninitializedBuffer", "UninitializedParameter",
-           "attention", "functional", "init", "modules", "parallel", "parameter", "utils"]
+__all__ = [
+    *_modules,
+    "Buffer",
+    "DataParallel",
+    "Parameter",
+    "UninitializedBuffer",
+    "UninitializedParameter",
+    "attention",
+    "functional",
+    "init",
+    "modules",
+    "parallel",
+    "parameter",
+    "utils",
+]
 
 __getattr__ = attribute_of(__name__, {"quantized": "graphtorch.ao.nn.quantized"})

@@ -1,4 +1,5 @@
-"""PyTorch's choice between implementations of attention. Here there is one, which every choice means."""
+"""PyTorch's choice between implementations of attention. Here there is one, which every choice
+means."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ class SDPBackend(Enum):
 
 @contextmanager
 def sdpa_kernel(backends: Any, set_priority: bool = False) -> Iterator[None]:
-    """A ``with`` block, or a decorator, in which PyTorch uses only `backends` (one or a list of them).
+    """A ``with`` block, or a decorator, in which PyTorch uses only `backends` (one or a list of
+    them).
 
     It changes nothing here: results are the same whichever is named.
 
@@ -34,8 +36,10 @@ def sdpa_kernel(backends: Any, set_priority: bool = False) -> Iterator[None]:
     given = backends if isinstance(backends, (list, tuple)) else [backends]
     for backend in given:
         if not isinstance(backend, SDPBackend):
-            raise AssertionError("Backend must be an instance of SDPBackend or a list of SDPBackend "
-                                 f"instances, got {type(backend).__name__}")
+            raise AssertionError(
+                "Backend must be an instance of SDPBackend or a list of SDPBackend "
+                f"instances, got {type(backend).__name__}"
+            )
     yield
 
 

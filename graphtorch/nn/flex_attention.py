@@ -1,7 +1,8 @@
-"""``torch.nn.attention.flex_attention``: attention with a mask and a change of the scores given as functions.
+"""``torch.nn.attention.flex_attention``: attention with a mask and a change of the scores given as
+functions.
 
-The functions take indices; here they are called once, with index tensors that broadcast to all scores.
-https://docs.pytorch.org/docs/stable/nn.attention.flex_attention.html
+The functions take indices; here they are called once, with index tensors that broadcast to all
+scores. https://docs.pytorch.org/docs/stable/nn.attention.flex_attention.html
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ _mask_mod_signature = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 class AuxRequest(NamedTuple):
-    """What `flex_attention` is to return beside its output: the logarithm of the sums, the largest scores."""
+    """What `flex_attention` is to return beside its output: the logarithm of the sums, the largest
+    scores."""
 
     lse: bool = False
     max_scores: bool = False
@@ -77,7 +79,8 @@ class BlockMask:
     device: Any = CPU
 
     def to(self, device: Any) -> BlockMask:
-        """For scores on another device; what `mask_mod` reads beside its arguments stays where it is."""
+        """For scores on another device; what `mask_mod` reads beside its arguments stays where it
+        is."""
         return replace(self, device=check_device(device))
 
     @property
@@ -91,12 +94,16 @@ class BlockMask:
         dense = self.dense()
         mask = dense.new_zeros((b, h, *whole))
         mask[:, :, :q, :kv] = dense
-        parts = mask.reshape(b, h, whole[0] // self.BLOCK_SIZE[0], self.BLOCK_SIZE[0], -1, self.BLOCK_SIZE[1])
+        parts = mask.reshape(
+            b, h, whole[0] // self.BLOCK_SIZE[0], self.BLOCK_SIZE[0], -1, self.BLOCK_SIZE[1]
+        )
         return parts.any(-1).any(3).int()  # type: ignore[no-any-return]
 
     def dense(self) -> Tensor:
         """bool [B, H, Q, KV]."""
-        return FUNCTIONS["broadcast_to"](self.mask_mod(*_indices(self.shape, self.device)), self.shape)  # type: ignore
+        return FUNCTIONS["broadcast_to"](
+            self.mask_mod(*_indices(self.shape, self.device)), self.shape
+        )  # type: ignore
 
     def sparsity(self) -> float:
         """How many of the blocks have nothing that counts, in percent."""
@@ -109,7 +116,12 @@ def _place(given: Any) -> Any:
 
 
 def create_mask(
-    mod_fn: _mask_mod_signature, B: int | None, H: int | None, Q_LEN: int, KV_LEN: int, device: Any = None
+    mod_fn: _mask_mod_signature,
+    B: int | None,
+    H: int | None,
+    Q_LEN: int,
+    KV_LEN: int,
+    device: Any = None,
 ) -> Tensor:
     """The mask as a bool tensor [B, H, Q_LEN, KV_LEN]; None for a size of one."""
     return BlockMask((B or 1, H or 1, Q_LEN, KV_LEN), mod_fn, device=_place(device)).dense()
@@ -151,8 +163,8 @@ def flex_attention(
         enable_gqa: groups of queries share a key head, Hq a multiple of Hkv.
 
     Returns:
-        [B, Hq, Q, Ev]; rows without a score that counts are zero. With `return_lse` also the logarithms of
-        the sums.
+        [B, Hq, Q, Ev]; rows without a score that counts are zero. With `return_lse` also the
+        logarithms of the sums.
 
     Raises:
         ValueError: numbers of heads that do not fit.
@@ -160,8 +172,9 @@ def flex_attention(
     if query.shape[1] != key.shape[1]:
         if not enable_gqa or query.shape[1] % key.shape[1]:
             raise ValueError(
-                f"flex_attention: Expect query and key/value to have the same number of heads but got "
-                f"Hq={query.shape[1]} and Hkv={key.shape[1]}. Try setting enable_gqa=True for GQA."
+                "flex_attention: Expect query and key/value to have the same number of heads but "
+                f"got Hq={query.shape[1]} and Hkv={key.shape[1]}. Try setting enable_gqa=True for "
+                "GQA."
             )
         groups = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)

@@ -19,12 +19,21 @@ from ..autograd import no_grad
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _GAINS = {"tanh": 5.0 / 3, "relu": math.sqrt(2.0), "selu": 3.0 / 4}
-_LINEAR = ("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
-           "sigmoid")
+_LINEAR = (
+    "linear",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "sigmoid",
+)
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
-    """The factor by which a nonlinearity shrinks the standard deviation; `param` is leaky_relu's slope."""
+    """The factor by which a nonlinearity shrinks the standard deviation; `param` is leaky_relu's
+    slope."""
     if not isinstance(nonlinearity, str):
         raise ValueError(f"Unsupported nonlinearity {nonlinearity}")
     if nonlinearity in _LINEAR:
@@ -44,6 +53,7 @@ def _outside_autograd(fill: _F) -> _F:
     def filled(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         with no_grad():
             return fill(tensor, *args, **kwargs)
+
     return filled  # type: ignore[return-value]
 
 
@@ -60,23 +70,34 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any 
 
 
 @_outside_autograd
-def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0,
-                  generator: Any = None) -> Tensor:
+def trunc_normal_(
+    tensor: Tensor,
+    mean: float = 0.0,
+    std: float = 1.0,
+    a: float = -2.0,
+    b: float = 2.0,
+    generator: Any = None,
+) -> Tensor:
     """N(mean, std^2) restricted to [a, b], by drawing until all numbers are inside.
 
-    Where more than 0.3 of N(mean, std^2) is inside, its numbers are drawn; else uniform ones, which are taken
-    with the probability that the density has beside its largest in [a, b].
+    Where more than 0.3 of N(mean, std^2) is inside, its numbers are drawn; else uniform ones, which
+    are taken with the probability that the density has beside its largest in [a, b].
     """
     if mean < a - 2 * std or mean > b + 2 * std:
-        warnings.warn("mean is more than 2 std from [a, b] in nn.init.trunc_normal_. The distribution of "
-                      "values may be incorrect.", stacklevel=3)
+        warnings.warn(
+            "mean is more than 2 std from [a, b] in nn.init.trunc_normal_. The distribution of "
+            "values may be incorrect.",
+            stacklevel=3,
+        )
     low, high = ((1 + math.erf((x - mean) / std / math.sqrt(2))) / 2 for x in (a, b))
     if high - low > 0.3:
         return _normal_inside(tensor, mean, std, a, b, generator)
     return _uniform_taken(tensor, mean, std, a, b, generator)
 
 
-def _normal_inside(tensor: Tensor, mean: float, std: float, a: float, b: float, generator: Any) -> Tensor:
+def _normal_inside(
+    tensor: Tensor, mean: float, std: float, a: float, b: float, generator: Any
+) -> Tensor:
     first, last = (float(tensor.new_tensor(x).item()) for x in (a, b))  # as the dtype has them
     made = tensor.normal_(mean, std, generator=generator).clone()
     while True:
@@ -87,7 +108,9 @@ def _normal_inside(tensor: Tensor, mean: float, std: float, a: float, b: float, 
         made = FUNCTIONS["where"](outside, again, made)
 
 
-def _uniform_taken(tensor: Tensor, mean: float, std: float, a: float, b: float, generator: Any) -> Tensor:
+def _uniform_taken(
+    tensor: Tensor, mean: float, std: float, a: float, b: float, generator: Any
+) -> Tensor:
     highest = -0.5 * ((max(a, min(mean, b)) - mean) / std) ** 2
 
     def drawn() -> tuple[Tensor, Tensor]:
@@ -132,7 +155,8 @@ def eye_(tensor: Tensor) -> Tensor:
 
 @_outside_autograd
 def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
-    """Convolution weights that copy channels, in each of `groups` groups; for 3-, 4- and 5-d tensors."""
+    """Convolution weights that copy channels, in each of `groups` groups; for 3-, 4- and 5-d
+    tensors."""
     if tensor.dim() not in (3, 4, 5):
         raise ValueError("Only tensors with 3, 4, or 5 dimensions are supported")
     out, into, *kernel = tensor.shape
@@ -149,7 +173,9 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
 
 def _calculate_fan_in_and_fan_out(tensor: Tensor) -> tuple[int, int]:
     if tensor.dim() < 2:
-        raise ValueError("Fan in and fan out can not be computed for tensor with fewer than 2 dimensions")
+        raise ValueError(
+            "Fan in and fan out can not be computed for tensor with fewer than 2 dimensions"
+        )
     out, into, *kernel = tensor.shape
     field = math.prod(kernel)
     return into * field, out * field
@@ -187,8 +213,13 @@ def _is_empty(tensor: Tensor) -> bool:
     return False
 
 
-def kaiming_uniform_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
-                     generator: Any = None) -> Tensor:
+def kaiming_uniform_(
+    tensor: Tensor,
+    a: float = 0,
+    mode: str = "fan_in",
+    nonlinearity: str = "leaky_relu",
+    generator: Any = None,
+) -> Tensor:
     """U(-b, b), b = gain sqrt(3 / fan) (He et al. 2015); `a` is leaky_relu's slope."""
     if _is_empty(tensor):
         return tensor
@@ -196,8 +227,13 @@ def kaiming_uniform_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonline
     return uniform_(tensor, -bound, bound, generator)
 
 
-def kaiming_normal_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
-                    generator: Any = None) -> Tensor:
+def kaiming_normal_(
+    tensor: Tensor,
+    a: float = 0,
+    mode: str = "fan_in",
+    nonlinearity: str = "leaky_relu",
+    generator: Any = None,
+) -> Tensor:
     """N(0, s^2), s = gain / sqrt(fan) (He et al. 2015); `a` is leaky_relu's slope."""
     if _is_empty(tensor):
         return tensor
@@ -213,7 +249,12 @@ def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tenso
         return tensor
     rows = tensor.shape[0]
     columns = tensor.numel() // rows
-    flat = tensor.new_empty((rows, columns)).normal_(0, 1, generator=generator).double().numpy(force=True)
+    flat = (
+        tensor.new_empty((rows, columns))
+        .normal_(0, 1, generator=generator)
+        .double()
+        .numpy(force=True)
+    )
     q, r = np.linalg.qr(flat.T if rows < columns else flat)
     q = q * np.sign(np.diag(r))
     return _from_array(tensor, (q.T if rows < columns else q).reshape(tuple(tensor.shape)) * gain)
@@ -246,10 +287,13 @@ def _deprecated(new: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     @functools.wraps(new)
     def alias(*args: Any, **kwargs: Any) -> Tensor:
-        warnings.warn(f"`nn.init.{old}` is now deprecated in favor of "
-                      f"`nn.init.{new.__name__}`.", FutureWarning,
-                      stacklevel=2)
+        warnings.warn(
+            f"`nn.init.{old}` is now deprecated in favor of `nn.init.{new.__name__}`.",
+            FutureWarning,
+            stacklevel=2,
+        )
         return new(*args, **kwargs)
+
     return alias
 
 

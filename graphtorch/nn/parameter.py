@@ -17,7 +17,8 @@ class _Owned(type(Tensor)):  # type: ignore[misc]
 
     def __instancecheck__(cls, instance: object) -> bool:
         return super().__instancecheck__(instance) or (
-            isinstance(instance, Tensor) and getattr(instance, cls._mark, False) is True)
+            isinstance(instance, Tensor) and getattr(instance, cls._mark, False) is True
+        )
 
 
 class Parameter(Tensor, metaclass=_Owned):
@@ -31,8 +32,11 @@ class Parameter(Tensor, metaclass=_Owned):
     _mark = "_is_param"
     __torch_function__ = staticmethod(disabled)
 
-    def __new__(cls, data: Tensor | None = None, requires_grad: bool = True, **workings: Any) -> Any:
-        # `type(p)(data, **vars(p))` makes a parameter like `p` in PyTorch, whose tensors keep nothing there
+    def __new__(
+        cls, data: Tensor | None = None, requires_grad: bool = True, **workings: Any
+    ) -> Any:
+        # `type(p)(data, **vars(p))` makes a parameter like `p` in PyTorch, whose tensors keep
+        # nothing there
         unknown = next((name for name in workings if not is_internal(name)), None)
         if unknown is not None:
             raise TypeError(f"Parameter.__new__() got an unexpected keyword argument '{unknown}'")
@@ -50,7 +54,12 @@ class Parameter(Tensor, metaclass=_Owned):
         return "Parameter containing:\n" + super().__repr__(**kwargs)
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        return _rebuild_parameter, (self.detach(), self.requires_grad, OrderedDict(), user_attributes(self))
+        return _rebuild_parameter, (
+            self.detach(),
+            self.requires_grad,
+            OrderedDict(),
+            user_attributes(self),
+        )
 
 
 DENSE.add(Parameter)
@@ -93,16 +102,20 @@ class _Uninitialized:
     @property
     def shape(self) -> Any:
         raise RuntimeError(
-            "Can't access the shape of an uninitialized parameter or buffer. This error usually happens in "
-            "`load_state_dict` when trying to load an uninitialized parameter into an initialized one. "
-            "Call `forward` to initialize the parameters before accessing their attributes.")
+            "Can't access the shape of an uninitialized parameter or buffer. This error usually "
+            "happens in `load_state_dict` when trying to load an uninitialized parameter into an "
+            "initialized one. Call `forward` to initialize the parameters before accessing their "
+            "attributes."
+        )
 
     def __repr__(self, **kwargs: Any) -> str:
         return f"<{type(self).__name__}>"
 
     def share_memory_(self) -> Any:
-        raise RuntimeError("Can't share memory on an uninitialized parameter or buffer. Call `forward` to "
-                           "initialize the parameters before calling `module.share_memory()`.")
+        raise RuntimeError(
+            "Can't share memory on an uninitialized parameter or buffer. Call `forward` to "
+            "initialize the parameters before calling `module.share_memory()`."
+        )
 
 
 class UninitializedParameter(_Uninitialized, Parameter):
@@ -130,20 +143,31 @@ class UninitializedBuffer(_Uninitialized, Buffer):
 
     _plain = Buffer
 
-    def __new__(cls, requires_grad: bool = False, device: Any = None, dtype: Any = None,
-                persistent: bool = True) -> Any:
+    def __new__(
+        cls,
+        requires_grad: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+        persistent: bool = True,
+    ) -> Any:
         made = _owned(cls, _empty(dtype, device), requires_grad)
         made.persistent = persistent
         return made
 
-    def __init__(self, requires_grad: bool = False, device: Any = None, dtype: Any = None,
-                 persistent: bool = True):
+    def __init__(
+        self,
+        requires_grad: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+        persistent: bool = True,
+    ):
         pass
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         if id(self) not in memo:
             memo[id(self)] = type(self)(
-                device=self.device, dtype=self.data.dtype, persistent=self.persistent)
+                device=self.device, dtype=self.data.dtype, persistent=self.persistent
+            )
         return memo[id(self)]
 
 
@@ -160,27 +184,38 @@ def _owned(cls: type, data: Tensor | None, requires_grad: bool) -> Any:
     if data is None:
         data = _empty()
     if not isinstance(data, Tensor):
-        raise AttributeError(f"'{type(data).__name__}' object has no attribute 'detach': "
-                             f"{cls.__name__}(data) takes a Tensor or None; wrap it with torch.tensor(...)")
+        raise AttributeError(
+            f"'{type(data).__name__}' object has no attribute 'detach': "
+            f"{cls.__name__}(data) takes a Tensor or None; wrap it with "
+            "torch.tensor(...)"
+        )
     if requires_grad and not (data.dtype.is_floating_point or data.dtype.is_complex):
-        raise RuntimeError("Only Tensors of floating point and complex dtype can require gradients, "
-                           f"got {data.dtype}: pass requires_grad=False")
-    return _marked(cls, data, requires_grad) if overrides(type(data)) else Tensor._make_subclass(
-        cls, data, requires_grad)
+        raise RuntimeError(
+            "Only Tensors of floating point and complex dtype can require gradients, "
+            f"got {data.dtype}: pass requires_grad=False"
+        )
+    return (
+        _marked(cls, data, requires_grad)
+        if overrides(type(data))
+        else Tensor._make_subclass(cls, data, requires_grad)
+    )
 
 
 def _marked(cls: Any, data: Tensor, requires_grad: bool) -> Any:
-    """A tensor of a class that says what operations on it are stays of that class; it carries a mark."""
+    """A tensor of a class that says what operations on it are stays of that class; it carries a
+    mark."""
     made = data.detach().requires_grad_(requires_grad)
     if type(made) is not type(data):
         raise RuntimeError(
-            f"Creating a {cls.__name__} from an instance of type {type(data).__name__} requires that "
-            "detach() returns an instance of the same type, but type "
-            f"{type(made).__name__} was found instead.")
+            f"Creating a {cls.__name__} from an instance of type {type(data).__name__} requires "
+            "that detach() returns an instance of the same type, but type "
+            f"{type(made).__name__} was found instead."
+        )
     setattr(made, cls._mark, True)
     return made
 
 
-def _rebuild_parameter(data: Tensor, requires_grad: bool, backward_hooks: Any,
-                       attributes: Any = None) -> Parameter:
+def _rebuild_parameter(
+    data: Tensor, requires_grad: bool, backward_hooks: Any, attributes: Any = None
+) -> Parameter:
     return set_attributes(Parameter(data, requires_grad), attributes)  # type: ignore[no-any-return]

@@ -30,8 +30,15 @@ from ..nn.modules.module import Module
 from .export import DEFAULT_OPSET, to_model
 from .symbolic import register_custom_op_symbolic, unregister_custom_op_symbolic
 
-__all__ = ["OperatorExportTypes", "TrainingMode", "export", "is_in_onnx_export",
-           "register_custom_op_symbolic", "to_model", "unregister_custom_op_symbolic"]
+__all__ = [
+    "OperatorExportTypes",
+    "TrainingMode",
+    "export",
+    "is_in_onnx_export",
+    "register_custom_op_symbolic",
+    "to_model",
+    "unregister_custom_op_symbolic",
+]
 
 
 class TrainingMode(enum.IntEnum):
@@ -54,36 +61,49 @@ class OperatorExportTypes(enum.IntEnum):
 Axes = Mapping[str, Mapping[int, str] | Sequence[int]]
 
 
-def export(model: Any, args: Any = (), f: str | os.PathLike[str] | Any = None, *,
-           kwargs: Mapping[str, Any] | None = None,
-           export_params: bool = True, verbose: bool | None = None,
-           training: TrainingMode = TrainingMode.EVAL,
-           input_names: Sequence[str] | None = None, output_names: Sequence[str] | None = None,
-           operator_export_type: OperatorExportTypes = OperatorExportTypes.ONNX,
-           opset_version: int | None = None,
-           do_constant_folding: bool = True, dynamic_axes: Axes | None = None,
-           dynamic_shapes: Mapping[Any, Mapping[int, Dim]] | None = None,
-           keep_initializers_as_inputs: bool | None = None, custom_opsets: Mapping[str, int] | None = None,
-           export_modules_as_functions: bool = False, autograd_inlining: bool = True,
-           dynamo: bool = True) -> _onnx.ModelProto:
+def export(
+    model: Any,
+    args: Any = (),
+    f: str | os.PathLike[str] | Any = None,
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    export_params: bool = True,
+    verbose: bool | None = None,
+    training: TrainingMode = TrainingMode.EVAL,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    operator_export_type: OperatorExportTypes = OperatorExportTypes.ONNX,
+    opset_version: int | None = None,
+    do_constant_folding: bool = True,
+    dynamic_axes: Axes | None = None,
+    dynamic_shapes: Mapping[Any, Mapping[int, Dim]] | None = None,
+    keep_initializers_as_inputs: bool | None = None,
+    custom_opsets: Mapping[str, int] | None = None,
+    export_modules_as_functions: bool = False,
+    autograd_inlining: bool = True,
+    dynamo: bool = True,
+) -> _onnx.ModelProto:
     """Record one call of `model` and write it as an ONNX model.
 
     Args:
-        model: a Module, exported in eval mode unless `training` says otherwise, or a function of tensors.
-        args: the call's arguments: a tuple, one tensor, or a tuple ending in a dict of named arguments.
+        model: a Module, exported in eval mode unless `training` says otherwise, or a function of
+            tensors.
+        args: the call's arguments: a tuple, one tensor, or a tuple ending in a dict of named
+            arguments.
         f: path or binary file to write to; None only returns the model.
         kwargs: named arguments.
         export_params: False leaves the weights out: they become inputs of the model.
         input_names, output_names: what to call the tensors, in order.
         opset_version: 17 or newer; default 18.
-        dynamic_axes: sizes that may vary, by input name: ``{"x": {0: "batch"}}`` or ``{"x": [0]}``. Axes of
-            one name have one size, at least 1; entries of outputs are derived and need not be given. Where
-            the model's code compares such sizes, they are taken to compare as those of `args` do, and the
-            file's metadata says so (``graphtorch.conditions``).
+        dynamic_axes: sizes that may vary, by input name: ``{"x": {0: "batch"}}`` or ``{"x": [0]}``.
+            Axes of one name have one size, at least 1; entries of outputs are derived and need not
+            be given. Where the model's code compares such sizes, they are taken to compare as those
+            of `args` do, and the file's metadata says so (``graphtorch.conditions``).
         dynamic_shapes: the same with `Dim` by argument name or position.
         verbose: print the graph.
         operator_export_type, do_constant_folding, keep_initializers_as_inputs, custom_opsets,
-            export_modules_as_functions, autograd_inlining, dynamo: accepted as PyTorch's; they change
+            export_modules_as_functions, autograd_inlining, dynamo: accepted as PyTorch's; they
+                change
             nothing here.
 
     Returns:
@@ -102,9 +122,14 @@ def export(model: Any, args: Any = (), f: str | os.PathLike[str] | Any = None, *
             traced = _trace(model, positional, named, dynamic)
             if verbose:
                 print(traced.graph)
-            weights = {k: t.detach().numpy() for k, t in traced.parameters.items()} if export_params else {}
-            result = to_model(traced.graph, weights, input_names, output_names,
-                              opset_version or DEFAULT_OPSET)
+            weights = (
+                {k: t.detach().numpy() for k, t in traced.parameters.items()}
+                if export_params
+                else {}
+            )
+            result = to_model(
+                traced.graph, weights, input_names, output_names, opset_version or DEFAULT_OPSET
+            )
     finally:
         for module, mode in modes:
             module.training = mode
@@ -115,7 +140,8 @@ def export(model: Any, args: Any = (), f: str | os.PathLike[str] | Any = None, *
 
 
 def _state_conditions(model: _onnx.ModelProto, conditions: list[Any], traced: TracedGraph) -> None:
-    """Write into the metadata what the model assumes of its sizes, beside their being at least 1."""
+    """Write into the metadata what the model assumes of its sizes, beside their being at least
+    1."""
     if not traced.graph.symbols():  # exported with fixed sizes after all
         return
     kept = without_implied(conditions)
@@ -125,11 +151,14 @@ def _state_conditions(model: _onnx.ModelProto, conditions: list[Any], traced: Tr
 
 
 def is_in_onnx_export() -> bool:
-    """PyTorch's query; exporting here is recording like any other, so the answer is always False."""
+    """PyTorch's query; exporting here is recording like any other, so the answer is always
+    False."""
     return False
 
 
-def _arguments(args: Any, kwargs: Mapping[str, Any] | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _arguments(
+    args: Any, kwargs: Mapping[str, Any] | None
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(args, Tensor) or not isinstance(args, (tuple, list)):
         args = (args,)
     named = dict(kwargs or {})
@@ -139,21 +168,33 @@ def _arguments(args: Any, kwargs: Mapping[str, Any] | None) -> tuple[tuple[Any, 
     return tuple(args), named
 
 
-def _dims(model: Any, args: tuple[Any, ...], named: Mapping[str, Any], input_names: Sequence[str] | None,
-          axes: Axes | None) -> dict[str, dict[int, Dim]]:
+def _dims(
+    model: Any,
+    args: tuple[Any, ...],
+    named: Mapping[str, Any],
+    input_names: Sequence[str] | None,
+    axes: Axes | None,
+) -> dict[str, dict[int, Dim]]:
     """`dynamic_axes` by argument name, one Dim for each axis name."""
     names = [*argument_names(model, args, named), *named]
-    tensors = [n for n, a in zip(names, (*args, *named.values()), strict=True) if isinstance(a, Tensor)]
+    tensors = [
+        n for n, a in zip(names, (*args, *named.values()), strict=True) if isinstance(a, Tensor)
+    ]
     by_label = {**{n: n for n in tensors}, **dict(zip(input_names or (), tensors, strict=False))}
     dims: dict[str, Dim] = {}
     found: dict[str, dict[int, Dim]] = {}
     for label, which in (axes or {}).items():
         if label not in by_label:
             continue  # an output: its sizes follow
-        table = which if isinstance(which, Mapping) else {a: f"{label}_dynamic_axes_{i + 1}"
-                                                          for i, a in enumerate(which)}
+        table = (
+            which
+            if isinstance(which, Mapping)
+            else {a: f"{label}_dynamic_axes_{i + 1}" for i, a in enumerate(which)}
+        )
         found[by_label[label]] = {
-            axis: dims.setdefault(name, Dim(name if name.isidentifier() else f"dim_{len(dims)}", min=1))
+            axis: dims.setdefault(
+                name, Dim(name if name.isidentifier() else f"dim_{len(dims)}", min=1)
+            )
             for axis, name in table.items()
         }
     return found
@@ -168,9 +209,11 @@ def _set_mode(model: Any, training: TrainingMode) -> list[tuple[Module, bool]]:
     return before
 
 
-def _trace(model: Any, args: tuple[Any, ...], named: Mapping[str, Any],
-           dynamic: dict[Any, Any]) -> TracedGraph:
-    """The graph; where the sizes marked as dynamic turn out to depend on fixed ones, with fixed sizes."""
+def _trace(
+    model: Any, args: tuple[Any, ...], named: Mapping[str, Any], dynamic: dict[Any, Any]
+) -> TracedGraph:
+    """The graph; where the sizes marked as dynamic turn out to depend on fixed ones, with fixed
+    sizes."""
     try:
         with left_to_runtime():
             return trace_but_for_numbers(model, args, named, dynamic)
@@ -182,10 +225,12 @@ def _trace(model: Any, args: tuple[Any, ...], named: Mapping[str, Any],
                 traced = trace(model, *args, **named)
         except Exception:
             raise problem from None
-        warnings.warn("onnx.export: the model is exported with fixed sizes, because it does not take "
-                      f"others: {problem}. Give sizes that must be equal the same name in dynamic_axes, for "
-                      "every input that has them.",
-                      stacklevel=3)
+        warnings.warn(
+            "onnx.export: the model is exported with fixed sizes, because it does not take "
+            f"others: {problem}. Give sizes that must be equal the same name in "
+            "dynamic_axes, for every input that has them.",
+            stacklevel=3,
+        )
         return traced
 
 
@@ -200,5 +245,3 @@ def _write(model: _onnx.ModelProto, f: Any) -> None:
         return
     _onnx.save(model, str(partial))
     partial.replace(path)
-
-

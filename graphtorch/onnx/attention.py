@@ -12,11 +12,14 @@ SINCE = 23
 def is_whole(graph: Graph, opset: int) -> bool:
     """Whether the attention nodes of `graph` can be ONNX's: it has no log-sum-exp to give."""
     read = {v for node in graph.nodes for v in node.operands} | set(graph.outputs)
-    return opset >= SINCE and not any(n.op.name == "attention" and n.result(1) in read for n in graph.nodes)
+    return opset >= SINCE and not any(
+        n.op.name == "attention" and n.result(1) in read for n in graph.nodes
+    )
 
 
 def fits(node: Node) -> bool:
-    """Whether ONNX takes the operands of an attention node as they are: [N, heads, length, size] each."""
+    """Whether ONNX takes the operands of an attention node as they are: [N, heads, length, size]
+    each."""
     q, k, v = node.operands[:3]
     return node.op.name == "attention" and q.rank == 4 and q.shape[:2] == k.shape[:2] == v.shape[:2]
 

@@ -15,11 +15,21 @@ from graphtorch.ir.graph import Graph, Type, Value
 from graphtorch.ir.shape import Dim, Quotient, Remainder, Symbol, SymInt, plain_symbol
 
 ELEM_TYPE: dict[DType, int] = {
-    dt.boolean: TensorProto.BOOL, dt.u8: TensorProto.UINT8, dt.u16: TensorProto.UINT16,
-    dt.u32: TensorProto.UINT32, dt.u64: TensorProto.UINT64, dt.i8: TensorProto.INT8,
-    dt.i16: TensorProto.INT16, dt.i32: TensorProto.INT32, dt.i64: TensorProto.INT64,
-    dt.f16: TensorProto.FLOAT16, dt.bf16: TensorProto.BFLOAT16, dt.f32: TensorProto.FLOAT,
-    dt.f64: TensorProto.DOUBLE, dt.c64: TensorProto.COMPLEX64, dt.c128: TensorProto.COMPLEX128,
+    dt.boolean: TensorProto.BOOL,
+    dt.u8: TensorProto.UINT8,
+    dt.u16: TensorProto.UINT16,
+    dt.u32: TensorProto.UINT32,
+    dt.u64: TensorProto.UINT64,
+    dt.i8: TensorProto.INT8,
+    dt.i16: TensorProto.INT16,
+    dt.i32: TensorProto.INT32,
+    dt.i64: TensorProto.INT64,
+    dt.f16: TensorProto.FLOAT16,
+    dt.bf16: TensorProto.BFLOAT16,
+    dt.f32: TensorProto.FLOAT,
+    dt.f64: TensorProto.DOUBLE,
+    dt.c64: TensorProto.COMPLEX64,
+    dt.c128: TensorProto.COMPLEX128,
 }
 
 
@@ -29,9 +39,11 @@ def value_info(name: str, type: Type) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, ELEM_TYPE[type.dtype], dims)
 
 
-def _needed(nodes: Sequence[onnx.NodeProto], outputs: set[str]) -> tuple[list[onnx.NodeProto], set[str]]:
-    """The nodes that `outputs` need, and every name that they read. An operator of a whole layer stands for
-    nodes that were there before it."""
+def _needed(
+    nodes: Sequence[onnx.NodeProto], outputs: set[str]
+) -> tuple[list[onnx.NodeProto], set[str]]:
+    """The nodes that `outputs` need, and every name that they read. An operator of a whole layer
+    stands for nodes that were there before it."""
     read, kept = set(outputs), []
     for node in reversed(nodes):
         if read.intersection(node.output):
@@ -57,7 +69,8 @@ class ModelBuilder:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
         self.names: dict[Value, str] = {}
-        self._absent: dict[str, str] = {}  # names that nothing makes, and what to say to who reads them
+        # names that nothing makes, and what to say to who reads them
+        self._absent: dict[str, str] = {}
         self._taken: set[str] = set()
         self._constants: dict[tuple[object, ...], str] = {}
         self._sizes: dict[Dim, str] = {}
@@ -66,7 +79,9 @@ class ModelBuilder:
     def child(self) -> ModelBuilder:
         """A builder of a nested graph: names and initializers are shared, nodes are its own."""
         inner = ModelBuilder(self.opset)
-        inner.__dict__.update(self.__dict__, nodes=[], names=dict(self.names), _sizes=dict(self._sizes))
+        inner.__dict__.update(
+            self.__dict__, nodes=[], names=dict(self.names), _sizes=dict(self._sizes)
+        )
         return inner
 
     def fresh(self, hint: str) -> str:
@@ -79,7 +94,8 @@ class ModelBuilder:
         return name
 
     def absent(self, message: str) -> str:
-        """The name of a result that the model cannot have: one that needs it is refused with `message`."""
+        """The name of a result that the model cannot have: one that needs it is refused with
+        `message`."""
         name = self.fresh("absent")
         self._absent[name] = message
         return name
@@ -97,12 +113,16 @@ class ModelBuilder:
                 if symbol is not None:
                     self._symbol_source.setdefault(symbol, (names[value], axis))
 
-    def op(self, kind: str, inputs: Sequence[str], hint: str = "", outputs: int = 1, **attrs: Any) -> str:
-        """Append a node with `attrs` (ints, floats, strings or lists) and return its first output's name."""
+    def op(
+        self, kind: str, inputs: Sequence[str], hint: str = "", outputs: int = 1, **attrs: Any
+    ) -> str:
+        """Append a node with `attrs` (ints, floats, strings or lists) and return its first output's
+        name."""
         return self.multi(kind, inputs, outputs, hint, **attrs)[0]
 
-    def multi(self, kind: str, inputs: Sequence[str], outputs: int, hint: str = "",
-              **attrs: Any) -> list[str]:
+    def multi(
+        self, kind: str, inputs: Sequence[str], outputs: int, hint: str = "", **attrs: Any
+    ) -> list[str]:
         """Append a node with several outputs and return their names."""
         results = [self.fresh(hint or kind.lower()) for _ in range(outputs)]
         self.nodes.append(helper.make_node(kind, list(inputs), results, **attrs))
@@ -119,7 +139,9 @@ class ModelBuilder:
     def initializer(self, name: str, array: np.ndarray, dtype: DType) -> str:
         """A named tensor stored in the model."""
         if dtype is dt.bf16:
-            tensor = helper.make_tensor(name, TensorProto.BFLOAT16, array.shape, array.tobytes(), raw=True)
+            tensor = helper.make_tensor(
+                name, TensorProto.BFLOAT16, array.shape, array.tobytes(), raw=True
+            )
         else:
             tensor = numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
         self.initializers[name] = tensor
@@ -165,8 +187,8 @@ class ModelBuilder:
             return self._division(atom)
         if atom not in self._symbol_source:
             raise RuntimeError(
-                f"onnx.export: no input has a dimension of size {atom.name}, so the model cannot compute it: "
-                "pass a tensor whose shape holds this Dim itself"
+                f"onnx.export: no input has a dimension of size {atom.name}, so the model cannot "
+                "compute it: pass a tensor whose shape holds this Dim itself"
             )
         name, axis = self._symbol_source[atom]
         shape = self.op("Shape", [name], "shape")
@@ -189,13 +211,25 @@ class ModelBuilder:
                 for i, name in enumerate(field):
                     field[i] = names.get(name, name)
 
-    def model(self, graph: Graph, inputs: Sequence[onnx.ValueInfoProto],
-              outputs: Sequence[onnx.ValueInfoProto], doc: str) -> onnx.ModelProto:
-        """The finished model: the nodes that the outputs need, and the initializers that these read."""
+    def model(
+        self,
+        graph: Graph,
+        inputs: Sequence[onnx.ValueInfoProto],
+        outputs: Sequence[onnx.ValueInfoProto],
+        doc: str,
+    ) -> onnx.ModelProto:
+        """The finished model: the nodes that the outputs need, and the initializers that these
+        read."""
         nodes, read = _needed(self.nodes, {o.name for o in outputs})
         for name in read.intersection(self._absent):
             raise RuntimeError(self._absent[name])
         kept = [t for name, t in self.initializers.items() if name in read]
-        body = helper.make_graph(nodes, graph.name, list(inputs), list(outputs), kept, doc_string=doc)
-        return helper.make_model(body, opset_imports=[helper.make_opsetid("", self.opset)],
-                                 ir_version=min(onnx.IR_VERSION, 10), producer_name="graphtorch")
+        body = helper.make_graph(
+            nodes, graph.name, list(inputs), list(outputs), kept, doc_string=doc
+        )
+        return helper.make_model(
+            body,
+            opset_imports=[helper.make_opsetid("", self.opset)],
+            ir_version=min(onnx.IR_VERSION, 10),
+            producer_name="graphtorch",
+        )

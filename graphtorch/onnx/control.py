@@ -1,4 +1,5 @@
-"""ONNX spelling of loops and branches: Scan, If, Loop, and RNN, LSTM, GRU where a loop is one of them."""
+"""ONNX spelling of loops and branches: Scan, If, Loop, and RNN, LSTM, GRU where a loop is one of
+them."""
 
 from __future__ import annotations
 
@@ -19,10 +20,12 @@ from graphtorch.ir.shape import Dim
 from ..nn.functional.recurrent import KINDS, mode_of
 from .builder import ModelBuilder, value_info
 
-EmitGraph = Callable[[ModelBuilder, Graph], None]  # appends the nodes of a body, in terms that ONNX has
+# appends the nodes of a body, in terms that ONNX has
+EmitGraph = Callable[[ModelBuilder, Graph], None]
 
 OPERATORS = {"RNN_TANH": "RNN", "RNN_RELU": "RNN", "LSTM": "LSTM", "GRU": "GRU"}
-ORDER = {"RNN": (0,), "LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2)}  # which of our gates ONNX has at each place
+# which of our gates ONNX has at each place
+ORDER = {"RNN": (0,), "LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2)}
 
 
 def emit_control(b: ModelBuilder, node: Node, x: list[str], emit_graph: EmitGraph) -> list[str]:
@@ -38,9 +41,11 @@ def emit_control(b: ModelBuilder, node: Node, x: list[str], emit_graph: EmitGrap
 # ---- loops and branches in general ------------------------------------------------------------------
 
 
-def _subgraph(b: ModelBuilder, body: Graph, bound: Sequence[str],
-              emit_graph: EmitGraph) -> tuple[ModelBuilder, list[str]]:
-    """The nodes of `body` on names given by `bound`, and the names of its outputs, each of its own."""
+def _subgraph(
+    b: ModelBuilder, body: Graph, bound: Sequence[str], emit_graph: EmitGraph
+) -> tuple[ModelBuilder, list[str]]:
+    """The nodes of `body` on names given by `bound`, and the names of its outputs, each of its
+    own."""
     inner = b.child()
     for value, name in zip(body.inputs, bound, strict=True):
         inner.names[value] = name
@@ -53,8 +58,13 @@ def _subgraph(b: ModelBuilder, body: Graph, bound: Sequence[str],
     return inner, results
 
 
-def _closed(inner: ModelBuilder, name: str, inputs: Sequence[onnx.ValueInfoProto], names: Sequence[str],
-            values: Sequence[Value]) -> onnx.GraphProto:
+def _closed(
+    inner: ModelBuilder,
+    name: str,
+    inputs: Sequence[onnx.ValueInfoProto],
+    names: Sequence[str],
+    values: Sequence[Value],
+) -> onnx.GraphProto:
     outputs = [value_info(n, v.type) for n, v in zip(names, values, strict=True)]
     return helper.make_graph(inner.nodes, name, list(inputs), outputs)
 
@@ -63,8 +73,10 @@ def _scan(b: ModelBuilder, node: Node, x: list[str], emit_graph: EmitGraph) -> l
     attrs = attrs_of(node, ScanAttrs)
     body, n, last = attrs.body, attrs.carries, attrs.carries + attrs.stacked
     if not attrs.stacked:  # ONNX reads the number of steps off a scanned input
-        raise RuntimeError("onnx.export: a scan over no stacked tensor has no number of steps in ONNX: stack "
-                           f"something, for example torch.arange(length){_place(node)}")
+        raise RuntimeError(
+            "onnx.export: a scan over no stacked tensor has no number of steps in ONNX: stack "
+            f"something, for example torch.arange(length){_place(node)}"
+        )
     own = [b.fresh(v.name) for v in body.inputs[:last]]
     inner, names = _subgraph(b, body, [*own, *x[last:]], emit_graph)
     inputs = [value_info(name, v.type) for name, v in zip(own, body.inputs, strict=False)]
@@ -72,7 +84,9 @@ def _scan(b: ModelBuilder, node: Node, x: list[str], emit_graph: EmitGraph) -> l
     counts = {"scan_input_directions": attrs.stacked, "scan_output_directions": len(node.types) - n}
     back = int(attrs.reverse)
     directions: dict[str, Any] = {name: [back] * count for name, count in counts.items() if count}
-    return b.multi("Scan", x[:last], len(node.types), body=graph, num_scan_inputs=attrs.stacked, **directions)
+    return b.multi(
+        "Scan", x[:last], len(node.types), body=graph, num_scan_inputs=attrs.stacked, **directions
+    )
 
 
 def _if(b: ModelBuilder, node: Node, x: list[str], emit_graph: EmitGraph) -> list[str]:
@@ -99,10 +113,14 @@ def _loop(b: ModelBuilder, node: Node, x: list[str], emit_graph: EmitGraph) -> l
     emit_graph(inner, test)
     again = inner.op("Identity", [inner.names[test.outputs[0]]], "again")
     step, before = b.fresh("step"), b.fresh("go")
-    inputs = [helper.make_tensor_value_info(step, onnx.TensorProto.INT64, []),
-              helper.make_tensor_value_info(before, onnx.TensorProto.BOOL, []),
-              *(value_info(name, v.type) for name, v in zip(own, body.inputs, strict=False))]
-    graph = _closed(inner, b.fresh(body.name), inputs, [again, *names], [test.outputs[0], *body.outputs])
+    inputs = [
+        helper.make_tensor_value_info(step, onnx.TensorProto.INT64, []),
+        helper.make_tensor_value_info(before, onnx.TensorProto.BOOL, []),
+        *(value_info(name, v.type) for name, v in zip(own, body.inputs, strict=False)),
+    ]
+    graph = _closed(
+        inner, b.fresh(body.name), inputs, [again, *names], [test.outputs[0], *body.outputs]
+    )
     return b.multi("Loop", ["", first, *x[:n]], n, body=graph)
 
 
@@ -114,7 +132,8 @@ def _place(node: Node) -> str:
 
 
 class Layer(NamedTuple):
-    """A scan that is one direction of a recurrent layer: the parts of its projected input, by name."""
+    """A scan that is one direction of a recurrent layer: the parts of its projected input, by
+    name."""
 
     mode: str
     x: str
@@ -123,11 +142,12 @@ class Layer(NamedTuple):
 
 
 def _layer_of(b: ModelBuilder, node: Node) -> Layer | None:
-    """The layer that a scan is, None where it is another loop or another result than outputs is read."""
+    """The layer that a scan is, None where it is another loop or another result than outputs is
+    read."""
     attrs = attrs_of(node, ScanAttrs)
     mode = mode_of(attrs.body, attrs.carries)
     outputs = attrs.body.outputs
-    if mode is None or attrs.stacked != 1 or any(v != outputs[0] for v in outputs[attrs.carries:]):
+    if mode is None or attrs.stacked != 1 or any(v != outputs[0] for v in outputs[attrs.carries :]):
         return None
     found = _projection(node.operands[attrs.carries])
     if found is None:
@@ -141,7 +161,9 @@ def _layer_of(b: ModelBuilder, node: Node) -> Layer | None:
         return None
     size = rows.shape[-1]
     batch = attrs.body.inputs[0].shape[0]
-    return Layer(mode, _steps(b, rows, (attrs.length, batch, size)), transposed.node.operands[0], biases)
+    return Layer(
+        mode, _steps(b, rows, (attrs.length, batch, size)), transposed.node.operands[0], biases
+    )
 
 
 def _projection(value: Value) -> tuple[Node, tuple[Value, ...]] | None:
@@ -163,7 +185,9 @@ def _steps(b: ModelBuilder, rows: Value, shape: tuple[Dim, ...]) -> str:
     """The input [T, N, I] whose rows a product reads."""
     if rows.shape == shape:
         return b.names[rows]
-    source = rows.node.operands[0] if rows.node is not None and rows.node.op is ops.reshape else None
+    source = (
+        rows.node.operands[0] if rows.node is not None and rows.node.op is ops.reshape else None
+    )
     if source is not None and source.shape == shape:
         return b.names[source]
     return b.op("Reshape", [b.names[rows], b.shape(shape)])
@@ -173,16 +197,28 @@ def _operator(b: ModelBuilder, node: Node, x: list[str], layer: Layer) -> list[s
     attrs = attrs_of(node, ScanAttrs)
     kind, states = OPERATORS[layer.mode], KINDS[layer.mode].states
     hidden = node.types[0].shape[-1]
-    fixed = node.operands[attrs.carries + 1:]
+    fixed = node.operands[attrs.carries + 1 :]
     w, r = (_arranged(b, [v], kind) for v in (layer.w, fixed[0]))
     biases = (*layer.biases, *fixed[1:])
     bias = _arranged(b, biases, kind) if biases else ""
     initial = [b.op("Unsqueeze", [name, b.ints([0])]) for name in x[:states]]
-    extra = {"linear_before_reset": 1} if kind == "GRU" else \
-        {"activations": [layer.mode.removeprefix("RNN_").capitalize()]} if kind == "RNN" else {}
+    extra = (
+        {"linear_before_reset": 1}
+        if kind == "GRU"
+        else {"activations": [layer.mode.removeprefix("RNN_").capitalize()]}
+        if kind == "RNN"
+        else {}
+    )
     direction = "reverse" if attrs.reverse else "forward"
-    y, *finals = b.multi(kind, [layer.x, w, r, bias, "", *initial], 1 + states, kind.lower(),
-                         hidden_size=int(hidden), direction=direction, **extra)
+    y, *finals = b.multi(
+        kind,
+        [layer.x, w, r, bias, "", *initial],
+        1 + states,
+        kind.lower(),
+        hidden_size=int(hidden),
+        direction=direction,
+        **extra,
+    )
     axis = b.ints([1]), b.ints([0])
     results = [b.op("Squeeze", [name, axis[1]]) for name in finals]
     stacked = len(node.types) - states
@@ -190,7 +226,8 @@ def _operator(b: ModelBuilder, node: Node, x: list[str], layer: Layer) -> list[s
 
 
 def _arranged(b: ModelBuilder, parts: Sequence[Value], kind: str) -> str:
-    """Weights [G, *] one after the other as ONNX wants them: gates in its order, a direction in front."""
+    """Weights [G, *] one after the other as ONNX wants them: gates in its order, a direction in
+    front."""
     arrays = [b.initializers.get(b.names[v]) for v in parts]
     if all(a is not None for a in arrays):
         ordered = [_reordered(numpy_helper.to_array(a), kind) for a in arrays if a is not None]

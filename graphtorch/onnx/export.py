@@ -26,21 +26,28 @@ OPSETS = range(17, 24)
 
 def supports(node: Node) -> bool:
     """Whether the exporter writes `node` whole; composites it does not take are decomposed."""
-    if node.op.name == "layer_norm" and len(node.operands) == 1:  # ONNX's has a weight, of known sizes
+    # ONNX's has a weight, of known sizes
+    if node.op.name == "layer_norm" and len(node.operands) == 1:
         x, axes = node.operands[0], attrs_of(node, LayerNormAttrs).axes
-        return all(isinstance(d, int) for d in x.shape[x.rank - axes:])
+        return all(isinstance(d, int) for d in x.shape[x.rank - axes :])
     known = POINTWISE, STRUCTURE, REGIONS
     return node.op.kind is Kind.CONTROL or any(node.op.name in table for table in known)
 
 
-def to_model(graph: Graph, initializers: Mapping[str, np.ndarray], input_names: Sequence[str] | None = None,
-             output_names: Sequence[str] | None = None, opset: int = DEFAULT_OPSET) -> onnx.ModelProto:
+def to_model(
+    graph: Graph,
+    initializers: Mapping[str, np.ndarray],
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    opset: int = DEFAULT_OPSET,
+) -> onnx.ModelProto:
     """The ONNX model of `graph`, checked by `onnx.checker`.
 
     Args:
         graph: a traced graph; symbolic dims become named ones.
         initializers: arrays for the graph inputs that are weights, by input name.
-        input_names, output_names: what to call the others, in order; default: the graph's names, ``output``.
+        input_names, output_names: what to call the others, in order; default: the graph's names,
+            ``output``.
         opset: 17 or newer.
 
     Raises:
@@ -48,7 +55,9 @@ def to_model(graph: Graph, initializers: Mapping[str, np.ndarray], input_names: 
         ValueError: opset or names do not fit.
     """
     if opset not in OPSETS:
-        raise ValueError(f"opset_version={opset}: graphtorch writes opsets {OPSETS[0]} to {OPSETS[-1]}")
+        raise ValueError(
+            f"opset_version={opset}: graphtorch writes opsets {OPSETS[0]} to {OPSETS[-1]}"
+        )
     graph = prepare(graph, opset)
     builder = ModelBuilder(opset)
     data = [v for v in graph.inputs if v.name not in initializers]
@@ -67,8 +76,10 @@ def to_model(graph: Graph, initializers: Mapping[str, np.ndarray], input_names: 
     try:
         onnx.checker.check_model(model, full_check=model.ByteSize() < 2**30)
     except onnx.shape_inference.InferenceError as error:
-        raise RuntimeError(f"onnx.export: an ONNX operator does not take these operands: {error}; where it "
-                           "is their dtype, convert them with .to(dtype)") from None
+        raise RuntimeError(
+            f"onnx.export: an ONNX operator does not take these operands: {error}; where it "
+            "is their dtype, convert them with .to(dtype)"
+        ) from None
     return model
 
 
@@ -100,7 +111,8 @@ def emit(builder: ModelBuilder, node: Node) -> None:
 
 
 def emit_body(builder: ModelBuilder, body: Graph) -> None:
-    """Append the nodes of a nested graph, whose inputs and outputs keep being the ones of `body`."""
+    """Append the nodes of a nested graph, whose inputs and outputs keep being the ones of
+    `body`."""
     legal = prepare(body, builder.opset)
     for node in legal.nodes:
         emit(builder, node)
@@ -108,24 +120,32 @@ def emit_body(builder: ModelBuilder, body: Graph) -> None:
         builder.names[value] = builder.names[made]
 
 
-def _names(values: Sequence[Value], defaults: Sequence[str], given: Sequence[str] | None,
-           argument: str) -> dict[Value, str]:
+def _names(
+    values: Sequence[Value], defaults: Sequence[str], given: Sequence[str] | None, argument: str
+) -> dict[Value, str]:
     if given is not None and len(given) > len(values):
-        raise ValueError(f"{argument} has {len(given)} names, the model has {len(values)}: {list(defaults)}")
-    chosen = [*(given or ()), *defaults[len(given or ()):]]
+        raise ValueError(
+            f"{argument} has {len(given)} names, the model has {len(values)}: {list(defaults)}"
+        )
+    chosen = [*(given or ()), *defaults[len(given or ()) :]]
     return dict(zip(values, chosen, strict=True))
 
 
-def _outputs(builder: ModelBuilder, values: Sequence[Value],
-             given: Sequence[str] | None) -> list[onnx.ValueInfoProto]:
-    """Give each output a name of its own; an input, or a value that is returned twice, is copied."""
+def _outputs(
+    builder: ModelBuilder, values: Sequence[Value], given: Sequence[str] | None
+) -> list[onnx.ValueInfoProto]:
+    """Give each output a name of its own; an input, or a value that is returned twice, is
+    copied."""
     defaults = [f"output_{i}" if len(values) > 1 else "output" for i in range(len(values))]
     if given is not None and len(given) > len(values):
-        raise ValueError(f"output_names has {len(given)} names, the model has {len(values)} outputs: "
-                         f"{defaults}")
+        raise ValueError(
+            f"output_names has {len(given)} names, the model has {len(values)} outputs: {defaults}"
+        )
     infos, renamed = [], {}
     for position, value in enumerate(values):
-        name = builder.fresh(given[position] if given and position < len(given) else defaults[position])
+        name = builder.fresh(
+            given[position] if given and position < len(given) else defaults[position]
+        )
         made = builder.names[value]
         if value.node is None or value.node.op.name == "constant" or made in renamed:
             builder.nodes.append(onnx.helper.make_node("Identity", [made], [name]))

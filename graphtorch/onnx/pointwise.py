@@ -20,10 +20,12 @@ POINTWISE: dict[str, Emit] = {}
 
 def emits(*names: str) -> Callable[[E], E]:
     """Registers how the ops `names` are written."""
+
     def register(emit: E) -> E:
         for name in names:
             POINTWISE[name] = emit
         return emit
+
     return register
 
 
@@ -32,17 +34,57 @@ def _direct(kind: str) -> Emit:
 
 
 DIRECT = {
-    "neg": "Neg", "abs": "Abs", "sign": "Sign", "reciprocal": "Reciprocal", "exp": "Exp", "log": "Log",
-    "sqrt": "Sqrt", "sin": "Sin", "cos": "Cos", "tan": "Tan", "asin": "Asin", "acos": "Acos", "atan": "Atan",
-    "sinh": "Sinh", "cosh": "Cosh", "tanh": "Tanh", "asinh": "Asinh", "acosh": "Acosh", "atanh": "Atanh",
-    "erf": "Erf", "sigmoid": "Sigmoid", "floor": "Floor", "ceil": "Ceil", "round": "Round", "isnan": "IsNaN",
-    "isinf": "IsInf", "logical_not": "Not", "bitwise_not": "BitwiseNot", "relu": "Relu",
+    "neg": "Neg",
+    "abs": "Abs",
+    "sign": "Sign",
+    "reciprocal": "Reciprocal",
+    "exp": "Exp",
+    "log": "Log",
+    "sqrt": "Sqrt",
+    "sin": "Sin",
+    "cos": "Cos",
+    "tan": "Tan",
+    "asin": "Asin",
+    "acos": "Acos",
+    "atan": "Atan",
+    "sinh": "Sinh",
+    "cosh": "Cosh",
+    "tanh": "Tanh",
+    "asinh": "Asinh",
+    "acosh": "Acosh",
+    "atanh": "Atanh",
+    "erf": "Erf",
+    "sigmoid": "Sigmoid",
+    "floor": "Floor",
+    "ceil": "Ceil",
+    "round": "Round",
+    "isnan": "IsNaN",
+    "isinf": "IsInf",
+    "logical_not": "Not",
+    "bitwise_not": "BitwiseNot",
+    "relu": "Relu",
     "softsign": "Softsign",
-    "hardswish": "HardSwish", "mish": "Mish",
-    "add": "Add", "sub": "Sub", "mul": "Mul", "pow": "Pow", "maximum": "Max", "minimum": "Min", "eq": "Equal",
-    "lt": "Less", "le": "LessOrEqual", "gt": "Greater", "ge": "GreaterOrEqual", "logical_and": "And",
-    "logical_or": "Or", "logical_xor": "Xor", "bitwise_and": "BitwiseAnd", "bitwise_or": "BitwiseOr",
-    "bitwise_xor": "BitwiseXor", "where": "Where", "detach": "Identity",
+    "hardswish": "HardSwish",
+    "mish": "Mish",
+    "add": "Add",
+    "sub": "Sub",
+    "mul": "Mul",
+    "pow": "Pow",
+    "maximum": "Max",
+    "minimum": "Min",
+    "eq": "Equal",
+    "lt": "Less",
+    "le": "LessOrEqual",
+    "gt": "Greater",
+    "ge": "GreaterOrEqual",
+    "logical_and": "And",
+    "logical_or": "Or",
+    "logical_xor": "Xor",
+    "bitwise_and": "BitwiseAnd",
+    "bitwise_or": "BitwiseOr",
+    "bitwise_xor": "BitwiseXor",
+    "where": "Where",
+    "detach": "Identity",
 }
 # Operators that a given opset does not have yet (https://onnx.ai/onnx/operators).
 SINCE = {"mish": 18, "bitwise_and": 18, "bitwise_or": 18, "bitwise_xor": 18, "bitwise_not": 18}
@@ -73,6 +115,7 @@ def _through_i32(kind: str, to_bool: bool) -> Emit:
     def emit(b: ModelBuilder, node: Node, x: list[str]) -> str:
         result = b.op(kind, [cast(b, v, dt.i32) for v in x])
         return cast(b, result, dt.boolean) if to_bool else result
+
     return emit
 
 
@@ -96,13 +139,16 @@ def emit_pointwise(b: ModelBuilder, node: Node, x: list[str]) -> str | list[str]
 
 
 def in_wide_integers(emit: Emit) -> Emit:
-    """`emit` of one result, in i64 where the operands are integers of less than 32 bits: both wrap alike."""
+    """`emit` of one result, in i64 where the operands are integers of less than 32 bits: both wrap
+    alike."""
+
     @functools.wraps(emit)
     def through(b: ModelBuilder, node: Node, x: list[str]) -> str:
         dtype = node.operands[0].dtype
         if not dtype.is_integer or dtype.bits >= 32:
             return one_result(emit(b, node, x))
         return cast(b, one_result(emit(b, node, [cast(b, v, dt.i64) for v in x])), dtype)
+
     return through
 
 
@@ -172,7 +218,8 @@ def _erfc(b: ModelBuilder, node: Node, x: list[str]) -> str:
 
 @emits("shift_left", "shift_right")
 def _shift(b: ModelBuilder, node: Node, x: list[str]) -> str:
-    """In 64 bits, signed as products and quotients with powers of two: BitShift takes unsigned numbers only.
+    """In 64 bits, signed as products and quotients with powers of two: BitShift takes unsigned
+    numbers only.
 
     By less than 0 or as many as there are bits: 0, or the sign for a shift to the right.
     """
@@ -188,7 +235,8 @@ def _shift(b: ModelBuilder, node: Node, x: list[str]) -> str:
         moved = cast(b, b.op("BitShift", [number, by], direction="RIGHT"), dt.i64)
         return cast(b, b.op("Where", [wrong, zero, moved]), dtype)
     by = b.op("Where", [wrong, b.constant(dtype.bits - 1, dt.i64), by])
-    half = b.op("Div", [by, b.constant(2, dt.i64)])  # in two steps: no power of two is the 64th then
+    # in two steps: no power of two is the 64th then
+    half = b.op("Div", [by, b.constant(2, dt.i64)])
     for part in (half, b.op("Sub", [by, half])):
         power = _power_of_two(b, part)
         value = b.op("Div", [b.op("Sub", [value, b.op("Mod", [value, power])]), power])
@@ -202,7 +250,9 @@ def _power_of_two(b: ModelBuilder, exponent: str) -> str:
 
 
 def _no_pow(b: ModelBuilder, node: Node, x: list[str]) -> str:
-    raise unsupported(node, f"ONNX has no powers of {node.types[0].dtype}: cast to int64 or float64 before")
+    raise unsupported(
+        node, f"ONNX has no powers of {node.types[0].dtype}: cast to int64 or float64 before"
+    )
 
 
 def _differs(b: ModelBuilder, node: Node, x: list[str]) -> str:
@@ -217,7 +267,8 @@ ON_INTEGERS: dict[str, Emit] = {
 }
 ON_UNSIGNED: dict[str, Emit] = {
     "neg": lambda b, node, x: b.op("Sub", [b.constant(0, _like(node)), x[0]]),
-    "relu": _direct("Identity"), "pow": _no_pow,
+    "relu": _direct("Identity"),
+    "pow": _no_pow,
 }
 
 
@@ -290,7 +341,10 @@ def _leaky_relu(b: ModelBuilder, node: Node, x: list[str]) -> str:
 
 @emits("hardtanh")
 def _hardtanh(b: ModelBuilder, node: Node, x: list[str]) -> str:
-    return b.op("Clip", [x[0], b.scalar(node.attrs.low, _like(node)), b.scalar(node.attrs.high, _like(node))])
+    return b.op(
+        "Clip",
+        [x[0], b.scalar(node.attrs.low, _like(node)), b.scalar(node.attrs.high, _like(node))],
+    )
 
 
 @emits("hardsigmoid")
@@ -354,17 +408,24 @@ def _fmax(b: ModelBuilder, node: Node, x: list[str]) -> str:
 def _copysign(b: ModelBuilder, node: Node, x: list[str]) -> str:
     zero = b.scalar(0.0, _like(node))
     # a zero shows its sign in its reciprocal
-    below = b.op("Less",
-                 [b.op("Where", [b.op("Equal", [x[1], zero]), b.op("Reciprocal", [x[1]]), x[1]]), zero])
+    below = b.op(
+        "Less",
+        [b.op("Where", [b.op("Equal", [x[1], zero]), b.op("Reciprocal", [x[1]]), x[1]]), zero],
+    )
     size = b.op("Abs", [x[0]])
     return b.op("Where", [below, b.op("Neg", [size]), size])
 
 
 # ---- reductions -------------------------------------------------------------------------------------
 
-REDUCE = {"sum": "ReduceSum", "prod": "ReduceProd", "max": "ReduceMax", "min": "ReduceMin",
-          "mean": "ReduceMean",
-          "logsumexp": "ReduceLogSumExp"}
+REDUCE = {
+    "sum": "ReduceSum",
+    "prod": "ReduceProd",
+    "max": "ReduceMax",
+    "min": "ReduceMin",
+    "mean": "ReduceMean",
+    "logsumexp": "ReduceLogSumExp",
+}
 
 
 def reduce(b: ModelBuilder, kind: str, x: str, dims: tuple[int, ...], keepdim: bool) -> str:

@@ -26,6 +26,7 @@ def _emits(emit: E) -> E:
 
 # ---- shape ------------------------------------------------------------------------------------------
 
+
 @_emits
 def _reshape(b: ModelBuilder, node: Node, x: list[str]) -> str:
     shape = node.attrs.shape
@@ -58,24 +59,42 @@ def _slice_bound(b: ModelBuilder, dims: Sequence[Dim], sizes: Sequence[Dim]) -> 
 @_emits
 def _slice(b: ModelBuilder, node: Node, x: list[str]) -> str:
     a, sizes = node.attrs, node.operands[0].shape
-    axes = [i for i, s in enumerate(sizes) if not (a.start[i] == 0 and a.stop[i] == s and a.step[i] == 1)]
+    axes = [
+        i
+        for i, s in enumerate(sizes)
+        if not (a.start[i] == 0 and a.stop[i] == s and a.step[i] == 1)
+    ]
     if not axes:
         return b.op("Identity", x)
     start, stop = [a.start[i] for i in axes], [a.stop[i] for i in axes]
-    return b.op("Slice", [x[0], b.shape(start), _slice_bound(b, stop, [sizes[i] for i in axes]),
-                          b.ints(axes), b.ints([a.step[i] for i in axes])])
+    return b.op(
+        "Slice",
+        [
+            x[0],
+            b.shape(start),
+            _slice_bound(b, stop, [sizes[i] for i in axes]),
+            b.ints(axes),
+            b.ints([a.step[i] for i in axes]),
+        ],
+    )
 
 
 @_emits
 def _slice_update(b: ModelBuilder, node: Node, x: list[str]) -> str:
     a, sizes = node.attrs, node.operands[0].shape
-    axes = [i for i, s in enumerate(sizes) if not (a.start[i] == 0 and a.stop[i] == s and a.step[i] == 1)]
+    axes = [
+        i
+        for i, s in enumerate(sizes)
+        if not (a.start[i] == 0 and a.stop[i] == s and a.step[i] == 1)
+    ]
     if not axes:
         return b.op("Identity", [x[1]])
     if len(axes) == 1 and a.step[axes[0]] == 1:
         return _splice(b, node, x, axes[0])
     if not all(isinstance(d, int) for d in (*a.start, *a.stop, *sizes)):
-        raise unsupported(node, "a strided or multi-dimensional slice assignment needs static sizes")
+        raise unsupported(
+            node, "a strided or multi-dimensional slice assignment needs static sizes"
+        )
     ranges = [np.arange(lo, hi, st) for lo, hi, st in zip(a.start, a.stop, a.step, strict=True)]
     index = np.stack(np.meshgrid(*ranges, indexing="ij"), -1)
     return b.op("ScatterND", [x[0], b.constant(index, dt.i64, "index"), x[1]])
@@ -86,7 +105,9 @@ def _splice(b: ModelBuilder, node: Node, x: list[str], axis: int) -> str:
     a, size = node.attrs, node.operands[0].shape[axis]
     parts = [x[1]]
     if a.start[axis] != 0:
-        parts.insert(0, b.op("Slice", [x[0], b.ints([0]), b.shape([a.start[axis]]), b.ints([axis])]))
+        parts.insert(
+            0, b.op("Slice", [x[0], b.ints([0]), b.shape([a.start[axis]]), b.ints([axis])])
+        )
     if a.stop[axis] != size:
         parts.append(b.op("Slice", [x[0], b.shape([a.stop[axis]]), b.ints([END]), b.ints([axis])]))
     return b.op("Concat", parts, axis=axis)
@@ -101,8 +122,10 @@ def _concat(b: ModelBuilder, node: Node, x: list[str]) -> str:
 def _pad(b: ModelBuilder, node: Node, x: list[str]) -> str:
     a, dtype = node.attrs, node.types[0].dtype
     if dtype is dt.boolean:  # ONNX Runtime pads numbers only
-        padded = b.op("Pad",
-                      [cast(b, x[0], dt.i32), b.shape([*a.low, *a.high]), b.constant(int(a.value), dt.i32)])
+        padded = b.op(
+            "Pad",
+            [cast(b, x[0], dt.i32), b.shape([*a.low, *a.high]), b.constant(int(a.value), dt.i32)],
+        )
         return cast(b, padded, dt.boolean)
     return b.op("Pad", [x[0], b.shape([*a.low, *a.high]), b.constant(a.value, dtype)])
 
@@ -113,8 +136,10 @@ def _flip(b: ModelBuilder, node: Node, x: list[str]) -> str:
     if not dims:
         return b.op("Identity", x)
     count = len(dims)
-    return b.op("Slice",
-                [x[0], b.ints([-1] * count), b.ints([-END] * count), b.ints(dims), b.ints([-1] * count)])
+    return b.op(
+        "Slice",
+        [x[0], b.ints([-1] * count), b.ints([-END] * count), b.ints(dims), b.ints([-1] * count)],
+    )
 
 
 @_emits
@@ -124,7 +149,9 @@ def _iota(b: ModelBuilder, node: Node, x: list[str]) -> str:
     steps = b.op("Range", [b.constant(0, dt.i64), size, b.constant(1, dt.i64)])
     column: list[Dim] = [1] * len(a.shape)
     column[a.dim] = a.shape[a.dim]
-    spread = b.op("Expand", [b.op("Reshape", [steps, b.shape(column, infer_one=True)]), b.shape(a.shape)])
+    spread = b.op(
+        "Expand", [b.op("Reshape", [steps, b.shape(column, infer_one=True)]), b.shape(a.shape)]
+    )
     return spread if a.dtype is dt.i64 else cast(b, spread, a.dtype)
 
 
@@ -143,6 +170,7 @@ STRUCTURE["triu"] = _tril
 
 
 # ---- index ------------------------------------------------------------------------------------------
+
 
 @_emits
 def _gather(b: ModelBuilder, node: Node, x: list[str]) -> str:
@@ -168,12 +196,16 @@ def _indexed_first(rank: int, dims: Sequence[int]) -> list[int]:
     return [*dims, *(d for d in range(rank) if d not in dims)]
 
 
-def _index_tensor(b: ModelBuilder, node: Node, indices: list[str], types: Sequence[int]) -> tuple[str, int]:
+def _index_tensor(
+    b: ModelBuilder, node: Node, indices: list[str], types: Sequence[int]
+) -> tuple[str, int]:
     """Index arrays broadcast together and stacked along a new last axis, and their common rank."""
-    shapes = [v.shape for v in node.operands[-len(indices):]]
+    shapes = [v.shape for v in node.operands[-len(indices) :]]
     rank = max(map(len, shapes))
-    wide = [i if d == dt.i64 else cast(b, i, dt.i64) for i, d in
-            zip(indices, (v.dtype for v in node.operands[-len(indices):]), strict=True)]
+    wide = [
+        i if d == dt.i64 else cast(b, i, dt.i64)
+        for i, d in zip(indices, (v.dtype for v in node.operands[-len(indices) :]), strict=True)
+    ]
     if len(set(shapes)) > 1:
         from_shapes = [b.op("Shape", [w]) for w in wide]
         common = from_shapes[0]
@@ -197,15 +229,18 @@ def _index(b: ModelBuilder, node: Node, x: list[str]) -> str:
     if not consecutive or dims[0] == 0:
         return result
     lead, tail = list(range(index_rank)), list(range(index_rank, node.types[0].rank))
-    return b.op("Transpose", [result], perm=[*tail[:dims[0]], *lead, *tail[dims[0]:]])
+    return b.op("Transpose", [result], perm=[*tail[: dims[0]], *lead, *tail[dims[0] :]])
 
 
 @_emits
 def _index_put(b: ModelBuilder, node: Node, x: list[str]) -> str:
     dims, rank = node.attrs.dims, node.operands[0].rank
     if list(dims) != list(range(len(dims))):
-        raise unsupported(node, "assignment through index tensors is exported for leading dimensions only; "
-                                "permute the tensor first")
+        raise unsupported(
+            node,
+            "assignment through index tensors is exported for leading dimensions only; "
+            "permute the tensor first",
+        )
     stacked, index_rank = _index_tensor(b, node, x[2:], dims)
     shape = b.op("Shape", [stacked])
     lead = b.op("Slice", [shape, b.ints([0]), b.ints([index_rank])])
@@ -232,6 +267,7 @@ def _topk(b: ModelBuilder, node: Node, x: list[str]) -> list[str]:
 
 # ---- contractions, windows, norms, losses -----------------------------------------------------------
 
+
 @_emits
 @in_wide_integers
 def _matmul(b: ModelBuilder, node: Node, x: list[str]) -> str:
@@ -242,8 +278,13 @@ def _conv_attrs(node: Node) -> dict[str, Any]:
     a = node.attrs
     pads = [low for low, _ in a.padding] + [high for _, high in a.padding]
     kernel = node.operands[1].shape[2:]
-    return {"strides": list(a.stride), "pads": pads, "dilations": list(a.dilation), "group": a.groups,
-            "kernel_shape": [int(k) for k in kernel]}
+    return {
+        "strides": list(a.stride),
+        "pads": pads,
+        "dilations": list(a.dilation),
+        "group": a.groups,
+        "kernel_shape": [int(k) for k in kernel],
+    }
 
 
 @_emits
@@ -255,15 +296,20 @@ def _conv(b: ModelBuilder, node: Node, x: list[str]) -> str:
 def _conv_transpose(b: ModelBuilder, node: Node, x: list[str]) -> str:
     extra = node.attrs.output_padding
     if not all(isinstance(e, int) for e in extra):
-        raise unsupported(node, "its output_padding depends on a symbolic size; make the spatial sizes "
-                          "static")
+        raise unsupported(
+            node, "its output_padding depends on a symbolic size; make the spatial sizes static"
+        )
     return b.op("ConvTranspose", x, output_padding=[int(e) for e in extra], **_conv_attrs(node))
 
 
 def _window(node: Node) -> dict[str, Any]:
     a = node.attrs
-    return {"kernel_shape": list(a.kernel), "strides": list(a.stride), "pads": [*a.padding, *a.padding],
-            "ceil_mode": int(a.ceil_mode)}
+    return {
+        "kernel_shape": list(a.kernel),
+        "strides": list(a.stride),
+        "pads": [*a.padding, *a.padding],
+        "ceil_mode": int(a.ceil_mode),
+    }
 
 
 @_emits
@@ -295,8 +341,10 @@ def _adaptive_avg_pool(b: ModelBuilder, node: Node, x: list[str]) -> str:
     sizes, wanted = node.operands[0].shape[2:], node.attrs.output_size
     if all(w == 1 for w in wanted):
         return b.op("GlobalAveragePool", x)
-    if all(isinstance(s, int) and isinstance(w, int) and s % w == 0
-           for s, w in zip(sizes, wanted, strict=True)):
+    if all(
+        isinstance(s, int) and isinstance(w, int) and s % w == 0
+        for s, w in zip(sizes, wanted, strict=True)
+    ):
         steps = [int(s) // int(w) for s, w in zip(sizes, wanted, strict=True)]
         return b.op("AveragePool", x, kernel_shape=steps, strides=steps)
     raise unsupported(node, f"pooling {list(sizes)} to {list(wanted)} needs windows of equal size")
@@ -309,9 +357,13 @@ def _adaptive_max_pool(b: ModelBuilder, node: Node, x: list[str]) -> list[str]:
         lines = b.op("Reshape", [x[0], b.ints([0, 0, -1])])
         place = b.op("ArgMax", [lines], axis=2, keepdims=1)
         return [b.op("GlobalMaxPool", x), b.op("Reshape", [place, b.ints([0, 0, *wanted])])]
-    if not all(isinstance(s, int) and isinstance(w, int) and s % w == 0
-               for s, w in zip(sizes, wanted, strict=True)):
-        raise unsupported(node, f"pooling {list(sizes)} to {list(wanted)} needs windows of equal size")
+    if not all(
+        isinstance(s, int) and isinstance(w, int) and s % w == 0
+        for s, w in zip(sizes, wanted, strict=True)
+    ):
+        raise unsupported(
+            node, f"pooling {list(sizes)} to {list(wanted)} needs windows of equal size"
+        )
     steps = [int(s) // int(w) for s, w in zip(sizes, wanted, strict=True)]
     values, index = b.multi("MaxPool", x, 2, kernel_shape=steps, strides=steps)
     return [values, b.op("Mod", [index, b.size(int(np.prod([int(s) for s in sizes])))])]
@@ -330,7 +382,7 @@ STRUCTURE["log_softmax"] = _softmax
 def _layer_norm(b: ModelBuilder, node: Node, x: list[str]) -> str:
     a, shape = node.attrs, node.operands[0].shape
     if len(x) == 1:
-        tail = shape[len(shape) - a.axes:]
+        tail = shape[len(shape) - a.axes :]
         x = [x[0], b.constant(np.ones([int(d) for d in tail]), node.types[0].dtype, "ones")]
     return b.op("LayerNormalization", x, axis=-a.axes, epsilon=a.eps)
 
@@ -354,6 +406,7 @@ def _nll_loss(b: ModelBuilder, node: Node, x: list[str]) -> str:
 
 
 # ---- random -----------------------------------------------------------------------------------------
+
 
 @_emits
 def _random_uniform(b: ModelBuilder, node: Node, x: list[str]) -> str:

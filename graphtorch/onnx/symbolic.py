@@ -1,5 +1,5 @@
-"""``torch.onnx.symbolic_helper`` and ``symbolic_opset<N>``: names for functions that write TorchScript as
-ONNX.
+"""``torch.onnx.symbolic_helper`` and ``symbolic_opset<N>``: names for functions that write
+TorchScript as ONNX.
 
 Libraries register such functions for their operators as they are imported. The exporter here reads
 graphtorch's own graph, in which those operators are ordinary ones, and so calls none of them.
@@ -38,7 +38,8 @@ def register_custom_op_symbolic(
     if symbolic_name.count("::") != 1 or not all(symbolic_name.split("::")):
         raise ValueError(
             f"Failed to register operator {symbolic_name}. The symbolic name must match the format "
-            "domain::name, and should start with a letter and contain only alphanumerical characters"
+            "domain::name, and should start with a letter and contain only alphanumerical "
+            "characters"
         )
     symbolic_functions[symbolic_name, opset_version] = symbolic_fn
 

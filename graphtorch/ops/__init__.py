@@ -1,7 +1,7 @@
 """``torch.ops``: operators by namespace and name.
 
-``aten`` holds graphtorch's own functions, ``torchvision`` the operators of that library's extension; others
-come from `torch.library`.
+``aten`` holds graphtorch's own functions, ``torchvision`` the operators of that library's
+extension; others come from `torch.library`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def _instead(namespace: str, name: str) -> str:
 
 
 def load_library(path: str | os.PathLike[str]) -> None:
-    """Make the operators of a compiled extension known: of torchvision's ``_C``, whose operators are ours.
+    """Make the operators of a compiled extension known: of torchvision's ``_C``, whose operators
+    are ours.
 
     Raises:
         OSError: any other one. It is written against PyTorch's C++ interface, which is not here.
@@ -60,8 +61,8 @@ def load_library(path: str | os.PathLike[str]) -> None:
     place = Path(os.fspath(path))
     if place.name.partition(".")[0] != "_C" or place.parent.name != "torchvision":
         raise OSError(
-            f"torch.ops.load_library: {place.name} is compiled for PyTorch and cannot be loaded; write its "
-            "operators in Python with torch.library.custom_op"
+            f"torch.ops.load_library: {place.name} is compiled for PyTorch and cannot be loaded; "
+            "write its operators in Python with torch.library.custom_op"
         )
     loaded_libraries.add(str(place))
 

@@ -76,7 +76,9 @@ def _slice(self: Tensor, dim: int = 0, start: Any = None, end: Any = None, step:
     return self[tuple(where)]
 
 
-def _to_copy(self: Tensor, *, dtype: Any = None, memory_format: Any = None, **options: Any) -> Tensor:
+def _to_copy(
+    self: Tensor, *, dtype: Any = None, memory_format: Any = None, **options: Any
+) -> Tensor:
     return METHODS["to"](self, dtype=dtype or self.dtype, copy=True)  # type: ignore[no-any-return]
 
 
@@ -152,7 +154,9 @@ def _mm(self: Tensor, mat2: Tensor, out_dtype: Any = None) -> Tensor:
 def _upsample(mode: str, corners: bool) -> Callable[..., Tensor]:
     def upsample(input: Tensor, output_size: Any = None, *options: Any, **named: Any) -> Tensor:
         more = dict(zip(("align_corners",) if corners else (), options, strict=False))
-        align = bool(named.get("align_corners", more.get("align_corners", False))) if corners else None
+        align = (
+            bool(named.get("align_corners", more.get("align_corners", False))) if corners else None
+        )
         scales = named.get("scale_factors")
         return nn.functional.interpolate(input, output_size, scales, mode, align)
 

@@ -1,8 +1,8 @@
 """Operators by name: what ``torch.ops.namespace.name`` is, and how a call finds its implementation.
 
-An operator has implementations under PyTorch's dispatch keys. A call takes the first that applies: autocast
-(where it is on), autograd (where an argument requires grad), then the CPU's or one for all devices.
-https://docs.pytorch.org/docs/stable/library.html
+An operator has implementations under PyTorch's dispatch keys. A call takes the first that applies:
+autocast (where it is on), autograd (where an argument requires grad), then the CPU's or one for all
+devices. https://docs.pytorch.org/docs/stable/library.html
 """
 
 from __future__ import annotations
@@ -181,7 +181,8 @@ class Entry:
         self.function: Any = _Differentiated
 
     def differentiate(self, backward: Callable[..., Any], setup: Callable[..., Any] | None) -> None:
-        """The gradient of calls from now on; its function is known by the operator, and as the user's own."""
+        """The gradient of calls from now on; its function is known by the operator, and as the
+        user's own."""
         self.backward, self.setup = backward, setup
         name = f"GeneratedBackwardFor_{self.name.replace('::', '_')}_default"
         module = getattr(backward, "__module__", None) or __name__
@@ -223,10 +224,10 @@ class Entry:
             if key in self.implementations:
                 return self.implementations[key]
         raise NotImplementedError(
-            f"Could not run '{self.name}' with arguments from the 'CPU' backend: it is declared, but has "
-            f"no Python "
-            "implementation here (compiled extensions of PyTorch cannot be loaded); give it one with "
-            f"torch.library.impl('{self.name}', 'CPU')"
+            f"Could not run '{self.name}' with arguments from the 'CPU' backend: it is declared, "
+            "but has no Python "
+            "implementation here (compiled extensions of PyTorch cannot be loaded); give it one "
+            f"with torch.library.impl('{self.name}', 'CPU')"
         )
 
 
@@ -255,7 +256,9 @@ class _Differentiated(Function):
     of_operator = True
 
     @staticmethod
-    def forward(ctx: Any, entry: Entry, kernel: Any, shape: Any, count: int, names: Any, *flat: Any) -> Any:
+    def forward(
+        ctx: Any, entry: Entry, kernel: Any, shape: Any, count: int, names: Any, *flat: Any
+    ) -> Any:
         ctx._operator, ctx._shape = entry, shape
         given = _gathered(shape, flat)
         args, kwargs = given[:count], dict(zip(names, given[count:], strict=True))
@@ -271,8 +274,8 @@ class _Differentiated(Function):
         entry = ctx._operator
         if entry.backward is None:
             raise RuntimeError(
-                f"Trying to backward through {entry.name}.default but no autograd formula was registered. "
-                f"Please "
+                f"Trying to backward through {entry.name}.default but no autograd formula was "
+                "registered. Please "
                 "use register_autograd to add one."
             )
         found = entry.backward(ctx, *gradients)
@@ -283,7 +286,7 @@ class _Differentiated(Function):
         return tuple(flat)
 
 
-# ------------------------------------------------------------------------------------------ the registry
+# ------------------------------------------------------------------------------------- the registry
 
 ENTRIES: dict[str, Entry] = {}  # by qualified name, "aten::add"
 
@@ -297,7 +300,9 @@ def entry_of(name: str) -> Entry:
     base = name.partition(".")[0]
     namespace, _, short = base.partition("::")
     if not short:
-        raise RuntimeError(f"expected a qualified operator name such as 'mylib::{name}', got {name!r}")
+        raise RuntimeError(
+            f"expected a qualified operator name such as 'mylib::{name}', got {name!r}"
+        )
     found = ENTRIES.get(base) or lookup(namespace, short)
     if found is None:
         raise RuntimeError(
@@ -316,7 +321,8 @@ def lookup(namespace: str, name: str) -> Entry | None:
     return found
 
 
-FINDERS: dict[str, Callable[[str], Entry | None]] = {}  # for each namespace of ours, what makes its operators
+# for each namespace of ours, what makes its operators
+FINDERS: dict[str, Callable[[str], Entry | None]] = {}
 
 
 def _found(namespace: str, name: str, overload: str | None) -> Any:

@@ -1,7 +1,7 @@
 """``torch.ops.torchvision``: the operators of torchvision's extension.
 
-What they compute is said by the records of `graphtorch.ir.ops.vision`; here arguments are checked. Gradients
-reach the feature map, not the regions, as torchvision's do.
+What they compute is said by the records of `graphtorch.ir.ops.vision`; here arguments are checked.
+Gradients reach the feature map, not the regions, as torchvision's do.
 Semantics: https://docs.pytorch.org/vision/stable/ops.html
 """
 
@@ -30,7 +30,8 @@ F, INT32 = FUNCTIONS, DTYPES["int32"]
 
 
 def nms(dets: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """Indices of the boxes that stay, best first: each one drops those of lower score that overlap it more.
+    """Indices of the boxes that stay, best first: each one drops those of lower score that overlap
+    it more.
 
     Args:
         dets: [N, 4], rows (x1, y1, x2, y2).
@@ -54,9 +55,13 @@ def nms(dets: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
         )
     _check_dtypes("nms", "dets", dets, "scores", scores)
     order = scores.detach().sort(descending=True, stable=True)[1]
-    stays = run("Nms", ops.nms, dets.detach().index_select(0, order), threshold=float(iou_threshold))
+    stays = run(
+        "Nms", ops.nms, dets.detach().index_select(0, order), threshold=float(iou_threshold)
+    )
     found = F["where"](stays, order, -1)  # one tensor, so that one look says all
-    places = elements_for_size("nms", found, "sort by score and mask what overlaps, which keeps the size")
+    places = elements_for_size(
+        "nms", found, "sort by score and mask what overlaps, which keeps the size"
+    )
     return from_array(places[places >= 0], place=dets.device)
 
 
@@ -66,13 +71,14 @@ def nms(dets: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 def _check_dtypes(name: str, first: str, a: Tensor, second: str, b: Tensor) -> None:
     if a.dtype is not b.dtype:
         raise RuntimeError(
-            f"{name}: {first} should have the same type as {second}, but they are {a.dtype} and {b.dtype}: "
-            "convert one of them with .to(dtype)"
+            f"{name}: {first} should have the same type as {second}, but they are {a.dtype} and "
+            f"{b.dtype}: convert one of them with .to(dtype)"
         )
 
 
 def _checked_rois(name: str, what: str, x: Tensor, rois: Tensor, count: Any) -> Tensor:
-    """`rois` without a gradient; those in memory are of images that there are (others fail when they run)."""
+    """`rois` without a gradient; those in memory are of images that there are (others fail when
+    they run)."""
     check_tensor(name, what, x)
     check_tensor(name, "rois", rois, 2)
     _check_dtypes(name, what, x, "rois", rois)
@@ -84,7 +90,9 @@ def _checked_rois(name: str, what: str, x: Tensor, rois: Tensor, count: Any) -> 
     return rois.detach()
 
 
-def _pooled(name: str, op: Any, x: Tensor, rois: Tensor, scale: float, size: Any, **options: Any) -> Any:
+def _pooled(
+    name: str, op: Any, x: Tensor, rois: Tensor, scale: float, size: Any, **options: Any
+) -> Any:
     rois = _checked_rois(name, "input", x, rois, x.shape[0] if x.dim() else 0)
     bins = tuple(map(int, size))
     label = name.title().replace("_", "")
@@ -113,7 +121,8 @@ def roi_align(
         [K, C, pooled_height, pooled_width].
 
     Raises:
-        RuntimeError: shapes or dtypes that do not fit. IndexError: a region of an image that is not there.
+        RuntimeError: shapes or dtypes that do not fit. IndexError: a region of an image that is not
+            there.
     """
     size = pooled_height, pooled_width
     options = {"ratio": int(sampling_ratio), "aligned": bool(aligned)}
@@ -131,7 +140,8 @@ def ps_roi_align(
     """As `roi_align`, each bin from channels of its own (Li et al. 2017, Light-Head R-CNN).
 
     Returns:
-        [K, C / (pooled_height * pooled_width), pooled_height, pooled_width], and the channels read, i32.
+        [K, C / (pooled_height * pooled_width), pooled_height, pooled_width], and the channels read,
+        i32.
     """
     size = pooled_height, pooled_width
     name, op, ratio = "ps_roi_align", ops.ps_roi_align, int(sampling_ratio)
@@ -144,7 +154,8 @@ def roi_pool(
     """Maxima of the bins of regions (Girshick 2015, Fast R-CNN); 0 for a bin without pixels.
 
     Returns:
-        [K, C, pooled_height, pooled_width], and where in its channel each was found, i32; -1 for no pixel.
+        [K, C, pooled_height, pooled_width], and where in its channel each was found, i32; -1 for no
+        pixel.
     """
     size = pooled_height, pooled_width
     return _pooled("roi_pool", ops.roi_pool, input, rois, spatial_scale, size)  # type: ignore[no-any-return]
@@ -153,10 +164,12 @@ def roi_pool(
 def ps_roi_pool(
     input: Tensor, rois: Tensor, spatial_scale: float, pooled_height: int, pooled_width: int
 ) -> tuple[Tensor, Tensor]:
-    """Means of bins, each from channels of its own (Dai et al. 2016, R-FCN); 0 for a bin without pixels.
+    """Means of bins, each from channels of its own (Dai et al. 2016, R-FCN); 0 for a bin without
+    pixels.
 
     Returns:
-        [K, C / (pooled_height * pooled_width), pooled_height, pooled_width], and the channels read, i32.
+        [K, C / (pooled_height * pooled_width), pooled_height, pooled_width], and the channels read,
+        i32.
     """
     size = pooled_height, pooled_width
     return _with_channels(_pooled("ps_roi_pool", ops.ps_roi_pool, input, rois, spatial_scale, size))
@@ -169,7 +182,7 @@ def _with_channels(found: Tensor) -> tuple[Tensor, Tensor]:
     return found, channels.expand(k, *own).contiguous()
 
 
-# ------------------------------------------------------------------------------------------ deformable
+# --------------------------------------------------------------------------------------- deformable
 
 
 def deform_conv2d(
@@ -188,7 +201,8 @@ def deform_conv2d(
     offset_groups: int,
     use_mask: bool,
 ) -> Tensor:
-    """A convolution whose taps are moved by `offset` and weighted by `mask` (Zhu et al. 2018, Deformable v2).
+    """A convolution whose taps are moved by `offset` and weighted by `mask` (Zhu et al. 2018,
+    Deformable v2).
 
     Args:
         input: [N, C, H, W].
@@ -210,16 +224,23 @@ def deform_conv2d(
         check_tensor("deform_conv2d", what, x, position + 1)
         _check_dtypes("deform_conv2d", "input", input, what, x)
     return run(  # type: ignore[no-any-return]
-        "DeformConv2D", ops.deform_conv2d, *tensors.values(), stride=(int(stride_h), int(stride_w)),
-        padding=(int(pad_h), int(pad_w)), dilation=(int(dilation_h), int(dilation_w)), groups=int(groups),
+        "DeformConv2D",
+        ops.deform_conv2d,
+        *tensors.values(),
+        stride=(int(stride_h), int(stride_w)),
+        padding=(int(pad_h), int(pad_w)),
+        dilation=(int(dilation_h), int(dilation_w)),
+        groups=int(groups),
         offset_groups=int(offset_groups),
     )
 
 
-# ------------------------------------------------------------------------------------------ gradients by name
+# -------------------------------------------------------------------------------- gradients by name
 
 
-def _spread(name: str, op: Any, grad: Tensor, rois: Tensor, shape: Any, *more: Tensor, **options: Any) -> Any:
+def _spread(
+    name: str, op: Any, grad: Tensor, rois: Tensor, shape: Any, *more: Tensor, **options: Any
+) -> Any:
     """The gradient of a feature map of `shape`."""
     sizes = tuple(map(size_of, shape))
     rois = _checked_rois(name, "grad", grad, rois, sizes[0])
@@ -231,17 +252,37 @@ def _roi_align_backward(
 ) -> Tensor:
     *shape, ratio, aligned = sizes_and_sampling
     return _spread(  # type: ignore[no-any-return]
-        "roi_align_backward", ops.roi_align_grad, grad, rois, shape, scale=float(scale),
-        size=(int(ph), int(pw)), ratio=int(ratio), aligned=bool(aligned),
+        "roi_align_backward",
+        ops.roi_align_grad,
+        grad,
+        rois,
+        shape,
+        scale=float(scale),
+        size=(int(ph), int(pw)),
+        ratio=int(ratio),
+        aligned=bool(aligned),
     )
 
 
 def _ps_roi_align_backward(
-    grad: Tensor, rois: Tensor, mapping: Tensor, scale: float, ph: int, pw: int, ratio: int, *shape: Any
+    grad: Tensor,
+    rois: Tensor,
+    mapping: Tensor,
+    scale: float,
+    ph: int,
+    pw: int,
+    ratio: int,
+    *shape: Any,
 ) -> Tensor:
     return _spread(  # type: ignore[no-any-return]
-        "ps_roi_align_backward", ops.ps_roi_align_grad, grad, rois, shape, scale=float(scale),
-        size=(int(ph), int(pw)), ratio=int(ratio),
+        "ps_roi_align_backward",
+        ops.ps_roi_align_grad,
+        grad,
+        rois,
+        shape,
+        scale=float(scale),
+        size=(int(ph), int(pw)),
+        ratio=int(ratio),
     )
 
 
@@ -249,7 +290,12 @@ def _ps_roi_pool_backward(
     grad: Tensor, rois: Tensor, mapping: Tensor, scale: float, ph: int, pw: int, *shape: Any
 ) -> Tensor:
     return _spread(  # type: ignore[no-any-return]
-        "ps_roi_pool_backward", ops.ps_roi_pool_grad, grad, rois, shape, scale=float(scale),
+        "ps_roi_pool_backward",
+        ops.ps_roi_pool_grad,
+        grad,
+        rois,
+        shape,
+        scale=float(scale),
         size=(int(ph), int(pw)),
     )
 
@@ -261,10 +307,18 @@ def _roi_pool_backward(
 
 
 def _deform_conv2d_backward(
-    grad: Tensor, input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor, bias: Tensor, *options: Any
+    grad: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    bias: Tensor,
+    *options: Any,
 ) -> tuple[Tensor, ...]:
     with enable_grad():
-        leaves: list[Any] = [t.detach().requires_grad_() for t in (input, weight, offset, mask, bias)]
+        leaves: list[Any] = [
+            t.detach().requires_grad_() for t in (input, weight, offset, mask, bias)
+        ]
         found = gradients(deform_conv2d(*leaves, *options), leaves, grad, allow_unused=True)
     return tuple(F["zeros_like"](t) if g is None else g for g, t in zip(found, leaves, strict=True))
 

@@ -24,18 +24,38 @@ from .optimizer import (
 
 
 class Adamax(Optimizer):
-    """`Adam` with the maximum norm: u = max(beta2 u, |g| + eps); p = p - lr / (1 - beta1^t) m / u."""
+    """`Adam` with the maximum norm: u = max(beta2 u, |g| + eps); p = p - lr / (1 - beta1^t) m /
+    u."""
 
     counters = ("step",)
 
-    def __init__(self, params: ParamsT, lr: Any = 2e-3, betas: tuple[float, float] = (0.9, 0.999),
-                 eps: float = 1e-8,
-                 weight_decay: float = 0, foreach: bool | None = None, *, maximize: bool = False,
-                 differentiable: bool = False, capturable: bool = False):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: Any = 2e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        foreach: bool | None = None,
+        *,
+        maximize: bool = False,
+        differentiable: bool = False,
+        capturable: bool = False,
+    ):
         check_common(lr, eps, weight_decay, betas)
-        super().__init__(params, {
-            "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "foreach": foreach,
-            "maximize": maximize, "differentiable": differentiable, "capturable": capturable})
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "betas": betas,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "foreach": foreach,
+                "maximize": maximize,
+                "differentiable": differentiable,
+                "capturable": capturable,
+            },
+        )
 
     def _new_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         return {"exp_avg": zeros_like(param), "exp_inf": zeros_like(param)}
@@ -43,7 +63,7 @@ class Adamax(Optimizer):
     def _update(self, group: dict[str, Any], params: list[Tensor], numbers: Numbers) -> None:
         step = self.state[params[0]]["step"].add_(1).double()
         beta1 = numbers.exact(lambda: group["betas"][0])
-        rate = (numbers.exact(lambda: group["lr"]) / (1 - beta1 ** step)).to(numbers.dtype)
+        rate = (numbers.exact(lambda: group["lr"]) / (1 - beta1**step)).to(numbers.dtype)
         new1 = (1 - beta1).to(numbers.dtype)
         beta2 = numbers("beta2", lambda: group["betas"][1])
         eps = numbers("eps", lambda: group["eps"])
@@ -51,7 +71,9 @@ class Adamax(Optimizer):
             state = self.state[param]
             grad = gradient(param, group, numbers)
             state["exp_avg"].copy_(moving(state["exp_avg"], grad, new1))
-            state["exp_inf"].copy_((beta2 * numbers.wide(state["exp_inf"])).maximum(grad.abs() + eps))
+            state["exp_inf"].copy_(
+                (beta2 * numbers.wide(state["exp_inf"])).maximum(grad.abs() + eps)
+            )
             param.copy_(param - rate * numbers.wide(state["exp_avg"]) / state["exp_inf"])
 
 
@@ -60,19 +82,38 @@ class NAdam(Optimizer):
 
     counters = ("step", "mu_product")
 
-    def __init__(self, params: ParamsT, lr: Any = 2e-3, betas: tuple[float, float] = (0.9, 0.999),
-                 eps: float = 1e-8,
-                 weight_decay: float = 0, momentum_decay: float = 4e-3, decoupled_weight_decay: bool = False,
-                 *,
-                 foreach: bool | None = None, maximize: bool = False, capturable: bool = False,
-                 differentiable: bool = False):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: Any = 2e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        momentum_decay: float = 4e-3,
+        decoupled_weight_decay: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ):
         check_common(lr, eps, weight_decay, betas)
         check("momentum_decay value", momentum_decay, momentum_decay >= 0.0)
-        super().__init__(params, {
-            "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
-            "momentum_decay": momentum_decay,
-            "decoupled_weight_decay": decoupled_weight_decay, "maximize": maximize, "foreach": foreach,
-            "capturable": capturable, "differentiable": differentiable})
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "betas": betas,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "momentum_decay": momentum_decay,
+                "decoupled_weight_decay": decoupled_weight_decay,
+                "maximize": maximize,
+                "foreach": foreach,
+                "capturable": capturable,
+                "differentiable": differentiable,
+            },
+        )
 
     def _new_counter(self, name: str, group: dict[str, Any]) -> Tensor:
         return zero_counter(1.0 if name == "mu_product" else 0.0)
@@ -91,12 +132,16 @@ class NAdam(Optimizer):
         product = shared["mu_product"].copy_(shared["mu_product"].double() * mu).double()
         on_grad = (lr * (1 - mu) / (1 - product)).to(numbers.dtype)
         on_average = (lr * mu_next / (1 - product * mu_next)).to(numbers.dtype)
-        correction = (1 - beta2 ** step).to(numbers.dtype)
+        correction = (1 - beta2**step).to(numbers.dtype)
         eps = numbers("eps", lambda: group["eps"])
         for param, grad, kept in with_moments(self, group, params, numbers, beta1, beta2):
             state = self.state[param]
             spread = (state["exp_avg_sq"] / correction).sqrt() + eps
-            param.copy_(kept - on_grad * grad / spread - on_average * numbers.wide(state["exp_avg"]) / spread)
+            param.copy_(
+                kept
+                - on_grad * grad / spread
+                - on_average * numbers.wide(state["exp_avg"]) / spread
+            )
 
 
 class RAdam(Optimizer):
@@ -104,16 +149,35 @@ class RAdam(Optimizer):
 
     counters = ("step",)
 
-    def __init__(self, params: ParamsT, lr: Any = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
-                 eps: float = 1e-8,
-                 weight_decay: float = 0, decoupled_weight_decay: bool = False, *,
-                 foreach: bool | None = None,
-                 maximize: bool = False, capturable: bool = False, differentiable: bool = False):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: Any = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        decoupled_weight_decay: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ):
         check_common(lr, eps, weight_decay, betas)
-        super().__init__(params, {
-            "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "maximize": maximize,
-            "foreach": foreach, "capturable": capturable, "decoupled_weight_decay": decoupled_weight_decay,
-            "differentiable": differentiable})
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "betas": betas,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "maximize": maximize,
+                "foreach": foreach,
+                "capturable": capturable,
+                "decoupled_weight_decay": decoupled_weight_decay,
+                "differentiable": differentiable,
+            },
+        )
 
     def _new_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         return {"exp_avg": zeros_like(param), "exp_avg_sq": zeros_like(param)}
@@ -121,9 +185,9 @@ class RAdam(Optimizer):
     def _update(self, group: dict[str, Any], params: list[Tensor], numbers: Numbers) -> None:
         step = self.state[params[0]]["step"].add_(1).double()
         beta1, beta2 = exact_betas(group, numbers)
-        correction2 = 1 - beta2 ** step
+        correction2 = 1 - beta2**step
         adaptive, factor = _rectification(step, beta2, correction2)
-        rate = (numbers.exact(lambda: group["lr"]) / (1 - beta1 ** step)).to(numbers.dtype)
+        rate = (numbers.exact(lambda: group["lr"]) / (1 - beta1**step)).to(numbers.dtype)
         factor = (factor * correction2.sqrt()).to(numbers.dtype)
         eps = numbers("eps", lambda: group["eps"])
         for param, _, kept in with_moments(self, group, params, numbers, beta1, beta2):

@@ -9,7 +9,16 @@ from typing import Any
 
 from .._deferred.tensor import Tensor
 from .._ops.base import FUNCTIONS
-from .optimizer import Numbers, Optimizer, ParamsT, check, check_common, gradient, moving, zeros_like
+from .optimizer import (
+    Numbers,
+    Optimizer,
+    ParamsT,
+    check,
+    check_common,
+    gradient,
+    moving,
+    zeros_like,
+)
 
 
 class Adagrad(Optimizer):
@@ -17,17 +26,42 @@ class Adagrad(Optimizer):
 
     counters = ("step",)
 
-    def __init__(self, params: ParamsT, lr: Any = 1e-2, lr_decay: float = 0, weight_decay: float = 0,
-                 initial_accumulator_value: float = 0, eps: float = 1e-10, foreach: bool | None = None, *,
-                 maximize: bool = False, differentiable: bool = False, fused: bool | None = None):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: Any = 1e-2,
+        lr_decay: float = 0,
+        weight_decay: float = 0,
+        initial_accumulator_value: float = 0,
+        eps: float = 1e-10,
+        foreach: bool | None = None,
+        *,
+        maximize: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ):
         check_common(lr=lr, weight_decay=weight_decay)
         check("lr_decay value", lr_decay, lr_decay >= 0.0)
-        check("initial_accumulator_value value", initial_accumulator_value, initial_accumulator_value >= 0.0)
+        check(
+            "initial_accumulator_value value",
+            initial_accumulator_value,
+            initial_accumulator_value >= 0.0,
+        )
         check("epsilon value", eps, eps >= 0.0)
-        super().__init__(params, {
-            "lr": lr, "lr_decay": lr_decay, "eps": eps, "weight_decay": weight_decay,
-            "initial_accumulator_value": initial_accumulator_value, "foreach": foreach, "maximize": maximize,
-            "differentiable": differentiable, "fused": fused})
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "lr_decay": lr_decay,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "initial_accumulator_value": initial_accumulator_value,
+                "foreach": foreach,
+                "maximize": maximize,
+                "differentiable": differentiable,
+                "fused": fused,
+            },
+        )
         for group in self.param_groups:  # PyTorch makes this optimizer's state at once
             shared = self._new_counter("step", group)
             for param in group["params"]:
@@ -59,8 +93,14 @@ class Adagrad(Optimizer):
         pass  # sparse gradients are welcome
 
     @staticmethod
-    def _update_rows(group: dict[str, Any], param: Tensor, total: Tensor, rate: Tensor, eps: Tensor,
-                     numbers: Numbers) -> None:
+    def _update_rows(
+        group: dict[str, Any],
+        param: Tensor,
+        total: Tensor,
+        rate: Tensor,
+        eps: Tensor,
+        numbers: Numbers,
+    ) -> None:
         """The update of the entries that a sparse gradient has."""
         if group["weight_decay"] != 0:
             raise RuntimeError("weight_decay option is not compatible with sparse gradients")
@@ -73,31 +113,60 @@ class Adagrad(Optimizer):
 
 
 class RMSprop(Optimizer):
-    """v = alpha v + (1 - alpha) g^2; p = p - lr g / (sqrt(v) + eps); `centered` subtracts the mean of g."""
+    """v = alpha v + (1 - alpha) g^2; p = p - lr g / (sqrt(v) + eps); `centered` subtracts the mean
+    of g."""
 
     counters = ("step",)
 
-    def __init__(self, params: ParamsT, lr: Any = 1e-2, alpha: float = 0.99, eps: float = 1e-8,
-                 weight_decay: float = 0, momentum: float = 0, centered: bool = False,
-                 capturable: bool = False,
-                 foreach: bool | None = None, maximize: bool = False, differentiable: bool = False):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: Any = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        momentum: float = 0,
+        centered: bool = False,
+        capturable: bool = False,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        differentiable: bool = False,
+    ):
         check_common(lr, eps)
         check("momentum value", momentum, momentum >= 0.0)
         check("weight_decay value", weight_decay, weight_decay >= 0.0)
         check("alpha value", alpha, alpha >= 0.0)
-        super().__init__(params, {
-            "lr": lr, "momentum": momentum, "alpha": alpha, "eps": eps, "centered": centered,
-            "weight_decay": weight_decay, "capturable": capturable, "foreach": foreach, "maximize": maximize,
-            "differentiable": differentiable})
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "momentum": momentum,
+                "alpha": alpha,
+                "eps": eps,
+                "centered": centered,
+                "weight_decay": weight_decay,
+                "capturable": capturable,
+                "foreach": foreach,
+                "maximize": maximize,
+                "differentiable": differentiable,
+            },
+        )
 
     def _new_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
-        wanted = {"square_avg": True, "momentum_buffer": group["momentum"] > 0, "grad_avg": group["centered"]}
+        wanted = {
+            "square_avg": True,
+            "momentum_buffer": group["momentum"] > 0,
+            "grad_avg": group["centered"],
+        }
         return {name: zeros_like(param) for name, use in wanted.items() if use}
 
     def _update(self, group: dict[str, Any], params: list[Tensor], numbers: Numbers) -> None:
         self.state[params[0]]["step"].add_(1)
         lr = numbers("lr", lambda: group["lr"])
-        alpha, new = numbers("alpha", lambda: group["alpha"]), numbers("1-alpha", lambda: 1 - group["alpha"])
+        alpha, new = (
+            numbers("alpha", lambda: group["alpha"]),
+            numbers("1-alpha", lambda: 1 - group["alpha"]),
+        )
         eps = numbers("eps", lambda: group["eps"])
         for param in params:
             state = self.state[param]
@@ -116,20 +185,40 @@ class RMSprop(Optimizer):
 
 
 class Adadelta(Optimizer):
-    """v = rho v + (1 - rho) g^2; d = sqrt(u + eps) / sqrt(v + eps) g; u likewise of d; p = p - lr d."""
+    """v = rho v + (1 - rho) g^2; d = sqrt(u + eps) / sqrt(v + eps) g; u likewise of d; p = p - lr
+    d."""
 
     counters = ("step",)
 
-    def __init__(self, params: ParamsT, lr: Any = 1.0, rho: float = 0.9, eps: float = 1e-6,
-                 weight_decay: float = 0,
-                 foreach: bool | None = None, *, capturable: bool = False, maximize: bool = False,
-                 differentiable: bool = False):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: Any = 1.0,
+        rho: float = 0.9,
+        eps: float = 1e-6,
+        weight_decay: float = 0,
+        foreach: bool | None = None,
+        *,
+        capturable: bool = False,
+        maximize: bool = False,
+        differentiable: bool = False,
+    ):
         check_common(lr=lr)
         check("rho value", rho, 0.0 <= rho <= 1.0)
         check_common(eps=eps, weight_decay=weight_decay)
-        super().__init__(params, {
-            "lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay, "maximize": maximize,
-            "capturable": capturable, "foreach": foreach, "differentiable": differentiable})
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "rho": rho,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "maximize": maximize,
+                "capturable": capturable,
+                "foreach": foreach,
+                "differentiable": differentiable,
+            },
+        )
 
     def _new_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         return {"square_avg": zeros_like(param), "acc_delta": zeros_like(param)}
@@ -148,21 +237,39 @@ class Adadelta(Optimizer):
 
 
 class Rprop(Optimizer):
-    """Steps that grow while the sign of the gradient stays and shrink when it changes (Riedmiller and Braun
-    1993).
+    """Steps that grow while the sign of the gradient stays and shrink when it changes (Riedmiller
+    and Braun 1993).
     """
 
     counters = ("step",)
 
-    def __init__(self, params: ParamsT, lr: Any = 1e-2, etas: tuple[float, float] = (0.5, 1.2),
-                 step_sizes: tuple[float, float] = (1e-6, 50), *, capturable: bool = False,
-                 foreach: bool | None = None, maximize: bool = False, differentiable: bool = False):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: Any = 1e-2,
+        etas: tuple[float, float] = (0.5, 1.2),
+        step_sizes: tuple[float, float] = (1e-6, 50),
+        *,
+        capturable: bool = False,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        differentiable: bool = False,
+    ):
         check_common(lr=lr)
         if not 0.0 < etas[0] < 1.0 < etas[1]:
             raise ValueError(f"Invalid eta values: {etas[0]}, {etas[1]}")
-        super().__init__(params, {
-            "lr": lr, "etas": etas, "step_sizes": step_sizes, "foreach": foreach, "maximize": maximize,
-            "differentiable": differentiable, "capturable": capturable})
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "etas": etas,
+                "step_sizes": step_sizes,
+                "foreach": foreach,
+                "maximize": maximize,
+                "differentiable": differentiable,
+                "capturable": capturable,
+            },
+        )
 
     def _new_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         lr = group["lr"]
@@ -174,7 +281,10 @@ class Rprop(Optimizer):
 
     def _update(self, group: dict[str, Any], params: list[Tensor], numbers: Numbers) -> None:
         self.state[params[0]]["step"].add_(1)
-        down, up = numbers("down", lambda: group["etas"][0]), numbers("up", lambda: group["etas"][1])
+        down, up = (
+            numbers("down", lambda: group["etas"][0]),
+            numbers("up", lambda: group["etas"][1]),
+        )
         low = numbers("low", lambda: group["step_sizes"][0])
         high = numbers("high", lambda: group["step_sizes"][1])
         where = FUNCTIONS["where"]

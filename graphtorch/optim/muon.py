@@ -15,34 +15,59 @@ LR_ADJUSTMENTS = (None, "original", "match_rms_adamw")
 
 
 class Muon(Optimizer):
-    """Momentum, then a Newton-Schulz iteration that brings the update of a matrix near an orthogonal one.
+    """Momentum, then a Newton-Schulz iteration that brings the update of a matrix near an
+    orthogonal one.
 
     Args:
         params: matrices only; use `AdamW` for biases and embeddings.
-        ns_coefficients: (a, b, c) of X <- a X + (b S + c S^2) X with S = X X^T, run `ns_steps` times in bf16.
+        ns_coefficients: (a, b, c) of X <- a X + (b S + c S^2) X with S = X X^T, run `ns_steps`
+            times in bf16.
         adjust_lr_fn: "original" (also None) scales the rate by sqrt(max(1, rows / columns)),
             "match_rms_adamw" by 0.2 sqrt(max(rows, columns)).
     """
 
-    def __init__(self, params: ParamsT, lr: Any = 1e-3, weight_decay: float = 0.1, momentum: float = 0.95,
-                 nesterov: bool = True,
-                 ns_coefficients: tuple[float, float, float] = (3.4445, -4.7750, 2.0315), eps: float = 1e-7,
-                 ns_steps: int = 5, adjust_lr_fn: str | None = None):
-        for name, value in (("Learning rate", lr), ("momentum", momentum), ("weight decay", weight_decay)):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: Any = 1e-3,
+        weight_decay: float = 0.1,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        ns_coefficients: tuple[float, float, float] = (3.4445, -4.7750, 2.0315),
+        eps: float = 1e-7,
+        ns_steps: int = 5,
+        adjust_lr_fn: str | None = None,
+    ):
+        for name, value in (
+            ("Learning rate", lr),
+            ("momentum", momentum),
+            ("weight decay", weight_decay),
+        ):
             if not isinstance(value, Tensor) and value < 0.0:
                 raise ValueError(f"{name} should be >= 0 but is: {value}")
         check_common(eps=eps)
         if adjust_lr_fn not in LR_ADJUSTMENTS:
             raise ValueError(f"Adjust learning rate function {adjust_lr_fn} is not supported")
-        super().__init__(params, {
-            "lr": lr, "weight_decay": weight_decay, "momentum": momentum, "nesterov": nesterov,
-            "ns_coefficients": ns_coefficients, "eps": eps, "ns_steps": ns_steps,
-            "adjust_lr_fn": adjust_lr_fn})
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "weight_decay": weight_decay,
+                "momentum": momentum,
+                "nesterov": nesterov,
+                "ns_coefficients": ns_coefficients,
+                "eps": eps,
+                "ns_steps": ns_steps,
+                "adjust_lr_fn": adjust_lr_fn,
+            },
+        )
         for group in self.param_groups:
             for p in group["params"]:
                 if p.ndim != 2:
-                    raise ValueError("Muon only supports 2D parameters whereas we found a parameter with "
-                                     f"size: {p.shape}")
+                    raise ValueError(
+                        "Muon only supports 2D parameters whereas we found a parameter with "
+                        f"size: {p.shape}"
+                    )
 
     def _check_grad(self, param: Tensor) -> None:
         if param.is_complex():
@@ -73,7 +98,9 @@ def _ratio(adjust: str | None, rows: int, columns: int) -> float:
     return max(1.0, rows / columns) ** 0.5
 
 
-def orthogonalized(update: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Any:
+def orthogonalized(
+    update: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
+) -> Any:
     """Newton-Schulz iterations on a matrix [m, n]; each product is rounded to bf16 as PyTorch does.
 
     Raises ValueError for 100 steps or more, or not three coefficients.

@@ -1,8 +1,8 @@
 """The base of all optimizers.
 
-An update is recorded, not run, parameter by parameter; `step` ends by running all of it as one graph.
-Numbers that change from step to step (learning rate, bias corrections) enter that graph as run-time
-scalars or are computed in it, so that no step compiles anything after the first.
+An update is recorded, not run, parameter by parameter; `step` ends by running all of it as one
+graph. Numbers that change from step to step (learning rate, bias corrections) enter that graph as
+run-time scalars or are computed in it, so that no step compiles anything after the first.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ required = _Required()
 
 
 def register_optimizer_step_pre_hook(hook: Callable[..., Any]) -> RemovableHandle:
-    """``hook(optimizer, args, kwargs)`` before every optimizer's step; may return new (args, kwargs)."""
+    """``hook(optimizer, args, kwargs)`` before every optimizer's step; may return new (args,
+    kwargs)."""
     return register(_global_pre_hooks, hook)
 
 
@@ -54,8 +55,9 @@ def register_optimizer_step_post_hook(hook: Callable[..., Any]) -> RemovableHand
 class Numbers:
     """The run-time scalars of one update, each made once for all parameters of a dtype.
 
-    Calling it with a function of no arguments gives its number as a 0-d tensor. While a program is being
-    captured, a replay calls the function again, so that a scheduler's new learning rate is seen.
+    Calling it with a function of no arguments gives its number as a 0-d tensor. While a program is
+    being captured, a replay calls the function again, so that a scheduler's new learning rate is
+    seen.
     """
 
     def __init__(self, dtype: Any):
@@ -72,17 +74,20 @@ class Numbers:
     def _rounded(self, read: Callable[[], Any]) -> Tensor:
         if recorder.capture is None:
             value = read()
-            if not isinstance(value, Tensor):  # what `exact` and `to` would give, without two operations
+            # what `exact` and `to` would give, without two operations
+            if not isinstance(value, Tensor):
                 return from_value(Leaf.of(np.array(value, to_ir(self.dtype).numpy)))
         return self.exact(read).to(self.dtype)
 
     def wide(self, t: Tensor) -> Tensor:
-        """A parameter or its state in working precision: a 0-d factor takes the dtype of what it scales."""
+        """A parameter or its state in working precision: a 0-d factor takes the dtype of what it
+        scales."""
         return t if t.dtype is self.dtype else t.to(self.dtype)
 
     @staticmethod
     def exact(read: Callable[[], Any]) -> Tensor:
-        """The number `read()` as a float64 scalar, for arithmetic in the precision of Python's floats."""
+        """The number `read()` as a float64 scalar, for arithmetic in the precision of Python's
+        floats."""
         value = read()
         if isinstance(value, Tensor):
             return value.detach().double().reshape(())
@@ -93,6 +98,7 @@ class Numbers:
 
 def _with_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
     """`step` between the hooks; marks that it was called, for the schedulers."""
+
     @functools.wraps(step)
     def hooked(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
         if self._in_step or "_optimizer_step_pre_hooks" not in self.__dict__:
@@ -105,8 +111,10 @@ def _with_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
                 if new is None:
                     continue
                 if not (isinstance(new, tuple) and len(new) == 2):
-                    raise RuntimeError(f"{step} must return None or a tuple of (new_args, new_kwargs), but "
-                                       f"got {new}.")
+                    raise RuntimeError(
+                        f"{step} must return None or a tuple of (new_args, new_kwargs), but "
+                        f"got {new}."
+                    )
                 args, kwargs = new
             result = step(self, *args, **kwargs)
             for post in (*self._optimizer_step_post_hooks.values(), *_global_post_hooks.values()):
@@ -115,6 +123,7 @@ def _with_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
             self._in_step = False
         self._opt_called = True
         return result
+
     return hooked
 
 
@@ -122,7 +131,8 @@ class Optimizer:
     """Base class. A subclass overrides `_update` (and `_new_state`), or `step` altogether.
 
     Args:
-        params: tensors, pairs (name, tensor), or dictionaries with "params" and options of their own.
+        params: tensors, pairs (name, tensor), or dictionaries with "params" and options of their
+            own.
         defaults: the options of groups that do not set them.
     """
 
@@ -147,8 +157,10 @@ class Optimizer:
         self.defaults = defaults
         self._make_hooks()
         if isinstance(params, Tensor):
-            raise TypeError("params argument given to the optimizer should be an iterable of Tensors or "
-                            f"dicts, but got {params.type()}")
+            raise TypeError(
+                "params argument given to the optimizer should be an iterable of Tensors or "
+                f"dicts, but got {params.type()}"
+            )
         if defaults.get("fused"):
             if defaults.get("differentiable"):
                 raise RuntimeError("`fused` does not support `differentiable`")
@@ -166,8 +178,14 @@ class Optimizer:
             self.add_param_group(dict(group) if isinstance(group, dict) else group)
 
     def _make_hooks(self) -> None:
-        for name in ("step_pre", "step_post", "state_dict_pre", "state_dict_post", "load_state_dict_pre",
-                     "load_state_dict_post"):
+        for name in (
+            "step_pre",
+            "step_post",
+            "state_dict_pre",
+            "state_dict_post",
+            "load_state_dict_pre",
+            "load_state_dict_post",
+        ):
             self.__dict__[f"_optimizer_{name}_hooks"] = OrderedDict()
 
     # -- parameter groups ----------------------------------------------------------------------
@@ -175,24 +193,29 @@ class Optimizer:
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters with options of their own, such as a layer that is trained from now on.
 
-        Raises: TypeError for a group or parameters of another type, ValueError for non-leaf tensors,
+        Raises: TypeError for a group or parameters of another type, ValueError for non-leaf
+            tensors,
         missing required options, and parameters that are in another group.
         """
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
         params = param_group["params"]
         if isinstance(params, set):
-            raise TypeError("optimizer parameters need to be organized in ordered collections, but the "
-                            "ordering of tensors in sets will change between runs. Please use a list "
-                            "instead.")
+            raise TypeError(
+                "optimizer parameters need to be organized in ordered collections, but the "
+                "ordering of tensors in sets will change between runs. Please use a "
+                "list instead."
+            )
         param_group["params"] = [params] if isinstance(params, Tensor) else list(params)
         self._split_names(param_group)
         for param in param_group["params"]:
             self._check_param(param)
         for name, default in self.defaults.items():
             if default is required and name not in param_group:
-                raise ValueError("parameter group didn't specify a value of required optimization parameter "
-                                 f"{name}")
+                raise ValueError(
+                    "parameter group didn't specify a value of required optimization parameter "
+                    f"{name}"
+                )
             param_group.setdefault(name, default)
         self._check_group(param_group)
         self.param_groups.append(param_group)
@@ -203,33 +226,42 @@ class Optimizer:
         named = [isinstance(p, tuple) for p in group["params"]]
         if any(named):
             if not all(named):
-                raise ValueError("all optimizer params should be with/without names. Some param names are "
-                                 "missing")
+                raise ValueError(
+                    "all optimizer params should be with/without names. Some param names are "
+                    "missing"
+                )
             group["param_names"] = [name for name, _ in group["params"]]
             group["params"] = [param for _, param in group["params"]]
 
     def _check_param(self, param: Any) -> None:
         if not isinstance(param, Tensor):
-            raise TypeError("optimizer can only optimize Tensors, but one of the params is "
-                            f"{type(param).__name__}")
+            raise TypeError(
+                "optimizer can only optimize Tensors, but one of the params is "
+                f"{type(param).__name__}"
+            )
         if not self.defaults.get("differentiable") and not (param.is_leaf or param.retains_grad):
             raise ValueError("can't optimize a non-leaf Tensor")
 
     def _check_group(self, group: dict[str, Any]) -> None:
         params = group["params"]
         if len(params) != len({id(p) for p in params}):
-            warnings.warn("optimizer contains a parameter group with duplicate parameters; in future, this "
-                          "will cause an error; see github.com/pytorch/pytorch/issues/40967 for more "
-                          "information", stacklevel=4)
+            warnings.warn(
+                "optimizer contains a parameter group with duplicate parameters; in future, this "
+                "will cause an error; see github.com/pytorch/pytorch/issues/40967 for "
+                "more information",
+                stacklevel=4,
+            )
         taken = {id(p) for g in self.param_groups for p in g["params"]}
         if any(id(p) in taken for p in params):
             raise ValueError("some parameters appear in more than one parameter group")
         if self.param_groups:
             named = "param_names" in self.param_groups[0]
             if named != ("param_names" in group):
-                raise ValueError("all optimizer param groups should be with/without names. cannot add param "
-                                 "group with names to the "
-                                 f"optimizer{'' if not named else '; the others have names'}")
+                raise ValueError(
+                    "all optimizer param groups should be with/without names. cannot add param "
+                    "group with names to the "
+                    f"optimizer{'' if not named else '; the others have names'}"
+                )
 
     # -- stepping ------------------------------------------------------------------------------
 
@@ -249,7 +281,8 @@ class Optimizer:
         """Update every parameter that has a gradient, and run what was recorded.
 
         Args:
-            closure: clears the gradients, computes the loss and its gradients, and returns the loss.
+            closure: clears the gradients, computes the loss and its gradients, and returns the
+                loss.
         """
         if type(self)._update is Optimizer._update:
             raise NotImplementedError(f"{type(self).__name__} implements neither step nor _update")
@@ -278,8 +311,8 @@ class Optimizer:
     def _parts(self, group: dict[str, Any]) -> Iterator[tuple[list[Tensor], Numbers]]:
         """The parameters with gradients, split by dtype and by counters.
 
-        PyTorch counts the steps of each parameter. Here parameters that were always updated together share
-        one counter, so that the bias correction of a whole model is computed once.
+        PyTorch counts the steps of each parameter. Here parameters that were always updated
+        together share one counter, so that the bias correction of a whole model is computed once.
         """
         active = [p for p in group["params"] if p.grad is not None]
         fresh: dict[str, Tensor] = {}
@@ -293,7 +326,9 @@ class Optimizer:
                         fresh = {name: self._new_counter(name, group) for name in self.counters}
                     state.update(fresh)
                     state.update(self._new_state(param, group))
-            parts.setdefault((param.dtype, *[id(state[c]) for c in self.counters]), []).append(param)
+            parts.setdefault((param.dtype, *[id(state[c]) for c in self.counters]), []).append(
+                param
+            )
         for (dtype, *_), params in parts.items():
             self._separate_counters(group, params)
             if dtype.is_complex:
@@ -304,12 +339,14 @@ class Optimizer:
 
     @contextlib.contextmanager
     def _as_real(self, params: list[Tensor]) -> Iterator[list[Tensor]]:
-        """Complex parameters as views of pairs of real numbers, which is how PyTorch updates them."""
+        """Complex parameters as views of pairs of real numbers, which is how PyTorch updates
+        them."""
         views = [view_as_real(p) for p in params]
         for param, view in zip(params, views, strict=True):
             view._grad = view_as_real(param.grad)
-            self.state[view] = {k: view_as_real(v) if is_complex(v) else v
-                                for k, v in self.state[param].items()}
+            self.state[view] = {
+                k: view_as_real(v) if is_complex(v) else v for k, v in self.state[param].items()
+            }
         yield views
         for param, view in zip(params, views, strict=True):
             known = self.state[param]
@@ -325,7 +362,9 @@ class Optimizer:
         """Give `params` counters of their own where a parameter without a gradient has the same."""
         for name in self.counters:
             mine = self.state[params[0]][name]
-            holders = sum(1 for p in group["params"] if p in self.state and self.state[p].get(name) is mine)
+            holders = sum(
+                1 for p in group["params"] if p in self.state and self.state[p].get(name) is mine
+            )
             if holders > len(params):
                 copy = mine.clone()
                 for param in params:
@@ -334,7 +373,8 @@ class Optimizer:
     # -- saving --------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The state by number of the parameter, and the groups with numbers in the place of parameters."""
+        """The state by number of the parameter, and the groups with numbers in the place of
+        parameters."""
         for pre in self._optimizer_state_dict_pre_hooks.values():
             pre(self)
         numbers: dict[int, int] = {}
@@ -345,8 +385,11 @@ class Optimizer:
                 numbers.setdefault(id(param), len(numbers))
             packed["params"] = [numbers[id(p)] for p in group["params"]]
             groups.append(packed)
-        state = {numbers[id(k)] if isinstance(k, Tensor) else k: self._packed(v)
-                 for k, v in self.state.items() if v or not isinstance(v, dict)}
+        state = {
+            numbers[id(k)] if isinstance(k, Tensor) else k: self._packed(v)
+            for k, v in self.state.items()
+            if v or not isinstance(v, dict)
+        }
         result = {"state": state, "param_groups": groups}
         for post in self._optimizer_state_dict_post_hooks.values():
             new = post(self, result)
@@ -354,10 +397,14 @@ class Optimizer:
         return result
 
     def _packed(self, state: Any) -> Any:
-        """A parameter's state with counters of its own: other readers of the file add to them in place."""
+        """A parameter's state with counters of its own: other readers of the file add to them in
+        place."""
         if not isinstance(state, dict) or not self.counters:
             return state
-        return {k: v.clone() if k in self.counters and isinstance(v, Tensor) else v for k, v in state.items()}
+        return {
+            k: v.clone() if k in self.counters and isinstance(v, Tensor) else v
+            for k, v in state.items()
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the state and the options from what `state_dict` returned, here or in PyTorch.
@@ -371,12 +418,19 @@ class Optimizer:
         saved = deepcopy(given["param_groups"])
         if len(saved) != len(self.param_groups):
             raise ValueError("loaded state dict has a different number of parameter groups")
-        if any(len(mine["params"]) != len(theirs["params"])
-               for mine, theirs in zip(self.param_groups, saved, strict=True)):
-            raise ValueError("loaded state dict contains a parameter group that doesn't match the size of "
-                             "optimizer's group")
-        table = {number: param for mine, theirs in zip(self.param_groups, saved, strict=True)
-                 for number, param in zip(theirs["params"], mine["params"], strict=True)}
+        if any(
+            len(mine["params"]) != len(theirs["params"])
+            for mine, theirs in zip(self.param_groups, saved, strict=True)
+        ):
+            raise ValueError(
+                "loaded state dict contains a parameter group that doesn't match the size of "
+                "optimizer's group"
+            )
+        table = {
+            number: param
+            for mine, theirs in zip(self.param_groups, saved, strict=True)
+            for number, param in zip(theirs["params"], mine["params"], strict=True)
+        }
         state: defaultdict[Any, Any] = defaultdict(dict)
         for key, value in given["state"].items():
             if key in table:
@@ -441,30 +495,35 @@ class Optimizer:
         """``hook(optimizer, args, kwargs)`` after `step`."""
         return register(self._optimizer_step_post_hooks, hook)
 
-    def register_state_dict_pre_hook(self, hook: Callable[..., Any],
-                                     prepend: bool = False) -> RemovableHandle:
+    def register_state_dict_pre_hook(
+        self, hook: Callable[..., Any], prepend: bool = False
+    ) -> RemovableHandle:
         """``hook(optimizer)`` before `state_dict`."""
         return register(self._optimizer_state_dict_pre_hooks, hook, prepend=prepend)
 
-    def register_state_dict_post_hook(self, hook: Callable[..., Any],
-                                      prepend: bool = False) -> RemovableHandle:
+    def register_state_dict_post_hook(
+        self, hook: Callable[..., Any], prepend: bool = False
+    ) -> RemovableHandle:
         """``hook(optimizer, state_dict)`` after `state_dict`; may return another one."""
         return register(self._optimizer_state_dict_post_hooks, hook, prepend=prepend)
 
-    def register_load_state_dict_pre_hook(self, hook: Callable[..., Any],
-                                          prepend: bool = False) -> RemovableHandle:
+    def register_load_state_dict_pre_hook(
+        self, hook: Callable[..., Any], prepend: bool = False
+    ) -> RemovableHandle:
         """``hook(optimizer, state_dict)`` before `load_state_dict`; may return another one."""
         return register(self._optimizer_load_state_dict_pre_hooks, hook, prepend=prepend)
 
-    def register_load_state_dict_post_hook(self, hook: Callable[..., Any],
-                                           prepend: bool = False) -> RemovableHandle:
+    def register_load_state_dict_post_hook(
+        self, hook: Callable[..., Any], prepend: bool = False
+    ) -> RemovableHandle:
         """``hook(optimizer)`` after `load_state_dict`."""
         return register(self._optimizer_load_state_dict_post_hooks, hook, prepend=prepend)
 
 
 @contextlib.contextmanager
 def existing() -> Iterator[None]:
-    """Tensors made inside are older than a capture in progress: the first recorded step can be replayed."""
+    """Tensors made inside are older than a capture in progress: the first recorded step can be
+    replayed."""
     capture, recorder.capture = recorder.capture, None
     try:
         with no_grad():

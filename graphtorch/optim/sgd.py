@@ -1,4 +1,5 @@
-"""Stochastic gradient descent. https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html"""
+"""Stochastic gradient descent.
+https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html"""
 
 from __future__ import annotations
 
@@ -9,7 +10,16 @@ from graphtorch.ir.graph import Value
 
 from .._deferred.tensor import Tensor
 from .._ops.base import run
-from .optimizer import Numbers, Optimizer, ParamsT, check, check_common, existing, gradient, zeros_like
+from .optimizer import (
+    Numbers,
+    Optimizer,
+    ParamsT,
+    check,
+    check_common,
+    existing,
+    gradient,
+    zeros_like,
+)
 
 
 class SGD(Optimizer):
@@ -18,17 +28,38 @@ class SGD(Optimizer):
     The first v is g itself.
     """
 
-    def __init__(self, params: ParamsT, lr: Any = 1e-3, momentum: float = 0, dampening: float = 0,
-                 weight_decay: float = 0, nesterov: bool = False, *, maximize: bool = False,
-                 foreach: bool | None = None, differentiable: bool = False, fused: bool | None = None):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: Any = 1e-3,
+        momentum: float = 0,
+        dampening: float = 0,
+        weight_decay: float = 0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ):
         check_common(lr=lr, weight_decay=weight_decay)
         check("momentum value", momentum, momentum >= 0.0)
         if nesterov and (momentum <= 0 or dampening != 0):
             raise ValueError("Nesterov momentum requires a momentum and zero dampening")
-        super().__init__(params, {
-            "lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay,
-            "nesterov": nesterov,
-            "maximize": maximize, "foreach": foreach, "differentiable": differentiable, "fused": fused})
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "momentum": momentum,
+                "dampening": dampening,
+                "weight_decay": weight_decay,
+                "nesterov": nesterov,
+                "maximize": maximize,
+                "foreach": foreach,
+                "differentiable": differentiable,
+                "fused": fused,
+            },
+        )
 
     def _check_grad(self, param: Tensor) -> None:
         pass  # sparse gradients are welcome, and give sparse momentum
@@ -44,7 +75,9 @@ class SGD(Optimizer):
             else:
                 param.copy_(run("SGD", _stepped, param, lr, step))
 
-    def _with_momentum(self, param: Tensor, grad: Tensor, group: dict[str, Any], numbers: Numbers) -> Tensor:
+    def _with_momentum(
+        self, param: Tensor, grad: Tensor, group: dict[str, Any], numbers: Numbers
+    ) -> Tensor:
         momentum = numbers("momentum", lambda: group["momentum"])
         state = self.state[param]
         buffer = state.get("momentum_buffer")
@@ -55,8 +88,11 @@ class SGD(Optimizer):
         if buffer is None:
             buffer = state["momentum_buffer"] = grad.detach().to(param.dtype).clone()
         else:
-            fresh = numbers("1-dampening",
-                            lambda: 1 - group["dampening"]) * grad if group["dampening"] else grad
+            fresh = (
+                numbers("1-dampening", lambda: 1 - group["dampening"]) * grad
+                if group["dampening"]
+                else grad
+            )
             buffer.copy_(momentum * numbers.wide(buffer) + fresh)
         return grad + momentum * numbers.wide(buffer) if group["nesterov"] else numbers.wide(buffer)
 

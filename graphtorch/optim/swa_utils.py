@@ -30,7 +30,9 @@ def get_swa_avg_fn() -> Average:
 def get_ema_avg_fn(decay: float = 0.999) -> Average:
     """(average, new, count) -> the exponential moving average."""
     if not 0.0 <= decay <= 1.0:
-        raise ValueError(f"Invalid decay value {decay} provided. Please provide a value in [0,1] range.")
+        raise ValueError(
+            f"Invalid decay value {decay} provided. Please provide a value in [0,1] range."
+        )
     return lambda average, new, count: decay * average + (1 - decay) * new
 
 
@@ -49,6 +51,7 @@ def _multi(function: Average) -> Callable[..., None]:
         with no_grad():
             for average, new in zip(averages, news, strict=True):
                 average.copy_(function(average, new, count))
+
     return update
 
 
@@ -63,8 +66,14 @@ class AveragedModel(Module):
 
     n_averaged: Tensor
 
-    def __init__(self, model: Module, device: Any = None, avg_fn: Average | None = None,
-                 multi_avg_fn: Callable[..., None] | None = None, use_buffers: bool = False):
+    def __init__(
+        self,
+        model: Module,
+        device: Any = None,
+        avg_fn: Average | None = None,
+        multi_avg_fn: Callable[..., None] | None = None,
+        use_buffers: bool = False,
+    ):
         super().__init__()
         if avg_fn is not None and multi_avg_fn is not None:
             raise AssertionError("Only one of avg_fn and multi_avg_fn should be provided")
@@ -80,7 +89,9 @@ class AveragedModel(Module):
         return self.module(*args, **kwargs)
 
     def _members(self, model: Module) -> list[Tensor]:
-        return list(itertools.chain(model.parameters(), model.buffers() if self.use_buffers else ()))
+        return list(
+            itertools.chain(model.parameters(), model.buffers() if self.use_buffers else ())
+        )
 
     def update_parameters(self, model: Module) -> None:
         """Take the parameters of `model` into the average; the first call copies them."""
@@ -129,14 +140,22 @@ def update_bn(loader: Iterable[Any], model: Module, device: Any = None) -> None:
 class SWALR(LRScheduler):
     """Anneal the rate to `swa_lr` over `anneal_epochs` epochs and keep it there."""
 
-    def __init__(self, optimizer: Optimizer, swa_lr: Any, anneal_epochs: int = 10,
-                 anneal_strategy: str = "cos",
-                 last_epoch: int = -1):
-        for lr, group in zip(per_group(optimizer, swa_lr, "swa_lr"), optimizer.param_groups, strict=True):
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        swa_lr: Any,
+        anneal_epochs: int = 10,
+        anneal_strategy: str = "cos",
+        last_epoch: int = -1,
+    ):
+        for lr, group in zip(
+            per_group(optimizer, swa_lr, "swa_lr"), optimizer.param_groups, strict=True
+        ):
             group["swa_lr"] = lr
         if anneal_strategy not in ("cos", "linear"):
-            raise ValueError("anneal_strategy must be one of 'cos' or 'linear', instead got "
-                             f"{anneal_strategy}")
+            raise ValueError(
+                f"anneal_strategy must be one of 'cos' or 'linear', instead got {anneal_strategy}"
+            )
         if not isinstance(anneal_epochs, int) or anneal_epochs < 0:
             raise ValueError(f"anneal_epochs must be equal or greater than 0, got {anneal_epochs}")
         self._anneal_strategy = anneal_strategy
@@ -154,8 +173,10 @@ class SWALR(LRScheduler):
         if self.anneal_epochs == 0:
             epoch = max(1, epoch)
         before, now = self._share(max(0, epoch - 1)), self._share(epoch)
-        return [group["swa_lr"] * now + _start(group, before) * (1 - now)
-                for group in self.optimizer.param_groups]
+        return [
+            group["swa_lr"] * now + _start(group, before) * (1 - now)
+            for group in self.optimizer.param_groups
+        ]
 
 
 def _start(group: dict[str, Any], share: float) -> float:

@@ -1,4 +1,5 @@
-"""``torch.testing``: comparing results, and tensors to test with. https://docs.pytorch.org/docs/stable/testing.html"""
+"""``torch.testing``: comparing results, and tensors to test with.
+https://docs.pytorch.org/docs/stable/testing.html"""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ def assert_close(
     check_stride: bool = False,
     msg: str | Callable[[str], str] | None = None,
 ) -> None:
-    """Check ``abs(actual - expected) <= atol + rtol * abs(expected)``, in sequences and mappings too.
+    """Check ``abs(actual - expected) <= atol + rtol * abs(expected)``, in sequences and mappings
+    too.
 
     Args:
         rtol, atol: both or neither; by default what the dtype allows.
@@ -45,7 +47,9 @@ def assert_close(
     """
     if (rtol is None) != (atol is None):
         raise ValueError("rtol and atol must both be specified or both be unspecified")
-    wrong = _difference(actual, expected, "", rtol, atol, equal_nan, check_dtype, check_stride, check_device)
+    wrong = _difference(
+        actual, expected, "", rtol, atol, equal_nan, check_dtype, check_stride, check_device
+    )
     if wrong is not None:
         raise AssertionError(msg(wrong) if callable(msg) else wrong if msg is None else msg)
 
@@ -70,7 +74,14 @@ def _difference(a: Any, b: Any, place: str, *options: Any) -> str | None:
 
 
 def _of_leaves(
-    a: Any, b: Any, place: str, rtol: Any, atol: Any, equal_nan: bool, check_dtype: bool, check_stride: bool,
+    a: Any,
+    b: Any,
+    place: str,
+    rtol: Any,
+    atol: Any,
+    equal_nan: bool,
+    check_dtype: bool,
+    check_stride: bool,
     check_device: bool,
 ) -> str | None:
     if a is None or b is None or isinstance(a, str):
@@ -82,7 +93,9 @@ def _of_leaves(
         return f"The values for attribute 'shape' do not match: {x.shape} != {y.shape}.{place}"
     if x.device is not y.device:
         if check_device:
-            return f"The values for attribute 'device' do not match: {x.device} != {y.device}.{place}"
+            return (
+                f"The values for attribute 'device' do not match: {x.device} != {y.device}.{place}"
+            )
         x, y = x.cpu(), y.cpu()
     if check_dtype and not numbers and x.dtype is not y.dtype:
         return f"The values for attribute 'dtype' do not match: {x.dtype} != {y.dtype}.{place}"
@@ -110,9 +123,9 @@ def _report(
     return (
         f"{what} are not {'equal' if exact else 'close'}!\n\n"
         f"Mismatched elements: {count} / {x.numel()} ({100 * count / x.numel():.1f}%)\n"
-        f"Greatest absolute difference: {away.masked_fill(~bad, 0).max().item()} (up to {atol} allowed)\n"
-        f"Greatest relative difference: {(away / y.abs()).masked_fill(~bad, 0).max().item()} "
-        f"(up to {rtol} allowed){place}"
+        f"Greatest absolute difference: {away.masked_fill(~bad, 0).max().item()} (up to {atol} "
+        "allowed)\nGreatest relative difference: "
+        f"{(away / y.abs()).masked_fill(~bad, 0).max().item()} (up to {rtol} allowed){place}"
     )
 
 
@@ -140,7 +153,8 @@ def make_tensor(
     exclude_zero: bool = False,
     memory_format: Any = None,
 ) -> Tensor:
-    """A tensor of numbers between `low` and `high`, -9 and 9 by default, drawn from the default generator."""
+    """A tensor of numbers between `low` and `high`, -9 and 9 by default, drawn from the default
+    generator."""
     size = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
     ir = _types.to_ir(dtype)
     low = (0 if not ir.signed else -9) if low is None else low

@@ -4,5 +4,7 @@ from __future__ import annotations
 
 from .._torch.absent import attribute_of
 
-__getattr__ = attribute_of(__name__, {
-    "_pytree", "checkpoint", "data", "dlpack", "flop_counter", "model_zoo", "tensorboard"})
+__getattr__ = attribute_of(
+    __name__,
+    {"_pytree", "checkpoint", "data", "dlpack", "flop_counter", "model_zoo", "tensorboard"},
+)

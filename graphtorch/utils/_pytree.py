@@ -3,8 +3,8 @@
     leaves, spec = tree_flatten({"a": [1, 2]})      # [1, 2]
     tree_unflatten(leaves, spec)                    # {"a": [1, 2]}
 
-Containers are those in `SUPPORTED_NODES` and named tuples; everything else is a leaf. PyTorch's module is
-private, but the libraries around it are written against it.
+Containers are those in `SUPPORTED_NODES` and named tuples; everything else is a leaf. PyTorch's
+module is private, but the libraries around it are written against it.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def key_get(obj: Any, kp: KeyPath) -> Any:
     return obj
 
 
-# ------------------------------------------------------------------------------------------ kinds of nodes
+# ----------------------------------------------------------------------------------- kinds of nodes
 
 
 class NodeDef(NamedTuple):
@@ -155,7 +155,11 @@ def register_dataclass(
         ValueError: `field_names` is not what the class has.
     """
     names = [f.name for f in dataclasses.fields(cls) if f.init]
-    kept = [n for n in names if n not in (drop_field_names or ())] if field_names is None else field_names
+    kept = (
+        [n for n in names if n not in (drop_field_names or ())]
+        if field_names is None
+        else field_names
+    )
     if unknown := set(kept) - set(names):
         raise ValueError(f"register_dataclass: {cls.__name__} has no init fields {sorted(unknown)}")
 
@@ -176,7 +180,11 @@ def register_dataclass(
         return cls(**dict(zip(present, values, strict=True)), **dict.fromkeys(absent))
 
     register_pytree_node(
-        cls, flatten, unflatten, serialized_type_name=serialized_type_name, flatten_with_keys_fn=with_keys
+        cls,
+        flatten,
+        unflatten,
+        serialized_type_name=serialized_type_name,
+        flatten_with_keys_fn=with_keys,
     )
 
 
@@ -227,7 +235,9 @@ def _dict_unflatten(values: Iterable[Any], context: Context) -> dict[Any, Any]:
     return dict(zip(context, values, strict=True))
 
 
-def _with_mapping_keys(flat: tuple[list[Any], Any], names: Any) -> tuple[list[tuple[Any, Any]], Any]:
+def _with_mapping_keys(
+    flat: tuple[list[Any], Any], names: Any
+) -> tuple[list[tuple[Any, Any]], Any]:
     return [(MappingKey(k), v) for k, v in zip(names, flat[0], strict=True)], flat[1]
 
 
@@ -370,7 +380,9 @@ class TreeSpec:
         if isinstance(tree, dict) and set(tree) == set(self._keys()):
             children = [tree[k] for k in self._keys()]  # the order of keys does not matter
         elif context != self._context or len(children) != len(self._children):
-            raise ValueError(f"Node context mismatch; expected {self._context!r}, but got {context!r}.")
+            raise ValueError(
+                f"Node context mismatch; expected {self._context!r}, but got {context!r}."
+            )
         return [
             leaf
             for spec, child in zip(self._children, children, strict=True)
@@ -405,7 +417,7 @@ _LEAF = TreeSpec(None, None)
 treespec_leaf = LeafSpec
 
 
-# ------------------------------------------------------------------------------------------ apart, together
+# ---------------------------------------------------------------------------------- apart, together
 
 
 def _walk(tree: PyTree, leaves: list[Any], is_leaf: Any) -> TreeSpec:
@@ -418,7 +430,9 @@ def _walk(tree: PyTree, leaves: list[Any], is_leaf: Any) -> TreeSpec:
     return TreeSpec(node.type, context, [_walk(c, leaves, is_leaf) for c in children])
 
 
-def tree_flatten(tree: PyTree, is_leaf: Callable[[PyTree], bool] | None = None) -> tuple[list[Any], TreeSpec]:
+def tree_flatten(
+    tree: PyTree, is_leaf: Callable[[PyTree], bool] | None = None
+) -> tuple[list[Any], TreeSpec]:
     """The leaves of `tree` in order, and what else it is."""
     leaves: list[Any] = []
     spec = _walk(tree, leaves, is_leaf)
@@ -448,7 +462,9 @@ def tree_unflatten(leaves: Iterable[Any], treespec: TreeSpec) -> PyTree:
 def _build(leaves: Any, spec: TreeSpec) -> PyTree:
     if spec.is_leaf():
         return next(leaves)
-    return SUPPORTED_NODES[spec.type].unflatten_fn([_build(leaves, c) for c in spec._children], spec._context)
+    return SUPPORTED_NODES[spec.type].unflatten_fn(
+        [_build(leaves, c) for c in spec._children], spec._context
+    )
 
 
 def tree_iter(tree: PyTree, is_leaf: Callable[[PyTree], bool] | None = None) -> Iterable[Any]:
@@ -467,16 +483,23 @@ def tree_structure(tree: PyTree, is_leaf: Callable[[PyTree], bool] | None = None
 
 
 def tree_map(
-    func: Callable[..., Any], tree: PyTree, *rests: PyTree, is_leaf: Callable[[PyTree], bool] | None = None
+    func: Callable[..., Any],
+    tree: PyTree,
+    *rests: PyTree,
+    is_leaf: Callable[[PyTree], bool] | None = None,
 ) -> PyTree:
-    """The tree with ``func(leaf, *other)`` in the place of each leaf; `rests` have the same structure."""
+    """The tree with ``func(leaf, *other)`` in the place of each leaf; `rests` have the same
+    structure."""
     leaves, spec = tree_flatten(tree, is_leaf)
     others = [spec.flatten_up_to(r) for r in rests]
     return spec.unflatten([func(*x) for x in zip(leaves, *others, strict=True)])
 
 
 def tree_map_(
-    func: Callable[..., Any], tree: PyTree, *rests: PyTree, is_leaf: Callable[[PyTree], bool] | None = None
+    func: Callable[..., Any],
+    tree: PyTree,
+    *rests: PyTree,
+    is_leaf: Callable[[PyTree], bool] | None = None,
 ) -> PyTree:
     """Call `func` for each leaf; `tree` itself."""
     tree_map(func, tree, *rests, is_leaf=is_leaf)
@@ -549,9 +572,11 @@ def tree_any_only(
     return any(pred(x) for x in tree_leaves(tree, is_leaf) if isinstance(x, type_or_types))
 
 
-def _broadcast_to_and_flatten(tree: PyTree, treespec: TreeSpec, is_leaf: Any = None) -> list[Any] | None:
-    """A value for each leaf of `treespec`, from a tree that may end early: one value for all below. Else
-    None."""
+def _broadcast_to_and_flatten(
+    tree: PyTree, treespec: TreeSpec, is_leaf: Any = None
+) -> list[Any] | None:
+    """A value for each leaf of `treespec`, from a tree that may end early: one value for all below.
+    Else None."""
     if tree_is_leaf(tree, is_leaf):
         return [tree] * treespec.num_leaves
     node = _node_of(tree)
@@ -568,7 +593,7 @@ def _broadcast_to_and_flatten(tree: PyTree, treespec: TreeSpec, is_leaf: Any = N
     return None if any(p is None for p in parts) else [x for p in parts for x in p or ()]
 
 
-# ------------------------------------------------------------------------------------------ with paths
+# --------------------------------------------------------------------------------------- with paths
 
 
 def _paths(path: KeyPath, tree: PyTree, is_leaf: Any) -> Iterable[tuple[KeyPath, Any]]:
@@ -590,12 +615,16 @@ def tree_leaves_with_path(tree: PyTree, is_leaf: Any = None) -> list[tuple[KeyPa
     return list(_paths((), tree, is_leaf))
 
 
-def tree_flatten_with_path(tree: PyTree, is_leaf: Any = None) -> tuple[list[tuple[KeyPath, Any]], TreeSpec]:
+def tree_flatten_with_path(
+    tree: PyTree, is_leaf: Any = None
+) -> tuple[list[tuple[KeyPath, Any]], TreeSpec]:
     """As `tree_flatten`, each leaf with its path."""
     return tree_leaves_with_path(tree, is_leaf), tree_structure(tree, is_leaf)
 
 
-def tree_map_with_path(func: Callable[..., Any], tree: PyTree, *rests: PyTree, is_leaf: Any = None) -> PyTree:
+def tree_map_with_path(
+    func: Callable[..., Any], tree: PyTree, *rests: PyTree, is_leaf: Any = None
+) -> PyTree:
     """As `tree_map`; `func` gets the path first."""
     found, spec = tree_flatten_with_path(tree, is_leaf)
     others = [spec.flatten_up_to(r) for r in rests]
@@ -612,7 +641,11 @@ def _dumpable(spec: TreeSpec) -> Any:
         raise NotImplementedError(f"Serializing {spec.type} in pytree is not registered.")
     name, to_dumpable, _ = _names[spec.type]
     context = json.dumps(spec.context) if to_dumpable is None else to_dumpable(spec.context)
-    return {"type": name, "context": context, "children_spec": [_dumpable(c) for c in spec.children_specs]}
+    return {
+        "type": name,
+        "context": context,
+        "children_spec": [_dumpable(c) for c in spec.children_specs],
+    }
 
 
 def treespec_dumps(treespec: TreeSpec, protocol: int | None = None) -> str:

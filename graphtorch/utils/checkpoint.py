@@ -24,11 +24,16 @@ from ..autograd.nodes import FREED, AccumulateGrad, GradNode, new_number, seen_o
 End = tuple[GradNode, int]
 Contexts = tuple[contextlib.AbstractContextManager[Any], contextlib.AbstractContextManager[Any]]
 
-_NOT_PASSED = ("the use_reentrant parameter should be passed explicitly: newer versions of PyTorch raise an "
-               "exception without it. use_reentrant=False is recommended; True is what happens now.")
-INCOMPATIBLE = ("When use_reentrant=True, torch.utils.checkpoint is incompatible with .grad() or passing an "
-                "`inputs` parameter to .backward(). To resolve this error, you can either set "
-                "use_reentrant=False, or call .backward() without passing the `inputs` argument.")
+_NOT_PASSED = (
+    "the use_reentrant parameter should be passed explicitly: newer versions of PyTorch raise an "
+    "exception without it. use_reentrant=False is recommended; True is what happens "
+    "now."
+)
+INCOMPATIBLE = (
+    "When use_reentrant=True, torch.utils.checkpoint is incompatible with .grad() or passing an "
+    "`inputs` parameter to .backward(). To resolve this error, you can either set "
+    "use_reentrant=False, or call .backward() without passing the `inputs` argument."
+)
 
 
 class CheckpointError(RuntimeError):
@@ -43,7 +48,9 @@ def noop_context_fn() -> Contexts:
 class _Node(GradNode):
     """The autograd node of a checkpointed call: computes it again, and keeps none of its values."""
 
-    def __init__(self, call: _Call, ends: list[End], outputs: list[Tensor], keeps_input_gradients_only: bool):
+    def __init__(
+        self, call: _Call, ends: list[End], outputs: list[Tensor], keeps_input_gradients_only: bool
+    ):
         edges = (*[t._edge() for t in call.inputs], *ends)
         super().__init__("CheckpointFunctionBackward", (), (), edges, ())
         self.types = [o._type for o in outputs]
@@ -66,34 +73,48 @@ class _Node(GradNode):
             outputs = _tensors_of(self.call.again(stands))
         if [o._type for o in outputs] != self.types:
             raise CheckpointError(
-                "torch.utils.checkpoint: Recomputed values for the following tensors have different metadata "
-                f"than during the forward pass: {[str(o._type) for o in outputs]} instead of "
-                f"{[str(t) for t in self.types]}. The function has to compute the same each time")
-        arrived = [(o, c.to(o.device)) for o, c in zip(outputs, cotangents, strict=True)
-                   if c is not None and o.requires_grad]
+                "torch.utils.checkpoint: Recomputed values for the following tensors have "
+                "different metadata than during the forward pass: "
+                f"{[str(o._type) for o in outputs]} instead of {[str(t) for t in self.types]}. The "
+                "function has to compute the same each time"
+            )
+        arrived = [
+            (o, c.to(o.device))
+            for o, c in zip(outputs, cotangents, strict=True)
+            if c is not None and o.requires_grad
+        ]
         found = self._gradients(arrived, [*[t._edge() for t in stands], *self.ends], task)
         if not task.retain_graph:
             self.call, self.ends, self.freed = None, [], True
         return found
 
-    def _gradients(self, arrived: list[tuple[Tensor, Any]], ends: list[End], task: Any) -> list[Any]:
+    def _gradients(
+        self, arrived: list[tuple[Tensor, Any]], ends: list[End], task: Any
+    ) -> list[Any]:
         if not arrived:
             return [None] * len(ends)
         if not any(o._fn is not None for o, _ in arrived):
-            raise RuntimeError("none of output has requires_grad=True, this checkpoint() is not necessary")
-        return grad_between([o for o, _ in arrived], [c for _, c in arrived], ends, task.create_graph)
+            raise RuntimeError(
+                "none of output has requires_grad=True, this checkpoint() is not necessary"
+            )
+        return grad_between(
+            [o for o, _ in arrived], [c for _, c in arrived], ends, task.create_graph
+        )
 
     def _watched(self, call: _Call) -> contextlib.AbstractContextManager[Any]:
-        """Around the second run: where an argument was written to after the first it must not be read."""
+        """Around the second run: where an argument was written to after the first it must not be
+        read."""
         changed = next((s for s in call.seen if s.version.number != s.number), None)
         if changed is None:
             return contextlib.nullcontext()
 
         def refuse(_: Any) -> Any:
             raise RuntimeError(
-                "one of the variables needed for gradient computation has been modified by an inplace "
-                f"operation: an argument of a checkpointed function is at version {changed.version.number}; "
-                f"expected version {changed.number} instead. Hint: clone() it before the call")
+                "one of the variables needed for gradient computation has been modified by an "
+                "inplace operation: an argument of a checkpointed function is at version "
+                f"{changed.version.number}; expected version {changed.number} instead. Hint: "
+                "clone() it before the call"
+            )
 
         if self.reentrant:
             refuse(None)
@@ -109,8 +130,14 @@ def _tensors_of(outputs: Any) -> list[Tensor]:
 class _Call:
     """A function with its arguments and the state of the world around it."""
 
-    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any],
-                 preserve: bool, contexts: Contexts):
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        preserve: bool,
+        contexts: Contexts,
+    ):
         self.function, self.args, self.kwargs = function, args, kwargs
         given = (*args, *kwargs.values())
         self.places = [i for i, t in enumerate(given) if isinstance(t, Tensor) and t.requires_grad]
@@ -125,11 +152,15 @@ class _Call:
             return self.function(*self.args, **self.kwargs)
 
     def again(self, inputs: list[Tensor]) -> Any:
-        """Once more, with the random numbers and casts of the first time, on what stands for the inputs."""
+        """Once more, with the random numbers and casts of the first time, on what stands for the
+        inputs."""
         given = [*self.args, *self.kwargs.values()]
         for place, stand in zip(self.places, inputs, strict=True):
             given[place] = stand
-        args, kwargs = given[:len(self.args)], dict(zip(self.kwargs, given[len(self.args):], strict=True))
+        args, kwargs = (
+            given[: len(self.args)],
+            dict(zip(self.kwargs, given[len(self.args) :], strict=True)),
+        )
         now, cast = marks(), (autocast.state.target, autocast.state.on_gpus)
         if self.random is not None:
             back_to(self.random)
@@ -143,25 +174,34 @@ class _Call:
                 back_to(now)
 
 
-def checkpoint(function: Callable[..., Any], *args: Any, use_reentrant: bool | None = None,
-               context_fn: Callable[[], Contexts] = noop_context_fn, determinism_check: str = "default",
-               debug: bool = False, early_stop: bool = True, **kwargs: Any) -> Any:
+def checkpoint(
+    function: Callable[..., Any],
+    *args: Any,
+    use_reentrant: bool | None = None,
+    context_fn: Callable[[], Contexts] = noop_context_fn,
+    determinism_check: str = "default",
+    debug: bool = False,
+    early_stop: bool = True,
+    **kwargs: Any,
+) -> Any:
     """``function(*args, **kwargs)``, whose intermediate values are not kept for the backward pass.
 
-    The call is run at once and again in the backward pass, which needs less memory and more time. Inside a
-    function that is compiled as a whole both are one graph, in which equal computations are one: there it
-    changes nothing.
+    The call is run at once and again in the backward pass, which needs less memory and more time.
+    Inside a function that is compiled as a whole both are one graph, in which equal computations
+    are one: there it changes nothing.
 
     Args:
-        use_reentrant: True keeps PyTorch's older rules: gradients only flow where an argument requires
-            one, and only through ``backward()`` without `inputs`. Pass it; without it a warning comes.
-        context_fn: returns two contexts, for the first run and for the second (use_reentrant=False only).
+        use_reentrant: True keeps PyTorch's older rules: gradients only flow where an argument
+            requires one, and only through ``backward()`` without `inputs`. Pass it; without it a
+            warning comes.
+        context_fn: returns two contexts, for the first run and for the second (use_reentrant=False
+            only).
         preserve_rng_state: False spares saving and restoring the random state; default True.
         determinism_check: "default" compares shapes and dtypes of both runs, "none" does not.
         debug, early_stop: accepted.
 
-    Raises: ValueError for arguments that do not go together, CheckpointError where the second run gives
-        other shapes or dtypes.
+    Raises: ValueError for arguments that do not go together, CheckpointError where the second run
+        gives other shapes or dtypes.
     """
     if use_reentrant is None:
         warnings.warn(f"torch.utils.checkpoint: {_NOT_PASSED}", stacklevel=2)
@@ -171,10 +211,14 @@ def checkpoint(function: Callable[..., Any], *args: Any, use_reentrant: bool | N
         if kwargs:
             raise ValueError("Unexpected keyword arguments: " + ",".join(kwargs))
         if context_fn is not noop_context_fn or debug:
-            raise ValueError("Passing `context_fn` or `debug` is only supported when use_reentrant=False.")
+            raise ValueError(
+                "Passing `context_fn` or `debug` is only supported when use_reentrant=False."
+            )
     call = _Call(function, args, kwargs, preserve, context_fn())
     if use_reentrant and not call.inputs:
-        warnings.warn("None of the inputs have requires_grad=True. Gradients will be None", stacklevel=2)
+        warnings.warn(
+            "None of the inputs have requires_grad=True. Gradients will be None", stacklevel=2
+        )
         with no_grad():
             return call.first()
     if not is_grad_enabled():
@@ -199,7 +243,8 @@ def _checkpointed(call: _Call, reentrant: bool) -> Any:
 
 
 def _nodes_since(before: int, outputs: list[Tensor]) -> tuple[list[GradNode], list[End]]:
-    """The nodes of the autograd graph of `outputs` that were made after `before`, and where it goes from
+    """The nodes of the autograd graph of `outputs` that were made after `before`, and where it goes
+    from
     there: to leaves, and to what was computed earlier."""
     inner: dict[GradNode, None] = {}
     ends: dict[End, None] = {}
@@ -234,12 +279,14 @@ def _without_history(outputs: Any, node: _Node) -> Any:
     return renew(outputs)
 
 
-def checkpoint_sequential(functions: Any, segments: int, input: Any, use_reentrant: bool | None = None,
-                          **kwargs: Any) -> Any:
-    """`functions` (a Sequential, or modules and functions in a list) one after the other, in `segments`
-    checkpoints of which the last keeps its values.
+def checkpoint_sequential(
+    functions: Any, segments: int, input: Any, use_reentrant: bool | None = None, **kwargs: Any
+) -> Any:
+    """`functions` (a Sequential, or modules and functions in a list) one after the other, in
+    `segments` checkpoints of which the last keeps its values.
 
-    Raises: ValueError for other keyword arguments than ``preserve_rng_state``, or too many segments.
+    Raises: ValueError for other keyword arguments than ``preserve_rng_state``, or too many
+        segments.
     """
     if use_reentrant is None:
         warnings.warn(f"torch.utils.checkpoint.checkpoint_sequential: {_NOT_PASSED}", stacklevel=2)
@@ -250,12 +297,18 @@ def checkpoint_sequential(functions: Any, segments: int, input: Any, use_reentra
     parts = list(functions.children()) if hasattr(functions, "children") else list(functions)
     size = len(parts) // segments
     if size == 0:
-        raise ValueError(f"checkpoint_sequential: {segments} segments of {len(parts)} functions: at most one "
-                         "for each function")
+        raise ValueError(
+            f"checkpoint_sequential: {segments} segments of {len(parts)} functions: at most one "
+            "for each function"
+        )
     last = size * (segments - 1)
     for start in range(0, last, size):
-        input = checkpoint(_chain(parts[start: start + size]), input, use_reentrant=use_reentrant,
-                           preserve_rng_state=preserve)
+        input = checkpoint(
+            _chain(parts[start : start + size]),
+            input,
+            use_reentrant=use_reentrant,
+            preserve_rng_state=preserve,
+        )
     return _chain(parts[last:])(input)
 
 

@@ -1,7 +1,8 @@
-"""``torch.utils.flop_counter``: floating-point operations of matrix products, convolutions and attention.
+"""``torch.utils.flop_counter``: floating-point operations of matrix products, convolutions and
+attention.
 
-They are counted when a function is called and when a backward pass comes to its node, as PyTorch counts them:
-by the shapes of what the program asks for, whatever the compiled code makes of it.
+They are counted when a function is called and when a backward pass comes to its node, as PyTorch
+counts them: by the shapes of what the program asks for, whatever the compiled code makes of it.
 https://docs.pytorch.org/docs/stable/ (torch.utils.flop_counter)
 """
 
@@ -63,16 +64,19 @@ def _packet(operator: Any) -> Any:
 
 
 def _aten(name: str) -> Any:
-    """The operator; one that nothing here implements is declared, as the name of what is counted."""
+    """The operator; one that nothing here implements is declared, as the name of what is
+    counted."""
     found = lookup("aten", name) or ENTRIES.setdefault(f"aten::{name}", Entry(f"aten::{name}"))
     return found.packet
 
 
-# ------------------------------------------------------------------------------------------ formulas
+# ----------------------------------------------------------------------------------------- formulas
 
 
 @register_flop_formula(_aten("mm"))
-def mm_flop(a_shape: Shape, b_shape: Shape, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+def mm_flop(
+    a_shape: Shape, b_shape: Shape, *args: Any, out_shape: Any = None, **kwargs: Any
+) -> int:
     """Of [m, k] @ [k, n]: 2 m k n."""
     return 2 * prod(a_shape) * b_shape[-1]
 
@@ -95,15 +99,27 @@ def baddbmm_flop(self_shape: Shape, a_shape: Shape, b_shape: Shape, **kwargs: An
     return mm_flop(a_shape, b_shape)
 
 
-def conv_flop_count(x_shape: Shape, w_shape: Shape, out_shape: Shape, transposed: bool = False) -> int:
-    """Of a convolution [N, C, *] with weights [O, C / groups, *]: 2 for each product of an output position
-    (input position, where transposed) with the weights."""
+def conv_flop_count(
+    x_shape: Shape, w_shape: Shape, out_shape: Shape, transposed: bool = False
+) -> int:
+    """Of a convolution [N, C, *] with weights [O, C / groups, *]: 2 for each product of an output
+    position (input position, where transposed) with the weights."""
     return 2 * x_shape[0] * prod((x_shape if transposed else out_shape)[2:]) * prod(w_shape)
 
 
 @register_flop_formula(_aten("convolution"))
-def conv_flop(x_shape: Shape, w_shape: Shape, bias: Any, stride: Any, padding: Any, dilation: Any,
-              transposed: bool, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+def conv_flop(
+    x_shape: Shape,
+    w_shape: Shape,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    *args: Any,
+    out_shape: Any = None,
+    **kwargs: Any,
+) -> int:
     """See `conv_flop_count`."""
     return conv_flop_count(x_shape, w_shape, out_shape, transposed)
 
@@ -113,11 +129,23 @@ def _turned(shape: Shape) -> Shape:
 
 
 @register_flop_formula(_aten("convolution_backward"))
-def conv_backward_flop(grad_shape: Shape, x_shape: Shape, w_shape: Shape, bias: Any, stride: Any,
-                       padding: Any, dilation: Any, transposed: bool, output_padding: Any, groups: int,
-                       output_mask: Sequence[bool], out_shape: Any = None) -> int:
-    """Of the gradients that `output_mask` asks for: a convolution each, of the gradient with the weights and
-    of the input with the gradient. As in PyTorch the latter counts all channels with each other."""
+def conv_backward_flop(
+    grad_shape: Shape,
+    x_shape: Shape,
+    w_shape: Shape,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    output_padding: Any,
+    groups: int,
+    output_mask: Sequence[bool],
+    out_shape: Any = None,
+) -> int:
+    """Of the gradients that `output_mask` asks for: a convolution each, of the gradient with the
+    weights and of the input with the gradient. As in PyTorch the latter counts all channels with
+    each other."""
     count = 0
     if output_mask[0]:
         count += conv_flop_count(grad_shape, w_shape, x_shape, not transposed)
@@ -134,8 +162,14 @@ def sdpa_flop_count(query_shape: Shape, key_shape: Shape, value_shape: Shape) ->
 
 
 @register_flop_formula(_aten("_scaled_dot_product_flash_attention"))
-def sdpa_flop(query_shape: Shape, key_shape: Shape, value_shape: Shape, *args: Any, out_shape: Any = None,
-              **kwargs: Any) -> int:
+def sdpa_flop(
+    query_shape: Shape,
+    key_shape: Shape,
+    value_shape: Shape,
+    *args: Any,
+    out_shape: Any = None,
+    **kwargs: Any,
+) -> int:
     """See `sdpa_flop_count`."""
     return sdpa_flop_count(query_shape, key_shape, value_shape)
 
@@ -143,19 +177,27 @@ def sdpa_flop(query_shape: Shape, key_shape: Shape, value_shape: Shape, *args: A
 def sdpa_backward_flop_count(
     grad_out_shape: Shape, query_shape: Shape, key_shape: Shape, value_shape: Shape
 ) -> int:
-    """Of the gradient of attention: the scores once more, and two products for each of its two products."""
+    """Of the gradient of attention: the scores once more, and two products for each of its two
+    products."""
     *heads, rows, width = query_shape
     return 2 * prod(heads) * rows * key_shape[-2] * (3 * width + 2 * value_shape[-1])
 
 
 @register_flop_formula(_aten("_scaled_dot_product_flash_attention_backward"))
-def sdpa_backward_flop(grad_out_shape: Shape, query_shape: Shape, key_shape: Shape, value_shape: Shape,
-                       *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+def sdpa_backward_flop(
+    grad_out_shape: Shape,
+    query_shape: Shape,
+    key_shape: Shape,
+    value_shape: Shape,
+    *args: Any,
+    out_shape: Any = None,
+    **kwargs: Any,
+) -> int:
     """See `sdpa_backward_flop_count`."""
     return sdpa_backward_flop_count(grad_out_shape, query_shape, key_shape, value_shape)
 
 
-# ------------------------------------------------------------------------------------------ what is called
+# ----------------------------------------------------------------------------------- what is called
 
 
 class _Call(NamedTuple):
@@ -167,9 +209,18 @@ class _Call(NamedTuple):
     times: int = 1
 
 
-_ADDED = {"addmm": "addmm", "baddbmm": "baddbmm", "gru": "addmm", "gru_cell": "addmm", "lstm": "addmm",
-          "lstm_cell": "addmm", "rnn_relu": "addmm", "rnn_relu_cell": "addmm", "rnn_tanh": "addmm",
-          "rnn_tanh_cell": "addmm"}
+_ADDED = {
+    "addmm": "addmm",
+    "baddbmm": "baddbmm",
+    "gru": "addmm",
+    "gru_cell": "addmm",
+    "lstm": "addmm",
+    "lstm_cell": "addmm",
+    "rnn_relu": "addmm",
+    "rnn_relu_cell": "addmm",
+    "rnn_tanh": "addmm",
+    "rnn_tanh_cell": "addmm",
+}
 _UNCOUNTED = frozenset({"addbmm", "bilinear", "cdist"})  # PyTorch has no formula for these
 
 
@@ -194,19 +245,35 @@ def _calls(node: Node, function: str) -> Iterator[_Call]:
         yield from _product(node, function)
     elif name in ("conv", "conv_transpose"):
         attrs: Any = node.attrs
-        yield _Call("convolution", (values[0], values[1], None, attrs.stride, attrs.padding, attrs.dilation,
-                                    name != "conv", 0, attrs.groups), out)
+        yield _Call(
+            "convolution",
+            (
+                values[0],
+                values[1],
+                None,
+                attrs.stride,
+                attrs.padding,
+                attrs.dilation,
+                name != "conv",
+                0,
+                attrs.groups,
+            ),
+            out,
+        )
     elif name == "attention":
         yield _Call("_scaled_dot_product_flash_attention", values[:3], out)
     elif _counts(node):
-        raise NotImplementedError("FlopCounterMode: second derivatives of convolutions and attention are not "
-                                  "counted; leave the block before that backward pass")
+        raise NotImplementedError(
+            "FlopCounterMode: second derivatives of convolutions and attention are not "
+            "counted; leave the block before that backward pass"
+        )
 
 
 def _product(node: Node, function: str) -> Iterator[_Call]:
     a, b = node.operands
     if a.shape[-1] == 1 if function == "einsum" else _is_vector(b):
-        return  # PyTorch has no formula for the product with a vector, and none is called for an outer one
+        # PyTorch has no formula for the product with a vector, and none is called for an outer one
+        return
     out = node.result()
     name = "mm" if out.rank == 2 and function != "einsum" else "bmm"
     args: tuple[Any, ...] = ((*out.shape[:-1], a.shape[-1]), b.shape)
@@ -229,7 +296,9 @@ def _backward_calls(call: _Call, wanted: Sequence[bool]) -> Iterator[_Call]:
     """The calls of the gradient of a contraction; `wanted`: of its two factors."""
     if call.name == "convolution":
         x, w, *rest = call.args
-        yield _Call("convolution_backward", (call.out, x, w, *rest, (*wanted, False)), None, call.times)
+        yield _Call(
+            "convolution_backward", (call.out, x, w, *rest, (*wanted, False)), None, call.times
+        )
     elif call.name == "_scaled_dot_product_flash_attention":
         yield _Call(call.name + "_backward", (call.out, *call.args), None, call.times)
     else:
@@ -242,31 +311,40 @@ def _backward_calls(call: _Call, wanted: Sequence[bool]) -> Iterator[_Call]:
             yield _Call(name, (turned, out), b, call.times)
 
 
-# ------------------------------------------------------------------------------------------ the counter
+# -------------------------------------------------------------------------------------- the counter
 
 
 class FlopCounterMode:
-    """Counts the floating-point operations of a ``with`` block, in all and for each module that is called.
+    """Counts the floating-point operations of a ``with`` block, in all and for each module that is
+    called.
 
     Args:
         mods: not needed; modules are found when they are called.
         depth: to which depth of modules the table goes; None for all of them.
         display: whether the table is printed at the end.
-        custom_mapping: for operators of your own what counts a call, see `register_flop_formula`; with an
-            attribute ``_get_raw`` that is true it gets tensors instead of shapes.
+        custom_mapping: for operators of your own what counts a call, see `register_flop_formula`;
+            with an attribute ``_get_raw`` that is true it gets tensors instead of shapes.
 
-    Compiled functions called inside run line by line. Attention counts as PyTorch's fused kernels for GPUs
-    do (those for CPUs have no formula); of an LSTM the products count as those of a GRU.
+    Compiled functions called inside run line by line. Attention counts as PyTorch's fused kernels
+    for GPUs do (those for CPUs have no formula); of an LSTM the products count as those of a GRU.
     """
 
-    def __init__(self, mods: Any = None, depth: int | None = 2, display: bool = True,
-                 custom_mapping: dict[Any, Any] | None = None):
+    def __init__(
+        self,
+        mods: Any = None,
+        depth: int | None = 2,
+        display: bool = True,
+        custom_mapping: dict[Any, Any] | None = None,
+    ):
         self.depth, self.display = depth, display
         self.flop_counts: dict[str, dict[Any, int]] = {}
         self.flop_registry = {
             **flop_registry,
-            **{_packet(k): f if getattr(f, "_get_raw", False) else _of_shapes(f)
-               for k, f in (custom_mapping or {}).items()}}
+            **{
+                _packet(k): f if getattr(f, "_get_raw", False) else _of_shapes(f)
+                for k, f in (custom_mapping or {}).items()
+            },
+        }
 
     def __enter__(self) -> FlopCounterMode:
         self.flop_counts = defaultdict(lambda: defaultdict(int))
@@ -283,7 +361,9 @@ class FlopCounterMode:
         if self.display:
             print(self.get_table(self.depth))
 
-    def _count(self, operator: Any, modules: Any, args: Any, kwargs: Any, out: Any, times: int = 1) -> None:
+    def _count(
+        self, operator: Any, modules: Any, args: Any, kwargs: Any, out: Any, times: int = 1
+    ) -> None:
         found = self.flop_registry[operator](*args, out_val=out, **kwargs) * times
         for name in modules:
             self.flop_counts[name][operator] += found
@@ -297,23 +377,34 @@ class FlopCounterMode:
         return sum(self.flop_counts.get("Global", {}).values())
 
     def get_table(self, depth: int | None = None) -> str:
-        """A table of modules to a depth (by default the counter's): counts and their part of the whole."""
+        """A table of modules to a depth (by default the counter's): counts and their part of the
+        whole."""
         depth = self.depth if depth is None else depth
         total = self.get_total_flops()
         suffix = max(0, min(len(_SUFFIXES) - 1, (len(str(total)) - 2) // 3))
-        names = [n for n in sorted(self.flop_counts)
-                 if n != "Global" and (depth is None or n.count(".") < depth)]
+        names = [
+            n
+            for n in sorted(self.flop_counts)
+            if n != "Global" and (depth is None or n.count(".") < depth)
+        ]
         beyond = all(sum(self.flop_counts[n].values()) < total for n in names)
         rows = [r for n in names for r in self._rows(n, n.count(".") + beyond, total, suffix)]
         if beyond:
             rows = [*self._rows("Global", 0, total, suffix), *rows]
-        return _table([("Module", "FLOP", "% Total"), *(rows if total else [("Global", "0", "0%")])])
+        return _table(
+            [("Module", "FLOP", "% Total"), *(rows if total else [("Global", "0", "0%")])]
+        )
 
-    def _rows(self, name: str, indent: int, total: int, suffix: int) -> Iterator[tuple[str, str, str]]:
+    def _rows(
+        self, name: str, indent: int, total: int, suffix: int
+    ) -> Iterator[tuple[str, str, str]]:
         counts = self.flop_counts[name]
-        for label, count in ((name, sum(counts.values())), *((f" - {k}", v) for k, v in counts.items())):
+        for label, count in (
+            (name, sum(counts.values())),
+            *((f" - {k}", v) for k, v in counts.items()),
+        ):
             part = f"{count / total:.2%}" if total else "0%"
-            yield " " * indent + label, f"{count / 1000 ** suffix:.3f}{_SUFFIXES[suffix]}", part
+            yield " " * indent + label, f"{count / 1000**suffix:.3f}{_SUFFIXES[suffix]}", part
 
 
 _SUFFIXES = ("", "K", "M", "B", "T")
@@ -341,7 +432,8 @@ class _Modules:
     def __enter__(self) -> None:
         self._handles = [
             register_module_forward_pre_hook(lambda m, args: self.parents.append(self._name(m))),
-            register_module_forward_hook(lambda m, args, result: self._left(), always_call=True)]
+            register_module_forward_hook(lambda m, args, result: self._left(), always_call=True),
+        ]
 
     def _left(self) -> None:
         self.parents.pop()
@@ -382,13 +474,18 @@ class _Watching(TorchFunctionMode):
         border = {t._value() for t in _tensors((args, kwargs))}
         result = func(*args, **kwargs)
         modules = frozenset(self._modules.parents)
-        if isinstance(getattr(operator, "__module__", None), str) and operator in self._counter.flop_registry:
+        if (
+            isinstance(getattr(operator, "__module__", None), str)
+            and operator in self._counter.flop_registry
+        ):
             self._counter._count(operator, modules, args, kwargs, result)
         elif name not in _UNCOUNTED:
             self._recorded(name, modules, [t for t in _tensors(result) if not t.is_meta], border)
         return result
 
-    def _recorded(self, name: str, modules: frozenset[str], results: list[Any], border: set[Value]) -> None:
+    def _recorded(
+        self, name: str, modules: frozenset[str], results: list[Any], border: set[Value]
+    ) -> None:
         for tensor in results:
             if tensor._base is None and tensor._fn is not None:
                 self._made.setdefault(tensor._fn, (name, modules))
@@ -402,7 +499,8 @@ class _Watching(TorchFunctionMode):
         self._counter._count(_aten(call.name), modules, call.args, {}, call.out, call.times)
 
     def _came_to(self, fn: GradNode) -> None:
-        """Count the gradient of an operation; nodes inside of a function belong to where it was called."""
+        """Count the gradient of an operation; nodes inside of a function belong to where it was
+        called."""
         name, modules = self._made.get(fn, ("", frozenset({"Global"})))
         for edge in fn.edges:
             if edge is not None:
@@ -416,7 +514,7 @@ class _Watching(TorchFunctionMode):
             flowing.update(node.results())
             if _counts(node):
                 first = node.op.name == "affine"  # its first operand is what is added
-                wanted = [v in flowing for v in node.operands[first:first + 2]]
+                wanted = [v in flowing for v in node.operands[first : first + 2]]
                 for call in _calls(node, name):
                     for one in _backward_calls(call, wanted):
                         self._add(one, modules)

@@ -12,8 +12,8 @@ _ids = itertools.count()
 
 
 class Changes:
-    """Counts assignments to modules and hooks that come and go: compiled functions then look at theirs
-    again."""
+    """Counts assignments to modules and hooks that come and go: compiled functions then look at
+    theirs again."""
 
     count = 0
 
@@ -22,14 +22,18 @@ changes = Changes()
 
 
 class RemovableHandle:
-    """What every ``register_*hook`` returns: `remove()` takes the hook out; usable as a context manager.
+    """What every ``register_*hook`` returns: `remove()` takes the hook out; usable as a context
+    manager.
 
     Args:
-        hooks: the dictionary (id -> hook) that the hook is put into by the caller under `handle.id`.
+        hooks: the dictionary (id -> hook) that the hook is put into by the caller under
+            `handle.id`.
         extra: further dictionaries keyed by the same ids, cleaned together with it.
     """
 
-    def __init__(self, hooks: MutableMapping[int, Any], *, extra: tuple[MutableMapping[int, Any], ...] = ()):
+    def __init__(
+        self, hooks: MutableMapping[int, Any], *, extra: tuple[MutableMapping[int, Any], ...] = ()
+    ):
         self.id = next(_ids)
         self._tables = tuple(weakref.ref(t) for t in (hooks, *extra))
 
@@ -55,8 +59,13 @@ class RemovableHandle:
         self.remove()
 
 
-def register(hooks: MutableMapping[int, Any], hook: Any, *, prepend: bool = False,
-             extra: tuple[MutableMapping[int, Any], ...] = ()) -> RemovableHandle:
+def register(
+    hooks: MutableMapping[int, Any],
+    hook: Any,
+    *,
+    prepend: bool = False,
+    extra: tuple[MutableMapping[int, Any], ...] = (),
+) -> RemovableHandle:
     """Put `hook` into the ordered table `hooks`, last or (`prepend`) first."""
     handle = RemovableHandle(hooks, extra=extra)
     changes.count += 1

@@ -1,4 +1,5 @@
-"""Activation functions. All are composites: a formula of simpler ops, computed in f32 for f16 and bf16.
+"""Activation functions. All are composites: a formula of simpler ops, computed in f32 for f16 and
+bf16.
 
 Names, parameters and values at the corners follow
 https://docs.pytorch.org/docs/stable/nn.functional.html#non-linear-activation-functions.
@@ -17,8 +18,18 @@ from .elementwise import unary
 from .special import erf_numpy
 
 __all__ = [
-    "elu", "gelu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "log_sigmoid", "mish", "relu",
-    "silu", "softplus", "softsign",
+    "elu",
+    "gelu",
+    "hardsigmoid",
+    "hardswish",
+    "hardtanh",
+    "leaky_relu",
+    "log_sigmoid",
+    "mish",
+    "relu",
+    "silu",
+    "softplus",
+    "softsign",
 ]
 
 
@@ -129,7 +140,8 @@ softsign = unary(
 
 # ------------------------------ smooth
 
-TANH_GELU = math.sqrt(2 / math.pi), 0.044715  # constants of the tanh form, https://arxiv.org/abs/1606.08415
+# constants of the tanh form, https://arxiv.org/abs/1606.08415
+TANH_GELU = math.sqrt(2 / math.pi), 0.044715
 
 
 def _check_gelu(attrs: Gelu) -> None:
@@ -173,7 +185,9 @@ def _silu_numpy(x: np.ndarray) -> np.ndarray:
 
 
 def _softplus_numpy(attrs: Softplus, x: np.ndarray) -> np.ndarray:
-    return np.where(x * attrs.beta > attrs.threshold, x, np.logaddexp(x * attrs.beta, 0) / attrs.beta)
+    return np.where(
+        x * attrs.beta > attrs.threshold, x, np.logaddexp(x * attrs.beta, 0) / attrs.beta
+    )
 
 
 def _softplus_formula(attrs: Softplus, x: Expr) -> Expr:

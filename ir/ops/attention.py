@@ -1,8 +1,9 @@
-"""Scaled dot product attention, as https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.scaled_dot_product_attention.html.
+"""Scaled dot product attention, as
+https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.scaled_dot_product_attention.html.
 
-The gradient is FlashAttention-2's (https://arxiv.org/abs/2307.08691): each row's log-sum-exp is a result
-of its own, and from it the backward pass finds the probabilities again, so that no scores are kept.
-16-bit floats are computed in f32 and rounded once, at the end.
+The gradient is FlashAttention-2's (https://arxiv.org/abs/2307.08691): each row's log-sum-exp is a
+result of its own, and from it the backward pass finds the probabilities again, so that no scores
+are kept. 16-bit floats are computed in f32 and rounded once, at the end.
 """
 
 from __future__ import annotations
@@ -43,13 +44,14 @@ __all__ = ["attention", "attention_grad"]
 
 @dataclass(frozen=True)
 class AttentionAttrs(Attrs):
-    """scale: the factor of the scores. is_causal: position i of q sees the positions 0..i of k only."""
+    """scale: the factor of the scores. is_causal: position i of q sees the positions 0..i of k
+    only."""
 
     scale: float
     is_causal: bool = False
 
 
-# types ------------------------------------------------------------------------------------------------
+# types --------------------------------------------------------------------------------------------
 
 
 def _check(q: Type, k: Type, v: Type) -> None:
@@ -90,7 +92,9 @@ def _check_mask(mask: Type, q: Type, scores: Shape) -> None:
         )
 
 
-def _attention_infer(attrs: AttentionAttrs, q: Type, k: Type, v: Type, *mask: Type) -> tuple[Type, ...]:
+def _attention_infer(
+    attrs: AttentionAttrs, q: Type, k: Type, v: Type, *mask: Type
+) -> tuple[Type, ...]:
     _check(q, k, v)
     scores = _scores_shape(q, k, v)
     for m in mask:
@@ -98,8 +102,9 @@ def _attention_infer(attrs: AttentionAttrs, q: Type, k: Type, v: Type, *mask: Ty
     return q.with_shape((*scores[:-1], v.shape[-1])), Type(wide_dtype(q.dtype), scores[:-1])
 
 
-def _attention_grad_infer(attrs: AttentionAttrs, q: Type, k: Type, v: Type, g: Type, lse: Type, delta: Type,
-                          *mask: Type) -> tuple[Type, ...]:
+def _attention_grad_infer(
+    attrs: AttentionAttrs, q: Type, k: Type, v: Type, g: Type, lse: Type, delta: Type, *mask: Type
+) -> tuple[Type, ...]:
     out, rows = _attention_infer(attrs, q, k, v, *mask)
     for name, given, expected in (("g", g, out), ("lse", lse, rows), ("delta", delta, rows)):
         if given is not expected:
@@ -107,7 +112,7 @@ def _attention_grad_infer(attrs: AttentionAttrs, q: Type, k: Type, v: Type, g: T
     return q, k, v
 
 
-# algebra ----------------------------------------------------------------------------------------------
+# algebra ------------------------------------------------------------------------------------------
 
 
 def _widened(value: Value) -> Expr:
@@ -122,12 +127,15 @@ def _scores(attrs: AttentionAttrs, q: Value, k: Value, mask: tuple[Value, ...]) 
         row, column = (fn.iota(shape=shape, dim=d, dtype=i64) for d in (0, 1))
         scores = fn.where(row >= column, scores, -math.inf)
     for m in mask:
-        scores = fn.where(Expr(m), scores, -math.inf) if m.dtype is boolean else scores + _widened(m)
+        scores = (
+            fn.where(Expr(m), scores, -math.inf) if m.dtype is boolean else scores + _widened(m)
+        )
     return scores
 
 
 def _finite(row: Expr) -> Expr:
-    """What is subtracted from a row of scores: 0 where all of them are -inf, so that exp gives zeros."""
+    """What is subtracted from a row of scores: 0 where all of them are -inf, so that exp gives
+    zeros."""
     return fn.where(fn.eq(row, -math.inf), 0, row)
 
 
@@ -146,7 +154,9 @@ def _attention_decompose(node: Node) -> tuple[Value, ...]:
     total = fn.sum(e, dims=last, keepdim=True)
     shares = e / fn.where(fn.eq(total, 0), 1, total)
     out = fn.matmul(shares, _widened(v))
-    lse = fn.expand(fn.reshape(most + fn.log(total), shape=scores.shape[:-1]), shape=node.types[1].shape)
+    lse = fn.expand(
+        fn.reshape(most + fn.log(total), shape=scores.shape[:-1]), shape=node.types[1].shape
+    )
     return cast_to(out.value, q.dtype), lse.value
 
 
@@ -155,8 +165,16 @@ def _shares(attrs: AttentionAttrs, q: Value, k: Value, lse: Value, mask: tuple[V
     return fn.exp(_scores(attrs, q, k, mask) - _finite(_column(lse)))
 
 
-def _grad_scores(attrs: AttentionAttrs, q: Value, k: Value, v: Value, g: Value, lse: Value, delta: Value,
-                 mask: tuple[Value, ...]) -> tuple[Expr, Expr]:
+def _grad_scores(
+    attrs: AttentionAttrs,
+    q: Value,
+    k: Value,
+    v: Value,
+    g: Value,
+    lse: Value,
+    delta: Value,
+    mask: tuple[Value, ...],
+) -> tuple[Expr, Expr]:
     """The shares p and the gradient of the scores, p (g v^T - delta)."""
     p = _shares(attrs, q, k, lse, mask)
     arrived = fn.matmul(_widened(g), Expr(swap_last(_widened(v).value)))
@@ -173,7 +191,9 @@ def _attention_grad_decompose(node: Node) -> tuple[Value, ...]:
         fn.matmul(Expr(swap_last(scaled.value)), _widened(q)),
         fn.matmul(Expr(swap_last(p.value)), _widened(g)),
     )
-    return tuple(cast_to(sum_to(e.value, x.shape), x.dtype) for e, x in zip(found, (q, k, v), strict=True))
+    return tuple(
+        cast_to(sum_to(e.value, x.shape), x.dtype) for e, x in zip(found, (q, k, v), strict=True)
+    )
 
 
 def _attention_vjp(node: Node, g: Value | None, g_lse: Value | None) -> tuple[Value | None, ...]:
@@ -181,12 +201,18 @@ def _attention_vjp(node: Node, g: Value | None, g_lse: Value | None) -> tuple[Va
     attrs = attrs_of(node, AttentionAttrs)
     out, lse = node.results()
     g = zeros_like(out) if g is None else g
-    delta = algebra(lambda a, b: fn.sum(a * b, dims=(out.rank - 1,), keepdim=False),
-                    _widened(g).value, _widened(out).value)
+    delta = algebra(
+        lambda a, b: fn.sum(a * b, dims=(out.rank - 1,), keepdim=False),
+        _widened(g).value,
+        _widened(out).value,
+    )
     if g_lse is not None:
         delta = ops.sub(delta, g_lse)
-    found: list[Value | None] = list(ops.attention_grad(
-        q, k, v, g, lse, delta, *mask, scale=attrs.scale, is_causal=attrs.is_causal))
+    found: list[Value | None] = list(
+        ops.attention_grad(
+            q, k, v, g, lse, delta, *mask, scale=attrs.scale, is_causal=attrs.is_causal
+        )
+    )
     for m in mask:
         found.append(None if m.dtype is boolean else _mask_grad(attrs, node, g, delta, m))
     return tuple(found)
@@ -198,11 +224,12 @@ def _mask_grad(attrs: AttentionAttrs, node: Node, g: Value, delta: Value, mask: 
     return cast_to(sum_to(ds.value, mask.shape), mask.dtype)
 
 
-# NumPy ------------------------------------------------------------------------------------------------
+# NumPy --------------------------------------------------------------------------------------------
 
 
-def _scores_reference(attrs: AttentionAttrs, q: np.ndarray, k: np.ndarray,
-                      mask: tuple[np.ndarray, ...]) -> np.ndarray:
+def _scores_reference(
+    attrs: AttentionAttrs, q: np.ndarray, k: np.ndarray, mask: tuple[np.ndarray, ...]
+) -> np.ndarray:
     a = wide(q)
     scores = np.matmul(a * a.dtype.type(attrs.scale), np.swapaxes(wide(k), -1, -2))
     if attrs.is_causal:
@@ -213,8 +240,9 @@ def _scores_reference(attrs: AttentionAttrs, q: np.ndarray, k: np.ndarray,
 
 
 @quiet
-def _attention_reference(attrs: AttentionAttrs, q: np.ndarray, k: np.ndarray, v: np.ndarray,
-                         *mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _attention_reference(
+    attrs: AttentionAttrs, q: np.ndarray, k: np.ndarray, v: np.ndarray, *mask: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     scores = _scores_reference(attrs, q, k, mask)
     most = scores.max(-1, keepdims=True, initial=-np.inf)
     most = np.where(most == -np.inf, 0, most)
@@ -233,9 +261,16 @@ def _summed_to(x: np.ndarray, like: np.ndarray) -> np.ndarray:
 
 
 @quiet
-def _attention_grad_reference(attrs: AttentionAttrs, q: np.ndarray, k: np.ndarray, v: np.ndarray,
-                              g: np.ndarray, lse: np.ndarray, delta: np.ndarray,
-                              *mask: np.ndarray) -> tuple[np.ndarray, ...]:
+def _attention_grad_reference(
+    attrs: AttentionAttrs,
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    g: np.ndarray,
+    lse: np.ndarray,
+    delta: np.ndarray,
+    *mask: np.ndarray,
+) -> tuple[np.ndarray, ...]:
     scores = _scores_reference(attrs, q, k, mask)
     p = np.exp(scores - np.where(lse == -np.inf, 0, lse)[..., None])
     ds = p * (np.matmul(wide(g), np.swapaxes(wide(v), -1, -2)) - delta[..., None])
@@ -257,7 +292,9 @@ def _attention_grad_batch(node: Node, values: Values, mapped: Mapped, size: Dim)
     rank = node.operands[3].rank
     several = [lifted(x, True, rank) for x in wholes(values[:3], mapped[:3], size)]
     masks = [lifted(x, m, rank) for x, m in zip(values[6:], mapped[6:], strict=True)]
-    made = node.op.node((*several, *wholes(values[3:6], mapped[3:6], size), *masks), node.attrs).results()
+    made = node.op.node(
+        (*several, *wholes(values[3:6], mapped[3:6], size), *masks), node.attrs
+    ).results()
     return tuple([reshaped(y, (size, *t.shape)) for y, t in zip(made, node.types, strict=True)])
 
 
@@ -270,7 +307,10 @@ attention = Op(
     vjp=_attention_vjp,
     decompose=_attention_decompose,
     reference=_attention_reference,
-    kind=Kind.WHOLE, weight=Weight.CONTRACTION, reference_ns=attention_ns, batch=_attention_batch,
+    kind=Kind.WHOLE,
+    weight=Weight.CONTRACTION,
+    reference_ns=attention_ns,
+    batch=_attention_batch,
 )
 attention_grad = Op(
     "attention_grad",
@@ -281,5 +321,8 @@ attention_grad = Op(
     vjp=BY_DECOMPOSITION,
     decompose=_attention_grad_decompose,
     reference=_attention_grad_reference,
-    kind=Kind.WHOLE, weight=Weight.CONTRACTION, reference_ns=attention_ns, batch=_attention_grad_batch,
+    kind=Kind.WHOLE,
+    weight=Weight.CONTRACTION,
+    reference_ns=attention_ns,
+    batch=_attention_grad_batch,
 )

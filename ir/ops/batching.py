@@ -1,8 +1,8 @@
 """Batch rules that families share: how an op works on several entries at once (`vmap`).
 
-A rule gets the node of one entry, the operands, which of them are `mapped` (have the entries along a new
-first dimension; others are the same for all entries), and the number of entries. All its results have the
-entries along their first dimension.
+A rule gets the node of one entry, the operands, which of them are `mapped` (have the entries along
+a new first dimension; others are the same for all entries), and the number of entries. All its
+results have the entries along their first dimension.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ Rule: TypeAlias = Callable[[Node, Values, Mapped, Dim], Values]
 
 
 def whole(x: Value, mapped: bool, size: Dim) -> Value:
-    """`x` with its entries along the first dimension: the same one again and again, if it is not mapped."""
+    """`x` with its entries along the first dimension: the same one again and again, if it is not
+    mapped."""
     return x if mapped else ops.expand(x, shape=(size, *x.shape))
 
 
@@ -41,7 +42,11 @@ def reshaped(x: Value, shape: Shape) -> Value:
 def lifted(x: Value, mapped: bool, rank: int) -> Value:
     """`x`, whose entries broadcast against others of up to `rank` dimensions, aligned right."""
     missing = rank + 1 - x.rank
-    return ops.reshape(x, shape=(x.shape[0], *(1,) * missing, *x.shape[1:])) if mapped and missing else x
+    return (
+        ops.reshape(x, shape=(x.shape[0], *(1,) * missing, *x.shape[1:]))
+        if mapped and missing
+        else x
+    )
 
 
 def to_front(x: Value, axis: int) -> Value:
@@ -56,14 +61,18 @@ def from_front(x: Value, axis: int) -> Value:
 
 
 def merged(x: Value, axis: int) -> Value:
-    """Entries as further parts of their dimension `axis`: [size, *s] as s with ``size * s[axis]`` there."""
+    """Entries as further parts of their dimension `axis`: [size, *s] as s with ``size * s[axis]``
+    there."""
     moved = from_front(x, axis)
     shape = moved.shape
-    return ops.reshape(moved, shape=(*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2:]))
+    return ops.reshape(
+        moved, shape=(*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :])
+    )
 
 
 def parted(x: Value, axis: int, size: Dim, entry: Shape) -> Value:
-    """What `merged` of entries of shape `entry` gave, with the entries along the first dimension again."""
+    """What `merged` of entries of shape `entry` gave, with the entries along the first dimension
+    again."""
     return to_front(ops.reshape(x, shape=(*entry[:axis], size, *entry[axis:])), axis)
 
 
@@ -110,12 +119,15 @@ def behind(attrs: Attrs, *fields: str) -> Any:
 
 
 def folding(axis: int) -> Rule:
-    """Of ops whose results at each place of dimension `axis` depend on that place of the operands only."""
+    """Of ops whose results at each place of dimension `axis` depend on that place of the operands
+    only."""
 
     def rule(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
         operands = [merged(x, axis) for x in wholes(values, mapped, size)]
         made = node.op.node(tuple(operands), node.attrs).results()
-        return tuple([parted(y, axis, size, t.shape) for y, t in zip(made, node.types, strict=True)])
+        return tuple(
+            [parted(y, axis, size, t.shape) for y, t in zip(made, node.types, strict=True)]
+        )
 
     return rule
 
@@ -124,8 +136,8 @@ def entry_by_entry(node: Node, values: Values, mapped: Mapped, size: Dim) -> Val
     """Of ops that have no way to work on several entries at once: on one after the other."""
     if not isinstance(size, int):
         raise RuntimeError(
-            f"{node.op.name}: vmap computes it entry by entry, so that their number has to be known, but it "
-            f"is {size}: do not mark that dimension as dynamic"
+            f"{node.op.name}: vmap computes it entry by entry, so that their number has to be "
+            f"known, but it is {size}: do not mark that dimension as dynamic"
         )
     if not size:
         return tuple([zeros(t.with_shape((0, *t.shape))) for t in node.types])

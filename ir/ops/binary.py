@@ -1,8 +1,8 @@
 """Elementwise ops of two or three operands, and `cast`.
 
-Operands have one dtype (the front end promotes) and broadcast; gradients sum over what was repeated.
-Integer arithmetic wraps; dividing an integer by zero gives 0; shifting by less than 0 or by the number
-of bits and more gives 0, or the sign for a right shift.
+Operands have one dtype (the front end promotes) and broadcast; gradients sum over what was
+repeated. Integer arithmetic wraps; dividing an integer by zero gives 0; shifting by less than 0 or
+by the number of bits and more gives 0, or the sign for a right shift.
 """
 
 from __future__ import annotations
@@ -45,10 +45,44 @@ from .common import (
 from .elementwise import CONDITION, ZERO, Formula, decomposition
 
 __all__ = [
-    "add", "atan2", "bitwise_and", "bitwise_or", "bitwise_xor", "cast", "complex", "copysign", "div", "eq",
-    "floor_div", "fmax", "fmin", "fmod", "ge", "gt", "hypot", "le", "logaddexp", "logical_and", "logical_or",
-    "logical_xor", "lt", "maximum", "minimum", "mul", "muladd", "ne", "nextafter", "pow", "product",
-    "remainder", "shift_left", "shift_right", "sub", "trunc_div", "where", "xlogy",
+    "add",
+    "atan2",
+    "bitwise_and",
+    "bitwise_or",
+    "bitwise_xor",
+    "cast",
+    "complex",
+    "copysign",
+    "div",
+    "eq",
+    "floor_div",
+    "fmax",
+    "fmin",
+    "fmod",
+    "ge",
+    "gt",
+    "hypot",
+    "le",
+    "logaddexp",
+    "logical_and",
+    "logical_or",
+    "logical_xor",
+    "lt",
+    "maximum",
+    "minimum",
+    "mul",
+    "muladd",
+    "ne",
+    "nextafter",
+    "pow",
+    "product",
+    "remainder",
+    "shift_left",
+    "shift_right",
+    "sub",
+    "trunc_div",
+    "where",
+    "xlogy",
 ]
 
 COMPLEX_OF = {f32: c64, f64: c128}
@@ -90,7 +124,8 @@ def binary(
             return tuple(zeros(v.type) for v in node.operands)
         found = algebra_wide(rule, g, *node.operands, node.result())
         return tuple(
-            None if r is None else sum_to(r, v.shape) for r, v in zip(found, node.operands, strict=True)
+            None if r is None else sum_to(r, v.shape)
+            for r, v in zip(found, node.operands, strict=True)
         )
 
     @quiet
@@ -100,8 +135,20 @@ def binary(
 
     stated = isinstance(rule, (NoGradient, ByDecomposition))
     expand: Any = CORE if formula is None else decomposition(formula, widen=True)
-    return Op(name, doc, operands, infer, rule if stated else vjp, reference, Attrs, expand,
-              lambda attrs, x, y: numpy(x, y), kind=Kind.POINTWISE, weight=weight, batch=pointwise)
+    return Op(
+        name,
+        doc,
+        operands,
+        infer,
+        rule if stated else vjp,
+        reference,
+        Attrs,
+        expand,
+        lambda attrs, x, y: numpy(x, y),
+        kind=Kind.POINTWISE,
+        weight=weight,
+        batch=pointwise,
+    )
 
 
 # ------------------------------ arithmetic
@@ -149,8 +196,15 @@ def _div_rule(g: Expr, x: Expr, y: Expr, z: Expr) -> tuple[Expr, Expr]:
     return to_x, -to_x * z.conj
 
 
-add = binary("add", "x + y.", np.add, lambda g, x, y, z: (g, g), NUMERIC, hint="use logical_or for bools",
-             weight=Weight.CHEAP)
+add = binary(
+    "add",
+    "x + y.",
+    np.add,
+    lambda g, x, y, z: (g, g),
+    NUMERIC,
+    hint="use logical_or for bools",
+    weight=Weight.CHEAP,
+)
 sub = binary(
     "sub",
     "x - y.",
@@ -160,8 +214,15 @@ sub = binary(
     hint="use the `^` operator or logical_xor() for bools",
     weight=Weight.CHEAP,
 )
-mul = binary("mul", "x * y.", np.multiply, _mul_rule, NUMERIC, hint="use logical_and for bools",
-             weight=Weight.CHEAP)
+mul = binary(
+    "mul",
+    "x * y.",
+    np.multiply,
+    _mul_rule,
+    NUMERIC,
+    hint="use logical_and for bools",
+    weight=Weight.CHEAP,
+)
 product = binary(
     "product",
     "x * y rounded by itself, never as one with a sum: what mul gives where it is not fused.",
@@ -170,11 +231,21 @@ product = binary(
     REAL_FLOATING,
     weight=Weight.CHEAP,
 )
-div = binary("div", "x / y of floating-point or complex numbers.", np.true_divide, _div_rule, FLOATING,
-             weight=Weight.PLAIN)
+div = binary(
+    "div",
+    "x / y of floating-point or complex numbers.",
+    np.true_divide,
+    _div_rule,
+    FLOATING,
+    weight=Weight.PLAIN,
+)
 floor_div = binary(
-    "floor_div", "floor(x / y), exact as Python's //; 0 for an integer x / 0.", np.floor_divide, ZERO, REAL,
-    weight=Weight.PLAIN
+    "floor_div",
+    "floor(x / y), exact as Python's //; 0 for an integer x / 0.",
+    np.floor_divide,
+    ZERO,
+    REAL,
+    weight=Weight.PLAIN,
 )
 trunc_div = binary(
     "trunc_div",
@@ -214,7 +285,8 @@ pow = binary(
 
 
 def _extremum(name: str, doc: str, numpy: Callable[..., Any], loses: str) -> Op:
-    """maximum or minimum; `loses` compares x with y where x is not the result. Ties share the gradient."""
+    """maximum or minimum; `loses` compares x with y where x is not the result. Ties share the
+    gradient."""
 
     def rule(g: Expr, x: Expr, y: Expr, z: Expr) -> tuple[Expr, Expr]:
         shared = fn.where(fn.eq(x, y), g * 0.5, g)
@@ -236,8 +308,12 @@ def _known_extremum(name: str, doc: str, numpy: Callable[..., Any], keeps: str) 
 
 maximum = _extremum("maximum", "The larger of x and y; nan where either is.", np.maximum, "lt")
 minimum = _extremum("minimum", "The smaller of x and y; nan where either is.", np.minimum, "gt")
-fmax = _known_extremum("fmax", "The larger of x and y; the other one where one is nan.", np.fmax, "ge")
-fmin = _known_extremum("fmin", "The smaller of x and y; the other one where one is nan.", np.fmin, "le")
+fmax = _known_extremum(
+    "fmax", "The larger of x and y; the other one where one is nan.", np.fmax, "ge"
+)
+fmin = _known_extremum(
+    "fmin", "The smaller of x and y; the other one where one is nan.", np.fmin, "le"
+)
 
 
 # ------------------------------ functions of two reals
@@ -284,8 +360,9 @@ atan2 = binary(
     operands=("y", "x"),
     weight=Weight.SLOW,
 )
-copysign = binary("copysign", "|x| with the sign bit of y.", np.copysign, _copysign_rule,
-                  weight=Weight.CHEAP)
+copysign = binary(
+    "copysign", "|x| with the sign bit of y.", np.copysign, _copysign_rule, weight=Weight.CHEAP
+)
 nextafter = binary(
     "nextafter",
     "The float next to x on the way to y.",
@@ -328,13 +405,15 @@ def _to_bool(dtype: DType) -> DType:
 
 
 def _compare(name: str, sign: str, numpy: Callable[..., Any], domain: Domain) -> Op:
-    return binary(name, f"Whether x {sign} y.", numpy, CONDITION, domain, weight=Weight.CHEAP,
-                  result=_to_bool)
+    return binary(
+        name, f"Whether x {sign} y.", numpy, CONDITION, domain, weight=Weight.CHEAP, result=_to_bool
+    )
 
 
 def _logic(name: str, doc: str, numpy: Callable[..., Any]) -> Op:
-    return binary(name, doc, numpy, CONDITION, BOOLEAN, weight=Weight.CHEAP,
-                  hint="compare it with != 0")
+    return binary(
+        name, doc, numpy, CONDITION, BOOLEAN, weight=Weight.CHEAP, hint="compare it with != 0"
+    )
 
 
 ON_INTEGERS = NoGradient("defined on integers")
@@ -351,7 +430,9 @@ def _shift_left_numpy(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _shift_right_numpy(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     fits = (y >= 0) & (y < x.dtype.itemsize * 8)
-    return np.where(fits, np.right_shift(x, np.where(fits, y, 0)), np.where(x < 0, ~np.zeros_like(x), 0))
+    return np.where(
+        fits, np.right_shift(x, np.where(fits, y, 0)), np.where(x < 0, ~np.zeros_like(x), 0)
+    )
 
 
 eq = _compare("eq", "==", np.equal, ANY)
@@ -383,7 +464,9 @@ shift_right = _bits(
 def _complex_infer(attrs: Attrs, re: Type, im: Type) -> tuple[Type, ...]:
     dtype = check_same_dtype("complex", re, im)
     if dtype not in COMPLEX_OF:
-        raise RuntimeError(f"complex: expected both inputs to be f32 or f64 tensors, got {re} and {im}")
+        raise RuntimeError(
+            f"complex: expected both inputs to be f32 or f64 tensors, got {re} and {im}"
+        )
     return (Type(COMPLEX_OF[dtype], broadcast(re.shape, im.shape)),)
 
 
@@ -406,7 +489,9 @@ complex = Op(
     _complex_infer,
     _complex_vjp,
     _complex_reference,
-    kind=Kind.POINTWISE, weight=Weight.CHEAP, batch=pointwise,
+    kind=Kind.POINTWISE,
+    weight=Weight.CHEAP,
+    batch=pointwise,
 )
 
 
@@ -435,7 +520,9 @@ where = Op(
     _where_infer,
     _where_vjp,
     lambda attrs, cond, x, y: np.where(cond, x, y),
-    kind=Kind.POINTWISE, weight=Weight.CHEAP, batch=pointwise,
+    kind=Kind.POINTWISE,
+    weight=Weight.CHEAP,
+    batch=pointwise,
 )
 
 
@@ -449,12 +536,16 @@ def _muladd_infer(attrs: Attrs, *types: Type) -> tuple[Type, ...]:
 def _muladd_vjp(node: Node, g: Value) -> tuple[Value, ...]:
     x, y, z = node.operands
     a, b, given = Expr(x), Expr(y), Expr(g)
-    return (sum_to((given * b).value, x.shape), sum_to((given * a).value, y.shape), sum_to(g, z.shape))
+    return (
+        sum_to((given * b).value, x.shape),
+        sum_to((given * a).value, y.shape),
+        sum_to(g, z.shape),
+    )
 
 
 def _sum_as_single(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """x + y in f64 rounded to odd, and so to f32 once (Boldo and Melquiond, Emulation of FMA and correctly
-    rounded sums, 2008)."""
+    """x + y in f64 rounded to odd, and so to f32 once (Boldo and Melquiond, Emulation of FMA and
+    correctly rounded sums, 2008)."""
     total = np.asarray(x + y)
     part = total - x
     error = (x - (total - part)) + (y - part)
@@ -465,8 +556,8 @@ def _sum_as_single(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _muladd_reference(attrs: Attrs, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """With the errors of product and sum (Dekker, A floating-point technique for extending the available
-    precision, 1971; Knuth's sum) added at the end."""
+    """With the errors of product and sum (Dekker, A floating-point technique for extending the
+    available precision, 1971; Knuth's sum) added at the end."""
     with np.errstate(all="ignore"):
         if x.dtype == np.float32:
             return _sum_as_single(x.astype(np.float64) * y, z.astype(np.float64))
@@ -485,9 +576,15 @@ def _muladd_reference(attrs: Attrs, x: np.ndarray, y: np.ndarray, z: np.ndarray)
 
 
 muladd: Op = Op(
-    "muladd", "x * y + z, rounded once; all three broadcast.", ("x", "y", "z"), _muladd_infer, _muladd_vjp,
+    "muladd",
+    "x * y + z, rounded once; all three broadcast.",
+    ("x", "y", "z"),
+    _muladd_infer,
+    _muladd_vjp,
     _muladd_reference,
-    kind=Kind.POINTWISE, weight=Weight.CHEAP, batch=pointwise,
+    kind=Kind.POINTWISE,
+    weight=Weight.CHEAP,
+    batch=pointwise,
 )
 
 
@@ -497,7 +594,8 @@ class Cast(Attrs):
 
 
 def _whole(x: np.ndarray, source: DType, target: DType) -> np.ndarray:
-    """Floats as integers, rounded towards zero; see `narrow_through` for those out of range; nan gives 0."""
+    """Floats as integers, rounded towards zero; see `narrow_through` for those out of range; nan
+    gives 0."""
     x = np.trunc(x.astype(np.float64))
     if bits := narrow_through(source, target):
         held = np.where(np.abs(x) < 2.0 ** (bits - 1), x, 0).astype(np.int64)
@@ -524,18 +622,22 @@ def _cast_reference(attrs: Cast, x: np.ndarray) -> np.ndarray:
 
 def _cast_vjp(node: Node, g: Value) -> tuple[Value | None, ...]:
     (x,) = node.operands
-    return (cast_to(g, x.dtype) if x.dtype.is_differentiable and g.dtype.is_differentiable else None,)
+    return (
+        cast_to(g, x.dtype) if x.dtype.is_differentiable and g.dtype.is_differentiable else None,
+    )
 
 
 cast = Op(
     "cast",
-    "x as another dtype. Float to integer rounds towards zero, nan gives 0; i32, i64 and u64 saturate, "
-    "narrower ones and u32 wrap (beyond a wide integer: 0); integers wrap; to bool is != 0; complex to real "
-    "drops the imaginary part; to f16 and bf16 goes through f32.",
+    "x as another dtype. Float to integer rounds towards zero, nan gives 0; i32, i64 and u64 "
+    "saturate, narrower ones and u32 wrap (beyond a wide integer: 0); integers wrap; to bool is != "
+    "0; complex to real drops the imaginary part; to f16 and bf16 goes through f32.",
     ("x",),
     lambda attrs, x: (x.with_dtype(attrs.dtype),),
     _cast_vjp,
     _cast_reference,
     Cast,
-    kind=Kind.POINTWISE, weight=Weight.CHEAP, batch=unchanged,
+    kind=Kind.POINTWISE,
+    weight=Weight.CHEAP,
+    batch=unchanged,
 )

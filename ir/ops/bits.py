@@ -25,11 +25,14 @@ def _bitcast_infer(attrs: Cast, x: Type) -> tuple[Type, ...]:
     if before == after:
         return (x.with_dtype(attrs.dtype),)
     if not x.shape:
-        raise RuntimeError(f"bitcast: a 0-d {x} cannot be seen as {attrs.dtype}: its elements have "
-                           "another size")
+        raise RuntimeError(
+            f"bitcast: a 0-d {x} cannot be seen as {attrs.dtype}: its elements have another size"
+        )
     size = x.shape[-1] * before
     if size % after != 0:
-        raise RuntimeError(f"bitcast: the last size of {x} makes no whole number of {attrs.dtype} elements")
+        raise RuntimeError(
+            f"bitcast: the last size of {x} makes no whole number of {attrs.dtype} elements"
+        )
     return (Type(attrs.dtype, (*x.shape[:-1], size // after)),)
 
 
@@ -74,8 +77,10 @@ def _joined(x: Value, before: int, after: int) -> Value:
     parts = ops.bitwise_and(ops.cast(x, dtype=whole), mask)
     parts = ops.reshape(parts, shape=(*x.shape[:-1], x.shape[-1] // count, count))
     parts = ops.shift_left(parts, _shifts(whole, 8 * before, count))
-    pieces = [ops.reshape(slice_dim(parts, parts.rank - 1, i, i + 1), shape=parts.shape[:-1])
-              for i in range(count)]
+    pieces = [
+        ops.reshape(slice_dim(parts, parts.rank - 1, i, i + 1), shape=parts.shape[:-1])
+        for i in range(count)
+    ]
     return functools.reduce(ops.bitwise_or, pieces)
 
 
@@ -88,5 +93,7 @@ bitcast = Op(
     _bitcast_reference,
     Cast,
     _bitcast_parts,
-    kind=Kind.POINTWISE, weight=Weight.CHEAP, batch=unchanged,
+    kind=Kind.POINTWISE,
+    weight=Weight.CHEAP,
+    batch=unchanged,
 )

@@ -1,7 +1,7 @@
 """Convolutions of images whose channels lie next to each other: x [N, *S, C], y [N, *S', O].
 
-What they compute is what `conv`, `conv_transpose` and `conv_weight_grad` compute; filters have those ops'
-order. The layout pass makes them, for targets that take them whole.
+What they compute is what `conv`, `conv_transpose` and `conv_weight_grad` compute; filters have
+those ops' order. The layout pass makes them, for targets that take them whole.
 """
 
 from __future__ import annotations
@@ -15,7 +15,14 @@ from ..graph import Node, Type, Value
 from ..op import BY_DECOMPOSITION, Attrs, Kind, Op, Weight
 from ..shape import Shape
 from .common import ops
-from .conv import ConvAttrs, ConvTransposeAttrs, ConvWeightGradAttrs, conv, conv_transpose, conv_weight_grad
+from .conv import (
+    ConvAttrs,
+    ConvTransposeAttrs,
+    ConvWeightGradAttrs,
+    conv,
+    conv_transpose,
+    conv_weight_grad,
+)
 
 __all__ = ["channels_last_conv", "channels_last_conv_transpose", "channels_last_conv_weight_grad"]
 
@@ -45,16 +52,21 @@ def _in_order(shape: Shape, dims: tuple[int, ...]) -> Shape:
 
 
 def _infer(plain: Op, images: int, gives_image: bool) -> Callable[..., tuple[Type, ...]]:
-    """The types of `plain` for images among its first operands, `images` of them, in the other order."""
+    """The types of `plain` for images among its first operands, `images` of them, in the other
+    order."""
 
     def infer(attrs: Attrs, *types: Type) -> tuple[Type, ...]:
         for t in types[:images]:
             if t.rank < 3:
-                raise RuntimeError(f"channels_last_{plain.name}: expected an image [N, *S, C] of at least 3 "
-                                   f"dimensions, but got shape {list(t.shape)}")
+                raise RuntimeError(
+                    f"channels_last_{plain.name}: expected an image [N, *S, C] of at least 3 "
+                    f"dimensions, but got shape {list(t.shape)}"
+                )
         given = [t.with_shape(_in_order(t.shape, first_dims(t.rank))) for t in types[:images]]
         (made,) = plain.infer(attrs, *given, *types[images:])
-        return (made.with_shape(_in_order(made.shape, last_dims(made.rank))) if gives_image else made,)
+        return (
+            made.with_shape(_in_order(made.shape, last_dims(made.rank))) if gives_image else made,
+        )
 
     return infer
 
@@ -77,21 +89,52 @@ def _reference(plain: Op, images: int, gives_image: bool) -> Callable[..., Any]:
     return reference
 
 
-def _op(plain: Op, doc: str, operands: tuple[str, ...], attrs: type[Attrs], images: int,
-        gives_image: bool) -> Op:
+def _op(
+    plain: Op,
+    doc: str,
+    operands: tuple[str, ...],
+    attrs: type[Attrs],
+    images: int,
+    gives_image: bool,
+) -> Op:
     what = images, gives_image
-    return Op(f"channels_last_{plain.name}", doc, operands, attrs=attrs, infer=_infer(plain, *what),
-              vjp=BY_DECOMPOSITION, batch=BY_DECOMPOSITION, decompose=_decompose(plain, *what),
-              reference=_reference(plain, *what), kind=Kind.CONTRACTION,
-              weight=Weight.CONTRACTION, reference_ns=plain.reference_ns)
+    return Op(
+        f"channels_last_{plain.name}",
+        doc,
+        operands,
+        attrs=attrs,
+        infer=_infer(plain, *what),
+        vjp=BY_DECOMPOSITION,
+        batch=BY_DECOMPOSITION,
+        decompose=_decompose(plain, *what),
+        reference=_reference(plain, *what),
+        kind=Kind.CONTRACTION,
+        weight=Weight.CONTRACTION,
+        reference_ns=plain.reference_ns,
+    )
 
 
 channels_last_conv = _op(
-    conv, "`conv` of x [N, *S, C] with filters w [O, C/groups, *K], plus b [O]: [N, *S', O].",
-    ("x", "w", "b?"), ConvAttrs, 1, True)
+    conv,
+    "`conv` of x [N, *S, C] with filters w [O, C/groups, *K], plus b [O]: [N, *S', O].",
+    ("x", "w", "b?"),
+    ConvAttrs,
+    1,
+    True,
+)
 channels_last_conv_transpose = _op(
-    conv_transpose, "`conv_transpose` of x [N, *S, C] with w [C, O/groups, *K], plus b [O]: [N, *S', O].",
-    ("x", "w", "b?"), ConvTransposeAttrs, 1, True)
+    conv_transpose,
+    "`conv_transpose` of x [N, *S, C] with w [C, O/groups, *K], plus b [O]: [N, *S', O].",
+    ("x", "w", "b?"),
+    ConvTransposeAttrs,
+    1,
+    True,
+)
 channels_last_conv_weight_grad = _op(
-    conv_weight_grad, "`conv_weight_grad` of x [N, *S, C] and g [N, *S', O]: [O, C/groups, *K].",
-    ("x", "g"), ConvWeightGradAttrs, 2, False)
+    conv_weight_grad,
+    "`conv_weight_grad` of x [N, *S, C] and g [N, *S', O]: [O, C/groups, *K].",
+    ("x", "g"),
+    ConvWeightGradAttrs,
+    2,
+    False,
+)

@@ -22,7 +22,9 @@ def check_axis(dim: int, x: Type, what: str) -> None:
     if 0 <= dim < x.rank:
         return
     if x.rank == 0:
-        raise IndexError(f"{what}: a tensor without dimensions has no dimension {dim}: reshape it to [1]")
+        raise IndexError(
+            f"{what}: a tensor without dimensions has no dimension {dim}: reshape it to [1]"
+        )
     raise IndexError(
         f"{what}: Dimension out of range (expected to be in range of [0, {x.rank - 1}], "
         f"but got {dim}) for shape {listed(x.shape)}"
@@ -35,11 +37,14 @@ def check_axes(dims: Sequence[int], x: Type, what: str) -> None:
         check_axis(dim, x, what)
     if len(set(dims)) != len(dims):
         repeated = next(d for d in dims if list(dims).count(d) > 1)
-        raise RuntimeError(f"{what}: dim {repeated} appears multiple times in the list of dims {list(dims)}")
+        raise RuntimeError(
+            f"{what}: dim {repeated} appears multiple times in the list of dims {list(dims)}"
+        )
 
 
 def surely_less(a: Dim, b: Dim) -> bool:
-    """Whether ``a < b`` for every value of the symbols: what cannot be decided here counts as no."""
+    """Whether ``a < b`` for every value of the symbols: what cannot be decided here counts as
+    no."""
     return bounds(a - b)[1] < 0
 
 

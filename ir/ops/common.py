@@ -1,11 +1,12 @@
 """What the op families share: numbers as values, algebra on values, type checks, NumPy precision.
 
-Gradient rules refer to each other in circles (`sum` needs `expand`, `expand` needs `sum`), so families
-never import one another. They reach ops through `ops`, which looks a name up when a rule runs.
+Gradient rules refer to each other in circles (`sum` needs `expand`, `expand` needs `sum`), so
+families never import one another. They reach ops through `ops`, which looks a name up when a rule
+runs.
 
 Rules are written as algebra: `Expr` wraps a value so that ``g * y * (1 - y)`` makes nodes, and `fn`
-applies any op to wrapped values and Python numbers, ``fn.where(x > 0, g, 0)``. A number takes the dtype
-of the values beside it.
+applies any op to wrapped values and Python numbers, ``fn.where(x > 0, g, 0)``. A number takes the
+dtype of the values beside it.
 """
 
 from __future__ import annotations
@@ -75,11 +76,14 @@ def zeros_like(x: Value) -> Value:
 
 
 def sum_to(value: Value, shape: Shape) -> Value:
-    """Undo broadcasting: the sum of `value` over the axes along which `shape` was repeated to its shape."""
+    """Undo broadcasting: the sum of `value` over the axes along which `shape` was repeated to its
+    shape."""
     if value.shape == tuple(shape):
         return value
     extra = value.rank - len(shape)
-    dims = tuple(i for i, d in enumerate(value.shape) if i < extra or (shape[i - extra] == 1 and d != 1))
+    dims = tuple(
+        i for i, d in enumerate(value.shape) if i < extra or (shape[i - extra] == 1 and d != 1)
+    )
     if dims:
         value = ops.sum(value, dims=dims, keepdim=True)
     return value if value.shape == tuple(shape) else ops.reshape(value, shape=tuple(shape))
@@ -102,7 +106,11 @@ def kept_shape(shape: Shape, dims: Sequence[int]) -> Shape:
 
 def reduced_shape(shape: Shape, dims: Sequence[int], keepdim: bool) -> Shape:
     """The shape that a reduction of `shape` over `dims` has."""
-    return kept_shape(shape, dims) if keepdim else tuple(d for i, d in enumerate(shape) if i not in dims)
+    return (
+        kept_shape(shape, dims)
+        if keepdim
+        else tuple(d for i, d in enumerate(shape) if i not in dims)
+    )
 
 
 def keep_dims(value: Value, shape: Shape, dims: Sequence[int]) -> Value:
@@ -112,7 +120,8 @@ def keep_dims(value: Value, shape: Shape, dims: Sequence[int]) -> Value:
 
 
 def count(x: Value, dims: Sequence[int], dtype: DType) -> Value:
-    """The number of elements of `x` along `dims`, 0-d, of `dtype`; symbolic sizes are read at run time."""
+    """The number of elements of `x` along `dims`, 0-d, of `dtype`; symbolic sizes are read at run
+    time."""
     known: Dim = numel(tuple(d for i, d in enumerate(x.shape) if i in dims and isinstance(d, int)))
     assert isinstance(known, int)
     total = number(known, dtype)
@@ -247,7 +256,8 @@ def algebra(rule: Rule, *values: Value) -> Any:
 
 
 def algebra_wide(rule: Rule, *values: Value) -> Any:
-    """`algebra` with f16 and bf16 operands as f32: one rounding at the end, to the first operand's dtype.
+    """`algebra` with f16 and bf16 operands as f32: one rounding at the end, to the first operand's
+    dtype.
 
     A value that the rule passes on is passed on as it was.
     """
@@ -295,7 +305,8 @@ BOOLEAN = _domain("a bool", Kind.BOOL)
 
 
 def check_domain(name: str, type: Type, domain: Domain, hint: str = "") -> None:
-    """Raise NotImplementedError, as PyTorch does, where `name` does not take the dtype of `type`."""
+    """Raise NotImplementedError, as PyTorch does, where `name` does not take the dtype of
+    `type`."""
     if type.dtype not in domain:
         raise NotImplementedError(
             f"\"{name}\" not implemented for '{SCALAR_NAMES[type.dtype]}': "
@@ -304,26 +315,32 @@ def check_domain(name: str, type: Type, domain: Domain, hint: str = "") -> None:
 
 
 def check_same_dtype(name: str, *types: Type) -> DType:
-    """The one dtype of `types`; RuntimeError where they differ (the front end promotes before it records)."""
+    """The one dtype of `types`; RuntimeError where they differ (the front end promotes before it
+    records)."""
     first = types[0].dtype
     for other in types[1:]:
         if other.dtype is not first:
             raise RuntimeError(
-                f"{name}: expected operands of the same dtype, got {' and '.join(map(str, types))}; "
-                "convert one of them with .to(dtype)"
+                f"{name}: expected operands of the same dtype, got "
+                f"{' and '.join(map(str, types))}; convert one of them with .to(dtype)"
             )
     return first
 
 
 def check_dims(dims: Sequence[int], rank: int) -> None:
-    """Axes of a tensor, counted from the front: IndexError out of range, RuntimeError where repeated."""
+    """Axes of a tensor, counted from the front: IndexError out of range, RuntimeError where
+    repeated."""
     seen: set[int] = set()
     for dim in dims:
         if normalize_axis(dim, rank) in seen:
-            raise RuntimeError(f"dim {dim} appears multiple times in the list of dims {tuple(dims)}")
+            raise RuntimeError(
+                f"dim {dim} appears multiple times in the list of dims {tuple(dims)}"
+            )
         seen.add(normalize_axis(dim, rank))
         if dim < 0:
-            raise IndexError(f"dim {dim} is negative: attributes of a recorded op count from the front")
+            raise IndexError(
+                f"dim {dim} is negative: attributes of a recorded op count from the front"
+            )
 
 
 # ------------------------------ NumPy references
@@ -347,7 +364,11 @@ def wide(array: np.ndarray) -> np.ndarray:
     """f16 and bf16 as f32; anything else as it is."""
     if array.itemsize != 2:
         return array
-    return array.astype(np.float32) if DType.of(array.dtype).name in ("f16", "bf16") else np.asarray(array)
+    return (
+        array.astype(np.float32)
+        if DType.of(array.dtype).name in ("f16", "bf16")
+        else np.asarray(array)
+    )
 
 
 def narrow(result: Any, dtype: DType) -> np.ndarray:

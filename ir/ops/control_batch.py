@@ -16,7 +16,8 @@ __all__: list[str] = []
 
 
 def _carried(body: Graph, mapped: Mapped, size: Dim, count: int) -> list[bool]:
-    """Which inputs of a body have entries, once those of its `count` carries have them that a step makes."""
+    """Which inputs of a body have entries, once those of its `count` carries have them that a step
+    makes."""
     flags = list(mapped)
     while True:
         _, found = batch(body, flags, size)
@@ -28,7 +29,9 @@ def _carried(body: Graph, mapped: Mapped, size: Dim, count: int) -> list[bool]:
 
 def _as_flagged(values: Values, mapped: Mapped, flags: Mapped, size: Dim) -> Values:
     """`values` with entries where `flags` says so."""
-    return tuple([whole(v, m, size) if f else v for v, m, f in zip(values, mapped, flags, strict=True)])
+    return tuple(
+        [whole(v, m, size) if f else v for v, m, f in zip(values, mapped, flags, strict=True)]
+    )
 
 
 def scan_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
@@ -40,12 +43,14 @@ def scan_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
     body, has = batch(attrs.body, flags, size, wanted)
     operands = list(_as_flagged(values, mapped, flags, size))
     operands[first:last] = [
-        from_front(x, 1) if m else x for x, m in zip(values[first:last], mapped[first:last], strict=True)
+        from_front(x, 1) if m else x
+        for x, m in zip(values[first:last], mapped[first:last], strict=True)
     ]
     made = node.op.node(tuple(operands), replace(attrs, body=body)).results()
     carries = [whole(y, f, size) for y, f in zip(made[:first], flags, strict=False)]
     stacks = [
-        to_front(y, 1) if h else whole(y, False, size) for y, h in zip(made[first:], has[first:], strict=True)
+        to_front(y, 1) if h else whole(y, False, size)
+        for y, h in zip(made[first:], has[first:], strict=True)
     ]
     return (*carries, *stacks)
 
@@ -56,7 +61,8 @@ def _chosen(holds: Value, then: Value, orelse: Value) -> Value:
 
 
 def cond_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
-    """One branch where all entries have one predicate; else both, and of each entry what it asks for."""
+    """One branch where all entries have one predicate; else both, and of each entry what it asks
+    for."""
     attrs: Any = node.attrs
     wanted = [True] * len(node.types)
     then, orelse = (batch(g, mapped[1:], size, wanted)[0] for g in (attrs.then, attrs.orelse))
@@ -67,8 +73,8 @@ def cond_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
 
 
 def while_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
-    """Where entries end at different steps: on until the last one ends, and those that ended keep what they
-    have."""
+    """Where entries end at different steps: on until the last one ends, and those that ended keep
+    what they have."""
     attrs: Any = node.attrs
     count = attrs.carries
     flags = _carried(attrs.body, mapped, size, count)
@@ -90,4 +96,6 @@ def _until_all_end(test: Graph, body: Graph, count: int) -> tuple[Graph, Graph]:
         going = ops.any(goes_on, dims=(0,), keepdim=False)
         (own,) = inline(test, body.inputs)
         steps = zip(body.outputs, body.inputs[:count], strict=True)
-        return test.with_outputs([going]), body.with_outputs([_chosen(own, new, old) for new, old in steps])
+        return test.with_outputs([going]), body.with_outputs(
+            [_chosen(own, new, old) for new, old in steps]
+        )

@@ -4,8 +4,8 @@ All three come from one trilinear form,
 
     T(x, w, g) = sum x[n, c, o*stride + k*dilation - low] w[f, c, k] g[n, f, o]
 
-`conv` is dT/dg, `conv_transpose` is dT/dx and `conv_weight_grad` is dT/dw. So the gradients of each are
-the other two, with the cotangent in the place of the operand that the op does not read.
+`conv` is dT/dg, `conv_transpose` is dT/dx and `conv_weight_grad` is dT/dw. So the gradients of each
+are the other two, with the cotangent in the place of the operand that the op does not read.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class ConvWeightGradAttrs(Attrs):
 AnyConvAttrs = ConvAttrs | ConvTransposeAttrs | ConvWeightGradAttrs
 
 
-# shapes -----------------------------------------------------------------------------------------------
+# shapes -------------------------------------------------------------------------------------------
 
 
 def _check_attrs(name: str, attrs: AnyConvAttrs, x: Type, kernel: Shape) -> None:
@@ -75,8 +75,8 @@ def _check_attrs(name: str, attrs: AnyConvAttrs, x: Type, kernel: Shape) -> None
     rank = len(kernel)
     if rank < 1 or x.rank != rank + 2:
         raise RuntimeError(
-            f"{name}: expected an input [N, C, *S] of {rank + 2} dimensions for {rank} spatial ones, "
-            f"but got shape {listed(x.shape)}"
+            f"{name}: expected an input [N, C, *S] of {rank + 2} dimensions for {rank} spatial "
+            f"ones, but got shape {listed(x.shape)}"
         )
     for field in ("stride", "padding", "dilation"):
         value = getattr(attrs, field)
@@ -86,15 +86,25 @@ def _check_attrs(name: str, attrs: AnyConvAttrs, x: Type, kernel: Shape) -> None
                 f"dimensions, but got {field}={list(value)}"
             )
     if any(surely_less(k, 1) for k in kernel):
-        raise RuntimeError(f"{name}: kernel size should be greater than zero, but got {listed(kernel)}")
+        raise RuntimeError(
+            f"{name}: kernel size should be greater than zero, but got {listed(kernel)}"
+        )
     if min(attrs.stride) < 1:
-        raise RuntimeError(f"{name}: non-positive stride is not supported: stride={list(attrs.stride)}")
+        raise RuntimeError(
+            f"{name}: non-positive stride is not supported: stride={list(attrs.stride)}"
+        )
     if min(attrs.dilation) < 1:
-        raise RuntimeError(f"{name}: dilation should be greater than zero, but got {list(attrs.dilation)}")
+        raise RuntimeError(
+            f"{name}: dilation should be greater than zero, but got {list(attrs.dilation)}"
+        )
     if min(min(p) for p in attrs.padding) < 0:
-        raise RuntimeError(f"{name}: negative padding is not supported: padding={list(attrs.padding)}")
+        raise RuntimeError(
+            f"{name}: negative padding is not supported: padding={list(attrs.padding)}"
+        )
     if attrs.groups < 1:
-        raise RuntimeError(f"{name}: expected groups to be greater than 0, but got groups={attrs.groups}")
+        raise RuntimeError(
+            f"{name}: expected groups to be greater than 0, but got groups={attrs.groups}"
+        )
 
 
 def _reach(kernel: Sequence[Dim], attrs: AnyConvAttrs) -> tuple[Dim, ...]:
@@ -149,7 +159,9 @@ def _conv_infer(attrs: ConvAttrs, x: Type, w: Type, *bias: Type) -> tuple[Type, 
             "channels instead"
         )
     _check_bias(w, w.shape[0], bias)
-    return (x.with_shape((x.shape[0], w.shape[0], *_out_size("conv", x.shape[2:], w.shape[2:], attrs))),)
+    return (
+        x.with_shape((x.shape[0], w.shape[0], *_out_size("conv", x.shape[2:], w.shape[2:], attrs))),
+    )
 
 
 def _transposed_size(x: Type, w: Type, attrs: AnyConvAttrs) -> Shape:
@@ -157,7 +169,9 @@ def _transposed_size(x: Type, w: Type, attrs: AnyConvAttrs) -> Shape:
     reach = _reach(w.shape[2:], attrs)
     return tuple(
         (size - 1) * stride - low - high + r + 1
-        for size, stride, (low, high), r in zip(x.shape[2:], attrs.stride, attrs.padding, reach, strict=True)
+        for size, stride, (low, high), r in zip(
+            x.shape[2:], attrs.stride, attrs.padding, reach, strict=True
+        )
     )
 
 
@@ -167,9 +181,13 @@ def _check_output_padding(attrs: ConvTransposeAttrs, rank: int) -> None:
             f"conv_transpose: expected output_padding to be a list of {rank} values, but got "
             f"{list(attrs.output_padding)}"
         )
-    for extra, stride, dilation in zip(attrs.output_padding, attrs.stride, attrs.dilation, strict=True):
+    for extra, stride, dilation in zip(
+        attrs.output_padding, attrs.stride, attrs.dilation, strict=True
+    ):
         if surely_less(extra, 0):
-            raise RuntimeError(f"negative output_padding is not supported: {list(attrs.output_padding)}")
+            raise RuntimeError(
+                f"negative output_padding is not supported: {list(attrs.output_padding)}"
+            )
         if surely_less(max(stride, dilation) - 1, extra):
             raise RuntimeError(
                 "output padding must be smaller than either stride or dilation, but got "
@@ -178,19 +196,23 @@ def _check_output_padding(attrs: ConvTransposeAttrs, rank: int) -> None:
             )
 
 
-def _conv_transpose_infer(attrs: ConvTransposeAttrs, x: Type, w: Type, *bias: Type) -> tuple[Type, ...]:
+def _conv_transpose_infer(
+    attrs: ConvTransposeAttrs, x: Type, w: Type, *bias: Type
+) -> tuple[Type, ...]:
     _check_dtype("conv_transpose", x)
     check_same_dtype("conv_transpose", x, w, *bias)
     _check_attrs("conv_transpose", attrs, x, w.shape[2:])
     _check_output_padding(attrs, w.rank - 2)
     if x.shape[1] != w.shape[0]:
         raise RuntimeError(
-            f"Given transposed=1, weight of size {listed(w.shape)}, expected input{listed(x.shape)} to "
-            f"have {w.shape[0]} channels, but got {x.shape[1]} channels instead"
+            f"Given transposed=1, weight of size {listed(w.shape)}, expected "
+            f"input{listed(x.shape)} to have {w.shape[0]} channels, but got {x.shape[1]} channels "
+            "instead"
         )
     if not _divides(attrs.groups, w.shape[0]):
         raise RuntimeError(
-            f"conv_transpose: {w.shape[0]} input channels are not divisible by groups={attrs.groups}"
+            f"conv_transpose: {w.shape[0]} input channels are not divisible by "
+            f"groups={attrs.groups}"
         )
     if any(surely_less(size, 1) for size in x.shape[2:]):
         raise RuntimeError(
@@ -215,8 +237,9 @@ def _conv_weight_grad_infer(attrs: ConvWeightGradAttrs, x: Type, g: Type) -> tup
     expected = _out_size("conv_weight_grad", x.shape[2:], attrs.kernel, attrs)
     if g.rank != x.rank or (g.shape[0], *g.shape[2:]) != (x.shape[0], *expected):
         raise RuntimeError(
-            f"conv_weight_grad: input {listed(x.shape)} and kernel {list(attrs.kernel)} make an output "
-            f"[{x.shape[0]}, O, {', '.join(map(str, expected))}], but g has shape {listed(g.shape)}"
+            f"conv_weight_grad: input {listed(x.shape)} and kernel {list(attrs.kernel)} make an "
+            f"output [{x.shape[0]}, O, {', '.join(map(str, expected))}], but g has shape "
+            f"{listed(g.shape)}"
         )
     if not (_divides(attrs.groups, x.shape[1]) and _divides(attrs.groups, g.shape[1])):
         raise RuntimeError(
@@ -226,7 +249,7 @@ def _conv_weight_grad_infer(attrs: ConvWeightGradAttrs, x: Type, g: Type) -> tup
     return (x.with_shape((g.shape[1], x.shape[1] // attrs.groups, *attrs.kernel)),)
 
 
-# gradients --------------------------------------------------------------------------------------------
+# gradients ----------------------------------------------------------------------------------------
 
 
 def _place(attrs: AnyConvAttrs) -> dict[str, object]:
@@ -239,7 +262,8 @@ def _place(attrs: AnyConvAttrs) -> dict[str, object]:
 
 
 def _input_gradient(attrs: AnyConvAttrs, g: Value, w: Value, x: Value) -> Value:
-    """dT/dx with the shape of `x`: where the stride does not divide, the last positions of x are not read."""
+    """dT/dx with the shape of `x`: where the stride does not divide, the last positions of x are
+    not read."""
     plain = _transposed_size(g.type, w.type, attrs)
     extra = tuple(size - p for size, p in zip(x.shape[2:], plain, strict=True))
     return ops.conv_transpose(g, conj(w), **_place(attrs), output_padding=extra)
@@ -257,15 +281,20 @@ def _bias_gradient(node: Node, g: Value) -> tuple[Value, ...]:
 def _conv_vjp(node: Node, g: Value) -> tuple[Value, ...]:
     x, w = node.operands[:2]
     attrs = attrs_of(node, ConvAttrs)
-    return _input_gradient(attrs, g, w, x), _weight_gradient(attrs, x, g, w), *_bias_gradient(node, g)
+    return (
+        _input_gradient(attrs, g, w, x),
+        _weight_gradient(attrs, x, g, w),
+        *_bias_gradient(node, g),
+    )
 
 
 def _without_spare(attrs: ConvTransposeAttrs, g: Value) -> tuple[Value, dict[str, object]]:
     """`g` and the attributes of the conv that reads it at exactly the positions of x.
 
-    Output padding of a whole stride or more would give that conv more outputs than x has positions. As far as
-    it undoes high padding it is taken off that padding; beyond it nothing but the bias was written, and those
-    elements are cut off. (A symbolic output padding is a remainder, less than the stride.)
+    Output padding of a whole stride or more would give that conv more outputs than x has positions.
+    As far as it undoes high padding it is taken off that padding; beyond it nothing but the bias
+    was written, and those elements are cut off. (A symbolic output padding is a remainder, less
+    than the stride.)
     """
     place, padding = _place(attrs), list(attrs.padding)
     for i, (extra, stride) in enumerate(zip(attrs.output_padding, attrs.stride, strict=True)):
@@ -290,20 +319,23 @@ def _conv_weight_grad_vjp(node: Node, g: Value) -> tuple[Value, Value]:
     return _input_gradient(attrs, conj(out), conj(g), x), ops.conv(conj(x), g, **_place(attrs))
 
 
-# entries ----------------------------------------------------------------------------------------------
+# entries ------------------------------------------------------------------------------------------
 
 
 def _grouped(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
     """A convolution of each entry with filters of its own: entries are groups."""
     if not isinstance(size, int):
         raise RuntimeError(
-            f"{node.op.name}: vmap over filters needs a batch of known size, but got {size}: do not mark "
-            "that dimension as dynamic"
+            f"{node.op.name}: vmap over filters needs a batch of known size, but got {size}: do "
+            "not mark that dimension as dynamic"
         )
     axes = {"x": 1, "g": 1, "w": 0, "b": 0}
     names = [name.removesuffix("?") for name in node.op.operands]
     operands = tuple(
-        [merged(v, axes[name]) for v, name in zip(wholes(values, mapped, size), names, strict=False)]
+        [
+            merged(v, axes[name])
+            for v, name in zip(wholes(values, mapped, size), names, strict=False)
+        ]
     )
     attrs: Any = node.attrs
     made = node.op.node(operands, replace(attrs, groups=attrs.groups * size)).result()
@@ -335,11 +367,12 @@ def _conv_weight_grad_batch(node: Node, values: Values, mapped: Mapped, size: Di
     return (parted(made, 0, size, node.types[0].shape),)
 
 
-# references -------------------------------------------------------------------------------------------
+# references ---------------------------------------------------------------------------------------
 
 
 def _windows(x: np.ndarray, kernel: Sequence[int], attrs: AnyConvAttrs) -> np.ndarray:
-    """A view [N, G, C/G, *O, *K] of the zero-padded input: every kernel position at every output."""
+    """A view [N, G, C/G, *O, *K] of the zero-padded input: every kernel position at every
+    output."""
     x = np.pad(x, [(0, 0), (0, 0), *attrs.padding])
     out = [
         (s - r - 1) // step + 1
@@ -349,7 +382,9 @@ def _windows(x: np.ndarray, kernel: Sequence[int], attrs: AnyConvAttrs) -> np.nd
     strides = x.strides[3:]
     moves = [s * step for s, step in zip(strides, attrs.stride, strict=True)]
     taps = [s * step for s, step in zip(strides, attrs.dilation, strict=True)]
-    return as_strided(x, (*x.shape[:3], *out, *kernel), (*x.strides[:3], *moves, *taps), writeable=False)
+    return as_strided(
+        x, (*x.shape[:3], *out, *kernel), (*x.strides[:3], *moves, *taps), writeable=False
+    )
 
 
 def _columns(windows: np.ndarray, rank: int) -> np.ndarray:
@@ -366,7 +401,9 @@ def _with_bias(y: np.ndarray, bias: tuple[np.ndarray, ...], dtype: np.dtype) -> 
     return y.astype(dtype)
 
 
-def _conv_reference(attrs: ConvAttrs, x: np.ndarray, w: np.ndarray, *bias: np.ndarray) -> np.ndarray:
+def _conv_reference(
+    attrs: ConvAttrs, x: np.ndarray, w: np.ndarray, *bias: np.ndarray
+) -> np.ndarray:
     kernel, rank = w.shape[2:], x.ndim - 2
     windows = _windows(wide(x), kernel, attrs)
     out = windows.shape[3 : 3 + rank]
@@ -382,13 +419,16 @@ def _taps(kernel: Sequence[int]) -> Iterator[tuple[int, ...]]:
 
 
 def _every(starts: Sequence[int], steps: Sequence[int], counts: Sequence[int]) -> tuple[slice, ...]:
-    return tuple(slice(a, a + (n - 1) * s + 1, s) for a, s, n in zip(starts, steps, counts, strict=True))
+    return tuple(
+        slice(a, a + (n - 1) * s + 1, s) for a, s, n in zip(starts, steps, counts, strict=True)
+    )
 
 
 def _conv_transpose_reference(
     attrs: ConvTransposeAttrs, x: np.ndarray, w: np.ndarray, *bias: np.ndarray
 ) -> np.ndarray:
-    """Each input position adds its copy of the kernel to the result; the padding is cut off at the end."""
+    """Each input position adds its copy of the kernel to the result; the padding is cut off at the
+    end."""
     kernel, groups = w.shape[2:], attrs.groups
     reach = ints(_reach(kernel, attrs))
     whole = [
@@ -418,7 +458,9 @@ def _conv_transpose_reference(
     return _with_bias(y, bias, x.dtype)
 
 
-def _conv_weight_grad_reference(attrs: ConvWeightGradAttrs, x: np.ndarray, g: np.ndarray) -> np.ndarray:
+def _conv_weight_grad_reference(
+    attrs: ConvWeightGradAttrs, x: np.ndarray, g: np.ndarray
+) -> np.ndarray:
     groups, rank = attrs.groups, x.ndim - 2
     columns = _columns(_windows(wide(x), attrs.kernel, attrs), rank)
     outputs = wide(g).reshape(g.shape[0], groups, g.shape[1] // groups, math.prod(g.shape[2:]))
@@ -434,7 +476,10 @@ conv = Op(
     infer=_conv_infer,
     vjp=_conv_vjp,
     reference=_conv_reference,
-    kind=Kind.CONTRACTION, weight=Weight.CONTRACTION, reference_ns=conv_ns, batch=_conv_batch,
+    kind=Kind.CONTRACTION,
+    weight=Weight.CONTRACTION,
+    reference_ns=conv_ns,
+    batch=_conv_batch,
 )
 conv_transpose = Op(
     "conv_transpose",
@@ -444,7 +489,10 @@ conv_transpose = Op(
     infer=_conv_transpose_infer,
     vjp=_conv_transpose_vjp,
     reference=_conv_transpose_reference,
-    kind=Kind.CONTRACTION, weight=Weight.CONTRACTION, reference_ns=conv_transpose_ns, batch=_conv_batch,
+    kind=Kind.CONTRACTION,
+    weight=Weight.CONTRACTION,
+    reference_ns=conv_transpose_ns,
+    batch=_conv_batch,
 )
 conv_weight_grad = Op(
     "conv_weight_grad",
@@ -454,6 +502,8 @@ conv_weight_grad = Op(
     infer=_conv_weight_grad_infer,
     vjp=_conv_weight_grad_vjp,
     reference=_conv_weight_grad_reference,
-    kind=Kind.CONTRACTION, weight=Weight.CONTRACTION,
-    reference_ns=conv_weight_grad_ns, batch=_conv_weight_grad_batch,
+    kind=Kind.CONTRACTION,
+    weight=Weight.CONTRACTION,
+    reference_ns=conv_weight_grad_ns,
+    batch=_conv_weight_grad_batch,
 )

@@ -1,7 +1,7 @@
 """Samples by rejection: gamma, Poisson and binomial numbers.
 
-Each draws a seed of its own from its place in the stream; the tries come from that seed's stream, so that a
-draw moves the generator on by the same amount however many tries its elements take.
+Each draws a seed of its own from its place in the stream; the tries come from that seed's stream,
+so that a draw moves the generator on by the same amount however many tries its elements take.
 
     gamma     G. Marsaglia, W. Tsang, A simple method for generating gamma variables (2000)
     Poisson   below 10 by inversion; else PTRS of W. Hoermann, The transformed rejection method for generating
@@ -32,7 +32,9 @@ MOST_COUNTED = 400.0  # far beyond what numbers of such a mean reach
 
 
 def _own_seed(seed: Expr, offset: Expr) -> Expr:
-    drawn = ops.random_int(seed.value, offset.value, low=-(1 << 62), high=1 << 62, shape=(), dtype=i64)
+    drawn = ops.random_int(
+        seed.value, offset.value, low=-(1 << 62), high=1 << 62, shape=(), dtype=i64
+    )
     return Expr(drawn)
 
 
@@ -45,12 +47,18 @@ def _counter(start: int) -> Expr:
     return Expr(number(start, i64))
 
 
-def _tries(accept: Callable[..., tuple[Expr, Expr]], done: Expr, result: Expr, seed: Expr,
-           fixed: Sequence[Expr]) -> Expr:
+def _tries(
+    accept: Callable[..., tuple[Expr, Expr]],
+    done: Expr,
+    result: Expr,
+    seed: Expr,
+    fixed: Sequence[Expr],
+) -> Expr:
     """`result`, with what is not `done` replaced by the first try that is accepted.
 
     ``accept(seed, counter, *fixed)`` gives whether the tries are taken, and what they are.
     """
+
     def step(counter: Expr, done: Expr, result: Expr, seed: Expr, *fixed: Expr) -> list[Expr]:
         taken, value = accept(seed, counter, *fixed)
         return [counter + 2 * APART, done | taken, fn.where(done, result, value)]
@@ -59,9 +67,15 @@ def _tries(accept: Callable[..., tuple[Expr, Expr]], done: Expr, result: Expr, s
     return repeat(lambda counter, done, *rest: ~done, step, carried, [seed, *fixed])[2]
 
 
-def _draw(name: str, doc: str, operands: tuple[str, ...], formula: Callable[..., Expr],
-          rule: Callable[[Node, Value], Value] | None = None) -> Op:
-    """An op of parameters of one dtype, seed and offset; `rule` is the gradient of the first parameter."""
+def _draw(
+    name: str,
+    doc: str,
+    operands: tuple[str, ...],
+    formula: Callable[..., Expr],
+    rule: Callable[[Node, Value], Value] | None = None,
+) -> Op:
+    """An op of parameters of one dtype, seed and offset; `rule` is the gradient of the first
+    parameter."""
     count = len(operands)
 
     def infer(attrs: Attrs, *types: Type) -> tuple[Type, ...]:
@@ -78,9 +92,19 @@ def _draw(name: str, doc: str, operands: tuple[str, ...], formula: Callable[...,
     def decompose(node: Node) -> tuple[Value, ...]:
         return (in_f64(formula, node, count),)
 
-    made: Op = Op(name, doc, (*operands, "seed", "offset"), infer, vjp,
-                  reference_of(decompose, lambda: made), Attrs, decompose,
-                  kind=Kind.WHOLE, weight=Weight.VERY_SLOW, batch=entry_by_entry)
+    made: Op = Op(
+        name,
+        doc,
+        (*operands, "seed", "offset"),
+        infer,
+        vjp,
+        reference_of(decompose, lambda: made),
+        Attrs,
+        decompose,
+        kind=Kind.WHOLE,
+        weight=Weight.VERY_SLOW,
+        batch=entry_by_entry,
+    )
     return made
 
 
@@ -113,18 +137,26 @@ def _gamma_vjp(node: Node, g: Value) -> Value:
     return ops.mul(g, ops.standard_gamma_grad(node.operands[0], node.result()))  # type: ignore[no-any-return]
 
 
-standard_gamma = _draw("standard_gamma", "Samples of the gamma distribution of concentration a and rate 1.",
-                       ("a",), _gamma, _gamma_vjp)
+standard_gamma = _draw(
+    "standard_gamma",
+    "Samples of the gamma distribution of concentration a and rate 1.",
+    ("a",),
+    _gamma,
+    _gamma_vjp,
+)
 
 
 # ------------------------------ counts
 
 
-def _by_inversion(first: Expr, following: Callable[..., Expr], u: Expr, fixed: Sequence[Expr]) -> Expr:
+def _by_inversion(
+    first: Expr, following: Callable[..., Expr], u: Expr, fixed: Sequence[Expr]
+) -> Expr:
     """How many probabilities, `first` being that of 0, have to be added to exceed u.
 
     ``following(k, *fixed)`` is the quotient of the probabilities of k and of k - 1.
     """
+
     def step(k: Expr, chance: Expr, total: Expr, u: Expr, *fixed: Expr) -> list[Expr]:
         more = u >= total
         k = fn.where(more, k + 1, k)
@@ -137,10 +169,11 @@ def _by_inversion(first: Expr, following: Callable[..., Expr], u: Expr, fixed: S
     return repeat(going, step, [constant(u, 0), first, first], [u, *fixed])[0]
 
 
-def _squeezed(seed: Expr, counter: Expr, a: Expr, b: Expr, center: Expr,
-              fast: Expr) -> tuple[Expr, Expr, Expr, Expr, Expr]:
-    """A try of the transformed rejection: whether it is taken at once, k, whether it may be taken, what
-    u' and v are for the exact test."""
+def _squeezed(
+    seed: Expr, counter: Expr, a: Expr, b: Expr, center: Expr, fast: Expr
+) -> tuple[Expr, Expr, Expr, Expr, Expr]:
+    """A try of the transformed rejection: whether it is taken at once, k, whether it may be taken,
+    what u' and v are for the exact test."""
     u = _uniform(seed, counter, a) - 0.5
     v = 1 - _uniform(seed, counter + APART, a)
     us = 0.5 - fn.abs(u)
@@ -162,7 +195,9 @@ def _poisson(rate: Expr, seed: Expr, offset: Expr) -> Expr:
     def accept(seed: Expr, counter: Expr, rate: Expr) -> tuple[Expr, Expr]:
         b = 0.931 + 2.53 * fn.sqrt(rate)
         a = -0.059 + 0.02483 * b
-        at_once, k, may, us, v = _squeezed(seed, counter, a, b, rate + 0.43, 0.9277 - 3.6224 / (b - 2))
+        at_once, k, may, us, v = _squeezed(
+            seed, counter, a, b, rate + 0.43, 0.9277 - 3.6224 / (b - 2)
+        )
         scaled = fn.log(v * (1.1239 + 1.1328 / (b - 3.4)) / (a / (us * us) + b))
         whole = fn.where(k < 0, 0, k)
         fits = scaled <= whole * fn.log(rate) - rate - fn.lgamma(whole + 1)
@@ -172,8 +207,12 @@ def _poisson(rate: Expr, seed: Expr, offset: Expr) -> Expr:
     return fn.where(usual | fn.eq(rate, 0), found, constant(rate, math.nan))
 
 
-poisson = _draw("poisson", "Samples of the Poisson distribution of a rate; NaN for one that is negative.",
-                ("rate",), _poisson)
+poisson = _draw(
+    "poisson",
+    "Samples of the Poisson distribution of a rate; NaN for one that is negative.",
+    ("rate",),
+    _poisson,
+)
 
 
 def _binomial(n: Expr, p: Expr, seed: Expr, offset: Expr) -> Expr:
@@ -187,9 +226,12 @@ def _binomial(n: Expr, p: Expr, seed: Expr, offset: Expr) -> Expr:
     small = n_ * q < SMALL
     count, chance = finite_or(small, n_, 0), finite_or(small, q, 0)
     u = _uniform(seed, _counter(0), n)
-    counted = _by_inversion(fn.exp(count * fn.log1p(-chance)), lambda k, n, odds: (n - k + 1) / k * odds,
-                            fn.where(small & (count > 0) & (chance > 0), u, 0),
-                            [count, chance / (1 - chance)])
+    counted = _by_inversion(
+        fn.exp(count * fn.log1p(-chance)),
+        lambda k, n, odds: (n - k + 1) / k * odds,
+        fn.where(small & (count > 0) & (chance > 0), u, 0),
+        [count, chance / (1 - chance)],
+    )
     counted = fn.where(counted > count, count, counted)
 
     def accept(seed: Expr, counter: Expr, n: Expr, p: Expr) -> tuple[Expr, Expr]:
@@ -201,16 +243,25 @@ def _binomial(n: Expr, p: Expr, seed: Expr, offset: Expr) -> Expr:
         whole = fn.where(inside, k, 0)
         scaled = fn.log(v * (2.83 + 5.1 / b) * spread / (a / (us * us) + b))
         m = fn.floor((n + 1) * p)
-        bound = (fn.lgamma(m + 1) + fn.lgamma(n - m + 1) - fn.lgamma(whole + 1) - fn.lgamma(n - whole + 1)
-                 + (whole - m) * (fn.log(p) - fn.log1p(-p)))
+        bound = (
+            fn.lgamma(m + 1)
+            + fn.lgamma(n - m + 1)
+            - fn.lgamma(whole + 1)
+            - fn.lgamma(n - whole + 1)
+            + (whole - m) * (fn.log(p) - fn.log1p(-p))
+        )
         return inside & (at_once | (scaled <= bound)), k
 
-    found = _tries(accept, small, counted, seed, [finite_or(~small, n_, 100), finite_or(~small, q, 0.25)])
+    found = _tries(
+        accept, small, counted, seed, [finite_or(~small, n_, 100), finite_or(~small, q, 0.25)]
+    )
     found = fn.where(often, n_ - found, found)
     return fn.where(known, found, constant(n, math.nan))
 
 
 binomial = _draw(
-    "binomial", "How many of n trials of probability p succeed; p is clipped to 0 .. 1, n at 0.",
-    ("n", "p"), _binomial,
+    "binomial",
+    "How many of n trials of probability p succeed; p is clipped to 0 .. 1, n at 0.",
+    ("n", "p"),
+    _binomial,
 )

@@ -2,8 +2,8 @@
 
 A record gives the NumPy function and the gradient as algebra on (cotangent g, operand x, result y).
 Gradients of complex functions follow PyTorch: the cotangent times the conjugate of the derivative
-(https://docs.pytorch.org/docs/stable/notes/autograd.html#autograd-for-complex-numbers). f16 and bf16
-are computed in f32 and rounded once.
+(https://docs.pytorch.org/docs/stable/notes/autograd.html#autograd-for-complex-numbers). f16 and
+bf16 are computed in f32 and rounded once.
 """
 
 from __future__ import annotations
@@ -42,10 +42,46 @@ from .common import (
 )
 
 __all__ = [
-    "abs", "acos", "acosh", "angle", "asin", "asinh", "atan", "atanh", "bitwise_not", "ceil", "conj", "cos",
-    "cosh", "exp", "exp2", "expm1", "floor", "imag", "isfinite", "isinf", "isnan", "log", "log1p", "log2",
-    "log10", "logical_not", "neg", "real", "reciprocal", "round", "rsqrt", "sigmoid", "sign", "sin", "sinh",
-    "sqrt", "square", "tan", "tanh", "trunc",
+    "abs",
+    "acos",
+    "acosh",
+    "angle",
+    "asin",
+    "asinh",
+    "atan",
+    "atanh",
+    "bitwise_not",
+    "ceil",
+    "conj",
+    "cos",
+    "cosh",
+    "exp",
+    "exp2",
+    "expm1",
+    "floor",
+    "imag",
+    "isfinite",
+    "isinf",
+    "isnan",
+    "log",
+    "log1p",
+    "log2",
+    "log10",
+    "logical_not",
+    "neg",
+    "real",
+    "reciprocal",
+    "round",
+    "rsqrt",
+    "sigmoid",
+    "sign",
+    "sin",
+    "sinh",
+    "sqrt",
+    "square",
+    "tan",
+    "tanh",
+    "trunc",
 ]
 
 Formula = Callable[..., Expr]
@@ -62,7 +98,9 @@ def decomposition(formula: Formula, *, widen: bool) -> Callable[[Node], tuple[Va
     """A `decompose` from a formula on `Expr`s, computed in f32 for f16 and bf16 where `widen`."""
 
     def decompose(node: Node) -> tuple[Value, ...]:
-        operands = [cast_to(v, wide_dtype(v.dtype)) for v in node.operands] if widen else node.operands
+        operands = (
+            [cast_to(v, wide_dtype(v.dtype)) for v in node.operands] if widen else node.operands
+        )
         result = algebra(with_attrs(formula, node.attrs), *operands)
         return (cast_to(result, node.types[0].dtype),)
 
@@ -87,8 +125,10 @@ def unary(
     """An elementwise op of one operand.
 
     Args:
-        weight: what an element costs; `reference_ns` what it takes `numpy`, where that is much more.
-        numpy: the function on an array (f32 for f16 and bf16); attributes first where there are any.
+        weight: what an element costs; `reference_ns` what it takes `numpy`, where that is much
+            more.
+        numpy: the function on an array (f32 for f16 and bf16); attributes first where there are
+            any.
         rule: gradient from (g, x, y) on `Expr`s, attributes first; or `ZERO`, `NoGradient`,
             `ByDecomposition`.
         formula: of a composite: the result from x on `Expr`s, attributes first.
@@ -117,8 +157,21 @@ def unary(
     stated = isinstance(rule, (NoGradient, ByDecomposition))
     expand: Any = CORE if formula is None else decomposition(formula, widen=widen)
     assert not (isinstance(rule, ByDecomposition) and isinstance(expand, Core)), name
-    return Op(name, doc, ("x",), infer, rule if stated else vjp, reference, attrs, expand, plain,
-              kind=Kind.POINTWISE, weight=weight, reference_ns=reference_ns, batch=unchanged)
+    return Op(
+        name,
+        doc,
+        ("x",),
+        infer,
+        rule if stated else vjp,
+        reference,
+        attrs,
+        expand,
+        plain,
+        kind=Kind.POINTWISE,
+        weight=weight,
+        reference_ns=reference_ns,
+        batch=unchanged,
+    )
 
 
 def _to_bool(dtype: DType) -> DType:
@@ -152,7 +205,9 @@ def _abs_rule(g: Expr, x: Expr, y: Expr) -> Expr:
     return (fn.cast(g, dtype=x.dtype) if x.dtype.is_complex else g) * fn.sign(x)
 
 
-neg = unary("neg", "-x; integers wrap.", np.negative, lambda g, x, y: -g, NUMERIC, weight=Weight.CHEAP)
+neg = unary(
+    "neg", "-x; integers wrap.", np.negative, lambda g, x, y: -g, NUMERIC, weight=Weight.CHEAP
+)
 abs = unary(
     "abs",
     "|x|; the modulus of a complex x, as its real dtype. abs'(0) = 0.",
@@ -189,8 +244,13 @@ reciprocal = unary(
     widen=False,
     weight=Weight.PLAIN,
 )
-sqrt = unary("sqrt", "Square root; nan below 0.", np.sqrt, lambda g, x, y: g / (2 * y).conj,
-             weight=Weight.PLAIN)
+sqrt = unary(
+    "sqrt",
+    "Square root; nan below 0.",
+    np.sqrt,
+    lambda g, x, y: g / (2 * y).conj,
+    weight=Weight.PLAIN,
+)
 rsqrt = unary(
     "rsqrt",
     "1 / sqrt(x).",
@@ -222,18 +282,47 @@ def _sigmoid_numpy(x: np.ndarray) -> np.ndarray:
 
 
 exp = unary("exp", "e to the x.", np.exp, lambda g, x, y: g * y.conj, weight=Weight.SLOW)
-exp2 = unary("exp2", "2 to the x.", _exp2_numpy, lambda g, x, y: g * (y * LN2).conj, weight=Weight.SLOW)
-expm1 = unary("expm1", "exp(x) - 1, exact near 0.", np.expm1, lambda g, x, y: g * (y + 1).conj,
-              weight=Weight.SLOW)
-log = unary("log", "Natural logarithm; -inf at 0, nan below.", np.log, lambda g, x, y: g / x.conj,
-            weight=Weight.SLOW)
-log2 = unary("log2", "Logarithm to base 2.", np.log2, lambda g, x, y: g / (x * LN2).conj, weight=Weight.SLOW)
-log10 = unary("log10", "Logarithm to base 10.", np.log10, lambda g, x, y: g / (x * LN10).conj,
-              weight=Weight.SLOW)
-log1p = unary("log1p", "log(1 + x), exact near 0.", np.log1p, lambda g, x, y: g / (x + 1).conj,
-              weight=Weight.SLOW)
-sigmoid = unary("sigmoid", "1 / (1 + exp(-x)).", _sigmoid_numpy, lambda g, x, y: g * ((1 - y) * y).conj,
-                weight=Weight.SLOW)
+exp2 = unary(
+    "exp2", "2 to the x.", _exp2_numpy, lambda g, x, y: g * (y * LN2).conj, weight=Weight.SLOW
+)
+expm1 = unary(
+    "expm1",
+    "exp(x) - 1, exact near 0.",
+    np.expm1,
+    lambda g, x, y: g * (y + 1).conj,
+    weight=Weight.SLOW,
+)
+log = unary(
+    "log",
+    "Natural logarithm; -inf at 0, nan below.",
+    np.log,
+    lambda g, x, y: g / x.conj,
+    weight=Weight.SLOW,
+)
+log2 = unary(
+    "log2", "Logarithm to base 2.", np.log2, lambda g, x, y: g / (x * LN2).conj, weight=Weight.SLOW
+)
+log10 = unary(
+    "log10",
+    "Logarithm to base 10.",
+    np.log10,
+    lambda g, x, y: g / (x * LN10).conj,
+    weight=Weight.SLOW,
+)
+log1p = unary(
+    "log1p",
+    "log(1 + x), exact near 0.",
+    np.log1p,
+    lambda g, x, y: g / (x + 1).conj,
+    weight=Weight.SLOW,
+)
+sigmoid = unary(
+    "sigmoid",
+    "1 / (1 + exp(-x)).",
+    _sigmoid_numpy,
+    lambda g, x, y: g * ((1 - y) * y).conj,
+    weight=Weight.SLOW,
+)
 
 
 # ------------------------------ circular, hyperbolic
@@ -245,31 +334,63 @@ def _acosh_rule(g: Expr, x: Expr, y: Expr) -> Expr:
     return g * fn.rsqrt(x * x - 1)
 
 
-sin = unary("sin", "Sine of x in radians.", np.sin, lambda g, x, y: g * fn.cos(x).conj, weight=Weight.SLOW)
-cos = unary("cos", "Cosine of x in radians.", np.cos, lambda g, x, y: -g * fn.sin(x).conj,
-            weight=Weight.SLOW)
-tan = unary("tan", "Tangent of x in radians.", np.tan, lambda g, x, y: g * (1 + y * y).conj,
-            weight=Weight.SLOW)
+sin = unary(
+    "sin", "Sine of x in radians.", np.sin, lambda g, x, y: g * fn.cos(x).conj, weight=Weight.SLOW
+)
+cos = unary(
+    "cos",
+    "Cosine of x in radians.",
+    np.cos,
+    lambda g, x, y: -g * fn.sin(x).conj,
+    weight=Weight.SLOW,
+)
+tan = unary(
+    "tan",
+    "Tangent of x in radians.",
+    np.tan,
+    lambda g, x, y: g * (1 + y * y).conj,
+    weight=Weight.SLOW,
+)
 asin = unary(
-    "asin", "Inverse sine, within -pi/2..pi/2.", np.arcsin, lambda g, x, y: g * fn.rsqrt(1 - x * x).conj,
-    weight=Weight.SLOW
+    "asin",
+    "Inverse sine, within -pi/2..pi/2.",
+    np.arcsin,
+    lambda g, x, y: g * fn.rsqrt(1 - x * x).conj,
+    weight=Weight.SLOW,
 )
 acos = unary(
-    "acos", "Inverse cosine, within 0..pi.", np.arccos, lambda g, x, y: -g * fn.rsqrt(1 - x * x).conj,
-    weight=Weight.SLOW
+    "acos",
+    "Inverse cosine, within 0..pi.",
+    np.arccos,
+    lambda g, x, y: -g * fn.rsqrt(1 - x * x).conj,
+    weight=Weight.SLOW,
 )
 atan = unary(
-    "atan", "Inverse tangent, within -pi/2..pi/2.", np.arctan, lambda g, x, y: g / (x * x + 1).conj,
-    weight=Weight.SLOW
+    "atan",
+    "Inverse tangent, within -pi/2..pi/2.",
+    np.arctan,
+    lambda g, x, y: g / (x * x + 1).conj,
+    weight=Weight.SLOW,
 )
-sinh = unary("sinh", "Hyperbolic sine.", np.sinh, lambda g, x, y: g * fn.cosh(x).conj, weight=Weight.SLOW)
-cosh = unary("cosh", "Hyperbolic cosine.", np.cosh, lambda g, x, y: g * fn.sinh(x).conj, weight=Weight.SLOW)
-tanh = unary("tanh", "Hyperbolic tangent.", np.tanh, lambda g, x, y: g * (1 - y * y).conj,
-             weight=Weight.SLOW)
-asinh = unary("asinh", "Inverse hyperbolic sine.", np.arcsinh, lambda g, x, y: g * fn.rsqrt(x * x + 1).conj,
-              weight=Weight.SLOW)
-acosh = unary("acosh", "Inverse hyperbolic cosine; nan below 1.", np.arccosh, _acosh_rule,
-              weight=Weight.SLOW)
+sinh = unary(
+    "sinh", "Hyperbolic sine.", np.sinh, lambda g, x, y: g * fn.cosh(x).conj, weight=Weight.SLOW
+)
+cosh = unary(
+    "cosh", "Hyperbolic cosine.", np.cosh, lambda g, x, y: g * fn.sinh(x).conj, weight=Weight.SLOW
+)
+tanh = unary(
+    "tanh", "Hyperbolic tangent.", np.tanh, lambda g, x, y: g * (1 - y * y).conj, weight=Weight.SLOW
+)
+asinh = unary(
+    "asinh",
+    "Inverse hyperbolic sine.",
+    np.arcsinh,
+    lambda g, x, y: g * fn.rsqrt(x * x + 1).conj,
+    weight=Weight.SLOW,
+)
+acosh = unary(
+    "acosh", "Inverse hyperbolic cosine; nan below 1.", np.arccosh, _acosh_rule, weight=Weight.SLOW
+)
 atanh = unary(
     "atanh",
     "Inverse hyperbolic tangent; nan outside -1..1.",
@@ -285,6 +406,7 @@ atanh = unary(
 def _rounding(name: str, doc: str, numpy: Callable[..., Any]) -> Op:
     def run(x: np.ndarray) -> np.ndarray:
         return numpy(x) if x.dtype.kind == "f" else x  # NumPy would round a large integer to f64
+
     return unary(name, doc + " Integers stay.", run, ZERO, REAL, weight=Weight.CHEAP)
 
 
@@ -295,8 +417,13 @@ trunc = _rounding("trunc", "x without its fraction.", np.trunc)
 
 CONDITION = NoGradient("the result is a bool")
 isnan = unary(
-    "isnan", "Whether x, or a part of a complex x, is nan.", np.isnan, CONDITION, ANY, result=_to_bool,
-    weight=Weight.CHEAP
+    "isnan",
+    "Whether x, or a part of a complex x, is nan.",
+    np.isnan,
+    CONDITION,
+    ANY,
+    result=_to_bool,
+    weight=Weight.CHEAP,
 )
 isinf = unary(
     "isinf",
@@ -308,11 +435,22 @@ isinf = unary(
     weight=Weight.CHEAP,
 )
 isfinite = unary(
-    "isfinite", "Whether x is neither inf nor nan.", np.isfinite, CONDITION, ANY, result=_to_bool,
-    weight=Weight.CHEAP
+    "isfinite",
+    "Whether x is neither inf nor nan.",
+    np.isfinite,
+    CONDITION,
+    ANY,
+    result=_to_bool,
+    weight=Weight.CHEAP,
 )
-logical_not = unary("logical_not", "Whether a bool x is false.", np.logical_not, CONDITION, BOOLEAN,
-                    weight=Weight.CHEAP)
+logical_not = unary(
+    "logical_not",
+    "Whether a bool x is false.",
+    np.logical_not,
+    CONDITION,
+    BOOLEAN,
+    weight=Weight.CHEAP,
+)
 bitwise_not = unary(
     "bitwise_not",
     "Each bit of an integer inverted; logical_not of a bool.",
@@ -329,7 +467,9 @@ bitwise_not = unary(
 def _angle_numpy(x: np.ndarray) -> np.ndarray:
     if np.iscomplexobj(x):
         return np.angle(x)
-    return np.where(np.isnan(x), x, np.where(x < 0, np.asarray(math.pi, x.dtype), np.asarray(0, x.dtype)))
+    return np.where(
+        np.isnan(x), x, np.where(x < 0, np.asarray(math.pi, x.dtype), np.asarray(0, x.dtype))
+    )
 
 
 def _angle_formula(x: Expr) -> Expr:
@@ -346,8 +486,14 @@ def _angle_rule(g: Expr, x: Expr, y: Expr) -> Expr:
     return fn.where(fn.eq(x, 0), 0, fn.complex(-im * scale, re * scale))
 
 
-conj = unary("conj", "Complex conjugate; a real x itself.", np.conj, lambda g, x, y: g.conj, NUMERIC,
-             weight=Weight.FREE)
+conj = unary(
+    "conj",
+    "Complex conjugate; a real x itself.",
+    np.conj,
+    lambda g, x, y: g.conj,
+    NUMERIC,
+    weight=Weight.FREE,
+)
 real = unary(
     "real",
     "Real part of a complex x.",

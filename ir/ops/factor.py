@@ -1,11 +1,13 @@
-"""Factorizations of matrices and the solution of triangular systems; leading dimensions are a batch.
+"""Factorizations of matrices and the solution of triangular systems; leading dimensions are a
+batch.
 
-Gradients: M. Giles, "An extended collection of matrix derivative results for forward and reverse mode
-algorithmic differentiation" (2008); I. Murray, "Differentiation of the Cholesky decomposition" (2016);
-M. Seeger et al., "Auto-differentiating linear algebra" (2017); G. Golub and V. Pereyra, "The
-differentiation of pseudo-inverses and nonlinear least squares problems whose variables separate" (1973).
-Where eigenvalues or singular values coincide, gradients of the vectors are not defined and come out as inf
-or nan.
+Gradients: M. Giles, "An extended collection of matrix derivative results for forward and reverse
+    mode
+algorithmic differentiation" (2008); I. Murray, "Differentiation of the Cholesky decomposition"
+(2016); M. Seeger et al., "Auto-differentiating linear algebra" (2017); G. Golub and V. Pereyra,
+"The differentiation of pseudo-inverses and nonlinear least squares problems whose variables
+separate" (1973). Where eigenvalues or singular values coincide, gradients of the vectors are not
+defined and come out as inf or nan.
 
 Which of several factorizations it is (signs, bases, pivots) is stated in `factor_reference`.
 """
@@ -26,7 +28,7 @@ from .common import check_same_dtype, conj, expand_to, number, ops, swap_last, z
 __all__ = ["cholesky", "eigh", "lu", "pinv_of", "qr", "svd", "triangular_solve"]
 
 
-# shapes and checks ------------------------------------------------------------------------------------
+# shapes and checks --------------------------------------------------------------------------------
 
 
 def _check_matrix(name: str, x: Type, square: bool = False) -> None:
@@ -37,13 +39,13 @@ def _check_matrix(name: str, x: Type, square: bool = False) -> None:
     if x.dtype.name not in ("f32", "f64", "c64", "c128"):
         hint = "a low precision dtype" if x.dtype.is_floating_point else "an integer or bool dtype"
         raise RuntimeError(
-            f"{name}: Expected a floating point or complex tensor as input. Got {x.dtype.torch_name}, "
-            f"{hint}: convert it with .float() or .double()"
+            f"{name}: Expected a floating point or complex tensor as input. Got "
+            f"{x.dtype.torch_name}, {hint}: convert it with .float() or .double()"
         )
     if square and x.shape[-1] != x.shape[-2]:
         raise RuntimeError(
-            f"{name}: A must be batches of square matrices, but they are {x.shape[-2]} by {x.shape[-1]} "
-            "matrices"
+            f"{name}: A must be batches of square matrices, but they are {x.shape[-2]} by "
+            f"{x.shape[-1]} matrices"
         )
 
 
@@ -61,7 +63,7 @@ def adjoint(x: Value) -> Value:
     return swap_last(conj(x))
 
 
-# singular values --------------------------------------------------------------------------------------
+# singular values ----------------------------------------------------------------------------------
 
 
 def _svd_infer(attrs: Attrs, x: Type) -> tuple[Type, ...]:
@@ -105,7 +107,9 @@ def _gaps(squares: Value) -> Value:
 
 def _real_scale(matrix: Value, scale: Value) -> Value:
     """A matrix times real factors."""
-    return ops.mul(matrix, scale if scale.dtype is matrix.dtype else ops.cast(scale, dtype=matrix.dtype))
+    return ops.mul(
+        matrix, scale if scale.dtype is matrix.dtype else ops.cast(scale, dtype=matrix.dtype)
+    )
 
 
 def _skew(a: Value) -> Value:
@@ -151,18 +155,20 @@ def _phase(uhgu: Value, s: Value) -> Value:
 
 svd = Op(
     "svd",
-    "Singular value decomposition x = u diag(s) vh of matrices, s in descending order; reduced: min(m, n) "
-    "columns of u and rows of vh. The largest component (the first of such) of a row of vh is positive, or, "
-    "where m < n, of a column of u.",
+    "Singular value decomposition x = u diag(s) vh of matrices, s in descending order; reduced: "
+    "min(m, n) columns of u and rows of vh. The largest component (the first of such) of a row of "
+    "vh is positive, or, where m < n, of a column of u.",
     ("x",),
     infer=_svd_infer,
     vjp=_svd_vjp,
     reference=lambda attrs, x: factor_reference.svd(x),
-    kind=Kind.WHOLE, weight=Weight.COSTLY, batch=unchanged,
+    kind=Kind.WHOLE,
+    weight=Weight.COSTLY,
+    batch=unchanged,
 )
 
 
-# eigenvalues of symmetric matrices --------------------------------------------------------------------
+# eigenvalues of symmetric matrices ----------------------------------------------------------------
 
 
 def _eigh_infer(attrs: Attrs, x: Type) -> tuple[Type, ...]:
@@ -184,17 +190,19 @@ def _eigh_vjp(node: Node, gw: Value | None, gv: Value | None) -> tuple[Value]:
 
 eigh = Op(
     "eigh",
-    "Eigenvalues (ascending) and eigenvectors (columns) of symmetric or Hermitian matrices; reads the lower "
-    "triangle. The largest component of a vector (the first of such) is positive.",
+    "Eigenvalues (ascending) and eigenvectors (columns) of symmetric or Hermitian matrices; reads "
+    "the lower triangle. The largest component of a vector (the first of such) is positive.",
     ("x",),
     infer=_eigh_infer,
     vjp=_eigh_vjp,
     reference=lambda attrs, x: factor_reference.eigh(x),
-    kind=Kind.WHOLE, weight=Weight.COSTLY, batch=unchanged,
+    kind=Kind.WHOLE,
+    weight=Weight.COSTLY,
+    batch=unchanged,
 )
 
 
-# orthogonal factor ------------------------------------------------------------------------------------
+# orthogonal factor --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -215,8 +223,8 @@ def _qr_vjp(node: Node, gq: Value | None, gr: Value | None) -> tuple[Value]:
     q, r = node.results()
     if q.shape[-1] != r.shape[-1]:
         raise RuntimeError(
-            "The QR decomposition is not differentiable when mode='complete' and nrows > ncols, nor here "
-            "for more columns than rows: take it of the first columns"
+            "The QR decomposition is not differentiable when mode='complete' and nrows > ncols, "
+            "nor here for more columns than rows: take it of the first columns"
         )
     gq = zeros(q.type) if gq is None else gq
     gr = zeros(r.type) if gr is None else gr
@@ -235,18 +243,20 @@ def _real_diagonal(m: Value) -> Value:
 
 qr = Op(
     "qr",
-    "x = q r with orthonormal columns of q and upper triangular r, with the signs of LAPACK's Householder "
-    "reflections.",
+    "x = q r with orthonormal columns of q and upper triangular r, with the signs of LAPACK's "
+    "Householder reflections.",
     ("x",),
     infer=_qr_infer,
     vjp=_qr_vjp,
     reference=lambda attrs, x: factor_reference.qr(x, attrs.complete),
     attrs=QRAttrs,
-    kind=Kind.WHOLE, weight=Weight.COSTLY, batch=unchanged,
+    kind=Kind.WHOLE,
+    weight=Weight.COSTLY,
+    batch=unchanged,
 )
 
 
-# positive-definite matrices ---------------------------------------------------------------------------
+# positive-definite matrices -----------------------------------------------------------------------
 
 
 def _cholesky_infer(attrs: Attrs, x: Type) -> tuple[Type, ...]:
@@ -269,17 +279,19 @@ def _cholesky_vjp(node: Node, g: Value | None, _: Value | None = None) -> tuple[
 
 cholesky = Op(
     "cholesky",
-    "The lower triangular factor l of x = l l^H, read from the lower triangle, and info: 0, or the order of "
-    "the first leading minor that is not positive; l is 0 from that column on.",
+    "The lower triangular factor l of x = l l^H, read from the lower triangle, and info: 0, or the "
+    "order of the first leading minor that is not positive; l is 0 from that column on.",
     ("x",),
     infer=_cholesky_infer,
     vjp=_cholesky_vjp,
     reference=lambda attrs, x: factor_reference.cholesky(x),
-    kind=Kind.WHOLE, weight=Weight.COSTLY, batch=unchanged,
+    kind=Kind.WHOLE,
+    weight=Weight.COSTLY,
+    batch=unchanged,
 )
 
 
-# triangular factors -----------------------------------------------------------------------------------
+# triangular factors -------------------------------------------------------------------------------
 
 
 def _lu_infer(attrs: Attrs, x: Type) -> tuple[Type, ...]:
@@ -312,7 +324,8 @@ def _lu_square(packed: Value, gl: Value, gu: Value) -> Value:
 
 
 def _lu_wide(packed: Value, g: Value) -> Value:
-    """[b1 b2] = l [u1 u2], so that u2 = l^-1 b2: its gradient adds to b2's, and by l to that of l u1."""
+    """[b1 b2] = l [u1 u2], so that u2 = l^-1 b2: its gradient adds to b2's, and by l to that of l
+    u1."""
     m, n = packed.shape[-2:]
     first, rest = _part(packed, (0, m), (0, m)), _part(packed, (0, m), (m, n))
     g1, g2 = _part(g, (0, m), (0, m)), _part(g, (0, m), (m, n))
@@ -322,7 +335,8 @@ def _lu_wide(packed: Value, g: Value) -> Value:
 
 
 def _lu_tall(packed: Value, g: Value) -> Value:
-    """[b1; b2] = [l1; l2] u, so that l2 = b2 u^-1: its gradient adds to b2's, and by u to that of l1 u."""
+    """[b1; b2] = [l1; l2] u, so that l2 = b2 u^-1: its gradient adds to b2's, and by u to that of
+    l1 u."""
     m, n = packed.shape[-2:]
     first, rest = _part(packed, (0, n), (0, n)), _part(packed, (n, m), (0, n))
     g1, g2 = _part(g, (0, n), (0, n)), _part(g, (n, m), (0, n))
@@ -334,19 +348,26 @@ def _lu_tall(packed: Value, g: Value) -> Value:
 def _part(x: Value, rows: tuple[Dim, Dim], columns: tuple[Dim, Dim]) -> Value:
     """Some rows and columns of matrices."""
     *batch, _, _ = x.shape
-    return ops.slice(x, start=(*[0] * len(batch), rows[0], columns[0]), stop=(*batch, rows[1], columns[1]),
-                     step=(1,) * x.rank)
+    return ops.slice(
+        x,
+        start=(*[0] * len(batch), rows[0], columns[0]),
+        stop=(*batch, rows[1], columns[1]),
+        step=(1,) * x.rank,
+    )
 
 
 lu = Op(
     "lu",
-    "x[order] = l u by partial pivoting: both factors in one matrix (the unit diagonal of l left out), the "
-    "order of the rows, the row exchanged at each step, and info: 0, or the first zero on the diagonal of u.",
+    "x[order] = l u by partial pivoting: both factors in one matrix (the unit diagonal of l left "
+    "out), the order of the rows, the row exchanged at each step, and info: 0, or the first zero "
+    "on the diagonal of u.",
     ("x",),
     infer=_lu_infer,
     vjp=_lu_vjp,
     reference=lambda attrs, x: factor_reference.lu(x),
-    kind=Kind.WHOLE, weight=Weight.COSTLY, batch=unchanged,
+    kind=Kind.WHOLE,
+    weight=Weight.COSTLY,
+    batch=unchanged,
 )
 
 
@@ -387,24 +408,28 @@ triangular_solve = Op(
     vjp=_triangular_vjp,
     reference=lambda attrs, a, b: factor_reference.triangular_solve(a, b, attrs.upper, attrs.unit),
     attrs=TriangularAttrs,
-    kind=Kind.WHOLE, weight=Weight.COSTLY, batch=leading,
+    kind=Kind.WHOLE,
+    weight=Weight.COSTLY,
+    batch=leading,
 )
 
 
-# pseudo-inverses --------------------------------------------------------------------------------------
+# pseudo-inverses ----------------------------------------------------------------------------------
 
 
 def _pinv_of_infer(attrs: Attrs, a: Type, p: Type) -> tuple[Type, ...]:
     _check_matrix("linalg.pinv", a)
     check_same_dtype("linalg.pinv", a, p)
     if p.shape != (*a.shape[:-2], a.shape[-1], a.shape[-2]):
-        raise RuntimeError(f"linalg.pinv: a pseudo-inverse of {listed(a.shape)} is not {listed(p.shape)}")
+        raise RuntimeError(
+            f"linalg.pinv: a pseudo-inverse of {listed(a.shape)} is not {listed(p.shape)}"
+        )
     return (p,)
 
 
 def _pinv_of_vjp(node: Node, g: Value) -> tuple[Value, None]:
-    """dP = -P dA P + P P^H dA^H (I - A P) + (I - P A) dA^H P^H P, with the products of the shorter side
-    first. Singular values that coincide do no harm, nor do zeros while the rank stays."""
+    """dP = -P dA P + P P^H dA^H (I - A P) + (I - P A) dA^H P^H P, with the products of the shorter
+    side first. Singular values that coincide do no harm, nor do zeros while the rank stays."""
     a, p = node.operands[0], node.result()
     gh, ph = adjoint(g), adjoint(p)
     if _least(a.shape[-2], a.shape[-1]) == a.shape[-2]:
@@ -430,5 +455,7 @@ pinv_of = Op(
     vjp=_pinv_of_vjp,
     decompose=lambda node: (node.operands[1],),
     reference=lambda attrs, a, p: p,
-    kind=Kind.WHOLE, weight=Weight.FREE, batch=leading,
+    kind=Kind.WHOLE,
+    weight=Weight.FREE,
+    batch=leading,
 )

@@ -1,24 +1,28 @@
 """What the factorizations mean, in NumPy, and the conventions that make each of them unique.
 
-A factorization leaves choices open: the sign of a vector, a basis where values are equal, the order of equal
-pivots. They are made here so that rounding does not decide them, and code generators make the same ones:
+A factorization leaves choices open: the sign of a vector, a basis where values are equal, the order
+of equal pivots. They are made here so that rounding does not decide them, and code generators make
+the same ones:
 
-Vectors of equal values. Singular values or eigenvalues that differ by at most `SAME` times the largest count
-    as equal. Within such a group (mostly a single vector) the vectors are turned: the first takes all that
-    the group has along one axis, the one where that is most, the second the same of what is left, and so on.
-    That component is real and positive. Of components that differ by `SLACK` only the first is the largest.
-    For `svd` this is said of the shorter vectors, those of v where x is tall or square, else of u; the
-    others follow, and those of values that count as zero complete the orthonormal set, each by the axis that
-    has most outside of it.
-Reflections. A column's diagonal element in r has the sign opposite to that of the element that it comes from,
-    as in LAPACK; an element that is zero up to `SAME` counts as positive, and a column that vanishes below
-    it is not reflected.
-Elimination (`cholesky`, `lu`, `triangular_solve`). Each element is updated step by step, every product and
-    every difference rounded, so that pivots and failures are the same in every bit. The pivot is the first of
-    the largest, never a nan where there is a number.
+Vectors of equal values. Singular values or eigenvalues that differ by at most `SAME` times the
+largest count
+    as equal. Within such a group (mostly a single vector) the vectors are turned: the first takes
+    all that the group has along one axis, the one where that is most, the second the same of what
+    is left, and so on. That component is real and positive. Of components that differ by `SLACK`
+    only the first is the largest. For `svd` this is said of the shorter vectors, those of v where x
+    is tall or square, else of u; the others follow, and those of values that count as zero complete
+    the orthonormal set, each by the axis that has most outside of it.
+Reflections. A column's diagonal element in r has the sign opposite to that of the element that it
+comes from,
+    as in LAPACK; an element that is zero up to `SAME` counts as positive, and a column that
+    vanishes below it is not reflected.
+Elimination (`cholesky`, `lu`, `triangular_solve`). Each element is updated step by step, every
+product and
+    every difference rounded, so that pivots and failures are the same in every bit. The pivot is
+    the first of the largest, never a nan where there is a number.
 
-f32 and c64 are computed in f64 and c128, and rounded once. A matrix with an inf or nan has factors of nan
-(elimination goes on with them).
+f32 and c64 are computed in f64 and c128, and rounded once. A matrix with an inf or nan has factors
+of nan (elimination goes on with them).
 """
 
 from __future__ import annotations
@@ -38,16 +42,20 @@ Factors = tuple[np.ndarray, ...]
 
 
 def in_f64(function: Callable[..., Factors]) -> Callable[..., Factors]:
-    """`function` on f64 or c128 matrices [batch, m, n], its floating-point results rounded to x's dtype."""
+    """`function` on f64 or c128 matrices [batch, m, n], its floating-point results rounded to x's
+    dtype."""
 
     @quiet
     def run(x: np.ndarray, *arguments: Any) -> Factors:
         real = np.zeros((), x.dtype).real.dtype
         wide = np.result_type(x.dtype, np.float64)
-        found = function(x.reshape((math.prod(x.shape[:-2]), *x.shape[-2:])).astype(wide), *arguments)
+        found = function(
+            x.reshape((math.prod(x.shape[:-2]), *x.shape[-2:])).astype(wide), *arguments
+        )
         kinds = {"f": real, "c": x.dtype}
         return tuple(
-            f.reshape((*x.shape[:-2], *f.shape[1:])).astype(kinds.get(f.dtype.kind, f.dtype)) for f in found
+            f.reshape((*x.shape[:-2], *f.shape[1:])).astype(kinds.get(f.dtype.kind, f.dtype))
+            for f in found
         )
 
     return run
@@ -58,7 +66,8 @@ def adjoint(x: np.ndarray) -> np.ndarray:
 
 
 def _cleaned(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """x with zeros for the matrices that are not finite, and what to add to the factors of each: 0 or nan."""
+    """x with zeros for the matrices that are not finite, and what to add to the factors of each: 0
+    or nan."""
     finite = np.isfinite(x).all((1, 2))
     return np.where(finite[:, None, None], x, 0), np.where(finite, 0.0, np.nan)
 
@@ -68,7 +77,7 @@ def _first_largest(sizes: np.ndarray) -> np.ndarray:
     return np.argmax(sizes >= (1 - SLACK) * sizes.max(-1, keepdims=True), -1)
 
 
-# vectors of equal values ------------------------------------------------------------------------------
+# vectors of equal values --------------------------------------------------------------------------
 
 
 def _settle(values: np.ndarray, rows: np.ndarray, others: np.ndarray) -> None:
@@ -138,7 +147,7 @@ def eigh(x: np.ndarray) -> Factors:
     return values + taint[:, None], adjoint(rows) + taint[:, None, None]
 
 
-# reflections ------------------------------------------------------------------------------------------
+# reflections --------------------------------------------------------------------------------------
 
 
 @in_f64
@@ -148,7 +157,8 @@ def qr(x: np.ndarray, complete: bool) -> Factors:
     k = m if complete else min(m, n)
     r, taint = _cleaned(x)
     largest = np.abs(r).max((1, 2), initial=2.0**-1000)
-    scale = np.ldexp(1.0, np.frexp(largest)[1] - 1)[:, None, None]  # no square overflows or vanishes
+    # no square overflows or vanishes
+    scale = np.ldexp(1.0, np.frexp(largest)[1] - 1)[:, None, None]
     r = r / scale
     q = np.broadcast_to(np.eye(m, k, dtype=x.dtype), (len(x), m, k)).copy()
     tiny = SAME * np.linalg.norm(r, axis=-2)
@@ -174,12 +184,13 @@ def _reflect(r: np.ndarray, j: int, tiny: np.ndarray) -> tuple[np.ndarray, np.nd
     return u, factor
 
 
-# elimination ------------------------------------------------------------------------------------------
+# elimination --------------------------------------------------------------------------------------
 
 
 @in_f64
 def cholesky(x: np.ndarray) -> Factors:
-    """The lower factor, zero from the column on whose pivot is not positive, and that column's number."""
+    """The lower factor, zero from the column on whose pivot is not positive, and that column's
+    number."""
     a, n = np.tril(x), x.shape[-1]
     info = np.zeros(len(a), np.int32)
     for j in range(n):
@@ -196,13 +207,15 @@ def cholesky(x: np.ndarray) -> Factors:
 
 @in_f64
 def lu(x: np.ndarray) -> Factors:
-    """Both factors in one matrix, the order of the rows, the row exchanged at each step, and info."""
+    """Both factors in one matrix, the order of the rows, the row exchanged at each step, and
+    info."""
     a, (batch, m, n) = x.copy(), x.shape
     order = np.broadcast_to(np.arange(m), (batch, m)).copy()
     pivots = np.zeros((batch, min(m, n)), np.int64)
     info, each = np.zeros(batch, np.int32), np.arange(batch)
     for j in range(min(m, n)):
-        sizes = np.abs(a[:, j:, j].real) + np.abs(a[:, j:, j].imag)  # of complex numbers as LAPACK does
+        # of complex numbers as LAPACK does
+        sizes = np.abs(a[:, j:, j].real) + np.abs(a[:, j:, j].imag)
         best = j + np.argmax(np.where(np.isnan(sizes), -1, sizes), -1)
         pivots[:, j] = best
         for lines in (a, order):
@@ -216,7 +229,8 @@ def lu(x: np.ndarray) -> Factors:
 
 @quiet
 def triangular_solve(a: np.ndarray, b: np.ndarray, upper: bool, unit: bool) -> np.ndarray:
-    """Substitution: what is known of x is taken out of all rows that are left, then the next is known."""
+    """Substitution: what is known of x is taken out of all rows that are left, then the next is
+    known."""
     wide, n = np.result_type(a.dtype, np.float64), a.shape[-1]
     a, x = a.astype(wide), b.astype(wide)
     for i in range(n - 1, -1, -1) if upper else range(n):

@@ -1,10 +1,12 @@
-"""Incomplete gamma functions, derivatives of the logarithm of gamma, zeta and modified Bessel functions.
+"""Incomplete gamma functions, derivatives of the logarithm of gamma, zeta and modified Bessel
+functions.
 
-Formulas: Abramowitz and Stegun, Handbook of Mathematical Functions, 6.4 (polygamma), 6.5 (incomplete gamma,
-its series and its continued fraction), 9.6 (Bessel functions as integrals) and 23.2 (zeta, by 23.1.30: the
-Euler-Maclaurin sum); N. Temme, The asymptotic expansion of the incomplete gamma functions (1979).
-Implicit gradients of samples: M. Figurnov, S. Mohamed, A. Mnih, Implicit reparameterization gradients (2018):
-dx/da = -(dF/da) / (dF/dx) for the distribution function F.
+Formulas: Abramowitz and Stegun, Handbook of Mathematical Functions, 6.4 (polygamma), 6.5
+    (incomplete gamma,
+its series and its continued fraction), 9.6 (Bessel functions as integrals) and 23.2 (zeta, by
+23.1.30: the Euler-Maclaurin sum); N. Temme, The asymptotic expansion of the incomplete gamma
+functions (1979). Implicit gradients of samples: M. Figurnov, S. Mohamed, A. Mnih, Implicit
+reparameterization gradients (2018): dx/da = -(dF/da) / (dF/dx) for the distribution function F.
 """
 
 from __future__ import annotations
@@ -23,8 +25,18 @@ from .common import REAL_FLOATING, Expr, algebra_wide, cast_to, fn, sum_to
 from .elementwise import unary
 from .loops import MOST_STEPS, constant, elementwise_loop, finite_or, repeat
 
-__all__ = ["dirichlet_grad", "i0", "i0e", "i1", "i1e", "igamma", "igammac", "polygamma",
-           "standard_gamma_grad", "zeta"]
+__all__ = [
+    "dirichlet_grad",
+    "i0",
+    "i0e",
+    "i1",
+    "i1e",
+    "igamma",
+    "igammac",
+    "polygamma",
+    "standard_gamma_grad",
+    "zeta",
+]
 
 EPS = 2.0**-53
 TINY = 1e-300
@@ -33,8 +45,12 @@ TINY = 1e-300
 
 
 def _series(a: Expr, x: Expr) -> tuple[Expr, Expr]:
-    """P(a, x) / density, and its derivative by a at a fixed density: sums over x^(n+1) / (a .. (a+n))."""
-    def step(n: Expr, term: Expr, slope: Expr, total: Expr, moved: Expr, *fixed: Expr) -> list[Expr]:
+    """P(a, x) / density, and its derivative by a at a fixed density: sums over x^(n+1) / (a ..
+    (a+n))."""
+
+    def step(
+        n: Expr, term: Expr, slope: Expr, total: Expr, moved: Expr, *fixed: Expr
+    ) -> list[Expr]:
         a, x = fixed
         n = n + 1
         term, slope = term * x / (a + n), slope - 1 / (a + n)
@@ -43,7 +59,8 @@ def _series(a: Expr, x: Expr) -> tuple[Expr, Expr]:
     def going(n: Expr, term: Expr, slope: Expr, total: Expr, moved: Expr, *fixed: Expr) -> Expr:
         return (term * (1 + fn.abs(slope)) > EPS * total) & (n < MOST_STEPS)
 
-    # log(term) moves with a as log x - digamma(a) + slope, whose first two are the same for all terms
+    # log(term) moves with a as log x - digamma(a) + slope, whose first two are the same for all
+    # terms
     start = [constant(a, 0), x / a, -1 / a, x / a, -x / (a * a)]
     _, _, _, total, moved = repeat(going, step, start, [a, x])
     return total, moved
@@ -51,8 +68,20 @@ def _series(a: Expr, x: Expr) -> tuple[Expr, Expr]:
 
 def _fraction(a: Expr, x: Expr) -> tuple[Expr, Expr]:
     """Q(a, x) / (density x) as a continued fraction (Lentz's method), and its derivative by a."""
-    def step(i: Expr, b: Expr, c: Expr, d: Expr, h: Expr, dc: Expr, dd: Expr, dh: Expr, _: Expr,
-             a: Expr, x: Expr) -> list[Expr]:
+
+    def step(
+        i: Expr,
+        b: Expr,
+        c: Expr,
+        d: Expr,
+        h: Expr,
+        dc: Expr,
+        dd: Expr,
+        dh: Expr,
+        _: Expr,
+        a: Expr,
+        x: Expr,
+    ) -> list[Expr]:
         i, b = i + 1, b + 2
         top = -i * (i - a)
         below = top * d + b
@@ -69,8 +98,17 @@ def _fraction(a: Expr, x: Expr) -> tuple[Expr, Expr]:
         return (rest[7] > 4 * EPS) & (i < MOST_STEPS)
 
     b = x + 1 - a
-    start = [constant(a, 0), b, constant(a, 1 / TINY), 1 / b, 1 / b, constant(a, 0), 1 / (b * b),
-             1 / (b * b), constant(a, 1)]
+    start = [
+        constant(a, 0),
+        b,
+        constant(a, 1 / TINY),
+        1 / b,
+        1 / b,
+        constant(a, 0),
+        1 / (b * b),
+        1 / (b * b),
+        constant(a, 1),
+    ]
     found = repeat(going, step, start, [a, x])
     return found[4], found[7]
 
@@ -100,7 +138,8 @@ def _usual(a: Expr, x: Expr) -> Expr:
 
 
 def _density_times_x(a: Expr, x: Expr) -> Expr:
-    """x^a exp(-x) / gamma(a); by Stirling's formula where a is large, whose powers nearly cancel."""
+    """x^a exp(-x) / gamma(a); by Stirling's formula where a is large, whose powers nearly
+    cancel."""
     plain = fn.exp(a * fn.log(x) - x - fn.lgamma(a))
     big = a > 50
     safe = finite_or(big, a, 100.0)
@@ -154,12 +193,18 @@ def _igamma_vjp(sign: float) -> Any:
 
 
 igamma = elementwise_loop(
-    "igamma", "The regularised lower incomplete gamma function P(a, x).", ("a", "x"), _igamma_vjp(1.0),
+    "igamma",
+    "The regularised lower incomplete gamma function P(a, x).",
+    ("a", "x"),
+    _igamma_vjp(1.0),
     lambda a, x: _igamma(False, a, x),
 )
 igammac = elementwise_loop(
-    "igammac", "The regularised upper incomplete gamma function Q(a, x) = 1 - P(a, x).", ("a", "x"),
-    _igamma_vjp(-1.0), lambda a, x: _igamma(True, a, x),
+    "igammac",
+    "The regularised upper incomplete gamma function Q(a, x) = 1 - P(a, x).",
+    ("a", "x"),
+    _igamma_vjp(-1.0),
+    lambda a, x: _igamma(True, a, x),
 )
 
 # ------------------------------ gradients of samples
@@ -168,7 +213,8 @@ LARGE = 500.0  # from here on Temme's expansion has ten digits with one term
 
 
 def _by_expansion(a: Expr, x: Expr) -> Expr:
-    """-dP/da / density for large a, from P = erfc(-eta sqrt(a/2)) / 2 - R with the first term of R."""
+    """-dP/da / density for large a, from P = erfc(-eta sqrt(a/2)) / 2 - R with the first term of
+    R."""
     ratio = x / a
     m = ratio - 1
     small = fn.abs(m) < 1e-5
@@ -177,7 +223,9 @@ def _by_expansion(a: Expr, x: Expr) -> Expr:
     near = fn.abs(eta) < 0.02
     e, u = finite_or(~near, eta, 1), finite_or(~near, m, 1)
     c = fn.where(near, -1 / 3 + eta * (1 / 12 + eta * (-2 / 135 + eta / 864)), 1 / u - 1 / e)
-    slope = fn.where(near, 1 / 12 + eta * (-4 / 135 + eta / 288), 1 / (e * e) - e * (u + 1) / (u * u * u))
+    slope = fn.where(
+        near, 1 / 12 + eta * (-4 / 135 + eta / 288), 1 / (e * e) - e * (u + 1) / (u * u * u)
+    )
     quotient = fn.where(small, 1 + m / 3, m / fn.where(small, 1, eta))
     inner = eta / 2 - quotient - c * (m - eta * eta / 2 - 0.5 / a) + slope * quotient / a
     return -(ratio * (1 + 1 / (12 * a) + 1 / (288 * a * a))) * inner
@@ -200,19 +248,41 @@ def _standard_gamma_grad(a: Expr, x: Expr) -> Expr:
 NOT_TWICE = NoGradient("the gradient of a sample is differentiated once")
 
 standard_gamma_grad = elementwise_loop(
-    "standard_gamma_grad", "The derivative by a of a sample x of the gamma distribution of concentration a.",
-    ("a", "x"), NOT_TWICE, _standard_gamma_grad,
+    "standard_gamma_grad",
+    "The derivative by a of a sample x of the gamma distribution of concentration a.",
+    ("a", "x"),
+    NOT_TWICE,
+    _standard_gamma_grad,
 )
 
 
 def _beta_series(a: Expr, b: Expr, x: Expr) -> tuple[Expr, Expr, Expr]:
-    """The sum of (a+b) .. (a+b+n-1) / ((a+1) .. (a+n)) x^n over n, its derivative by a + b in the numerators
-    and its derivative by a in the denominators."""
-    def step(n: Expr, term: Expr, by_sum: Expr, by_a: Expr, total: Expr, moved: Expr, shifted: Expr,
-             a: Expr, b: Expr, x: Expr) -> list[Expr]:
+    """The sum of (a+b) .. (a+b+n-1) / ((a+1) .. (a+n)) x^n over n, its derivative by a + b in the
+    numerators and its derivative by a in the denominators."""
+
+    def step(
+        n: Expr,
+        term: Expr,
+        by_sum: Expr,
+        by_a: Expr,
+        total: Expr,
+        moved: Expr,
+        shifted: Expr,
+        a: Expr,
+        b: Expr,
+        x: Expr,
+    ) -> list[Expr]:
         by_sum, by_a = by_sum + 1 / (a + b + n), by_a - 1 / (a + 1 + n)
         term = term * ((a + b + n) / (a + 1 + n)) * x
-        return [n + 1, term, by_sum, by_a, total + term, moved + term * by_sum, shifted + term * by_a]
+        return [
+            n + 1,
+            term,
+            by_sum,
+            by_a,
+            total + term,
+            moved + term * by_sum,
+            shifted + term * by_a,
+        ]
 
     def going(n: Expr, term: Expr, by_sum: Expr, by_a: Expr, total: Expr, *rest: Expr) -> Expr:
         return (term * (1 + by_sum) > EPS * total) & (n < MOST_STEPS)
@@ -223,8 +293,8 @@ def _beta_series(a: Expr, b: Expr, x: Expr) -> tuple[Expr, Expr, Expr]:
 
 
 def _dirichlet_grad(x: Expr, a: Expr, total: Expr) -> Expr:
-    """-dI/da / density / (1 - x) for I = I_x(a, b), b = total - a held: by the series of I below the mean,
-    by that of 1 - I above it."""
+    """-dI/da / density / (1 - x) for I = I_x(a, b), b = total - a held: by the series of I below
+    the mean, by that of 1 - I above it."""
     b = total - a
     usual = (x > 0) & (x < 1) & (a > 0) & (b > 0)
     x, a, b = finite_or(usual, x, 0.5), finite_or(usual, a, 1), finite_or(usual, b, 1)
@@ -232,7 +302,8 @@ def _dirichlet_grad(x: Expr, a: Expr, total: Expr) -> Expr:
     y, p, q = (fn.where(below, *pair) for pair in ((x, 1 - x), (a, b), (b, a)))
     s, by_sum, by_p = _beta_series(p, q, y)
     common = fn.digamma(a + b) - fn.digamma(a) + fn.log(x)
-    # log I = a log x + b log(1-x) - log a - log B + log S, and 1 - I has log b and its S in place of those
+    # log I = a log x + b log(1-x) - log a - log B + log S, and 1 - I has log b and its S in place
+    # of those
     lower = -(x / a) * ((common - 1 / a) * s + by_sum + by_p)
     upper = (x / b) * (common * s + by_sum)
     return fn.where(usual, fn.where(below, lower, upper), constant(x, 0.0))
@@ -240,15 +311,26 @@ def _dirichlet_grad(x: Expr, a: Expr, total: Expr) -> Expr:
 
 dirichlet_grad = elementwise_loop(
     "dirichlet_grad",
-    "The derivative of an element x of a Dirichlet sample by its own concentration a of a sum `total`, the "
-    "others held, divided by 1 - x.", ("x", "a", "total"), NOT_TWICE, _dirichlet_grad,
+    "The derivative of an element x of a Dirichlet sample by its own concentration a of a sum "
+    "`total`, the others held, divided by 1 - x.",
+    ("x", "a", "total"),
+    NOT_TWICE,
+    _dirichlet_grad,
 )
 
 # ------------------------------ zeta and polygamma
 
 TERMS = 12
-EULER_MACLAURIN = (1 / 12, -1 / 720, 1 / 30240, -1 / 1209600, 1 / 47900160, -691 / 1307674368000,
-                   1 / 74724249600, -3617 / 10670622842880000)  # B(2k) / (2k)!
+EULER_MACLAURIN = (
+    1 / 12,
+    -1 / 720,
+    1 / 30240,
+    -1 / 1209600,
+    1 / 47900160,
+    -691 / 1307674368000,
+    1 / 74724249600,
+    -3617 / 10670622842880000,
+)  # B(2k) / (2k)!
 
 
 def _zeta_right(s: Expr, q: Expr) -> Expr:
@@ -269,7 +351,8 @@ def _zeta_right(s: Expr, q: Expr) -> Expr:
 
 
 def _zeta(s: Expr, q: Expr) -> Expr:
-    """With elements q below 0 moved up first, one term at a time; only powers of whole s are real there."""
+    """With elements q below 0 moved up first, one term at a time; only powers of whole s are real
+    there."""
     nan, inf = constant(q, math.nan), constant(q, math.inf)
     whole = fn.eq(q, fn.floor(q))
     fine = (s > 1) & ((q > 0) | (~whole & fn.eq(s, fn.floor(s)) & (q > -MOST_STEPS)))
@@ -292,8 +375,9 @@ def _zeta_vjp(node: Node, g: Value) -> tuple[Value | None, ...]:
     return None, sum_to(by_q, q.shape)
 
 
-zeta = elementwise_loop("zeta", "Hurwitz's zeta: the sum of (k + q)^-s over k = 0, 1, ...", ("s", "q"),
-                        _zeta_vjp, _zeta)
+zeta = elementwise_loop(
+    "zeta", "Hurwitz's zeta: the sum of (k + q)^-s over k = 0, 1, ...", ("s", "q"), _zeta_vjp, _zeta
+)
 
 
 @dataclass(frozen=True)
@@ -315,7 +399,8 @@ def _cotangent_derivative(n: int) -> list[float]:
 
 
 def _polygamma_formula(attrs: PolygammaAttrs, x: Expr) -> Expr:
-    """By zeta on the right; on the left by the reflection (-1)^n psi(1 - x) - psi(x) = (pi cot(pi x))^(n)."""
+    """By zeta on the right; on the left by the reflection (-1)^n psi(1 - x) - psi(x) = (pi cot(pi
+    x))^(n)."""
     n, dtype = attrs.n, x.dtype
     x = Expr(cast_to(x.value, f64))
     below = x < 0
@@ -354,9 +439,14 @@ def _evaluated(formula: Any, x: np.ndarray) -> np.ndarray:
 
 
 polygamma = unary(
-    "polygamma", "The n-th derivative of digamma, n >= 1.", _polygamma_numpy,
-    lambda attrs, g, x, y: g * fn.polygamma(x, n=attrs.n + 1), REAL_FLOATING,
-    attrs=PolygammaAttrs, formula=_polygamma_formula, check=_check_order,
+    "polygamma",
+    "The n-th derivative of digamma, n >= 1.",
+    _polygamma_numpy,
+    lambda attrs, g, x, y: g * fn.polygamma(x, n=attrs.n + 1),
+    REAL_FLOATING,
+    attrs=PolygammaAttrs,
+    formula=_polygamma_formula,
+    check=_check_order,
     weight=Weight.VERY_SLOW,
 )
 
@@ -367,9 +457,11 @@ FAR_FROM = 20.0  # where the asymptotic series has 17 digits
 
 
 def _bessel(order: int, x: Expr) -> Expr:
-    """exp(-|x|) I(x): the mean of exp(|x| (cos t - 1)) cos(order t), or the asymptotic series (9.7.1).
+    """exp(-|x|) I(x): the mean of exp(|x| (cos t - 1)) cos(order t), or the asymptotic series
+    (9.7.1).
 
-    Of order 1 opposite points are taken together, as 2 sinh(|x| cos t) cos t, which keeps small x exact.
+    Of order 1 opposite points are taken together, as 2 sinh(|x| cos t) cos t, which keeps small x
+    exact.
     """
     size = fn.abs(x)
     far = size > FAR_FROM
@@ -379,7 +471,9 @@ def _bessel(order: int, x: Expr) -> Expr:
         angle = 2 * math.pi * k / POINTS
         weight = (1 if k in (0, POINTS // 2) else 2) * math.cos(order * angle) / POINTS
         step = near * math.cos(angle)
-        total = total + (fn.expm1(step) - fn.expm1(-step) if order else fn.exp(step - near)) * weight
+        total = (
+            total + (fn.expm1(step) - fn.expm1(-step) if order else fn.exp(step - near)) * weight
+        )
     total = total * fn.exp(-near) if order else total
     series, coefficient = [1.0], 1.0
     for k in range(1, 24):
@@ -409,8 +503,15 @@ def _unscaled(order: int, x: Expr) -> Expr:
 
 def _bessel_op(name: str, doc: str, formula: Any, rule: Any) -> Op:
     wide = _in_f64(formula)
-    return unary(name, doc, lambda x: _evaluated(wide, x), rule, REAL_FLOATING, formula=wide,
-                 weight=Weight.SLOW)
+    return unary(
+        name,
+        doc,
+        lambda x: _evaluated(wide, x),
+        rule,
+        REAL_FLOATING,
+        formula=wide,
+        weight=Weight.SLOW,
+    )
 
 
 def _slope_over_x(x: Expr, y: Expr) -> Expr:
@@ -419,11 +520,27 @@ def _slope_over_x(x: Expr, y: Expr) -> Expr:
     return fn.where(zero, 0.5, y / fn.where(zero, 1, x))
 
 
-i0 = _bessel_op("i0", "The modified Bessel function of the first kind of order 0.",
-                lambda x: _unscaled(0, x), lambda g, x, y: g * fn.i1(x))
-i0e = _bessel_op("i0e", "exp(-|x|) i0(x).", lambda x: _bessel(0, x),
-                 lambda g, x, y: g * (fn.i1e(x) - fn.sign(x) * y))
-i1 = _bessel_op("i1", "The modified Bessel function of the first kind of order 1.",
-                lambda x: _unscaled(1, x), lambda g, x, y: g * (fn.i0(x) - _slope_over_x(x, y)))
-i1e = _bessel_op("i1e", "exp(-|x|) i1(x).", lambda x: _bessel(1, x),
-                 lambda g, x, y: g * (fn.i0e(x) - fn.sign(x) * y - _slope_over_x(x, y)))
+i0 = _bessel_op(
+    "i0",
+    "The modified Bessel function of the first kind of order 0.",
+    lambda x: _unscaled(0, x),
+    lambda g, x, y: g * fn.i1(x),
+)
+i0e = _bessel_op(
+    "i0e",
+    "exp(-|x|) i0(x).",
+    lambda x: _bessel(0, x),
+    lambda g, x, y: g * (fn.i1e(x) - fn.sign(x) * y),
+)
+i1 = _bessel_op(
+    "i1",
+    "The modified Bessel function of the first kind of order 1.",
+    lambda x: _unscaled(1, x),
+    lambda g, x, y: g * (fn.i0(x) - _slope_over_x(x, y)),
+)
+i1e = _bessel_op(
+    "i1e",
+    "exp(-|x|) i1(x).",
+    lambda x: _bessel(1, x),
+    lambda g, x, y: g * (fn.i0e(x) - fn.sign(x) * y - _slope_over_x(x, y)),
+)

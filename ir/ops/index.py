@@ -1,4 +1,5 @@
-"""Ops whose element positions are data: gather and scatter, advanced indexing, sorting and searching.
+"""Ops whose element positions are data: gather and scatter, advanced indexing, sorting and
+searching.
 
 A position outside its dimension is an error of the run, never a read or write elsewhere.
 """
@@ -22,7 +23,15 @@ from .require import FAILURES
 from .shape import DimAttrs, slice_dim
 
 __all__ = [
-    "gather", "index", "index_put", "index_select", "scatter", "scatter_add", "searchsorted", "sort", "topk",
+    "gather",
+    "index",
+    "index_put",
+    "index_select",
+    "scatter",
+    "scatter_add",
+    "searchsorted",
+    "sort",
+    "topk",
 ]
 
 
@@ -40,7 +49,9 @@ class PlacesAttrs(DimAttrs):
     kind: str = "index"
 
 
-def _check_range(positions: np.ndarray, size: int, dim: int, lowest: int = 0, kind: str = "index") -> None:
+def _check_range(
+    positions: np.ndarray, size: int, dim: int, lowest: int = 0, kind: str = "index"
+) -> None:
     """Raise for the first position outside lowest..size-1."""
     bad = (positions < lowest) | (positions >= size)
     if bad.any():
@@ -49,7 +60,7 @@ def _check_range(positions: np.ndarray, size: int, dim: int, lowest: int = 0, ki
         )
 
 
-# gather, scatter --------------------------------------------------------------------------------------
+# gather, scatter ----------------------------------------------------------------------------------
 
 
 def _check_gather(dim: int, x: Type, index: Type, what: str) -> None:
@@ -63,8 +74,8 @@ def _check_gather(dim: int, x: Type, index: Type, what: str) -> None:
     for axis, (a, b) in enumerate(zip(index.shape, x.shape, strict=True)):
         if axis != dim and not a <= b:
             raise RuntimeError(
-                f"Size does not match at dimension {axis} expected index {listed(index.shape)} to be "
-                f"no larger than self {listed(x.shape)} apart from dimension {dim}"
+                f"Size does not match at dimension {axis} expected index {listed(index.shape)} to "
+                f"be no larger than self {listed(x.shape)} apart from dimension {dim}"
             )
 
 
@@ -102,7 +113,10 @@ gather = Op(
     infer=_gather_infer,
     vjp=_gather_vjp,
     reference=_gather_reference,
-    kind=Kind.LOOKUP, weight=Weight.PLAIN, raises=True, batch=along("dim"),
+    kind=Kind.LOOKUP,
+    weight=Weight.PLAIN,
+    raises=True,
+    batch=along("dim"),
 )
 
 
@@ -110,9 +124,12 @@ def _scatter_infer(attrs: DimAttrs, x: Type, index: Type, src: Type) -> tuple[Ty
     _check_gather(attrs.dim, x, index, "scatter()")
     if src.dtype is not x.dtype:
         raise RuntimeError(
-            f"scatter(): Expected self.dtype to be equal to src.dtype, got {x.dtype} and {src.dtype}"
+            f"scatter(): Expected self.dtype to be equal to src.dtype, got {x.dtype} and "
+            f"{src.dtype}"
         )
-    if src.rank != index.rank or not all(a <= b for a, b in zip(index.shape, src.shape, strict=True)):
+    if src.rank != index.rank or not all(
+        a <= b for a, b in zip(index.shape, src.shape, strict=True)
+    ):
         raise RuntimeError(
             f"Expected index {listed(index.shape)} to be no larger size than src "
             f"{listed(src.shape)} in every dimension"
@@ -141,7 +158,9 @@ def _used_source(index: np.ndarray, src: np.ndarray) -> np.ndarray:
     return src[tuple(slice(n) for n in index.shape)]
 
 
-def _scatter_reference(attrs: PlacesAttrs, x: np.ndarray, index: np.ndarray, src: np.ndarray) -> np.ndarray:
+def _scatter_reference(
+    attrs: PlacesAttrs, x: np.ndarray, index: np.ndarray, src: np.ndarray
+) -> np.ndarray:
     _check_range(index, x.shape[attrs.dim], attrs.dim, kind=attrs.kind)
     result = x.copy()
     result[_coordinates(index, attrs.dim)] = _used_source(index, src)
@@ -156,7 +175,10 @@ scatter = Op(
     infer=_scatter_infer,
     vjp=_scatter_vjp,
     reference=_scatter_reference,
-    kind=Kind.SCATTER, weight=Weight.PLAIN, raises=True, batch=along("dim"),
+    kind=Kind.SCATTER,
+    weight=Weight.PLAIN,
+    raises=True,
+    batch=along("dim"),
 )
 
 
@@ -182,7 +204,10 @@ scatter_add = Op(
     infer=_scatter_infer,
     vjp=lambda node, g: (g, None, _source_gradient(node, g)),
     reference=_scatter_add_reference,
-    kind=Kind.SCATTER, weight=Weight.PLAIN, raises=True, batch=along("dim"),
+    kind=Kind.SCATTER,
+    weight=Weight.PLAIN,
+    raises=True,
+    batch=along("dim"),
 )
 
 
@@ -217,11 +242,14 @@ index_select = Op(
     infer=_index_select_infer,
     vjp=_index_select_vjp,
     reference=_index_select_reference,
-    kind=Kind.LOOKUP, weight=Weight.PLAIN, raises=True, batch=index_select_batch,
+    kind=Kind.LOOKUP,
+    weight=Weight.PLAIN,
+    raises=True,
+    batch=index_select_batch,
 )
 
 
-# advanced indexing ------------------------------------------------------------------------------------
+# advanced indexing --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -287,8 +315,8 @@ def _subscript(dims: tuple[int, ...], x: np.ndarray, indices: tuple[np.ndarray, 
 
 
 def _selects_nothing(dims: tuple[int, ...], x: np.ndarray, indices: tuple[np.ndarray, ...]) -> bool:
-    """Whether no element is addressed: then no position is out of range, as in PyTorch (positions in a
-    dimension without elements always are)."""
+    """Whether no element is addressed: then no position is out of range, as in PyTorch (positions
+    in a dimension without elements always are)."""
     block = np.broadcast_shapes(*(i.shape for i in indices))
     rest = [size for dim, size in enumerate(x.shape) if dim not in dims]
     return 0 in block or (0 in rest and all(x.shape[dim] for dim in dims))
@@ -297,7 +325,9 @@ def _selects_nothing(dims: tuple[int, ...], x: np.ndarray, indices: tuple[np.nda
 def _index_reference(attrs: IndexAttrs, x: np.ndarray, *indices: np.ndarray) -> np.ndarray:
     if _selects_nothing(attrs.dims, x, indices):
         types = tuple(Type(i64, i.shape) for i in indices)
-        return np.zeros(ints(_indexed_shape(attrs.dims, Type(DType.of(x.dtype), x.shape), types)), x.dtype)
+        return np.zeros(
+            ints(_indexed_shape(attrs.dims, Type(DType.of(x.dtype), x.shape), types)), x.dtype
+        )
     return np.asarray(x[_subscript(attrs.dims, x, indices)])
 
 
@@ -309,7 +339,10 @@ index = Op(
     infer=_index_infer,
     vjp=_index_vjp,
     reference=_index_reference,
-    kind=Kind.LOOKUP, weight=Weight.PLAIN, raises=True, batch=index_batch,
+    kind=Kind.LOOKUP,
+    weight=Weight.PLAIN,
+    raises=True,
+    batch=index_batch,
 )
 
 
@@ -362,11 +395,14 @@ index_put = Op(
     infer=_index_put_infer,
     vjp=_index_put_vjp,
     reference=_index_put_reference,
-    kind=Kind.SCATTER, weight=Weight.PLAIN, raises=True, batch=index_put_batch,
+    kind=Kind.SCATTER,
+    weight=Weight.PLAIN,
+    raises=True,
+    batch=index_put_batch,
 )
 
 
-# sort, topk, searchsorted -----------------------------------------------------------------------------
+# sort, topk, searchsorted -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -421,7 +457,9 @@ sort = Op(
     infer=_sort_infer,
     vjp=_sort_vjp,
     reference=_sort_reference,
-    kind=Kind.WHOLE, weight=Weight.COSTLY, batch=along("dim"),
+    kind=Kind.WHOLE,
+    weight=Weight.COSTLY,
+    batch=along("dim"),
 )
 
 
@@ -456,7 +494,9 @@ topk = Op(
     vjp=_sort_vjp,
     decompose=_topk_decompose,
     reference=_topk_reference,
-    kind=Kind.WHOLE, weight=Weight.COSTLY, batch=along("dim"),
+    kind=Kind.WHOLE,
+    weight=Weight.COSTLY,
+    batch=along("dim"),
 )
 
 
@@ -474,8 +514,8 @@ def _searchsorted_infer(attrs: SearchAttrs, sequence: Type, x: Type) -> tuple[Ty
         raise RuntimeError(f"searchsorted does not support complex dtypes, got {x.dtype}")
     if sequence.rank == 0 or (sequence.rank > 1 and sequence.shape[:-1] != x.shape[:-1]):
         raise RuntimeError(
-            "searchsorted: boundaries tensor should be 1 dimension or the first N-1 dimensions of boundaries "
-            "tensor and input value tensor must match, but we got boundaries tensor "
+            "searchsorted: boundaries tensor should be 1 dimension or the first N-1 dimensions of "
+            "boundaries tensor and input value tensor must match, but we got boundaries tensor "
             f"{listed(sequence.shape)} and input value tensor {listed(x.shape)}"
         )
     return (Type(i64, x.shape),)
@@ -496,14 +536,16 @@ def _bisect(line: np.ndarray, value: Any, right: bool) -> int:
 
 
 def _searchsorted_reference(attrs: SearchAttrs, sequence: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Bisection, as PyTorch does it: so boundaries out of order (as NaN is) lead every path to one place."""
+    """Bisection, as PyTorch does it: so boundaries out of order (as NaN is) lead every path to one
+    place."""
     line, x = wide(sequence), wide(x)
     if x.size <= FEW_SEARCHED:
         size = line.shape[-1]
         rows = line.reshape(-1, size) if size else np.empty((1, 0), line.dtype)
         each = max(1, x.size // max(1, len(rows)))  # values for one row
         positions = [
-            _bisect(rows[i // each % len(rows)], v, attrs.right) for i, v in enumerate(x.reshape(-1).tolist())
+            _bisect(rows[i // each % len(rows)], v, attrs.right)
+            for i, v in enumerate(x.reshape(-1).tolist())
         ]
         return np.array(positions, np.int64).reshape(x.shape)
     low, high = np.zeros(x.shape, np.int64), np.full(x.shape, line.shape[-1], np.int64)
@@ -525,5 +567,7 @@ searchsorted = Op(
     infer=_searchsorted_infer,
     vjp=NoGradient("a position is constant almost everywhere"),
     reference=_searchsorted_reference,
-    kind=Kind.WHOLE, weight=Weight.SLOW, batch=searchsorted_batch,
+    kind=Kind.WHOLE,
+    weight=Weight.SLOW,
+    batch=searchsorted_batch,
 )

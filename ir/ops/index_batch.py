@@ -1,6 +1,7 @@
 """Batch rules of ops whose element positions are data.
 
-Where positions differ from entry to entry, the number of the entry is one more position: `x[i, index[i]]`.
+Where positions differ from entry to entry, the number of the entry is one more position:
+`x[i, index[i]]`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ def index_select_batch(node: Node, values: Values, mapped: Mapped, size: Dim) ->
         shape = node.types[0].shape
         return (to_front(ops.reshape(rows, shape=(*shape[:dim], size, *shape[dim:])), dim),)
     found = ops.index(x, _entry_numbers(size, 1, index.dtype), index, dims=(0, dim + 1))
-    order = (0, *range(2, dim + 2), 1, *range(dim + 2, found.rank))  # [entries, index, the other dimensions]
+    # [entries, index, the other dimensions]
+    order = (0, *range(2, dim + 2), 1, *range(dim + 2, found.rank))
     return (ops.permute(found, dims=order) if dim else found,)
 
 
@@ -38,13 +40,16 @@ def _entry_numbers(size: Dim, rank: int, dtype: DType) -> Value:
 
 
 def _block(node: Node, indices: Sequence[Value]) -> tuple[int, int]:
-    """Where the dimensions of the positions stand in what is read of one entry, and how many they are."""
+    """Where the dimensions of the positions stand in what is read of one entry, and how many they
+    are."""
     dims = node.attrs.dims  # type: ignore[attr-defined]
     adjacent = dims[-1] - dims[0] == len(dims) - 1
     return dims[0] if adjacent else 0, max(v.rank for v in indices)
 
 
-def _positions(node: Node, values: Values, mapped: Mapped, size: Dim, first: int) -> tuple[list[Value], Any]:
+def _positions(
+    node: Node, values: Values, mapped: Mapped, size: Dim, first: int
+) -> tuple[list[Value], Any]:
     """The positions with the entry's number before them, and their dimensions."""
     entry = node.operands[first:]
     rank = max(v.rank for v in entry)
@@ -64,7 +69,12 @@ def index_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values
         return (to_front(ops.index(values[0], *lines, dims=dims), place),)
     lines, moved = _positions(node, values, mapped, size, 1)
     found = ops.index(values[0], *lines, dims=moved)  # [entries, positions, the other dimensions]
-    order = (0, *range(1 + rank, 1 + rank + place), *range(1, 1 + rank), *range(1 + rank + place, found.rank))
+    order = (
+        0,
+        *range(1 + rank, 1 + rank + place),
+        *range(1, 1 + rank),
+        *range(1 + rank + place, found.rank),
+    )
     return (ops.permute(found, dims=order) if place else found,)
 
 

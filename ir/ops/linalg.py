@@ -31,8 +31,8 @@ def _matmul_infer(attrs: Attrs, a: Type, b: Type) -> tuple[Type, ...]:
     check_same_dtype("matmul", a, b)
     if a.rank < 2 or b.rank < 2:
         raise RuntimeError(
-            f"matmul: both arguments need at least 2 dimensions, but they have shapes {listed(a.shape)} "
-            f"and {listed(b.shape)}: reshape vectors to matrices"
+            "matmul: both arguments need at least 2 dimensions, but they have shapes "
+            f"{listed(a.shape)} and {listed(b.shape)}: reshape vectors to matrices"
         )
     if a.shape[-1] != b.shape[-2]:
         raise RuntimeError(
@@ -51,7 +51,8 @@ def _matmul_vjp(node: Node, g: Value) -> tuple[Value, Value]:
 
 
 def _matmul_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
-    """Entries are further batch dimensions; rows of one larger matrix where all meet the same one."""
+    """Entries are further batch dimensions; rows of one larger matrix where all meet the same
+    one."""
     a, b = values
     rank = max(v.rank for v in node.operands)
     if node.operands[0].shape[-1] == 1:  # a column by a row: nothing to sum
@@ -87,7 +88,10 @@ matmul = Op(
     vjp=_matmul_vjp,
     reference=lambda attrs, a, b: np.matmul(wide(a), wide(b)).astype(a.dtype),
     plain=lambda attrs, a, b: np.matmul(a, b),
-    kind=Kind.CONTRACTION, weight=Weight.CONTRACTION, reference_ns=product_ns, batch=_matmul_batch,
+    kind=Kind.CONTRACTION,
+    weight=Weight.CONTRACTION,
+    reference_ns=product_ns,
+    batch=_matmul_batch,
 )
 
 
@@ -99,7 +103,8 @@ def _linear_types(name: str, x: Type, w: Type) -> tuple[Type, ...]:
     check_same_dtype(name, x, w)
     if not x.rank or w.rank != 2 or x.shape[-1] != w.shape[1]:
         raise RuntimeError(
-            f"{name}: expected x [*, in] and a weight [out, in], got {listed(x.shape)} and {listed(w.shape)}"
+            f"{name}: expected x [*, in] and a weight [out, in], got {listed(x.shape)} and "
+            f"{listed(w.shape)}"
         )
     return (x.with_shape((*x.shape[:-1], w.shape[0])),)
 
@@ -166,7 +171,9 @@ def _linear_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Valu
 
 def _products_of_entries(x: Value, w: Value) -> Value:
     """Each entry of x [size, *, in] times its own of w [size, in, out]."""
-    rows = x if x.rank == 3 else ops.reshape(x, shape=(x.shape[0], numel(x.shape[1:-1]), x.shape[-1]))
+    rows = (
+        x if x.rank == 3 else ops.reshape(x, shape=(x.shape[0], numel(x.shape[1:-1]), x.shape[-1]))
+    )
     found = ops.matmul(rows, w)
     return found if x.rank == 3 else ops.reshape(found, shape=(*x.shape[:-1], w.shape[-1]))
 
@@ -189,7 +196,10 @@ linear = Op(
     decompose=lambda node: (_product_of_rows(node.operands[0], swap_last(node.operands[1])),),
     reference=_linear_reference,
     plain=lambda attrs, x, w: np.matmul(x, w.T),
-    kind=Kind.CONTRACTION, weight=Weight.CONTRACTION, reference_ns=product_ns, batch=_linear_batch,
+    kind=Kind.CONTRACTION,
+    weight=Weight.CONTRACTION,
+    reference_ns=product_ns,
+    batch=_linear_batch,
 )
 affine = Op(
     "affine",
@@ -200,5 +210,8 @@ affine = Op(
     decompose=_affine_parts,
     reference=lambda attrs, b, x, w: (np.matmul(wide(x), wide(w).T) + wide(b)).astype(x.dtype),
     plain=lambda attrs, b, x, w: np.matmul(x, w.T) + b,
-    kind=Kind.CONTRACTION, weight=Weight.CONTRACTION, reference_ns=product_ns, batch=_affine_batch,
+    kind=Kind.CONTRACTION,
+    weight=Weight.CONTRACTION,
+    reference_ns=product_ns,
+    batch=_affine_batch,
 )

@@ -1,4 +1,5 @@
-"""Losses over class indices, as https://docs.pytorch.org/docs/stable/generated/torch.nn.CrossEntropyLoss.html."""
+"""Losses over class indices, as
+https://docs.pytorch.org/docs/stable/generated/torch.nn.CrossEntropyLoss.html."""
 
 from __future__ import annotations
 
@@ -13,7 +14,17 @@ from ..passes.batch import through_decomposition
 from ..shape import Dim, Shape, numel
 from .batching import Mapped, Values, folding
 from .checks import attrs_of, listed
-from .common import REAL_FLOATING, Expr, check_domain, check_same_dtype, count, fn, quiet, wide, zeros_like
+from .common import (
+    REAL_FLOATING,
+    Expr,
+    check_domain,
+    check_same_dtype,
+    count,
+    fn,
+    quiet,
+    wide,
+    zeros_like,
+)
 
 __all__ = ["cross_entropy", "nll_loss"]
 
@@ -38,7 +49,9 @@ class CrossEntropyAttrs(Attrs):
 LossAttrs = NllLossAttrs | CrossEntropyAttrs
 
 
-def _loss_infer(name: str, attrs: LossAttrs, x: Type, target: Type, *weight: Type) -> tuple[Type, ...]:
+def _loss_infer(
+    name: str, attrs: LossAttrs, x: Type, target: Type, *weight: Type
+) -> tuple[Type, ...]:
     check_domain(name, x, REAL_FLOATING)
     check_same_dtype(name, x, *weight)
     if attrs.reduction not in REDUCTIONS:
@@ -47,8 +60,8 @@ def _loss_infer(name: str, attrs: LossAttrs, x: Type, target: Type, *weight: Typ
         )
     if target.dtype is not i64:
         raise RuntimeError(
-            f"expected target dtype to be Long (i64), but got {target.dtype}: cast class indices to "
-            "i64; class probabilities have the input's shape"
+            f"expected target dtype to be Long (i64), but got {target.dtype}: cast class indices "
+            "to i64; class probabilities have the input's shape"
         )
     if x.rank < 2:
         raise RuntimeError(f"{name}: expected input [N, C, *S], but got shape {listed(x.shape)}")
@@ -56,8 +69,8 @@ def _loss_infer(name: str, attrs: LossAttrs, x: Type, target: Type, *weight: Typ
     for w in weight:
         if w.shape != (x.shape[1],):
             raise RuntimeError(
-                f"weight tensor should be defined either for all {x.shape[1]} classes or no classes but "
-                f"got weight tensor of shape: {listed(w.shape)}"
+                f"weight tensor should be defined either for all {x.shape[1]} classes or no "
+                f"classes but got weight tensor of shape: {listed(w.shape)}"
             )
     return (x.with_shape(target.shape if attrs.reduction == "none" else ()),)
 
@@ -66,13 +79,14 @@ def _check_target(x: Type, target: Type) -> None:
     expected = (x.shape[0], *x.shape[2:])
     if target.rank and target.shape[0] != x.shape[0]:
         raise ValueError(
-            f"Expected input batch_size ({x.shape[0]}) to match target batch_size ({target.shape[0]})."
+            f"Expected input batch_size ({x.shape[0]}) to match target batch_size "
+            f"({target.shape[0]})."
         )
     if target.shape != expected:
         raise RuntimeError(f"Expected target size {listed(expected)}, got {listed(target.shape)}")
 
 
-# by decomposition -------------------------------------------------------------------------------------
+# by decomposition ---------------------------------------------------------------------------------
 
 
 def _with_class_axis(value: Expr) -> Expr:
@@ -86,7 +100,8 @@ def _without_class_axis(value: Expr) -> Expr:
 
 
 class Targets:
-    """What the losses read off a node's target and weight: a mask, classes in range, and weights."""
+    """What the losses read off a node's target and weight: a mask, classes in range, and
+    weights."""
 
     def __init__(self, node: Node, ignore_index: int):
         x, target, *weight = node.operands
@@ -100,7 +115,9 @@ class Targets:
             return fn.cast(self.valid, dtype=x.dtype)
         shape: Shape = self.classes.shape
         flat = fn.reshape(self.classes, shape=(numel(shape),))
-        return fn.where(self.valid, fn.reshape(fn.index_select(Expr(weight[0]), flat, dim=0), shape=shape), 0)
+        return fn.where(
+            self.valid, fn.reshape(fn.index_select(Expr(weight[0]), flat, dim=0), shape=shape), 0
+        )
 
     def reduced(self, losses: Expr, reduction: str) -> Expr:
         """`losses`, one per target, summed or averaged by the targets' weights."""
@@ -144,7 +161,8 @@ def _nll_loss_vjp(node: Node, g: Value) -> tuple[Value | None, ...]:
 
 
 def _weight_gradient(node: Node, targets: Targets, share: Expr) -> Expr:
-    """Of each class: the losses of its targets, minus (mean) the loss itself, which their weights dilute."""
+    """Of each class: the losses of its targets, minus (mean) the loss itself, which their weights
+    dilute."""
     x, _, weight = node.operands
     losses = _picked(Expr(x), targets)
     if attrs_of(node, NllLossAttrs).reduction == "mean":
@@ -171,7 +189,7 @@ def _cross_entropy_decompose(node: Node) -> tuple[Value]:
     return (((1 - attrs.label_smoothing) * exact + attrs.label_smoothing * smooth).value,)
 
 
-# references -------------------------------------------------------------------------------------------
+# references ---------------------------------------------------------------------------------------
 
 
 def _counted(attrs: LossAttrs, x: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -221,7 +239,8 @@ def _nll_loss_reference(
 def _cross_entropy_reference(
     attrs: CrossEntropyAttrs, x: np.ndarray, target: np.ndarray, *weight: np.ndarray
 ) -> np.ndarray:
-    """Cross entropy with the smoothed distribution (1 - s) * one_hot + s / C, both weighted by class."""
+    """Cross entropy with the smoothed distribution (1 - s) * one_hot + s / C, both weighted by
+    class."""
     a, hot, by_class = wide(x), _one_hot(attrs, x, target), _class_weights(x, weight)
     a = a - a.max(1, keepdims=True, initial=-np.inf)
     logp = a - np.log(np.exp(a).sum(1, keepdims=True))
@@ -235,7 +254,9 @@ def _cross_entropy_reference(
 
 def _cross_entropy_infer(attrs: CrossEntropyAttrs, *types: Type) -> tuple[Type, ...]:
     if not 0 <= attrs.label_smoothing <= 1:
-        raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {attrs.label_smoothing}")
+        raise RuntimeError(
+            f"label_smoothing must be between 0.0 and 1.0. Got: {attrs.label_smoothing}"
+        )
     return _loss_infer("cross_entropy", attrs, *types)
 
 
@@ -257,7 +278,10 @@ nll_loss = Op(
     vjp=_nll_loss_vjp,
     decompose=_nll_loss_decompose,
     reference=_nll_loss_reference,
-    kind=Kind.WHOLE, weight=Weight.PLAIN, raises=True, batch=_loss_batch,
+    kind=Kind.WHOLE,
+    weight=Weight.PLAIN,
+    raises=True,
+    batch=_loss_batch,
 )
 cross_entropy = Op(
     "cross_entropy",
@@ -268,5 +292,8 @@ cross_entropy = Op(
     vjp=BY_DECOMPOSITION,
     decompose=_cross_entropy_decompose,
     reference=_cross_entropy_reference,
-    kind=Kind.WHOLE, weight=Weight.PLAIN, raises=True, batch=_loss_batch,
+    kind=Kind.WHOLE,
+    weight=Weight.PLAIN,
+    raises=True,
+    batch=_loss_batch,
 )

@@ -1,8 +1,8 @@
 """Random numbers one after another: the Mersenne Twister, with PyTorch's use of it on CPUs.
 
-M. Matsumoto, T. Nishimura, "Mersenne Twister: a 623-dimensionally equidistributed uniform pseudo-random
-number generator" (1998): MT19937, 32-bit words. A generator's *state* is a value, i64[632], laid out as the
-5,056 bytes of `torch.Generator.get_state` are (little-endian):
+M. Matsumoto, T. Nishimura, "Mersenne Twister: a 623-dimensionally equidistributed uniform
+pseudo-random number generator" (1998): MT19937, 32-bit words. A generator's *state* is a value,
+i64[632], laid out as the 5,056 bytes of `torch.Generator.get_state` are (little-endian):
 
     0        the seed
     1        32 bits: words left of this block, plus 1 (1: the next word begins a new block); 32 bits: 1
@@ -12,9 +12,9 @@ number generator" (1998): MT19937, 32-bit words. A generator's *state* is a valu
     630      32 bits: whether one is kept
     631      not used
 
-Every op takes a state and gives, after its other results, the next one. `mersenne_words` is for all draws
-that take a known number of words; the others take as many as it turns out. How words become numbers is said
-in `words.py`.
+Every op takes a state and gives, after its other results, the next one. `mersenne_words` is for all
+draws that take a known number of words; the others take as many as it turns out. How words become
+numbers is said in `words.py`.
 """
 
 from __future__ import annotations
@@ -36,8 +36,13 @@ from .batching import entry_by_entry
 from .common import ops, zeros_like
 
 __all__ = [
-    "mersenne_binomial", "mersenne_gamma", "mersenne_normals", "mersenne_poisson", "mersenne_skip",
-    "mersenne_words", "permutation",
+    "mersenne_binomial",
+    "mersenne_gamma",
+    "mersenne_normals",
+    "mersenne_poisson",
+    "mersenne_skip",
+    "mersenne_words",
+    "permutation",
 ]
 
 WORDS = 624  # of a block
@@ -54,7 +59,7 @@ def seeded_state(seed: int) -> np.ndarray:
     state[LEFT] = SEEDED | 1
     engine = _engine()
     engine.twister._legacy_seeding(seed & 0xFFFFFFFF)
-    state[BLOCK:BLOCK + WORDS], _ = engine.read()
+    state[BLOCK : BLOCK + WORDS], _ = engine.read()
     return state
 
 
@@ -65,8 +70,8 @@ _engines = threading.local()  # making one of NumPy's costs more than most draws
 
 
 class _Twister:
-    """One of NumPy's generators, and its block and place, where they lie in memory as its sources say:
-    by its `state` they are exchanged in a hundred times as long."""
+    """One of NumPy's generators, and its block and place, where they lie in memory as its sources
+    say: by its `state` they are exchanged in a hundred times as long."""
 
     def __init__(self) -> None:
         self.twister = np.random.MT19937(0)
@@ -88,8 +93,10 @@ class _Twister:
         if self._known:
             self._memory[:WORDS], self._memory[WORDS] = block, place
             return
-        self.twister.state = {"bit_generator": "MT19937", "state": {
-            "key": block.astype(np.uint32), "pos": place}}
+        self.twister.state = {
+            "bit_generator": "MT19937",
+            "state": {"key": block.astype(np.uint32), "pos": place},
+        }
 
 
 def _engine() -> _Twister:
@@ -108,9 +115,11 @@ class Engine:
         fresh = state[LEFT] & 0xFFFFFFFF == 1
         # a state that somebody made up stays inside the block
         place = WORDS if fresh else min(max(int(state[PLACE]), 0), WORDS)
-        self.engine.write(state[BLOCK:BLOCK + WORDS], place)
+        self.engine.write(state[BLOCK : BLOCK + WORDS], place)
         self.drawn = False
-        self.kept = float(state[KEPT:KEPT + 1].view(np.float64)[0]) if state[IS_KEPT] & 0xFF else None
+        self.kept = (
+            float(state[KEPT : KEPT + 1].view(np.float64)[0]) if state[IS_KEPT] & 0xFF else None
+        )
 
     def words(self, count: int) -> np.ndarray:
         """The next 32-bit words, as u64."""
@@ -135,12 +144,12 @@ class Engine:
     def state(self) -> np.ndarray:
         state = self.begun.copy()
         if self.drawn:
-            state[BLOCK:BLOCK + WORDS], place = self.engine.read()
+            state[BLOCK : BLOCK + WORDS], place = self.engine.read()
             place = place or WORDS
             state[PLACE] = place
             state[LEFT] = SEEDED | (WORDS + 1 - place)
         state[IS_KEPT] = self.kept is not None
-        state[KEPT:KEPT + 1] = np.array([self.kept or 0.0]).view(np.int64)
+        state[KEPT : KEPT + 1] = np.array([self.kept or 0.0]).view(np.int64)
         return state
 
 
@@ -173,9 +182,16 @@ def _words_reference(attrs: Drawn, state: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 mersenne_words: Op = Op(
-    "mersenne_words", "The next 32-bit words of a generator, and its state after them.",
-    ("state",), _words_infer, FRESH, _words_reference, Drawn,
-    kind=Kind.WHOLE, weight=Weight.PLAIN, batch=entry_by_entry,
+    "mersenne_words",
+    "The next 32-bit words of a generator, and its state after them.",
+    ("state",),
+    _words_infer,
+    FRESH,
+    _words_reference,
+    Drawn,
+    kind=Kind.WHOLE,
+    weight=Weight.PLAIN,
+    batch=entry_by_entry,
 )
 
 
@@ -193,9 +209,16 @@ def _skip_reference(attrs: Attrs, state: np.ndarray, count: np.ndarray) -> np.nd
 
 
 mersenne_skip: Op = Op(
-    "mersenne_skip", "A generator's state after `count` more words.",
-    ("state", "count"), _skip_infer, FRESH, _skip_reference, Attrs,
-    kind=Kind.WHOLE, weight=Weight.PLAIN, batch=entry_by_entry,
+    "mersenne_skip",
+    "A generator's state after `count` more words.",
+    ("state", "count"),
+    _skip_infer,
+    FRESH,
+    _skip_reference,
+    Attrs,
+    kind=Kind.WHOLE,
+    weight=Weight.PLAIN,
+    batch=entry_by_entry,
 )
 
 
@@ -213,8 +236,15 @@ def _normals_reference(attrs: Drawn, state: np.ndarray) -> tuple[np.ndarray, ...
 mersenne_normals: Op = Op(
     "mersenne_normals",
     "Normal numbers of mean 0 and variance 1, one by one; the second of a pair may be kept in the state.",
-    ("state",), _normals_infer, FRESH, _normals_reference, Drawn,
-    kind=Kind.WHOLE, weight=Weight.VERY_SLOW, reference_ns=2500.0, batch=entry_by_entry,
+    ("state",),
+    _normals_infer,
+    FRESH,
+    _normals_reference,
+    Drawn,
+    kind=Kind.WHOLE,
+    weight=Weight.VERY_SLOW,
+    reference_ns=2500.0,
+    batch=entry_by_entry,
 )
 
 
@@ -223,24 +253,34 @@ mersenne_normals: Op = Op(
 
 @dataclass(frozen=True)
 class Precision(Attrs):
-    """`single`: whether what is computed of the parameters alone is rounded to f32, as for f32 numbers."""
+    """`single`: whether what is computed of the parameters alone is rounded to f32, as for f32
+    numbers."""
 
     single: bool
 
 
-def _sampler(name: str, doc: str, operands: tuple[str, ...], sample: Callable[..., float],
-             rule: Callable[..., Value] | None = None) -> Op:
+def _sampler(
+    name: str,
+    doc: str,
+    operands: tuple[str, ...],
+    sample: Callable[..., float],
+    rule: Callable[..., Value] | None = None,
+) -> Op:
     """An op that draws an f64 for each element of its f64 operands, in their order.
 
-    ``sample(engine, single, *numbers)`` is one of them; ``rule(node, g)`` the gradient of the first operand.
+    ``sample(engine, single, *numbers)`` is one of them; ``rule(node, g)`` the gradient of the first
+    operand.
     """
+
     def infer(attrs: Precision, *types: Type) -> tuple[Type, ...]:
         *numbers, state = types
         check_state(name, state)
         for operand, type in zip(operands, numbers, strict=True):
             if type.dtype is not f64 or type.shape != numbers[0].shape:
-                raise RuntimeError(f"{name}: expected {operand} to be f64 of shape "
-                                   f"{list(numbers[0].shape)}, got {type}")
+                raise RuntimeError(
+                    f"{name}: expected {operand} to be f64 of shape "
+                    f"{list(numbers[0].shape)}, got {type}"
+                )
         return numbers[0], state
 
     def reference(attrs: Precision, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -254,8 +294,19 @@ def _sampler(name: str, doc: str, operands: tuple[str, ...], sample: Callable[..
         first = zeros_like(node.operands[0]) if rule is None else rule(node, g)
         return (first, *(zeros_like(v) for v in node.operands[1:-1]), None)
 
-    return Op(name, doc, (*operands, "state"), infer, vjp, reference, Precision,
-              kind=Kind.WHOLE, weight=Weight.VERY_SLOW, reference_ns=5000.0, batch=entry_by_entry)
+    return Op(
+        name,
+        doc,
+        (*operands, "state"),
+        infer,
+        vjp,
+        reference,
+        Precision,
+        kind=Kind.WHOLE,
+        weight=Weight.VERY_SLOW,
+        reference_ns=5000.0,
+        batch=entry_by_entry,
+    )
 
 
 # As PyTorch has them, in single precision
@@ -279,19 +330,24 @@ def _gamma(engine: Engine, single: bool, alpha: float) -> float:
         if y <= 0:
             continue
         v, u, square = y * y * y, 1 - engine.unit(), x * x
-        if u < 1 - SQUEEZE * square * square or math.log(u) < 0.5 * square + d * (1 - v + math.log(v)):
+        if u < 1 - SQUEEZE * square * square or math.log(u) < 0.5 * square + d * (
+            1 - v + math.log(v)
+        ):
             return scale * d * v
 
 
 mersenne_gamma: Op = _sampler(
-    "mersenne_gamma", "Samples of the gamma distribution of concentration alpha and rate 1.", ("alpha",),
-    _gamma, lambda node, g: ops.mul(g, ops.standard_gamma_grad(node.operands[0], node.results()[0])),
+    "mersenne_gamma",
+    "Samples of the gamma distribution of concentration alpha and rate 1.",
+    ("alpha",),
+    _gamma,
+    lambda node, g: ops.mul(g, ops.standard_gamma_grad(node.operands[0], node.results()[0])),
 )
 
 
 def _poisson(engine: Engine, single: bool, rate: float) -> float:
-    """Products of uniform numbers below 10; from there PTRS of W. Hoermann, The transformed rejection method
-    for generating Poisson random variables (1993)."""
+    """Products of uniform numbers below 10; from there PTRS of W. Hoermann, The transformed
+    rejection method for generating Poisson random variables (1993)."""
     if not 0 <= rate < math.inf:
         return math.nan
     if rate < 10:
@@ -308,7 +364,9 @@ def _poisson(engine: Engine, single: bool, rate: float) -> float:
             return k
         if k < 0 or (us < 0.013 and v > us):
             continue
-        if _log(v) + math.log(inverse) - math.log(a / (us * us) + b) <= k * log - rate - math.lgamma(k + 1):
+        if _log(v) + math.log(inverse) - math.log(
+            a / (us * us) + b
+        ) <= k * log - rate - math.lgamma(k + 1):
             return k
 
 
@@ -331,12 +389,21 @@ def _few(engine: Engine, rate: float) -> float:
 
 
 mersenne_poisson: Op = _sampler(
-    "mersenne_poisson", "Samples of the Poisson distribution of a rate.", ("rate",), _poisson)
+    "mersenne_poisson", "Samples of the Poisson distribution of a rate.", ("rate",), _poisson
+)
 
 # k! = sqrt(2 pi) (k + 1)**(k + 1/2) exp(-k - 1 + tail): of Stirling's series, for k below 10
 STIRLING_TAILS = (
-    0.0810614667953272, 0.0413406959554092, 0.0276779256849983, 0.02079067210376509, 0.0166446911898211,
-    0.0138761288230707, 0.0118967099458917, 0.0104112652619720, 0.00925546218271273, 0.00833056343336287,
+    0.0810614667953272,
+    0.0413406959554092,
+    0.0276779256849983,
+    0.02079067210376509,
+    0.0166446911898211,
+    0.0138761288230707,
+    0.0118967099458917,
+    0.0104112652619720,
+    0.00925546218271273,
+    0.00833056343336287,
 )
 
 
@@ -348,8 +415,8 @@ def _tail(k: float) -> float:
 
 
 def _binomial(engine: Engine, single: bool, count: float, chance: float) -> float:
-    """Of the rarer of success and failure: below a mean of 10 the lengths of runs are added up; from there
-    BTRS of W. Hoermann, The generation of binomial random variates (1993)."""
+    """Of the rarer of success and failure: below a mean of 10 the lengths of runs are added up;
+    from there BTRS of W. Hoermann, The generation of binomial random variates (1993)."""
     if math.isnan(count) or math.isnan(chance):
         return math.nan
     if count <= 0 or chance <= 0:
@@ -384,16 +451,23 @@ def _rejected(engine: Engine, count: float, chance: float) -> float:
             return k
         if k < 0 or k > count:
             continue
-        bound = ((m + 0.5) * math.log((m + 1) / (odds * (count - m + 1)))
-                 + (count + 1) * math.log((count - m + 1) / (count - k + 1))
-                 + (k + 0.5) * math.log(odds * (count - k + 1) / (k + 1))
-                 + _tail(m) + _tail(count - m) - _tail(k) - _tail(count - k))
+        bound = (
+            (m + 0.5) * math.log((m + 1) / (odds * (count - m + 1)))
+            + (count + 1) * math.log((count - m + 1) / (count - k + 1))
+            + (k + 0.5) * math.log(odds * (count - k + 1) / (k + 1))
+            + _tail(m)
+            + _tail(count - m)
+            - _tail(k)
+            - _tail(count - k)
+        )
         if _log(v * alpha / (a / (us * us) + b)) <= bound:
             return k
 
 
 mersenne_binomial: Op = _sampler(
-    "mersenne_binomial", "How many of `count` trials of probability `chance` succeed.", ("count", "chance"),
+    "mersenne_binomial",
+    "How many of `count` trials of probability `chance` succeed.",
+    ("count", "chance"),
     _binomial,
 )
 
@@ -420,6 +494,13 @@ def _permutation_reference(attrs: Attrs, words: np.ndarray) -> np.ndarray:
 permutation: Op = Op(
     "permutation",
     "The numbers 0 .. n in random order by n unsigned words: place i changes with i + word mod (n + 1 - i).",
-    ("words",), _permutation_infer, FRESH, _permutation_reference, Attrs,
-    kind=Kind.WHOLE, weight=Weight.SLOW, reference_ns=150.0, batch=entry_by_entry,
+    ("words",),
+    _permutation_infer,
+    FRESH,
+    _permutation_reference,
+    Attrs,
+    kind=Kind.WHOLE,
+    weight=Weight.SLOW,
+    reference_ns=150.0,
+    batch=entry_by_entry,
 )

@@ -31,7 +31,13 @@ from .common import (
 from .shape import DimAttrs
 
 __all__ = [
-    "batch_norm", "batch_norm_train", "group_norm", "layer_norm", "log_softmax", "rms_norm", "softmax",
+    "batch_norm",
+    "batch_norm_train",
+    "group_norm",
+    "layer_norm",
+    "log_softmax",
+    "rms_norm",
+    "softmax",
 ]
 
 
@@ -43,7 +49,7 @@ def _narrowed(result: Expr, like: Value) -> Value:
     return cast_to(result.value, like.dtype)
 
 
-# softmax ----------------------------------------------------------------------------------------------
+# softmax ------------------------------------------------------------------------------------------
 
 
 def _softmax_infer(attrs: DimAttrs, x: Type) -> tuple[Type, ...]:
@@ -113,7 +119,9 @@ softmax = Op(
     vjp=_softmax_vjp,
     decompose=_softmax_decompose,
     reference=_softmax_reference,
-    kind=Kind.WHOLE, weight=Weight.SLOW, batch=along("dim"),
+    kind=Kind.WHOLE,
+    weight=Weight.SLOW,
+    batch=along("dim"),
 )
 log_softmax = Op(
     "log_softmax",
@@ -124,11 +132,13 @@ log_softmax = Op(
     vjp=_log_softmax_vjp,
     decompose=_log_softmax_decompose,
     reference=_log_softmax_reference,
-    kind=Kind.WHOLE, weight=Weight.SLOW, batch=along("dim"),
+    kind=Kind.WHOLE,
+    weight=Weight.SLOW,
+    batch=along("dim"),
 )
 
 
-# layer norm, RMS norm ---------------------------------------------------------------------------------
+# layer norm, RMS norm -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -144,8 +154,8 @@ def _layer_norm_infer(attrs: LayerNormAttrs, x: Type, *affine: Type) -> tuple[Ty
     check_same_dtype("layer_norm", x, *affine)
     if not 1 <= attrs.axes <= x.rank:
         raise RuntimeError(
-            "Expected normalized_shape to be at least 1-dimensional and at most of the input's rank, "
-            f"but got {attrs.axes} trailing dimensions of input {listed(x.shape)}"
+            "Expected normalized_shape to be at least 1-dimensional and at most of the input's "
+            f"rank, but got {attrs.axes} trailing dimensions of input {listed(x.shape)}"
         )
     normalized = x.shape[-attrs.axes :]
     for name, t in zip(("weight", "bias"), affine, strict=False):
@@ -181,7 +191,8 @@ def _norm_decompose(node: Node, centre: bool) -> tuple[Value]:
 
 
 def _through_norm(g: Expr, y: Expr, rstd: Expr, dims: tuple[int, ...], centre: bool) -> Expr:
-    """The gradient of x where `g` arrives at y = (x - mean) * rstd, less what changes mean and deviation."""
+    """The gradient of x where `g` arrives at y = (x - mean) * rstd, less what changes mean and
+    deviation."""
     moved = g - y * fn.mean(g * y, dims=dims, keepdim=True)
     if centre:
         moved = moved - fn.mean(g, dims=dims, keepdim=True)
@@ -196,7 +207,9 @@ def _norm_vjp(node: Node, g: Value, centre: bool) -> tuple[Value, ...]:
     arrived = _widened(g)
     scaled = arrived * _widened(affine[0]) if affine else arrived
     gx = _through_norm(scaled, y, rstd, dims, centre)
-    g_affine = [sum_to(e.value, p.shape) for e, p in zip((arrived * y, arrived), affine, strict=False)]
+    g_affine = [
+        sum_to(e.value, p.shape) for e, p in zip((arrived * y, arrived), affine, strict=False)
+    ]
     return _narrowed(gx, x), *(cast_to(p, x.dtype) for p in g_affine)
 
 
@@ -229,7 +242,9 @@ layer_norm = Op(
     vjp=lambda node, g: _norm_vjp(node, g, centre=True),
     decompose=lambda node: _norm_decompose(node, centre=True),
     reference=quiet(lambda attrs, x, *affine: _norm_reference(attrs, x, affine, centre=True)),
-    kind=Kind.WHOLE, weight=Weight.PLAIN, batch=_norm_batch,
+    kind=Kind.WHOLE,
+    weight=Weight.PLAIN,
+    batch=_norm_batch,
 )
 rms_norm = Op(
     "rms_norm",
@@ -240,11 +255,13 @@ rms_norm = Op(
     vjp=lambda node, g: _norm_vjp(node, g, centre=False),
     decompose=lambda node: _norm_decompose(node, centre=False),
     reference=quiet(lambda attrs, x, *affine: _norm_reference(attrs, x, affine, centre=False)),
-    kind=Kind.WHOLE, weight=Weight.PLAIN, batch=_norm_batch,
+    kind=Kind.WHOLE,
+    weight=Weight.PLAIN,
+    batch=_norm_batch,
 )
 
 
-# batch norm -------------------------------------------------------------------------------------------
+# batch norm ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -272,7 +289,9 @@ def _channels_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Va
     x, *rest = wholes(values, mapped, size)
     made = node.op.node((merged(x, 1), *(merged(v, 0) for v in rest)), node.attrs).results()
     axes = [1 if t.rank > 1 else 0 for t in node.types]
-    return tuple([parted(y, a, size, t.shape) for y, a, t in zip(made, axes, node.types, strict=True)])
+    return tuple(
+        [parted(y, a, size, t.shape) for y, a, t in zip(made, axes, node.types, strict=True)]
+    )
 
 
 def _samples_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
@@ -286,7 +305,9 @@ def _batch_norm_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> 
 
 
 def _group_norm_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
-    return (through_decomposition if any(mapped[1:]) else _samples_batch)(node, values, mapped, size)
+    return (through_decomposition if any(mapped[1:]) else _samples_batch)(
+        node, values, mapped, size
+    )
 
 
 def _batch_norm_infer(attrs: EpsAttrs, x: Type, *rest: Type) -> tuple[Type, ...]:
@@ -341,7 +362,9 @@ batch_norm = Op(
     vjp=BY_DECOMPOSITION,
     decompose=_batch_norm_decompose,
     reference=_batch_norm_reference,
-    kind=Kind.WHOLE, weight=Weight.PLAIN, batch=_batch_norm_batch,
+    kind=Kind.WHOLE,
+    weight=Weight.PLAIN,
+    batch=_batch_norm_batch,
 )
 
 
@@ -349,7 +372,8 @@ def _batch_norm_train_infer(attrs: EpsAttrs, x: Type, *affine: Type) -> tuple[Ty
     _check_channels("batch_norm_train", x, **dict(zip(("weight", "bias"), affine, strict=False)))
     if numel((x.shape[0], *x.shape[2:])) == 1:
         raise ValueError(
-            f"Expected more than 1 value per channel when training, got input size {listed(x.shape)}"
+            "Expected more than 1 value per channel when training, got input size "
+            f"{listed(x.shape)}"
         )
     statistics = x.with_shape((x.shape[1],))
     return x, statistics, statistics
@@ -372,7 +396,8 @@ def _batch_norm_train_decompose(node: Node) -> tuple[Value, ...]:
 def _batch_norm_train_vjp(
     node: Node, g: Value | None, g_mean: Value | None, g_var: Value | None
 ) -> tuple[Value | None, ...]:
-    """The statistics are read from the results, so that the backward pass does not compute them again."""
+    """The statistics are read from the results, so that the backward pass does not compute them
+    again."""
     x, *affine = node.operands
     dims, rank = _batch_dims(x.rank), x.rank
     centred = _widened(x) - _per_channel(node.result(1), rank)
@@ -400,7 +425,9 @@ def _batch_norm_train_reference(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     a, dims = wide(x), _batch_dims(x.ndim)
     mean, var = a.mean(dims), a.var(dims)
-    y = (a - _channel_shaped(mean, a.ndim)) / np.sqrt(_channel_shaped(var, a.ndim) + a.dtype.type(attrs.eps))
+    y = (a - _channel_shaped(mean, a.ndim)) / np.sqrt(
+        _channel_shaped(var, a.ndim) + a.dtype.type(attrs.eps)
+    )
     return _affine_reference(y, affine).astype(x.dtype), mean.astype(x.dtype), var.astype(x.dtype)
 
 
@@ -413,11 +440,13 @@ batch_norm_train = Op(
     vjp=_batch_norm_train_vjp,
     decompose=_batch_norm_train_decompose,
     reference=_batch_norm_train_reference,
-    kind=Kind.WHOLE, weight=Weight.PLAIN, batch=_channels_batch,
+    kind=Kind.WHOLE,
+    weight=Weight.PLAIN,
+    batch=_channels_batch,
 )
 
 
-# group norm -------------------------------------------------------------------------------------------
+# group norm ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -465,5 +494,7 @@ group_norm = Op(
     vjp=BY_DECOMPOSITION,
     decompose=_group_norm_decompose,
     reference=_group_norm_reference,
-    kind=Kind.WHOLE, weight=Weight.PLAIN, batch=_group_norm_batch,
+    kind=Kind.WHOLE,
+    weight=Weight.PLAIN,
+    batch=_group_norm_batch,
 )

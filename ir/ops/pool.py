@@ -1,9 +1,9 @@
 """Pooling over windows, and its gradients.
 
-A window of a pool starts at ``o*stride - padding``. Positions outside the input count as -inf for a maximum;
-for a mean they are zeros whose number counts or not (`count_include_pad`). In `ceil_mode` a last, partial
-window is added where it starts inside the input or its left padding. The rules are those of
-https://docs.pytorch.org/docs/stable/generated/torch.nn.MaxPool2d.html and AvgPool2d.html.
+A window of a pool starts at ``o*stride - padding``. Positions outside the input count as -inf for a
+maximum; for a mean they are zeros whose number counts or not (`count_include_pad`). In `ceil_mode`
+a last, partial window is added where it starts inside the input or its left padding. The rules are
+those of https://docs.pytorch.org/docs/stable/generated/torch.nn.MaxPool2d.html and AvgPool2d.html.
 """
 
 from __future__ import annotations
@@ -25,8 +25,14 @@ from .checks import attrs_of, ints, listed, surely_less
 from .common import REAL, REAL_FLOATING, check_domain, ops, wide, zeros
 
 __all__ = [
-    "adaptive_avg_pool", "adaptive_avg_pool_grad", "adaptive_max_pool", "avg_pool", "avg_pool_grad",
-    "max_pool", "max_pool_grad", "max_pool_input_grad",
+    "adaptive_avg_pool",
+    "adaptive_avg_pool_grad",
+    "adaptive_max_pool",
+    "avg_pool",
+    "avg_pool_grad",
+    "max_pool",
+    "max_pool_grad",
+    "max_pool_input_grad",
 ]
 
 
@@ -77,7 +83,7 @@ class AdaptiveAttrs(Attrs):
 PoolAttrs = MaxPoolAttrs | AvgPoolAttrs | AvgPoolGradAttrs
 
 
-# shapes -----------------------------------------------------------------------------------------------
+# shapes -------------------------------------------------------------------------------------------
 
 
 def _dilation(attrs: PoolAttrs) -> tuple[int, ...]:
@@ -87,12 +93,14 @@ def _dilation(attrs: PoolAttrs) -> tuple[int, ...]:
 def _check_rank(name: str, shape: Shape, rank: int) -> None:
     if rank < 1 or len(shape) != rank + 2:
         raise RuntimeError(
-            f"{name}: expected an input [N, C, *S] of {rank + 2} dimensions for {rank} spatial ones, "
-            f"but got shape {listed(shape)}: add a batch dimension or give one size per dimension"
+            f"{name}: expected an input [N, C, *S] of {rank + 2} dimensions for {rank} spatial "
+            f"ones, but got shape {listed(shape)}: add a batch dimension or give one size per "
+            "dimension"
         )
     if any(size == 0 for size in shape[2:]):
         raise RuntimeError(
-            f"{name}: Expected input to have non-zero size for non-batch dimensions, but got {listed(shape)}"
+            f"{name}: Expected input to have non-zero size for non-batch dimensions, but got "
+            f"{listed(shape)}"
         )
 
 
@@ -109,14 +117,18 @@ def _check_window(name: str, attrs: PoolAttrs) -> None:
             f"{len(attrs.kernel)} spatial dimensions, but got {list(_dilation(attrs))}"
         )
     if min(attrs.kernel) < 1:
-        raise RuntimeError(f"{name}: kernel size should be greater than zero, but got {list(attrs.kernel)}")
+        raise RuntimeError(
+            f"{name}: kernel size should be greater than zero, but got {list(attrs.kernel)}"
+        )
     if min(attrs.stride) < 1:
-        raise RuntimeError(f"{name}: stride should be greater than zero, but got {list(attrs.stride)}")
+        raise RuntimeError(
+            f"{name}: stride should be greater than zero, but got {list(attrs.stride)}"
+        )
     for kernel, padding in zip(attrs.kernel, attrs.padding, strict=True):
         if not 0 <= padding <= kernel // 2:
             raise RuntimeError(
-                f"{name}: pad should be at most half of kernel size and not negative, but got pad={padding} "
-                f"and kernel_size={kernel}"
+                f"{name}: pad should be at most half of kernel size and not negative, but got "
+                f"pad={padding} and kernel_size={kernel}"
             )
     if getattr(attrs, "divisor", None) == 0:
         raise RuntimeError(f"{name}: divisor must be not zero")
@@ -125,8 +137,8 @@ def _check_window(name: str, attrs: PoolAttrs) -> None:
 def _pooled(name: str, shape: Shape, attrs: PoolAttrs) -> Shape:
     """The shape of the pool of an input of `shape`.
 
-    In ceil mode the last window must fit after rounding up, and must start before the input's end. Both
-    limits are ``(size + c) // stride + 1``, so the smaller c decides, for symbolic sizes too.
+    In ceil mode the last window must fit after rounding up, and must start before the input's end.
+    Both limits are ``(size + c) // stride + 1``, so the smaller c decides, for symbolic sizes too.
     """
     _check_rank(name, shape, len(attrs.kernel))
     _check_window(name, attrs)
@@ -146,7 +158,7 @@ def _pooled(name: str, shape: Shape, attrs: PoolAttrs) -> Shape:
     return (*shape[:2], *out)
 
 
-# max pool ---------------------------------------------------------------------------------------------
+# max pool -----------------------------------------------------------------------------------------
 
 
 def _max_pool_infer(attrs: MaxPoolAttrs, x: Type) -> tuple[Type, ...]:
@@ -175,8 +187,8 @@ Tap = tuple[tuple[np.ndarray, ...], np.ndarray]
 
 
 def _taps(x: np.ndarray, attrs: PoolAttrs, out: Sequence[int]) -> Iterator[Tap]:
-    """For each kernel element, in order: its positions per spatial dimension (the nearest ones inside the
-    input), and which of them are inside."""
+    """For each kernel element, in order: its positions per spatial dimension (the nearest ones
+    inside the input), and which of them are inside."""
     for tap in itertools.product(*map(range, attrs.kernel)):
         lines = [
             np.arange(o) * step - pad + k * dil
@@ -188,7 +200,9 @@ def _taps(x: np.ndarray, attrs: PoolAttrs, out: Sequence[int]) -> Iterator[Tap]:
         inside = np.ones((), bool)
         for line, size in zip(positions, x.shape[2:], strict=True):
             inside = inside & (line >= 0) & (line < size)
-        near = tuple(np.clip(p, 0, size - 1) for p, size in zip(positions, x.shape[2:], strict=True))
+        near = tuple(
+            np.clip(p, 0, size - 1) for p, size in zip(positions, x.shape[2:], strict=True)
+        )
         yield near, inside
 
 
@@ -211,14 +225,16 @@ def _max_pool_reference(attrs: MaxPoolAttrs, x: np.ndarray) -> tuple[np.ndarray,
 
 max_pool = Op(
     "max_pool",
-    "The maximum of each window of x [N, C, *S], and its position in the flattened S (the first of equal "
-    "ones; NaN counts as greatest, the last NaN stays).",
+    "The maximum of each window of x [N, C, *S], and its position in the flattened S (the first of "
+    "equal ones; NaN counts as greatest, the last NaN stays).",
     ("x",),
     attrs=MaxPoolAttrs,
     infer=_max_pool_infer,
     vjp=_max_pool_vjp,
     reference=_max_pool_reference,
-    kind=Kind.WINDOW, weight=Weight.COSTLY, batch=folding(0),
+    kind=Kind.WINDOW,
+    weight=Weight.COSTLY,
+    batch=folding(0),
 )
 
 
@@ -252,7 +268,9 @@ def _max_pool_grad_reference(attrs: SpatialAttrs, g: np.ndarray, indices: np.nda
     planes, size = math.prod(g.shape[:2]), math.prod(ints(attrs.spatial))
     bad = (indices < 0) | (indices >= size)
     if bad.any():
-        raise IndexError(f"max_pool_grad: index {indices[bad].flat[0]} is out of bounds for {size} positions")
+        raise IndexError(
+            f"max_pool_grad: index {indices[bad].flat[0]} is out of bounds for {size} positions"
+        )
     where = indices.reshape(planes, -1) + np.arange(planes)[:, None] * size if planes else indices
     total = np.bincount(where.ravel(), wide(g).ravel(), minlength=planes * size)
     return total.reshape(*g.shape[:2], *attrs.spatial).astype(g.dtype)
@@ -267,7 +285,10 @@ max_pool_grad = Op(
     vjp=_max_pool_grad_vjp,
     decompose=_max_pool_grad_decompose,
     reference=_max_pool_grad_reference,
-    kind=Kind.WHOLE, weight=Weight.PLAIN, raises=True, batch=folding(0),
+    kind=Kind.WHOLE,
+    weight=Weight.PLAIN,
+    raises=True,
+    batch=folding(0),
 )
 
 
@@ -288,8 +309,8 @@ def _max_pool_input_grad_infer(attrs: WindowAttrs, g: Type, x: Type) -> tuple[Ty
     values, _ = _max_pool_infer(_pool_of(attrs), x)
     if any(s < k for s, k in zip(attrs.stride, attrs.kernel, strict=True)):
         raise RuntimeError(
-            f"max_pool_input_grad: windows must not overlap, but got kernel {list(attrs.kernel)} and stride "
-            f"{list(attrs.stride)}: use max_pool_grad"
+            f"max_pool_input_grad: windows must not overlap, but got kernel {list(attrs.kernel)} "
+            f"and stride {list(attrs.stride)}: use max_pool_grad"
         )
     if g != values:
         raise RuntimeError(f"max_pool_input_grad: the pool of {x} is {values}, but got g {g}")
@@ -299,8 +320,14 @@ def _max_pool_input_grad_infer(attrs: WindowAttrs, g: Type, x: Type) -> tuple[Ty
 def _max_pool_input_grad_decompose(node: Node) -> tuple[Value]:
     g, x = node.operands
     pool = _pool_of(attrs_of(node, WindowAttrs))
-    _, indices = ops.max_pool(x, kernel=pool.kernel, stride=pool.stride, padding=pool.padding,
-                              dilation=pool.dilation, ceil_mode=False)
+    _, indices = ops.max_pool(
+        x,
+        kernel=pool.kernel,
+        stride=pool.stride,
+        padding=pool.padding,
+        dilation=pool.dilation,
+        ceil_mode=False,
+    )
     return (ops.max_pool_grad(g, indices, spatial=x.shape[2:]),)
 
 
@@ -311,19 +338,21 @@ def _max_pool_input_grad_reference(attrs: WindowAttrs, g: np.ndarray, x: np.ndar
 
 max_pool_input_grad = Op(
     "max_pool_input_grad",
-    "The gradient of a max pool of x [N, C, *S] whose windows do not overlap: each g [N, C, *O] at the "
-    "position of its window's maximum, zeros elsewhere.",
+    "The gradient of a max pool of x [N, C, *S] whose windows do not overlap: each g [N, C, *O] at "
+    "the position of its window's maximum, zeros elsewhere.",
     ("g", "x"),
     attrs=WindowAttrs,
     infer=_max_pool_input_grad_infer,
     vjp=BY_DECOMPOSITION,
     decompose=_max_pool_input_grad_decompose,
     reference=_max_pool_input_grad_reference,
-    kind=Kind.WHOLE, weight=Weight.PLAIN, batch=folding(0),
+    kind=Kind.WHOLE,
+    weight=Weight.PLAIN,
+    batch=folding(0),
 )
 
 
-# average pool -----------------------------------------------------------------------------------------
+# average pool -------------------------------------------------------------------------------------
 
 
 def _avg_pool_infer(attrs: AvgPoolAttrs, x: Type) -> tuple[Type, ...]:
@@ -350,9 +379,12 @@ AvgAttrs = AvgPoolAttrs | AvgPoolGradAttrs
 def _divisors(attrs: AvgAttrs, spatial: Sequence[int], out: Sequence[int]) -> np.ndarray:
     """What each window's sum is divided by, of shape `out`."""
     total = np.ones((), np.int64)
-    for size, o, k, step, pad in zip(spatial, out, attrs.kernel, attrs.stride, attrs.padding, strict=True):
+    for size, o, k, step, pad in zip(
+        spatial, out, attrs.kernel, attrs.stride, attrs.padding, strict=True
+    ):
         start = np.arange(o) * step - pad
-        stop = np.minimum(start + k, size + pad)  # a partial window of ceil mode ends with the padding
+        # a partial window of ceil mode ends with the padding
+        stop = np.minimum(start + k, size + pad)
         if not attrs.count_include_pad:
             start, stop = np.maximum(start, 0), np.minimum(stop, size)
         total = np.multiply.outer(total, np.maximum(stop - start, 1))
@@ -376,7 +408,9 @@ avg_pool = Op(
     infer=_avg_pool_infer,
     vjp=_avg_pool_vjp,
     reference=_avg_pool_reference,
-    kind=Kind.WINDOW, weight=Weight.PLAIN, batch=folding(0),
+    kind=Kind.WINDOW,
+    weight=Weight.PLAIN,
+    batch=folding(0),
 )
 
 
@@ -398,12 +432,15 @@ def _avg_pool_grad_reference(attrs: AvgPoolGradAttrs, g: np.ndarray) -> np.ndarr
     share = wide(g) / _divisors(attrs, spatial, out).astype(wide(g).dtype)
     wholes = [
         max(p + s, (o - 1) * step + k)
-        for p, s, o, step, k in zip(attrs.padding, spatial, out, attrs.stride, attrs.kernel, strict=True)
+        for p, s, o, step, k in zip(
+            attrs.padding, spatial, out, attrs.stride, attrs.kernel, strict=True
+        )
     ]
     total = np.zeros((*g.shape[:2], *wholes), share.dtype)
     for tap in itertools.product(*map(range, attrs.kernel)):
         lines = [
-            slice(k, k + (o - 1) * step + 1, step) for k, o, step in zip(tap, out, attrs.stride, strict=True)
+            slice(k, k + (o - 1) * step + 1, step)
+            for k, o, step in zip(tap, out, attrs.stride, strict=True)
         ]
         total[_at(lines)] += share
     kept = [slice(p, p + s) for p, s in zip(attrs.padding, spatial, strict=True)]
@@ -418,11 +455,13 @@ avg_pool_grad = Op(
     infer=_avg_pool_grad_infer,
     vjp=lambda node, c: (ops.avg_pool(c, **_window_fields(node.attrs)),),
     reference=_avg_pool_grad_reference,
-    kind=Kind.WINDOW, weight=Weight.PLAIN, batch=folding(0),
+    kind=Kind.WINDOW,
+    weight=Weight.PLAIN,
+    batch=folding(0),
 )
 
 
-# adaptive pools ---------------------------------------------------------------------------------------
+# adaptive pools -----------------------------------------------------------------------------------
 
 
 def _adaptive_shape(name: str, attrs: AdaptiveAttrs, x: Type) -> Shape:
@@ -467,7 +506,9 @@ adaptive_avg_pool = Op(
     infer=_adaptive_avg_infer,
     vjp=lambda node, g: (ops.adaptive_avg_pool_grad(g, spatial=node.operands[0].shape[2:]),),
     reference=_adaptive_avg_reference,
-    kind=Kind.WINDOW, weight=Weight.PLAIN, batch=folding(0),
+    kind=Kind.WINDOW,
+    weight=Weight.PLAIN,
+    batch=folding(0),
 )
 
 
@@ -477,7 +518,8 @@ def _adaptive_avg_grad_infer(attrs: SpatialAttrs, g: Type) -> tuple[Type, ...]:
     _check_rank("adaptive_avg_pool_grad", shape, g.rank - 2)
     if not all(isinstance(d, int) for d in g.shape[2:]):
         raise RuntimeError(
-            f"adaptive_avg_pool_grad: the pool's output sizes are fixed, but g has {listed(g.shape)}"
+            "adaptive_avg_pool_grad: the pool's output sizes are fixed, but g has "
+            f"{listed(g.shape)}"
         )
     return (g.with_shape(shape),)
 
@@ -503,7 +545,9 @@ adaptive_avg_pool_grad = Op(
     infer=_adaptive_avg_grad_infer,
     vjp=lambda node, c: (ops.adaptive_avg_pool(c, output_size=node.operands[0].shape[2:]),),
     reference=_adaptive_avg_grad_reference,
-    kind=Kind.WINDOW, weight=Weight.PLAIN, batch=folding(0),
+    kind=Kind.WINDOW,
+    weight=Weight.PLAIN,
+    batch=folding(0),
 )
 
 
@@ -519,9 +563,13 @@ def _adaptive_max_reference(attrs: AdaptiveAttrs, x: np.ndarray) -> tuple[np.nda
     values, indices = np.empty(shape, x.dtype), np.empty(shape, np.int64)
     numbers = np.arange(math.prod(spatial)).reshape(spatial)
     for at in itertools.product(*map(range, attrs.output_size)):
-        ends = [adaptive_window(i, s, o) for i, s, o in zip(at, spatial, attrs.output_size, strict=True)]
+        ends = [
+            adaptive_window(i, s, o) for i, s, o in zip(at, spatial, attrs.output_size, strict=True)
+        ]
         box = tuple(slice(*e) for e in ends)
-        found = wide(x)[_at(box)].reshape(*x.shape[:2], -1) if x.size else np.empty((*x.shape[:2], 1))
+        found = (
+            wide(x)[_at(box)].reshape(*x.shape[:2], -1) if x.size else np.empty((*x.shape[:2], 1))
+        )
         pick = _first_greatest(found)
         indices[_at(at)] = numbers[box].ravel()[pick]
         values[_at(at)] = np.take_along_axis(found, pick[..., None], -1)[..., 0]
@@ -529,7 +577,8 @@ def _adaptive_max_reference(attrs: AdaptiveAttrs, x: np.ndarray) -> tuple[np.nda
 
 
 def _first_greatest(rows: np.ndarray) -> np.ndarray:
-    """Position of each row's maximum, as PyTorch scans: the first of equal ones, but the last NaN."""
+    """Position of each row's maximum, as PyTorch scans: the first of equal ones, but the last
+    NaN."""
     nan = rows != rows
     last_nan = rows.shape[-1] - 1 - np.argmax(nan[..., ::-1], axis=-1)
     return np.where(nan.any(-1), last_nan, np.argmax(rows, axis=-1))
@@ -543,5 +592,7 @@ adaptive_max_pool = Op(
     infer=_adaptive_max_infer,
     vjp=_max_pool_vjp,
     reference=_adaptive_max_reference,
-    kind=Kind.WHOLE, weight=Weight.COSTLY, batch=folding(0),
+    kind=Kind.WHOLE,
+    weight=Weight.COSTLY,
+    batch=folding(0),
 )

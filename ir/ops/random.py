@@ -1,7 +1,8 @@
 """Random numbers as pure functions of (seed, offset, position): Philox 4x32-10.
 
-Philox is the counter-based generator of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as
-1, 2, 3" (SC 2011). One *block* turns a 128-bit counter and a 64-bit key into four 32-bit words w[0..3].
+Philox is the counter-based generator of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as
+easy as 1, 2, 3" (SC 2011). One *block* turns a 128-bit counter and a 64-bit key into four 32-bit
+words w[0..3].
 
     key     = (seed mod 2**32, seed div 2**32)                  seed as an unsigned 64-bit number
     counter = (n mod 2**32, n div 2**32, 0, 0)                  n = offset + block, mod 2**64
@@ -15,9 +16,11 @@ An element at row-major position i takes its words from, with `wide` meaning a 6
                     wide, f64: (word >> 11) * 2**-53
     random_normal   narrow, f32 (f16 and bf16 are rounded from it): i and its neighbour are a pair, words
                     a = w[2 * (i mod 4 div 2)] and b = w[2 * (i mod 4 div 2) + 1] of block i div 4;
-                    u = ((a >> 8) + 1) * 2**-24 in (0, 1], v = (b >> 8) * 2**-24 in [0, 1), all in f32;
-                    sqrt(-2 log u) * cos(2 pi v) for even i, sqrt(-2 log u) * sin(2 pi v) for odd i
-                    f64: u and v from the two wide words of block i div 2, 53 bits each, same formula in f64
+                    u = ((a >> 8) + 1) * 2**-24 in (0, 1], v = (b >> 8) * 2**-24 in [0, 1), all in
+                    f32; sqrt(-2 log u) * cos(2 pi v) for even i, sqrt(-2 log u) * sin(2 pi v) for
+                    odd i
+                    f64: u and v from the two wide words of block i div 2, 53 bits each, same
+                        formula in f64
     random_int      span = high - low. Narrow where span <= 2**32: low + (word * span >> 32)
                     wide otherwise: low + (word * span >> 64)
 
@@ -54,7 +57,8 @@ FEW_BLOCKS = 12  # so many are made faster in Python than by calls of NumPy
 
 
 def philox(seed: int, counters: np.ndarray) -> np.ndarray:
-    """The four words of each block: u32 as u64 [n, 4] from counters u64 [n]; `seed` is 64 bits wide."""
+    """The four words of each block: u32 as u64 [n, 4] from counters u64 [n]; `seed` is 64 bits
+    wide."""
     if counters.size <= FEW_BLOCKS:
         return np.array([_block(seed, c) for c in counters.tolist()], np.uint64).reshape(-1, 4)
     zero = np.zeros_like(counters)
@@ -182,7 +186,8 @@ def int_range(name: str, attrs: RandomInt) -> None:
         raise RuntimeError(f"{name}: expected an integer dtype, got {attrs.dtype}; cast the result")
     if attrs.low >= attrs.high:
         raise RuntimeError(
-            f"{name} expects 'low' to be less than 'high', but got low={attrs.low} >= high={attrs.high}"
+            f"{name} expects 'low' to be less than 'high', but got low={attrs.low} >= "
+            f"high={attrs.high}"
         )
     info = np.iinfo(attrs.dtype.numpy)
     if attrs.low < info.min or attrs.high - 1 > info.max:
@@ -228,7 +233,9 @@ random_uniform = Op(
     NOT_DIFFERENTIABLE,
     _uniform_reference,
     RandomFloat,
-    kind=Kind.DRAW, weight=Weight.SLOW, batch=entry_by_entry,
+    kind=Kind.DRAW,
+    weight=Weight.SLOW,
+    batch=entry_by_entry,
 )
 random_normal = Op(
     "random_normal",
@@ -238,7 +245,9 @@ random_normal = Op(
     NOT_DIFFERENTIABLE,
     _normal_reference,
     RandomFloat,
-    kind=Kind.DRAW, weight=Weight.SLOW, batch=entry_by_entry,
+    kind=Kind.DRAW,
+    weight=Weight.SLOW,
+    batch=entry_by_entry,
 )
 random_int = Op(
     "random_int",
@@ -248,7 +257,9 @@ random_int = Op(
     NOT_DIFFERENTIABLE,
     _int_reference,
     RandomInt,
-    kind=Kind.DRAW, weight=Weight.SLOW, batch=entry_by_entry,
+    kind=Kind.DRAW,
+    weight=Weight.SLOW,
+    batch=entry_by_entry,
 )
 
 
@@ -277,5 +288,7 @@ bernoulli = Op(
     lambda attrs, p, unit: np.asarray(unit < p.astype(unit.dtype)).astype(p.dtype),
     Attrs,
     _bernoulli_decompose,
-    kind=Kind.DRAW, weight=Weight.SLOW, batch=BY_DECOMPOSITION,
+    kind=Kind.DRAW,
+    weight=Weight.SLOW,
+    batch=BY_DECOMPOSITION,
 )

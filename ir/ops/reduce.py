@@ -1,8 +1,9 @@
 """Reductions, positions of extrema and running (cumulative) reductions; `size` reads a dimension.
 
 `dims` are counted from the front, without repeats; no dims reduce nothing. Sums of f16 and bf16
-accumulate in f32. An extremum over no elements is refused where that is known while recording; where a
-symbolic size turns out to be 0 it is the lowest (max) or highest (min) value of the dtype, at position 0.
+accumulate in f32. An extremum over no elements is refused where that is known while recording;
+where a symbolic size turns out to be 0 it is the lowest (max) or highest (min) value of the dtype,
+at position 0.
 """
 
 from __future__ import annotations
@@ -54,8 +55,22 @@ from .common import conj as conjugate
 from .elementwise import CONDITION
 
 __all__ = [
-    "all", "any", "argmax", "argmin", "cummax", "cummin", "cumprod", "cumsum", "logsumexp", "max", "mean",
-    "min", "prod", "size", "sum", "var",
+    "all",
+    "any",
+    "argmax",
+    "argmin",
+    "cummax",
+    "cummin",
+    "cumprod",
+    "cumsum",
+    "logsumexp",
+    "max",
+    "mean",
+    "min",
+    "prod",
+    "size",
+    "sum",
+    "var",
 ]
 
 
@@ -110,9 +125,10 @@ def reduction(
     """A reduction over several dims.
 
     Args:
-        numpy: the result from (attrs, array), with reduced axes kept as size 1; f16 and bf16 come as f32.
-        rule: gradient from (attrs, g, x, y) on `Expr`s, g and y with reduced axes kept; it is broadcast
-            to x afterwards.
+        numpy: the result from (attrs, array), with reduced axes kept as size 1; f16 and bf16 come
+            as f32.
+        rule: gradient from (attrs, g, x, y) on `Expr`s, g and y with reduced axes kept; it is
+            broadcast to x afterwards.
         formula: of a composite: the result from (attrs, x) on `Expr`s, with reduced axes kept.
         not_empty: whether there is no result without elements.
     """
@@ -148,8 +164,20 @@ def reduction(
 
     stated = isinstance(rule, NoGradient)
     expand = CORE if formula is None else decompose
-    return Op(name, doc, ("x",), infer, rule if stated else vjp, reference, attrs, expand, plain,
-              kind=Kind.REDUCTION, weight=weight, batch=along("dims"))
+    return Op(
+        name,
+        doc,
+        ("x",),
+        infer,
+        rule if stated else vjp,
+        reference,
+        attrs,
+        expand,
+        plain,
+        kind=Kind.REDUCTION,
+        weight=weight,
+        batch=along("dims"),
+    )
 
 
 def _for_numpy(attrs: Any, x: np.ndarray) -> Any:
@@ -190,7 +218,8 @@ def _product_before(x: Value, dim: int) -> Value:
 
 
 def _product_of_others(x: Value, dim: int) -> Value:
-    """At each place the product of all other elements, without dividing: right where some are zero."""
+    """At each place the product of all other elements, without dividing: right where some are
+    zero."""
     after = ops.flip(_product_before(ops.flip(x, dims=(dim,)), dim), dims=(dim,))
     return ops.mul(_product_before(x, dim), after)
 
@@ -209,7 +238,11 @@ def _prod_rule(attrs: Reduce, g: Expr, x: Expr, y: Expr) -> Expr:
 
 
 sum = reduction(
-    "sum", "Sum over dims; 0 of no elements. Integers wrap.", _sum_numpy, lambda a, g, x, y: g, NUMERIC
+    "sum",
+    "Sum over dims; 0 of no elements. Integers wrap.",
+    _sum_numpy,
+    lambda a, g, x, y: g,
+    NUMERIC,
 )
 prod = reduction(
     "prod", "Product over dims; 1 of no elements. Integers wrap.", _prod_numpy, _prod_rule, NUMERIC
@@ -252,7 +285,9 @@ min = reduction(
 any = reduction(
     "any", "Whether one of the bools is true; false of none.", kept_by(np.any), CONDITION, BOOLEAN
 )
-all = reduction("all", "Whether all bools are true; true of none.", kept_by(np.all), CONDITION, BOOLEAN)
+all = reduction(
+    "all", "Whether all bools are true; true of none.", kept_by(np.all), CONDITION, BOOLEAN
+)
 
 
 # ------------------------------ statistics
@@ -349,7 +384,8 @@ INTEGER_RESULT = NoGradient("the result is an integer")
 
 
 def _position(name: str, doc: str, numpy: Callable[..., Any]) -> Op:
-    """argmax or argmin: i64 position of the first extremum along one dim; nan counts as the extremum."""
+    """argmax or argmin: i64 position of the first extremum along one dim; nan counts as the
+    extremum."""
 
     def infer(attrs: Position, x: Type) -> tuple[Type, ...]:
         check_domain(name, x, REAL)
@@ -363,12 +399,24 @@ def _position(name: str, doc: str, numpy: Callable[..., Any]) -> Op:
             return np.zeros(shape, np.int64)
         return np.asarray(numpy(wide(x), axis=attrs.dim)).astype(np.int64).reshape(shape)
 
-    return Op(name, doc, ("x",), infer, INTEGER_RESULT, reference, Position,
-              kind=Kind.REDUCTION, weight=Weight.PLAIN, batch=along("dim"))
+    return Op(
+        name,
+        doc,
+        ("x",),
+        infer,
+        INTEGER_RESULT,
+        reference,
+        Position,
+        kind=Kind.REDUCTION,
+        weight=Weight.PLAIN,
+        batch=along("dim"),
+    )
 
 
 argmax = _position(
-    "argmax", "Position of the first largest element along dim, as i64; of the first nan if any.", np.argmax
+    "argmax",
+    "Position of the first largest element along dim, as i64; of the first nan if any.",
+    np.argmax,
 )
 argmin = _position(
     "argmin",
@@ -397,8 +445,18 @@ def _running(name: str, doc: str, numpy: Callable[..., Any], vjp: Callable[..., 
         w = wide(x)
         return narrow(numpy(w, axis=attrs.dim, dtype=w.dtype) if x.ndim else x, DType.of(x.dtype))
 
-    return Op(name, doc, ("x",), infer, vjp, reference, Along,
-              kind=Kind.WHOLE, weight=Weight.PLAIN, batch=along("dim"))
+    return Op(
+        name,
+        doc,
+        ("x",),
+        infer,
+        vjp,
+        reference,
+        Along,
+        kind=Kind.WHOLE,
+        weight=Weight.PLAIN,
+        batch=along("dim"),
+    )
 
 
 def _cumsum_vjp(node: Node, g: Value) -> tuple[Value | None, ...]:
@@ -412,8 +470,8 @@ def _cumsum_vjp(node: Node, g: Value) -> tuple[Value | None, ...]:
 def _cumprod_vjp(node: Node, g: Value) -> tuple[Value | None, ...]:
     """Gradient k is p[k] * s[k], p the product before k and s[k] = g[k] + x[k + 1] * s[k + 1].
 
-    The recurrence is solved in log2(n) doublings, s[k] = b[k] + a[k] * s[k + d]: no division, so zeros
-    are right in every derivative (dividing by x, as usual, is not).
+    The recurrence is solved in log2(n) doublings, s[k] = b[k] + a[k] * s[k + d]: no division, so
+    zeros are right in every derivative (dividing by x, as usual, is not).
     """
     x, dim = conjugate(node.operands[0]), node.attrs.dim  # type: ignore[attr-defined]
     if x.rank == 0:
@@ -446,21 +504,39 @@ def _running_extremum(name: str, doc: str, beats: Callable[..., Any]) -> Op:
             return values, places
         row, place = np.moveaxis(values, attrs.dim, 0), np.moveaxis(places, attrs.dim, 0)
         for k in range(1, len(row)):
-            wins = np.isnan(wide(row[k])) | (~np.isnan(wide(row[k - 1])) & beats(row[k], row[k - 1]))
+            wins = np.isnan(wide(row[k])) | (
+                ~np.isnan(wide(row[k - 1])) & beats(row[k], row[k - 1])
+            )
             row[k], place[k] = np.where(wins, row[k], row[k - 1]), np.where(wins, k, place[k - 1])
         return values, places
 
-    return Op(name, doc, ("x",), infer, vjp, reference, Along,
-              kind=Kind.WHOLE, weight=Weight.PLAIN, batch=along("dim"))
+    return Op(
+        name,
+        doc,
+        ("x",),
+        infer,
+        vjp,
+        reference,
+        Along,
+        kind=Kind.WHOLE,
+        weight=Weight.PLAIN,
+        batch=along("dim"),
+    )
 
 
 cumsum = _running("cumsum", "Sums of the elements along dim up to each.", np.cumsum, _cumsum_vjp)
-cumprod = _running("cumprod", "Products of the elements along dim up to each.", np.cumprod, _cumprod_vjp)
+cumprod = _running(
+    "cumprod", "Products of the elements along dim up to each.", np.cumprod, _cumprod_vjp
+)
 cummax = _running_extremum(
-    "cummax", "Largest element along dim up to each, and its position (the last of ties).", np.greater_equal
+    "cummax",
+    "Largest element along dim up to each, and its position (the last of ties).",
+    np.greater_equal,
 )
 cummin = _running_extremum(
-    "cummin", "Smallest element along dim up to each, and its position (the last of ties).", np.less_equal
+    "cummin",
+    "Smallest element along dim up to each, and its position (the last of ties).",
+    np.less_equal,
 )
 
 
@@ -486,5 +562,7 @@ size = Op(
     NoGradient("depends on the shape, not on the elements"),
     lambda attrs, x: np.asarray(x.shape[attrs.dim], np.int64),
     Along,
-    kind=Kind.VIEW, weight=Weight.FREE, batch=_size_batch,
+    kind=Kind.VIEW,
+    weight=Weight.FREE,
+    batch=_size_batch,
 )

@@ -1,4 +1,5 @@
-"""What must hold of the data: ops that pass a value on and fail the run where it is not what it has to be."""
+"""What must hold of the data: ops that pass a value on and fail the run where it is not what it has
+to be."""
 
 from __future__ import annotations
 
@@ -25,11 +26,15 @@ class LinAlgError(RuntimeError):
 
 # What a failed run raises, by the `kind` of its cause.
 FAILURES: dict[str, type[Exception]] = {
-    "index": IndexError, "linalg": LinAlgError, "runtime": RuntimeError, "value": ValueError,
+    "index": IndexError,
+    "linalg": LinAlgError,
+    "runtime": RuntimeError,
+    "value": ValueError,
 }
 RAISED = tuple(FAILURES.values())
 
-# Which elements break a rule, in operators that arrays and expressions share. NaN breaks all but one.
+# Which elements break a rule, in operators that arrays and expressions share. NaN breaks all but
+# one.
 RULES: dict[str, Callable[[Any], Any]] = {
     "divides": lambda x: ~((x > 0) | (x < 0)),
     "probability": lambda x: ~((x >= 0) & (x <= 1)),
@@ -74,7 +79,10 @@ require = Op(
     vjp=lambda node, g: (g, None),
     reference=_require_reference,
     attrs=RequireAttrs,
-    kind=Kind.WHOLE, weight=Weight.PLAIN, raises=True, batch=_require_batch,
+    kind=Kind.WHOLE,
+    weight=Weight.PLAIN,
+    raises=True,
+    batch=_require_batch,
 )
 
 
@@ -121,5 +129,8 @@ within = Op(
     decompose=_within_parts,
     reference=_within_reference,
     attrs=WithinAttrs,
-    kind=Kind.WHOLE, weight=Weight.PLAIN, raises=True, batch=unchanged,
+    kind=Kind.WHOLE,
+    weight=Weight.PLAIN,
+    raises=True,
+    batch=unchanged,
 )

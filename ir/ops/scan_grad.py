@@ -1,13 +1,14 @@
 """The gradient of `scan`: a scan in the other direction over the gradient of its body.
 
-What the gradient of a step needs of the step itself is read from the scan's stacked results where the body
-returns it, and computed again from the step's inputs where not. So a body that returns what its contractions
-gave never has them computed twice. Carries are handed on from step to step; the value that a step started
-from is the one that the step before returned, also read from the stacked results.
+What the gradient of a step needs of the step itself is read from the scan's stacked results where
+the body returns it, and computed again from the step's inputs where not. So a body that returns
+what its contractions gave never has them computed twice. Carries are handed on from step to step;
+the value that a step started from is the one that the step before returned, also read from the
+stacked results.
 
 A gradient with respect to what is the same in all steps (weights) is a sum over steps. Where the
-contribution of a step is a product of matrices, its factors are stacked and multiplied once, after the loop,
-instead of a matrix being added to in each step.
+contribution of a step is a product of matrices, its factors are stacked and multiplied once, after
+the loop, instead of a matrix being added to in each step.
 """
 
 from __future__ import annotations
@@ -24,13 +25,15 @@ from ..shape import Dim, numel
 from .checks import attrs_of
 from .common import ops, zeros, zeros_like
 
-SUM_LIMIT = 4  # a contribution is stacked for a sum after the loop where it is at most so many times larger
+# a contribution is stacked for a sum after the loop where it is at most so many times larger
+SUM_LIMIT = 4
 
 
 @dataclass(frozen=True)
 class ScanAttrs(Attrs):
-    """body's inputs are the carries, one slice of each stacked operand, and the other operands; its outputs
-    are the carries and one slice of each stacked result. `reverse` starts at the last slice."""
+    """body's inputs are the carries, one slice of each stacked operand, and the other operands; its
+    outputs are the carries and one slice of each stacked result. `reverse` starts at the last
+    slice."""
 
     body: Graph
     carries: int
@@ -39,14 +42,16 @@ class ScanAttrs(Attrs):
     reverse: bool = False
 
 
-Total: TypeAlias = Callable[[Callable[[Value], Value]], Value]  # a sum over steps, given stacked values
+# a sum over steps, given stacked values
+Total: TypeAlias = Callable[[Callable[[Value], Value]], Value]
 
 
 def scan_vjp(node: Node, *cotangents: Value | None) -> tuple[Value | None, ...]:
     attrs = attrs_of(node, ScanAttrs)
     plan = _plan(attrs, tuple(c is not None for c in cotangents))
     if any(i not in plan.emitted for i in plan.started):
-        node = _with_carries(node)  # computes the forward loop again, now keeping what each step starts from
+        # computes the forward loop again, now keeping what each step starts from
+        node = _with_carries(node)
         attrs = attrs_of(node, ScanAttrs)
         plan = _plan(attrs, tuple(c is not None for c in cotangents) + (False,) * attrs.carries)
     return plan.apply(node, cotangents)
@@ -56,9 +61,10 @@ def _with_carries(node: Node) -> Node:
     """The same scan with its carries as further stacked results."""
     attrs = attrs_of(node, ScanAttrs)
     body = attrs.body
-    longer = Graph(body.name, body.inputs, (*body.outputs, *body.outputs[:attrs.carries]))
+    longer = Graph(body.name, body.inputs, (*body.outputs, *body.outputs[: attrs.carries]))
     return ops.scan.node(
-        node.operands, ScanAttrs(longer, attrs.carries, attrs.stacked, attrs.length, attrs.reverse))
+        node.operands, ScanAttrs(longer, attrs.carries, attrs.stacked, attrs.length, attrs.reverse)
+    )
 
 
 @lru_cache(maxsize=256)
@@ -70,7 +76,8 @@ class Plan:
     """How the gradient of scans with the same body is computed.
 
     Attributes:
-        emitted: for each carry that the body also returns as a stacked result, which result that is.
+        emitted: for each carry that the body also returns as a stacked result, which result that
+            is.
         started: the carries whose value at the start of each step is read.
     """
 
@@ -78,11 +85,20 @@ class Plan:
         self.attrs = attrs
         body, n = attrs.body, attrs.carries
         self.active = [i for i in range(n) if body.outputs[i].dtype.is_differentiable]
-        self.given = [i for i in range(n, len(given)) if given[i] and body.outputs[i].dtype.is_differentiable]
-        self.emitted = {i: j for j in range(len(body.outputs) - 1, n - 1, -1)
-                        for i in range(n) if body.outputs[j] == body.outputs[i]}
-        self.saved = {v: j for j, v in reversed(list(enumerate(body.outputs)))
-                      if j >= n and v.node is not None}
+        self.given = [
+            i for i in range(n, len(given)) if given[i] and body.outputs[i].dtype.is_differentiable
+        ]
+        self.emitted = {
+            i: j
+            for j in range(len(body.outputs) - 1, n - 1, -1)
+            for i in range(n)
+            if body.outputs[j] == body.outputs[i]
+        }
+        self.saved = {
+            v: j
+            for j, v in reversed(list(enumerate(body.outputs)))
+            if j >= n and v.node is not None
+        }
         self._differentiate()
         self._sum_up()
         self._assemble()
@@ -91,26 +107,38 @@ class Plan:
 
     def _differentiate(self) -> None:
         body, first = self.attrs.body, self.attrs.carries
-        self.cotangents = {i: Value(body.outputs[i].type, name=f"d{i}") for i in (*self.active, *self.given)}
+        self.cotangents = {
+            i: Value(body.outputs[i].type, name=f"d{i}") for i in (*self.active, *self.given)
+        }
         wrt = [v for v in body.inputs if v.dtype.is_differentiable]
         outputs = [body.outputs[i] for i in self.cotangents]
         found = dict(zip(wrt, vjp(outputs, list(self.cotangents.values()), wrt), strict=True))
         last = first + self.attrs.stacked
         self.next = [found[body.inputs[i]] or zeros_like(body.inputs[i]) for i in self.active]
-        self.slices = {i: g for i in range(first, last) if (g := found.get(body.inputs[i])) is not None}
-        self.fixed = {i: g for i in range(last, len(body.inputs))
-                      if (g := found.get(body.inputs[i])) is not None}
+        self.slices = {
+            i: g for i in range(first, last) if (g := found.get(body.inputs[i])) is not None
+        }
+        self.fixed = {
+            i: g
+            for i in range(last, len(body.inputs))
+            if (g := found.get(body.inputs[i])) is not None
+        }
 
     def _sum_up(self) -> None:
         """Which values of a step are stacked, and which sums are carried along."""
-        body, (first, last) = self.attrs.body, (self.attrs.carries, self.attrs.carries + self.attrs.stacked)
+        body, (first, last) = (
+            self.attrs.body,
+            (self.attrs.carries, self.attrs.carries + self.attrs.stacked),
+        )
         varying = {*body.inputs[:last], *self.cotangents.values(), *self.saved}
         self.stacks = list(dict.fromkeys((*self.slices.values(), *self.next)))
         sums = Sums(varying, {*varying, *self.stacks})
         self.totals: dict[int, Total] = {}
         self.added: dict[int, Value] = {}
-        for i, gradient in sorted(self.fixed.items(), key=lambda item: -item[1].rank):  # biases read the
-            total = sums.of(gradient)                                                   # weights' factors
+        # biases read the
+        for i, gradient in sorted(self.fixed.items(), key=lambda item: -item[1].rank):
+            # weights' factors
+            total = sums.of(gradient)
             if total is None:
                 self.added[i] = gradient
             else:
@@ -130,8 +158,12 @@ class Plan:
         read = {v for node in nodes for v in node.operands} | set(outputs) | set(self.sources)
         self.started = [i for i in range(n) if body.inputs[i] in read]
         self.kept = [v for v in self.saved if v in read]
-        stacked = [*(self.cotangents[i] for i in self.given), *(body.inputs[i] for i in self.started),
-                   *(body.inputs[i] for i in range(n, last)), *self.kept]
+        stacked = [
+            *(self.cotangents[i] for i in self.given),
+            *(body.inputs[i] for i in self.started),
+            *(body.inputs[i] for i in range(n, last)),
+            *self.kept,
+        ]
         carried = [*(self.cotangents[i] for i in self.active), *before.values()]
         inputs = [*carried, *stacked, *body.inputs[last:]]
         self.body = _closed(f"{body.name}_grad", inputs, outputs, nodes)
@@ -147,14 +179,17 @@ class Plan:
         at = dict(zip(self.stacked, self._stacked(node, cotangents), strict=True))
         made = ops.scan.node(
             (*initial, *sums, *at.values(), *operands[last:]),
-            ScanAttrs(self.body, self.carried, len(at), attrs.length, not attrs.reverse)).results()
-        at.update(zip(self.stacks, made[self.carried:], strict=True))
+            ScanAttrs(self.body, self.carried, len(at), attrs.length, not attrs.reverse),
+        ).results()
+        at.update(zip(self.stacks, made[self.carried :], strict=True))
         found: dict[int, Value] = dict(zip(self.active, made, strict=False))
-        found.update(zip(self.added, made[len(self.active):self.carried], strict=True))
+        found.update(zip(self.added, made[len(self.active) : self.carried], strict=True))
         found.update((i, at[g]) for i, g in self.slices.items())
         table = dict(zip(attrs.body.inputs[last:], operands[last:], strict=True))
-        found.update((i, total(lambda v: at[v] if v in at else _outside(v, table)))
-                     for i, total in self.totals.items())
+        found.update(
+            (i, total(lambda v: at[v] if v in at else _outside(v, table)))
+            for i, total in self.totals.items()
+        )
         return tuple(found.get(i) for i in range(len(operands)))
 
     def _stacked(self, node: Node, cotangents: Sequence[Value | None]) -> list[Value]:
@@ -165,17 +200,21 @@ class Plan:
         return [*(c for c in arriving if c is not None), *started, *node.operands[n:last], *kept]
 
     def _starts(self, node: Node, carry: int) -> Value:
-        """The carry as each step found it: the first operand, then what the steps before returned."""
+        """The carry as each step found it: the first operand, then what the steps before
+        returned."""
         ends, first = node.result(self.emitted[carry]), node.operands[carry]
         whole = ops.reshape(first, shape=(1, *first.shape))
         joined = ops.concat(*((ends, whole) if self.attrs.reverse else (whole, ends)), dim=0)
         zero, one = (0,) * joined.rank, (1,) * joined.rank
         skip = int(self.attrs.reverse)
-        return ops.slice(joined, start=(skip, *zero[1:]),
-                         stop=(self.attrs.length + skip, *first.shape), step=one)
+        return ops.slice(
+            joined, start=(skip, *zero[1:]), stop=(self.attrs.length + skip, *first.shape), step=one
+        )
 
 
-def _closed(name: str, inputs: Sequence[Value], outputs: Sequence[Value], nodes: Sequence[Node]) -> Graph:
+def _closed(
+    name: str, inputs: Sequence[Value], outputs: Sequence[Value], nodes: Sequence[Node]
+) -> Graph:
     """A graph of its own over copies of `nodes`; `inputs` may be results of nodes."""
     table: dict[Value, Value] = {v: Value(v.type, name=f"x{i}") for i, v in enumerate(inputs)}
     for node in nodes:
@@ -275,7 +314,9 @@ class Sums:
 
         return total
 
-    def _factor(self, value: Value, finish: Callable[[Value, Callable[[Value], Value]], Value]) -> Total:
+    def _factor(
+        self, value: Value, finish: Callable[[Value, Callable[[Value], Value]], Value]
+    ) -> Total:
         inner = self.of(value)
         if inner is not None:
             return lambda at: finish(inner(at), at)

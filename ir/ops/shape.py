@@ -18,15 +18,28 @@ from .checks import attrs_of, check_axes, check_axis, ints, listed
 from .common import number, ops, sum_to, zeros_like
 
 __all__ = [
-    "concat", "constant", "detach", "expand", "flip", "iota", "pad", "permute", "reshape", "slice",
-    "slice_update", "tril", "triu",
+    "concat",
+    "constant",
+    "detach",
+    "expand",
+    "flip",
+    "iota",
+    "pad",
+    "permute",
+    "reshape",
+    "slice",
+    "slice_update",
+    "tril",
+    "triu",
 ]
 
 
 def _check_sizes(shape: Shape, what: str) -> None:
     for dim in shape:
         if bounds(dim)[1] < 0:
-            raise RuntimeError(f"{what}: negative size {dim} in {listed(shape)}; sizes are 0 or more")
+            raise RuntimeError(
+                f"{what}: negative size {dim} in {listed(shape)}; sizes are 0 or more"
+            )
 
 
 def _check_rank(given: tuple[object, ...], x: Type, what: str) -> None:
@@ -37,7 +50,7 @@ def _check_rank(given: tuple[object, ...], x: Type, what: str) -> None:
         )
 
 
-# reshape, permute, expand -----------------------------------------------------------------------------
+# reshape, permute, expand -------------------------------------------------------------------------
 
 
 NO_OPERANDS = NoBatch("has no operands")
@@ -52,7 +65,11 @@ def _reshape_infer(attrs: ReshapeAttrs, x: Type) -> tuple[Type, ...]:
     _check_sizes(attrs.shape, "reshape")
     if numel(attrs.shape) != x.numel and not assumed_equal(numel(attrs.shape), x.numel):
         static = all(isinstance(d, int) for d in (*attrs.shape, *x.shape))
-        hint = "" if static else " for every value of its symbols: both products must be the same expression"
+        hint = (
+            ""
+            if static
+            else " for every value of its symbols: both products must be the same expression"
+        )
         raise RuntimeError(
             f"shape '{listed(attrs.shape)}' is invalid for input of size {x.numel}{hint} "
             f"(input shape {listed(x.shape)})"
@@ -72,7 +89,9 @@ reshape = Op(
     infer=_reshape_infer,
     vjp=lambda node, g: (ops.reshape(g, shape=node.operands[0].shape),),
     reference=lambda attrs, x: x.reshape(attrs.shape),
-    kind=Kind.VIEW, weight=Weight.FREE, batch=_reshape_batch,
+    kind=Kind.VIEW,
+    weight=Weight.FREE,
+    batch=_reshape_batch,
 )
 
 
@@ -84,9 +103,9 @@ class DimsAttrs(Attrs):
 def _permute_infer(attrs: DimsAttrs, x: Type) -> tuple[Type, ...]:
     if len(attrs.dims) != x.rank:
         raise RuntimeError(
-            "permute: number of dimensions in the tensor input does not match the length of the desired "
-            f"ordering of dimensions i.e. input.dim() = {x.rank} is not equal to len(dims) = "
-            f"{len(attrs.dims)}"
+            "permute: number of dimensions in the tensor input does not match the length of the "
+            f"desired ordering of dimensions i.e. input.dim() = {x.rank} is not equal to len(dims) "
+            f"= {len(attrs.dims)}"
         )
     check_axes(attrs.dims, x, "permute")
     return (x.with_shape([x.shape[d] for d in attrs.dims]),)
@@ -109,7 +128,9 @@ permute = Op(
     infer=_permute_infer,
     vjp=_permute_vjp,
     reference=lambda attrs, x: x.transpose(attrs.dims),
-    kind=Kind.VIEW, weight=Weight.FREE, batch=_permute_batch,
+    kind=Kind.VIEW,
+    weight=Weight.FREE,
+    batch=_permute_batch,
 )
 
 
@@ -125,9 +146,9 @@ def _expand_infer(attrs: ReshapeAttrs, x: Type) -> tuple[Type, ...]:
     for axis, size in enumerate(x.shape):
         if size not in (1, target[lead + axis]):
             raise RuntimeError(
-                f"The expanded size of the tensor ({target[lead + axis]}) must match the existing size "
-                f"({size}) at non-singleton dimension {lead + axis}.  Target sizes: {listed(target)}.  "
-                f"Tensor sizes: {listed(x.shape)}"
+                f"The expanded size of the tensor ({target[lead + axis]}) must match the existing "
+                f"size ({size}) at non-singleton dimension {lead + axis}.  Target sizes: "
+                f"{listed(target)}.  Tensor sizes: {listed(x.shape)}"
             )
     return (x.with_shape(target),)
 
@@ -153,11 +174,13 @@ expand = Op(
     vjp=lambda node, g: (sum_to(g, node.operands[0].shape),),
     reference=lambda attrs, x: np.broadcast_to(x, attrs.shape),
     plain=_expand_plain,
-    kind=Kind.VIEW, weight=Weight.FREE, batch=_expand_batch,
+    kind=Kind.VIEW,
+    weight=Weight.FREE,
+    batch=_expand_batch,
 )
 
 
-# slice, slice_update, pad -----------------------------------------------------------------------------
+# slice, slice_update, pad -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -179,15 +202,17 @@ def _sliced_shape(attrs: SliceAttrs, x: Type, what: str) -> Shape:
             raise ValueError(f"{what}: slice step must be positive, got {step} at dimension {axis}")
         if not (start >= 0 and start <= stop and stop <= size):
             raise IndexError(
-                f"{what}: start {start} and stop {stop} at dimension {axis} leave the range 0..{size} "
-                f"of shape {listed(x.shape)}; expected 0 <= start <= stop <= size"
+                f"{what}: start {start} and stop {stop} at dimension {axis} leave the range "
+                f"0..{size} of shape {listed(x.shape)}; expected 0 <= start <= stop <= size"
             )
         sizes.append((stop - start + (step - 1)) // step)
     return tuple(sizes)
 
 
 def _slices(attrs: SliceAttrs) -> tuple[builtins.slice, ...]:
-    return tuple(builtins.slice(a, b, s) for a, b, s in zip(attrs.start, attrs.stop, attrs.step, strict=True))
+    return tuple(
+        builtins.slice(a, b, s) for a, b, s in zip(attrs.start, attrs.stop, attrs.step, strict=True)
+    )
 
 
 def _slice_vjp(node: Node, g: Value) -> tuple[Value]:
@@ -195,7 +220,9 @@ def _slice_vjp(node: Node, g: Value) -> tuple[Value]:
     if all(step == 1 for step in attrs.step):
         high = tuple(size - stop for size, stop in zip(x.shape, attrs.stop, strict=True))
         return (ops.pad(g, low=attrs.start, high=high, value=0),)
-    return (ops.slice_update(zeros_like(x), g, start=attrs.start, stop=attrs.stop, step=attrs.step),)
+    return (
+        ops.slice_update(zeros_like(x), g, start=attrs.start, stop=attrs.stop, step=attrs.step),
+    )
 
 
 def _slice_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
@@ -213,7 +240,9 @@ slice = Op(
     infer=lambda attrs, x: (x.with_shape(_sliced_shape(attrs, x, "slice")),),
     vjp=_slice_vjp,
     reference=lambda attrs, x: np.asarray(x[_slices(attrs)]),
-    kind=Kind.VIEW, weight=Weight.FREE, batch=_slice_batch,
+    kind=Kind.VIEW,
+    weight=Weight.FREE,
+    batch=_slice_batch,
 )
 
 
@@ -249,7 +278,9 @@ slice_update = Op(
     infer=_slice_update_infer,
     vjp=_slice_update_vjp,
     reference=_slice_update_reference,
-    kind=Kind.MOVE, weight=Weight.PLAIN, batch=_slice_batch,
+    kind=Kind.MOVE,
+    weight=Weight.PLAIN,
+    batch=_slice_batch,
 )
 
 
@@ -265,7 +296,9 @@ class PadAttrs(Attrs):
 def _fits(value: float, dtype: DType) -> bool:
     if dtype.is_differentiable:
         return True
-    low, high = (0, 1) if dtype is boolean else (np.iinfo(dtype.numpy).min, np.iinfo(dtype.numpy).max)
+    low, high = (
+        (0, 1) if dtype is boolean else (np.iinfo(dtype.numpy).min, np.iinfo(dtype.numpy).max)
+    )
     return low <= value <= high and value == int(value)
 
 
@@ -273,14 +306,20 @@ def _pad_infer(attrs: PadAttrs, x: Type) -> tuple[Type, ...]:
     _check_rank(attrs.low, x, "pad: low")
     _check_rank(attrs.high, x, "pad: high")
     if not _fits(attrs.value, x.dtype):
-        raise RuntimeError(f"pad: value {attrs.value} cannot be converted to type {x.dtype} without loss")
+        raise RuntimeError(
+            f"pad: value {attrs.value} cannot be converted to type {x.dtype} without loss"
+        )
     for low, high in zip(attrs.low, attrs.high, strict=True):
         if not (low >= 0 and high >= 0):
             raise RuntimeError(
                 f"pad: negative padding ({low}, {high}) of shape {listed(x.shape)}: "
                 "remove elements with slice"
             )
-    return (x.with_shape([a + size + b for a, size, b in zip(attrs.low, x.shape, attrs.high, strict=True)]),)
+    return (
+        x.with_shape(
+            [a + size + b for a, size, b in zip(attrs.low, x.shape, attrs.high, strict=True)]
+        ),
+    )
 
 
 def _pad_vjp(node: Node, g: Value) -> tuple[Value]:
@@ -290,9 +329,13 @@ def _pad_vjp(node: Node, g: Value) -> tuple[Value]:
 
 
 def _pad_reference(attrs: PadAttrs, x: np.ndarray) -> np.ndarray:
-    sizes = [low + size + high for low, size, high in zip(attrs.low, x.shape, attrs.high, strict=True)]
+    sizes = [
+        low + size + high for low, size, high in zip(attrs.low, x.shape, attrs.high, strict=True)
+    ]
     result = np.full(sizes, np.asarray(attrs.value).astype(x.dtype), x.dtype)
-    result[tuple(builtins.slice(low, low + size) for low, size in zip(attrs.low, x.shape, strict=True))] = x
+    result[
+        tuple(builtins.slice(low, low + size) for low, size in zip(attrs.low, x.shape, strict=True))
+    ] = x
     return result
 
 
@@ -309,11 +352,13 @@ pad = Op(
     infer=_pad_infer,
     vjp=_pad_vjp,
     reference=_pad_reference,
-    kind=Kind.MOVE, weight=Weight.FREE, batch=_pad_batch,
+    kind=Kind.MOVE,
+    weight=Weight.FREE,
+    batch=_pad_batch,
 )
 
 
-# concat, flip -----------------------------------------------------------------------------------------
+# concat, flip -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -345,7 +390,8 @@ def _check_concat(first: Type, x: Type, position: int, dim: int) -> None:
         )
     if x.dtype is not first.dtype:
         raise RuntimeError(
-            f"concat: tensor number {position} is {x.dtype}, the first {first.dtype}: cast to one dtype"
+            f"concat: tensor number {position} is {x.dtype}, the first {first.dtype}: cast to one "
+            "dtype"
         )
     for axis, (a, b) in enumerate(zip(first.shape, x.shape, strict=True)):
         if axis != dim and a != b:
@@ -380,7 +426,9 @@ concat = Op(
     infer=_concat_infer,
     vjp=_concat_vjp,
     reference=lambda attrs, *xs: np.concatenate(xs, axis=attrs.dim),
-    kind=Kind.MOVE, weight=Weight.FREE, batch=along("dim"),
+    kind=Kind.MOVE,
+    weight=Weight.FREE,
+    batch=along("dim"),
 )
 
 
@@ -397,11 +445,13 @@ flip = Op(
     infer=_flip_infer,
     vjp=lambda node, g: (ops.flip(g, dims=node.attrs.dims),),
     reference=lambda attrs, x: np.flip(x, attrs.dims),
-    kind=Kind.VIEW, weight=Weight.FREE, batch=along("dims"),
+    kind=Kind.VIEW,
+    weight=Weight.FREE,
+    batch=along("dims"),
 )
 
 
-# iota, constant, detach -------------------------------------------------------------------------------
+# iota, constant, detach ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -434,7 +484,9 @@ iota = Op(
     infer=_iota_infer,
     vjp=NoGradient("has no operands"),
     reference=_iota_reference,
-    kind=Kind.WHOLE, weight=Weight.FREE, batch=NO_OPERANDS,
+    kind=Kind.WHOLE,
+    weight=Weight.FREE,
+    batch=NO_OPERANDS,
 )
 
 
@@ -451,7 +503,9 @@ constant = Op(
     infer=lambda attrs: (Type(attrs.value.dtype, attrs.value.shape),),
     vjp=NoGradient("has no operands"),
     reference=lambda attrs: attrs.value.numpy(),
-    kind=Kind.WHOLE, weight=Weight.FREE, batch=NO_OPERANDS,
+    kind=Kind.WHOLE,
+    weight=Weight.FREE,
+    batch=NO_OPERANDS,
 )
 
 detach = Op(
@@ -461,11 +515,13 @@ detach = Op(
     infer=lambda attrs, x: (x,),
     vjp=NoGradient("detach stops gradients"),
     reference=lambda attrs, x: x,
-    kind=Kind.VIEW, weight=Weight.FREE, batch=unchanged,
+    kind=Kind.VIEW,
+    weight=Weight.FREE,
+    batch=unchanged,
 )
 
 
-# tril, triu -------------------------------------------------------------------------------------------
+# tril, triu ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -476,7 +532,8 @@ class TriangleAttrs(Attrs):
 def _triangle_infer(attrs: TriangleAttrs, x: Type) -> tuple[Type, ...]:
     if x.rank < 2:
         raise RuntimeError(
-            f"tril/triu: input tensor must have at least 2 dimensions, but got shape {listed(x.shape)}"
+            "tril/triu: input tensor must have at least 2 dimensions, but got shape "
+            f"{listed(x.shape)}"
         )
     return (x,)
 
@@ -485,7 +542,9 @@ def _triangle(node: Node, compare: str) -> tuple[Value]:
     (x,) = node.operands
     matrix = x.shape[-2:]
     row, column = (ops.iota(shape=matrix, dim=d, dtype=i64) for d in (0, 1))
-    keep = getattr(ops, compare)(ops.sub(column, row), number(attrs_of(node, TriangleAttrs).diagonal, i64))
+    keep = getattr(ops, compare)(
+        ops.sub(column, row), number(attrs_of(node, TriangleAttrs).diagonal, i64)
+    )
     return (ops.where(keep, x, number(0, x.dtype)),)
 
 
@@ -503,7 +562,9 @@ tril = Op(
     decompose=lambda node: _triangle(node, "le"),
     vjp=lambda node, g: (ops.tril(g, diagonal=node.attrs.diagonal),),
     reference=lambda attrs, x: np.where(_below(x, attrs.diagonal), x, np.zeros((), x.dtype)),
-    kind=Kind.WHOLE, weight=Weight.CHEAP, batch=unchanged,
+    kind=Kind.WHOLE,
+    weight=Weight.CHEAP,
+    batch=unchanged,
 )
 triu = Op(
     "triu",
@@ -514,5 +575,7 @@ triu = Op(
     decompose=lambda node: _triangle(node, "ge"),
     vjp=lambda node, g: (ops.triu(g, diagonal=node.attrs.diagonal),),
     reference=lambda attrs, x: np.where(_below(x, attrs.diagonal - 1), np.zeros((), x.dtype), x),
-    kind=Kind.WHOLE, weight=Weight.CHEAP, batch=unchanged,
+    kind=Kind.WHOLE,
+    weight=Weight.CHEAP,
+    batch=unchanged,
 )

@@ -42,8 +42,8 @@ def _horner(coefficients: Sequence[float], x: Expr) -> Expr:
 
 _erf_exactly = _scalarwise(math.erf)
 ERF_END = 4.0  # from here on erf is 1 in f32
-# erf(x) / x as a quotient of polynomials in (x / ERF_END) ** 2, lowest power first: the one of least relative
-# error, 1e-11 (found by weighted least squares with Lawson's weights)
+# erf(x) / x as a quotient of polynomials in (x / ERF_END) ** 2, lowest power first: the one of
+# least relative error, 1e-11 (found by weighted least squares with Lawson's weights)
 ERF_ABOVE = (
     1.1283791670861683, 3.2055559992649947, 14.878440616542004, 20.32564640839753, 33.62323074839296,
     22.84633269858057, 12.629423823671143, 0.8065358649687192,
@@ -127,7 +127,9 @@ def erfinv_numpy(x: np.ndarray) -> np.ndarray:
         for _ in range(NEWTON_STEPS):
             slope = np.exp(-y * y) * TWO_BY_SQRT_PI
             beyond = erfc_numpy(y)
-            step = np.where(central, (_erf_exactly(y) - size) / slope, np.log(rest / beyond) * beyond / slope)
+            step = np.where(
+                central, (_erf_exactly(y) - size) / slope, np.log(rest / beyond) * beyond / slope
+            )
             y = y - np.where(np.isfinite(step), step, 0)
     y = np.where(size == 1, np.inf, np.where(size < 1, y, np.nan))
     return np.asarray(np.copysign(y, wide).astype(x.dtype))
@@ -143,7 +145,8 @@ def _erfinv_start(x: Expr) -> Expr:
 
 
 def _erfinv_refine(x: Expr, y: Expr) -> Expr:
-    """A Newton step on erf(y) = |x|; in the tail on log(erfc(y)) = log(1 - |x|), nearly a parabola."""
+    """A Newton step on erf(y) = |x|; in the tail on log(erfc(y)) = log(1 - |x|), nearly a
+    parabola."""
     size = fn.abs(x)
     slope = fn.exp(-y * y) * TWO_BY_SQRT_PI
     rest = fn.erfc(y)
@@ -177,7 +180,8 @@ erfc = unary(
     erfc_numpy,
     lambda g, x, y: g * (-TWO_BY_SQRT_PI * fn.exp(-x * x)),
     REAL_FLOATING,
-    weight=Weight.SLOW, reference_ns=90.0,
+    weight=Weight.SLOW,
+    reference_ns=90.0,
 )
 erfinv = unary(
     "erfinv",
@@ -186,7 +190,8 @@ erfinv = unary(
     lambda g, x, y: g * (fn.exp(y * y) / TWO_BY_SQRT_PI),
     REAL_FLOATING,
     formula=_erfinv_formula,
-    weight=Weight.SLOW, reference_ns=700.0,
+    weight=Weight.SLOW,
+    reference_ns=700.0,
 )
 
 
@@ -213,7 +218,11 @@ def _digamma_scalar(x: float) -> float:
         return x if x > 0 else math.nan
     if x < 0:
         fraction = math.fmod(x, 1)
-        return _digamma_scalar(1 - x) - math.pi / math.tan(math.pi * fraction) if fraction else math.nan
+        return (
+            _digamma_scalar(1 - x) - math.pi / math.tan(math.pi * fraction)
+            if fraction
+            else math.nan
+        )
     total = 0.0
     while x < DIGAMMA_SHIFT:
         total, x = total - 1 / x, x + 1
@@ -224,7 +233,8 @@ def _digamma_scalar(x: float) -> float:
 def _digamma_formula(x: Expr) -> Expr:
     """Reflection below 0, recurrence up to the shift, asymptotic series from there.
 
-    Branches not taken stay finite, so that their zero gradients are zero: derivatives follow to any order.
+    Branches not taken stay finite, so that their zero gradients are zero: derivatives follow to any
+    order.
     """
     below = x < 0
     fraction = x - fn.round(x)
@@ -237,7 +247,8 @@ def _digamma_formula(x: Expr) -> Expr:
     for k in range(DIGAMMA_SHIFT - 1, -1, -1):  # small terms first
         total = total - 1 / (z + k if k else z)  # -0 + 0 would lose the sign of the pole
     total = fn.where(below, total - math.pi / fn.tan(angle), total)
-    return total * fn.where(pole, Expr(number(math.nan, x.dtype)), 1)  # a factor: derivatives are nan too
+    # a factor: derivatives are nan too
+    return total * fn.where(pole, Expr(number(math.nan, x.dtype)), 1)
 
 
 lgamma = unary(
@@ -246,7 +257,8 @@ lgamma = unary(
     _scalarwise(_lgamma_scalar),
     lambda g, x, y: g * fn.digamma(x),
     REAL_FLOATING,
-    weight=Weight.VERY_SLOW, reference_ns=700.0,
+    weight=Weight.VERY_SLOW,
+    reference_ns=700.0,
 )
 digamma = unary(
     "digamma",
@@ -255,5 +267,6 @@ digamma = unary(
     BY_DECOMPOSITION,
     REAL_FLOATING,
     formula=_digamma_formula,
-    weight=Weight.VERY_SLOW, reference_ns=2500.0,
+    weight=Weight.VERY_SLOW,
+    reference_ns=2500.0,
 )

@@ -1,15 +1,15 @@
 """Discrete Fourier transforms, as products with small matrices.
 
-A transform of a length n = a b is a transforms of length b after b transforms of length a, with a factor for
-each element in between (Cooley and Tukey, "An algorithm for the machine calculation of complex Fourier
-series", 1965). With j = b j1 + j2, k = k1 + a k2 and w(n) = exp(-2 pi i / n):
+A transform of a length n = a b is a transforms of length b after b transforms of length a, with a
+factor for each element in between (Cooley and Tukey, "An algorithm for the machine calculation of
+complex Fourier series", 1965). With j = b j1 + j2, k = k1 + a k2 and w(n) = exp(-2 pi i / n):
 
     X[k1 + a k2] = sum over j2 of w(b)^(j2 k2) w(n)^(j2 k1) sum over j1 of w(a)^(j1 k1) x[b j1 + j2]
 
-Lengths up to `DIRECT` are one product with the matrix w(n)^(j k). A prime above is a convolution (Bluestein,
-"A linear filtering approach to the computation of the discrete Fourier transform", 1970): with
-j k = (j^2 + k^2 - (k - j)^2) / 2, it is one of w(n)^(j^2 / 2) x[j] with w(n)^(-j^2 / 2), done by transforms
-of a length 2^m.
+Lengths up to `DIRECT` are one product with the matrix w(n)^(j k). A prime above is a convolution
+(Bluestein, "A linear filtering approach to the computation of the discrete Fourier transform",
+1970): with j k = (j^2 + k^2 - (k - j)^2) / 2, it is one of w(n)^(j^2 / 2) x[j] with w(n)^(-j^2 /
+2), done by transforms of a length 2^m.
 """
 
 from __future__ import annotations
@@ -50,7 +50,11 @@ def _infer(attrs: FourierAttrs, x: Type) -> tuple[Type, ...]:
 def _reference(attrs: FourierAttrs, x: np.ndarray) -> np.ndarray:
     if not x.size:
         return x
-    found = np.fft.ifft(x, axis=attrs.dim, norm="forward") if attrs.inverse else np.fft.fft(x, axis=attrs.dim)
+    found = (
+        np.fft.ifft(x, axis=attrs.dim, norm="forward")
+        if attrs.inverse
+        else np.fft.fft(x, axis=attrs.dim)
+    )
     return found.astype(x.dtype)
 
 
@@ -67,8 +71,8 @@ def _decompose(node: Node) -> tuple[Value, ...]:
     length = x.shape[attrs.dim]
     if not isinstance(length, int):
         raise NotImplementedError(
-            f"fft: the length {length} of dimension {attrs.dim} has to be known when code is generated: "
-            "leave it out of the symbolic sizes"
+            f"fft: the length {length} of dimension {attrs.dim} has to be known when code is "
+            "generated: leave it out of the symbolic sizes"
         )
     order = (*[i for i in range(x.rank) if i != attrs.dim], attrs.dim)
     last = x if attrs.dim == x.rank - 1 else ops.permute(x, dims=order)
@@ -108,7 +112,7 @@ def _convolved(x: Value, n: int, inverse: bool) -> Value:
     size = 1 << (2 * n - 2).bit_length()
     filter = np.zeros(size, np.complex128)
     filter[:n] = chirp.conj()
-    filter[size - n + 1:] = chirp[:0:-1].conj()
+    filter[size - n + 1 :] = chirp[:0:-1].conj()
     spectrum = np.fft.fft(filter) / size
     zero = ops.constant(value=Literal.of(0, x.dtype))
     turned = ops.mul(x, _like(x, chirp))
@@ -148,5 +152,7 @@ fft = Op(
     reference=_reference,
     attrs=FourierAttrs,
     decompose=_decompose,
-    kind=Kind.WHOLE, weight=Weight.COSTLY, batch=along("dim"),
+    kind=Kind.WHOLE,
+    weight=Weight.COSTLY,
+    batch=along("dim"),
 )

@@ -1,4 +1,5 @@
-"""What references take where it is much more than the weight of an op says: the `reference_ns` of records.
+"""What references take where it is much more than the weight of an op says: the `reference_ns` of
+records.
 
 Nanoseconds on a core of about 3 GHz, of nodes whose sizes are known; only their ratios matter much.
 """

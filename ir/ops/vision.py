@@ -1,9 +1,10 @@
-"""Ops of detection models, as torchvision has them: pools over regions, deformable convolutions, suppression.
+"""Ops of detection models, as torchvision has them: pools over regions, deformable convolutions,
+suppression.
 
-Regions (rois) are rows (image, x1, y1, x2, y2) in the coordinates of the original images, which `scale` takes
-to those of the feature map. Regions have no gradient, as in torchvision. The image of a region that does not
-exist is an error of the run. f16 is computed in f32, coordinates too, and rounded once.
-https://docs.pytorch.org/vision/stable/ops.html
+Regions (rois) are rows (image, x1, y1, x2, y2) in the coordinates of the original images, which
+`scale` takes to those of the feature map. Regions have no gradient, as in torchvision. The image of
+a region that does not exist is an error of the run. f16 is computed in f32, coordinates too, and
+rounded once. https://docs.pytorch.org/vision/stable/ops.html
 """
 
 from __future__ import annotations
@@ -38,8 +39,18 @@ from .common import Expr as Algebra
 Bins = Callable[..., Any]  # see `reference.align_bins`
 
 __all__ = [
-    "deform_conv2d", "nms", "ps_roi_align", "ps_roi_align_grad", "ps_roi_pool", "ps_roi_pool_grad",
-    "roi_align", "roi_align_grad", "roi_pool", "roi_pool_grad", "sample_bilinear", "sample_bilinear_grad",
+    "deform_conv2d",
+    "nms",
+    "ps_roi_align",
+    "ps_roi_align_grad",
+    "ps_roi_pool",
+    "ps_roi_pool_grad",
+    "roi_align",
+    "roi_align_grad",
+    "roi_pool",
+    "roi_pool_grad",
+    "sample_bilinear",
+    "sample_bilinear_grad",
 ]
 
 
@@ -87,14 +98,16 @@ class ShapeAttrs(Attrs):
     shape: tuple[Dim, ...]
 
 
-# regions ----------------------------------------------------------------------------------------------
+# regions ------------------------------------------------------------------------------------------
 
 
 def _check_regions(name: str, x: Type, rois: Type) -> None:
     check_domain(name, x, REAL_FLOATING)
     check_same_dtype(name, x, rois)
     if x.rank != 4:
-        raise RuntimeError(f"{name}: expected an input [N, C, H, W], but got shape {listed(x.shape)}")
+        raise RuntimeError(
+            f"{name}: expected an input [N, C, H, W], but got shape {listed(x.shape)}"
+        )
     if rois.rank != 2 or rois.shape[1] != 5:
         raise RuntimeError(
             f"{name}: rois should have shape [K, 5], rows (image, x1, y1, x2, y2), but got "
@@ -107,7 +120,9 @@ def _check_regions(name: str, x: Type, rois: Type) -> None:
 def _channels(name: str, attrs: RegionAttrs, shape: Shape, sensitive: bool) -> Dim:
     """Channels of the result of an op on a feature map of `shape`."""
     if min(attrs.size) < 1:
-        raise RuntimeError(f"{name}: expected pooled sizes greater than zero, but got {list(attrs.size)}")
+        raise RuntimeError(
+            f"{name}: expected pooled sizes greater than zero, but got {list(attrs.size)}"
+        )
     bins = attrs.size[0] * attrs.size[1]
     if sensitive and shape[1] % bins != 0:
         raise RuntimeError(
@@ -148,16 +163,23 @@ def _in_channels(node: Node, attrs: Attrs, values: Values, size: Dim) -> Values:
     return tuple([parted(y, 1, size, t.shape) for y, t in zip(made, node.types, strict=True)])
 
 
-# means over regions -----------------------------------------------------------------------------------
+# means over regions -------------------------------------------------------------------------------
 
 
 def _of(node: Node, *without: str) -> dict[str, Any]:
     """The attributes of a node, without some of them."""
-    return {f.name: getattr(node.attrs, f.name) for f in fields(node.attrs) if f.name not in without}
+    return {
+        f.name: getattr(node.attrs, f.name) for f in fields(node.attrs) if f.name not in without
+    }
 
 
 def _means(
-    name: str, doc: str, attrs: type[RegionAttrs], grad_attrs: type[RegionAttrs], bins: Bins, sensitive: bool
+    name: str,
+    doc: str,
+    attrs: type[RegionAttrs],
+    grad_attrs: type[RegionAttrs],
+    bins: Bins,
+    sensitive: bool,
 ) -> tuple[Op, Op]:
     """An op that is linear in the feature map, and its gradient, which is its transpose."""
 
@@ -180,16 +202,31 @@ def _means(
         return forward(g, node.operands[1], **_of(node, "shape")), None
 
     forward = Op(
-        name, doc, ("x", "rois"), attrs=attrs, infer=infer, vjp=vjp,
+        name,
+        doc,
+        ("x", "rois"),
+        attrs=attrs,
+        infer=infer,
+        vjp=vjp,
         reference=partial(reference.means, bins, sensitive),
-        kind=Kind.WHOLE, weight=Weight.COSTLY, reference_ns=timing.regions_ns, raises=True,
+        kind=Kind.WHOLE,
+        weight=Weight.COSTLY,
+        reference_ns=timing.regions_ns,
+        raises=True,
         batch=_region_batch,
     )
     ops_grad = Op(
-        f"{name}_grad", f"The transpose of {name}: g [K, *, *size] added to the pixels of a feature map.",
-        ("g", "rois"), attrs=grad_attrs, infer=infer_grad, vjp=vjp_grad,
+        f"{name}_grad",
+        f"The transpose of {name}: g [K, *, *size] added to the pixels of a feature map.",
+        ("g", "rois"),
+        attrs=grad_attrs,
+        infer=infer_grad,
+        vjp=vjp_grad,
         reference=partial(reference.means_grad, bins, sensitive),
-        kind=Kind.WHOLE, weight=Weight.COSTLY, reference_ns=timing.regions_grad_ns, raises=True,
+        kind=Kind.WHOLE,
+        weight=Weight.COSTLY,
+        reference_ns=timing.regions_grad_ns,
+        raises=True,
         batch=_region_grad_batch,
     )
     return forward, ops_grad
@@ -197,25 +234,34 @@ def _means(
 
 roi_align, roi_align_grad = _means(
     "roi_align",
-    "Means of bilinear samples in the bins of regions: x [N, C, H, W], rois [K, 5] to [K, C, *size] "
-    "(He et al. 2017, Mask R-CNN).",
-    AlignAttrs, AlignGradAttrs, reference.align_bins, sensitive=False,
+    "Means of bilinear samples in the bins of regions: x [N, C, H, W], rois [K, 5] to [K, C, "
+    "*size] (He et al. 2017, Mask R-CNN).",
+    AlignAttrs,
+    AlignGradAttrs,
+    reference.align_bins,
+    sensitive=False,
 )
 ps_roi_align, ps_roi_align_grad = _means(
     "ps_roi_align",
     "As an aligned roi_align, bin (i, j) of result c from channel (c * rows + i) * columns + j "
     "(Li et al. 2017, Light-Head R-CNN).",
-    SampleAttrs, SampleGradAttrs, reference.align_bins, sensitive=True,
+    SampleAttrs,
+    SampleGradAttrs,
+    reference.align_bins,
+    sensitive=True,
 )
 ps_roi_pool, ps_roi_pool_grad = _means(
     "ps_roi_pool",
-    "Means of the pixels in bins, each from channels of its own, as ps_roi_align's; 0 for a bin without "
-    "pixels (Dai et al. 2016, R-FCN).",
-    RegionAttrs, RegionGradAttrs, reference.pool_bins, sensitive=True,
+    "Means of the pixels in bins, each from channels of its own, as ps_roi_align's; 0 for a bin "
+    "without pixels (Dai et al. 2016, R-FCN).",
+    RegionAttrs,
+    RegionGradAttrs,
+    reference.pool_bins,
+    sensitive=True,
 )
 
 
-# maxima of regions ------------------------------------------------------------------------------------
+# maxima of regions --------------------------------------------------------------------------------
 
 
 def _roi_pool_infer(attrs: RegionAttrs, x: Type, rois: Type) -> tuple[Type, ...]:
@@ -230,14 +276,18 @@ def _roi_pool_vjp(node: Node, g: Value | None, _: Value | None = None) -> tuple[
 
 roi_pool = Op(
     "roi_pool",
-    "The greatest pixel in each bin of regions, and its place in the flat plane; 0 and -1 for a bin without "
-    "pixels (Girshick 2015, Fast R-CNN).",
+    "The greatest pixel in each bin of regions, and its place in the flat plane; 0 and -1 for a "
+    "bin without pixels (Girshick 2015, Fast R-CNN).",
     ("x", "rois"),
     attrs=RegionAttrs,
     infer=_roi_pool_infer,
     vjp=_roi_pool_vjp,
     reference=reference.maxima,
-    kind=Kind.WHOLE, weight=Weight.COSTLY, reference_ns=timing.maxima_ns, raises=True, batch=_region_batch,
+    kind=Kind.WHOLE,
+    weight=Weight.COSTLY,
+    reference_ns=timing.maxima_ns,
+    raises=True,
+    batch=_region_batch,
 )
 
 
@@ -245,8 +295,8 @@ def _roi_pool_grad_infer(attrs: ShapeAttrs, g: Type, rois: Type, places: Type) -
     _check_regions("roi_pool_grad", g.with_shape(attrs.shape), rois)
     if g.rank != 4 or places != g.with_dtype(i32) or g.shape[:2] != (rois.shape[0], attrs.shape[1]):
         raise RuntimeError(
-            f"roi_pool_grad: expected g and i32 places [K, C, rows, columns] for rois {listed(rois.shape)} "
-            f"and an input {listed(attrs.shape)}, but got {g} and {places}"
+            "roi_pool_grad: expected g and i32 places [K, C, rows, columns] for rois "
+            f"{listed(rois.shape)} and an input {listed(attrs.shape)}, but got {g} and {places}"
         )
     return (g.with_shape(attrs.shape),)
 
@@ -293,19 +343,24 @@ roi_pool_grad = Op(
     vjp=_roi_pool_grad_vjp,
     decompose=_roi_pool_grad_decompose,
     reference=reference.maxima_grad,
-    kind=Kind.WHOLE, weight=Weight.COSTLY,
-    reference_ns=timing.maxima_grad_ns, raises=True, batch=BY_DECOMPOSITION,
+    kind=Kind.WHOLE,
+    weight=Weight.COSTLY,
+    reference_ns=timing.maxima_grad_ns,
+    raises=True,
+    batch=BY_DECOMPOSITION,
 )
 
 
-# samples at coordinates -------------------------------------------------------------------------------
+# samples at coordinates ---------------------------------------------------------------------------
 
 
 def _check_samples(name: str, x: Type, rows: Type, columns: Type) -> None:
     check_domain(name, x, REAL_FLOATING)
     check_same_dtype(name, x, rows, columns)
     if x.rank != 4 or 0 in x.shape[2:]:
-        raise RuntimeError(f"{name}: expected an input [N, C, H, W] with pixels, but got {listed(x.shape)}")
+        raise RuntimeError(
+            f"{name}: expected an input [N, C, H, W] with pixels, but got {listed(x.shape)}"
+        )
     if rows.shape != columns.shape or rows.shape[:1] != x.shape[:1]:
         raise RuntimeError(
             f"{name}: expected rows and columns [N, *S] for an input {listed(x.shape)}, but got "
@@ -318,9 +373,13 @@ def _sample_infer(attrs: Attrs, x: Type, rows: Type, columns: Type) -> tuple[Typ
     return (x.with_shape((*x.shape[:2], *rows.shape[1:])),)
 
 
-def _sample_grad_infer(attrs: Attrs, g: Type, x: Type, rows: Type, columns: Type) -> tuple[Type, ...]:
+def _sample_grad_infer(
+    attrs: Attrs, g: Type, x: Type, rows: Type, columns: Type
+) -> tuple[Type, ...]:
     if (g,) != _sample_infer(attrs, x, rows, columns):
-        raise RuntimeError(f"sample_bilinear_grad: samples of {x} at {rows} do not have the gradient {g}")
+        raise RuntimeError(
+            f"sample_bilinear_grad: samples of {x} at {rows} do not have the gradient {g}"
+        )
     return x, rows, columns
 
 
@@ -340,7 +399,9 @@ def _sides(at: Algebra, size: Algebra) -> list[Side]:
     for pixel, weight, slope in ((low, 1 - (at - low), -1), (low + 1, at - low, 1)):
         inside = (pixel >= 0) & (pixel <= size - 1)
         near = fn.cast(fn.minimum(fn.maximum(pixel, 0), size - 1), dtype=i64)
-        found.append(Side(near, fn.where(inside, weight, 0), fn.cast(inside, dtype=at.dtype) * slope))
+        found.append(
+            Side(near, fn.where(inside, weight, 0), fn.cast(inside, dtype=at.dtype) * slope)
+        )
     return found
 
 
@@ -385,26 +446,34 @@ def _sample_grad_decompose(node: Node) -> tuple[Value, Value, Value]:
     image = zeros(samples.flat.type)
     along_rows, along_columns = [], []
     for y, z in samples.corners:
-        image = ops.scatter_add(image, samples.place(y, z), (given * (y.weight * z.weight)).value, dim=2)
+        image = ops.scatter_add(
+            image, samples.place(y, z), (given * (y.weight * z.weight)).value, dim=2
+        )
         moved = Algebra(ops.sum((given * samples.read(y, z)).value, dims=(1,), keepdim=True))
         along_rows.append(moved * (y.slope * z.weight))
         along_columns.append(moved * (y.weight * z.slope))
     found = image, _total(along_rows), _total(along_columns)
     return tuple(  # type: ignore[return-value]
-        [cast_to(ops.reshape(v, shape=t.shape), t.dtype) for v, t in zip(found, node.types, strict=True)]
+        [
+            cast_to(ops.reshape(v, shape=t.shape), t.dtype)
+            for v, t in zip(found, node.types, strict=True)
+        ]
     )
 
 
 sample_bilinear = Op(
     "sample_bilinear",
-    "Bilinear samples of x [N, C, H, W] at coordinates rows, columns [N, *S]: [N, C, *S]; what lies outside "
-    "the image is 0.",
+    "Bilinear samples of x [N, C, H, W] at coordinates rows, columns [N, *S]: [N, C, *S]; what "
+    "lies outside the image is 0.",
     ("x", "rows", "columns"),
     infer=_sample_infer,
     vjp=lambda node, g: ops.sample_bilinear_grad(g, *node.operands),
     decompose=_sample_decompose,
     reference=lambda attrs, x, rows, columns: reference.samples(x, rows, columns),
-    kind=Kind.WHOLE, weight=Weight.COSTLY, reference_ns=timing.samples_ns, batch=folding(0),
+    kind=Kind.WHOLE,
+    weight=Weight.COSTLY,
+    reference_ns=timing.samples_ns,
+    batch=folding(0),
 )
 sample_bilinear_grad = Op(
     "sample_bilinear_grad",
@@ -414,16 +483,20 @@ sample_bilinear_grad = Op(
     vjp=BY_DECOMPOSITION,
     decompose=_sample_grad_decompose,
     reference=lambda attrs, g, x, rows, columns: reference.samples_grad(g, x, rows, columns),
-    kind=Kind.WHOLE, weight=Weight.COSTLY, reference_ns=timing.samples_ns, batch=folding(0),
+    kind=Kind.WHOLE,
+    weight=Weight.COSTLY,
+    reference_ns=timing.samples_ns,
+    batch=folding(0),
 )
 
 
-# deformable convolution -------------------------------------------------------------------------------
+# deformable convolution ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class DeformAttrs(Attrs):
-    """Pairs are of rows and columns; offset_groups: parts of the channels that have taps of their own."""
+    """Pairs are of rows and columns; offset_groups: parts of the channels that have taps of their
+    own."""
 
     stride: tuple[int, int]
     padding: tuple[int, int]
@@ -436,24 +509,25 @@ def _check_deform(attrs: DeformAttrs, x: Type, w: Type) -> None:
     check_domain("deform_conv2d", x, REAL_FLOATING)
     if x.rank != 4 or w.rank != 4:
         raise RuntimeError(
-            f"deform_conv2d: expected an input [N, C, H, W] and a weight [O, C / groups, KH, KW], but got "
-            f"{listed(x.shape)} and {listed(w.shape)}"
+            "deform_conv2d: expected an input [N, C, H, W] and a weight [O, C / groups, KH, KW], "
+            f"but got {listed(x.shape)} and {listed(w.shape)}"
         )
     low = min(*attrs.stride, *attrs.dilation, attrs.groups, attrs.offset_groups)
     if low < 1 or min(attrs.padding) < 0 or any(surely_less(k, 1) for k in w.shape[2:]):
         raise RuntimeError(
-            f"deform_conv2d: expected kernel sizes, strides, dilations and groups greater than zero and "
-            f"paddings of zero or more, but got a weight {listed(w.shape)} and {attrs}"
+            "deform_conv2d: expected kernel sizes, strides, dilations and groups greater than "
+            f"zero and paddings of zero or more, but got a weight {listed(w.shape)} and {attrs}"
         )
     channels = x.shape[1]
     if channels != w.shape[1] * attrs.groups or w.shape[0] % attrs.groups != 0:
         raise RuntimeError(
-            f"deform_conv2d: with groups={attrs.groups}, an input {listed(x.shape)} does not fit a weight "
-            f"{listed(w.shape)}"
+            f"deform_conv2d: with groups={attrs.groups}, an input {listed(x.shape)} does not fit a "
+            f"weight {listed(w.shape)}"
         )
     if channels % attrs.offset_groups != 0:
         raise RuntimeError(
-            f"deform_conv2d: {channels} channels do not divide into {attrs.offset_groups} offset groups"
+            f"deform_conv2d: {channels} channels do not divide into {attrs.offset_groups} offset "
+            "groups"
         )
 
 
@@ -470,25 +544,28 @@ def _deform_infer(
     )
     if any(surely_less(size, 1) for size in spatial):
         raise RuntimeError(
-            f"deform_conv2d: the output of an input {listed(x.shape)} and a weight {listed(w.shape)} would "
-            f"be too small: {listed(spatial)}"
+            f"deform_conv2d: the output of an input {listed(x.shape)} and a weight "
+            f"{listed(w.shape)} would be too small: {listed(spatial)}"
         )
     taps = attrs.offset_groups * numel(w.shape[2:])
     for what, given, channels in (("offset", offset, 2 * taps), ("mask", mask, taps)):
         wanted = (x.shape[0], channels, *spatial)
         if given is not None and given.shape != wanted:
             raise RuntimeError(
-                f"deform_conv2d: {what} must have shape {listed(wanted)}, but got {listed(given.shape)}"
+                f"deform_conv2d: {what} must have shape {listed(wanted)}, but got "
+                f"{listed(given.shape)}"
             )
     if bias.shape != w.shape[:1]:
         raise RuntimeError(
-            f"deform_conv2d: expected a bias of shape {listed(w.shape[:1])}, but got {listed(bias.shape)}"
+            f"deform_conv2d: expected a bias of shape {listed(w.shape[:1])}, but got "
+            f"{listed(bias.shape)}"
         )
     return (x.with_shape((x.shape[0], w.shape[0], *spatial)),)
 
 
 def _taps(node: Node, axis: int) -> Value:
-    """Where taps are before they move, along rows (0) or columns (1): [1, KH * KW, OH, OW], wide."""
+    """Where taps are before they move, along rows (0) or columns (1): [1, KH * KW, OH, OW],
+    wide."""
     attrs = attrs_of(node, DeformAttrs)
     dtype = wide_dtype(node.types[0].dtype)
     shape = (*node.operands[1].shape[2:], *node.types[0].shape[2:])
@@ -505,13 +582,20 @@ def _deform_decompose(node: Node) -> tuple[Value]:
     dtype = wide_dtype(result.dtype)
     x, w, offset, bias, *masks = [cast_to(v, dtype) for v in node.operands]
     n, outs, oh, ow = result.shape
-    parts, each, taps = n * attrs.offset_groups, x.shape[1] // attrs.offset_groups, numel(w.shape[2:])
+    parts, each, taps = (
+        n * attrs.offset_groups,
+        x.shape[1] // attrs.offset_groups,
+        numel(w.shape[2:]),
+    )
     pairs = ops.reshape(offset, shape=(parts, taps, 2, oh, ow))
     moved = [
         ops.slice(pairs, start=(0, 0, a, 0, 0), stop=(parts, taps, a + 1, oh, ow), step=(1,) * 5)
         for a in (0, 1)
     ]
-    at = [ops.add(ops.reshape(m, shape=(parts, taps, oh, ow)), _taps(node, a)) for a, m in enumerate(moved)]
+    at = [
+        ops.add(ops.reshape(m, shape=(parts, taps, oh, ow)), _taps(node, a))
+        for a, m in enumerate(moved)
+    ]
     columns = ops.sample_bilinear(ops.reshape(x, shape=(parts, each, *x.shape[2:])), *at)
     for mask in masks:
         columns = ops.mul(columns, ops.reshape(mask, shape=(parts, 1, taps, oh, ow)))
@@ -524,20 +608,23 @@ def _deform_decompose(node: Node) -> tuple[Value]:
 
 deform_conv2d = Op(
     "deform_conv2d",
-    "A convolution of x [N, C, H, W] by weight [O, C / groups, KH, KW] whose taps are moved by offset "
-    "[N, 2 * offset_groups * KH * KW, OH, OW] (pairs of row and column) and weighted by mask (Zhu et al. "
-    "2018, Deformable ConvNets v2).",
+    "A convolution of x [N, C, H, W] by weight [O, C / groups, KH, KW] whose taps are moved by "
+    "offset [N, 2 * offset_groups * KH * KW, OH, OW] (pairs of row and column) and weighted by "
+    "mask (Zhu et al. 2018, Deformable ConvNets v2).",
     ("x", "weight", "offset", "bias", "mask?"),
     attrs=DeformAttrs,
     infer=_deform_infer,
     vjp=BY_DECOMPOSITION,
     decompose=_deform_decompose,
     reference=reference.deformed,
-    kind=Kind.WHOLE, weight=Weight.COSTLY, reference_ns=timing.deformed_ns, batch=BY_DECOMPOSITION,
+    kind=Kind.WHOLE,
+    weight=Weight.COSTLY,
+    reference_ns=timing.deformed_ns,
+    batch=BY_DECOMPOSITION,
 )
 
 
-# suppression ------------------------------------------------------------------------------------------
+# suppression --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -564,5 +651,8 @@ nms = Op(
     infer=_nms_infer,
     vjp=NoGradient("a choice is constant almost everywhere"),
     reference=lambda attrs, boxes: reference.kept(attrs.threshold, boxes),
-    kind=Kind.WHOLE, weight=Weight.COSTLY, reference_ns=timing.suppression_ns, batch=leading,
+    kind=Kind.WHOLE,
+    weight=Weight.COSTLY,
+    reference_ns=timing.suppression_ns,
+    batch=leading,
 )

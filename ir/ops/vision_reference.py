@@ -1,8 +1,9 @@
-"""What the ops of vision.py mean, in NumPy: loops over regions, bins and samples, as the papers have them.
+"""What the ops of vision.py mean, in NumPy: loops over regions, bins and samples, as the papers
+have them.
 
-A region's bins are lists of *taps*, pixels with weights, and a divisor: a result is the sum of the weighted
-pixels divided by it, and a gradient goes back to the same pixels. Every product and every sum is rounded by
-itself, so that code generators can put the same samples into the same bins.
+A region's bins are lists of *taps*, pixels with weights, and a divisor: a result is the sum of the
+weighted pixels divided by it, and a gradient goes back to the same pixels. Every product and every
+sum is rounded by itself, so that code generators can put the same samples into the same bins.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import numpy as np
 from .common import quiet, wide
 
 FARTHEST = 2**31 - 1  # bounds of whole coordinates: those of an i32
-LOWEST = -float(np.finfo(np.float32).max)  # what a maximum of whatever dtype begins with, as in torchvision
+# what a maximum of whatever dtype begins with, as in torchvision
+LOWEST = -float(np.finfo(np.float32).max)
 
 Tap = tuple[int, int, Any]  # row, column, weight
 
@@ -55,11 +57,12 @@ def images(rois: np.ndarray, count: int) -> Iterator[tuple[int, int]]:
         yield k, image
 
 
-# bilinear samples -------------------------------------------------------------------------------------
+# bilinear samples ---------------------------------------------------------------------------------
 
 
 def _line(start: Any, length: Any, bins: int, ratio: int, size: int) -> tuple[int, list[list[Any]]]:
-    """How many samples a bin has along one axis, and for each bin the coordinates of those that matter."""
+    """How many samples a bin has along one axis, and for each bin the coordinates of those that
+    matter."""
     real = type(start)
     step = length / real(bins)
     count = ratio if ratio > 0 else whole(np.ceil(step))
@@ -67,11 +70,14 @@ def _line(start: Any, length: Any, bins: int, ratio: int, size: int) -> tuple[in
     for i in range(bins):
         base = start + real(i) * step
         first, last = 0, count
-        if ratio <= 0:  # without what surely lies outside: the number of samples follows from the data
+        # without what surely lies outside: the number of samples follows from the data
+        if ratio <= 0:
             apart = step / real(count)
             first = max(0, whole(np.floor((real(-1) - base) / apart)) - 1)
             last = min(count, whole(np.ceil((real(size) - base) / apart)) + 1)
-        places.append([base + (real(s) + real(0.5)) * step / real(count) for s in range(first, last)])
+        places.append(
+            [base + (real(s) + real(0.5)) * step / real(count) for s in range(first, last)]
+        )
     return count, places
 
 
@@ -81,10 +87,16 @@ def _beside(at: Any, size: int) -> list[tuple[int, Any]]:
         return []
     at = max(at, type(at)(0))
     low = int(at)
-    return [(size - 1, type(at)(1))] if low >= size - 1 else [(low, 1 - (at - low)), (low + 1, at - low)]
+    return (
+        [(size - 1, type(at)(1))]
+        if low >= size - 1
+        else [(low, 1 - (at - low)), (low + 1, at - low)]
+    )
 
 
-def align_bins(attrs: Any, shape: Sequence[int], rois: np.ndarray, sensitive: bool) -> Iterator[Bin]:
+def align_bins(
+    attrs: Any, shape: Sequence[int], rois: np.ndarray, sensitive: bool
+) -> Iterator[Bin]:
     """The bins of `roi_align`, or of `ps_roi_align`."""
     real = rois.dtype.type
     shifted = sensitive or attrs.aligned
@@ -93,19 +105,22 @@ def align_bins(attrs: Any, shape: Sequence[int], rois: np.ndarray, sensitive: bo
         lengths = ends[2:] - ends[:2]
         if not shifted:
             lengths = np.where(lengths < 1, real(1), lengths)
-        columns, rows = (_line(ends[a], lengths[a], attrs.size[1 - a], attrs.ratio, shape[3 - a])
-                         for a in (0, 1))
+        columns, rows = (
+            _line(ends[a], lengths[a], attrs.size[1 - a], attrs.ratio, shape[3 - a]) for a in (0, 1)
+        )
         divisor = real(rows[0] * columns[0] if sensitive else max(rows[0] * columns[0], 1))
         for i, j in itertools.product(*map(range, attrs.size)):
             taps = [
                 (y, x, wy * wx)
-                for at in rows[1][i] for y, wy in _beside(at, shape[2])
-                for over in columns[1][j] for x, wx in _beside(over, shape[3])
+                for at in rows[1][i]
+                for y, wy in _beside(at, shape[2])
+                for over in columns[1][j]
+                for x, wx in _beside(over, shape[3])
             ]
             yield Bin(k, image, i, j, taps, divisor)
 
 
-# whole pixels -----------------------------------------------------------------------------------------
+# whole pixels -------------------------------------------------------------------------------------
 
 
 def _spans(low: Any, high: Any, bins: int, more: int, size: int) -> list[range]:
@@ -114,27 +129,31 @@ def _spans(low: Any, high: Any, bins: int, more: int, size: int) -> list[range]:
     start = rounded(low)
     step = real(max(rounded(high) - start + more, 1)) / real(bins)
     return [
-        range(min(max(whole(np.floor(real(i) * step)) + start, 0), size),
-              min(max(whole(np.ceil(real(i + 1) * step)) + start, 0), size))
+        range(
+            min(max(whole(np.floor(real(i) * step)) + start, 0), size),
+            min(max(whole(np.ceil(real(i + 1) * step)) + start, 0), size),
+        )
         for i in range(bins)
     ]
 
 
 def pool_bins(attrs: Any, shape: Sequence[int], rois: np.ndarray, sensitive: bool) -> Iterator[Bin]:
-    """The bins of `roi_pool`, which take in a region's last pixel, or of `ps_roi_pool`, which do not, nor
-    an image's last row and column."""
+    """The bins of `roi_pool`, which take in a region's last pixel, or of `ps_roi_pool`, which do
+    not, nor an image's last row and column."""
     real = rois.dtype.type
     more = 0 if sensitive else 1
     for k, image in images(rois, shape[0]):
         ends = rois[k, 1:] * real(attrs.scale)
-        columns, rows = (_spans(ends[a], ends[a + 2], attrs.size[1 - a], more, shape[3 - a] - 1 + more)
-                         for a in (0, 1))
+        columns, rows = (
+            _spans(ends[a], ends[a + 2], attrs.size[1 - a], more, shape[3 - a] - 1 + more)
+            for a in (0, 1)
+        )
         for i, j in itertools.product(*map(range, attrs.size)):
             taps = [(y, x, real(1)) for y in rows[i] for x in columns[j]]
             yield Bin(k, image, i, j, taps, real(max(len(taps), 1)))
 
 
-# references -------------------------------------------------------------------------------------------
+# references ---------------------------------------------------------------------------------------
 
 
 def _own(bin: Bin, attrs: Any, sensitive: bool) -> slice:
@@ -159,7 +178,9 @@ def means(bins: Any, sensitive: bool, attrs: Any, x: np.ndarray, rois: np.ndarra
 
 
 @quiet
-def means_grad(bins: Any, sensitive: bool, attrs: Any, g: np.ndarray, rois: np.ndarray) -> np.ndarray:
+def means_grad(
+    bins: Any, sensitive: bool, attrs: Any, g: np.ndarray, rois: np.ndarray
+) -> np.ndarray:
     """What `means` does, transposed."""
     a, regions = wide(g), wide(rois)
     total = np.zeros(tuple(map(int, attrs.shape)), a.dtype)
@@ -171,7 +192,8 @@ def means_grad(bins: Any, sensitive: bool, attrs: Any, g: np.ndarray, rois: np.n
 
 
 def maxima(attrs: Any, x: np.ndarray, rois: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The greatest pixel of each bin and its place in the plane; 0 and -1 where a bin has no pixels."""
+    """The greatest pixel of each bin and its place in the plane; 0 and -1 where a bin has no
+    pixels."""
     a, width = wide(x), x.shape[3]
     found = np.zeros((len(rois), x.shape[1], *attrs.size), a.dtype)
     places = np.full(found.shape, -1, np.int32)
@@ -193,15 +215,18 @@ def maxima_grad(attrs: Any, g: np.ndarray, rois: np.ndarray, places: np.ndarray)
     for k, image in images(wide(rois), total.shape[0]):
         for c, i, j in np.ndindex(*g.shape[1:]):
             if places[k, c, i, j] >= 0:
-                total[image, c, places[k, c, i, j] // width, places[k, c, i, j] % width] += g[k, c, i, j]
+                total[image, c, places[k, c, i, j] // width, places[k, c, i, j] % width] += g[
+                    k, c, i, j
+                ]
     return total.astype(g.dtype)
 
 
-# sampling at coordinates ------------------------------------------------------------------------------
+# sampling at coordinates --------------------------------------------------------------------------
 
 
 def _open_beside(at: Any, size: int) -> list[tuple[int, Any, int]]:
-    """The pixels beside a coordinate that the image has, with their weights and how these grow with it."""
+    """The pixels beside a coordinate that the image has, with their weights and how these grow with
+    it."""
     low = np.floor(at)
     sides = ((whole(low), 1 - (at - low), -1), (whole(low) + 1, at - low, 1))
     return [side for side in sides if 0 <= side[0] < size]
@@ -236,25 +261,45 @@ def samples_grad(
     return gx.astype(x.dtype), gy.astype(rows.dtype), gz.astype(columns.dtype)
 
 
-def deformed(attrs: Any, x: np.ndarray, weight: np.ndarray, offset: np.ndarray, bias: np.ndarray,
-             mask: np.ndarray | None = None) -> np.ndarray:
+def deformed(
+    attrs: Any,
+    x: np.ndarray,
+    weight: np.ndarray,
+    offset: np.ndarray,
+    bias: np.ndarray,
+    mask: np.ndarray | None = None,
+) -> np.ndarray:
     """A convolution with taps that move, one result after the other."""
     a, w, moves = wide(x), wide(weight), wide(offset)
     outs, per_group, height, width = weight.shape
     each = x.shape[1] // attrs.offset_groups
     found = np.zeros((len(x), outs, *offset.shape[2:]), a.dtype) + wide(bias)[:, None, None]
-    for n, o, p, q, c, i, j in np.ndindex(len(x), outs, *offset.shape[2:], per_group, height, width):
+    for n, o, p, q, c, i, j in np.ndindex(
+        len(x), outs, *offset.shape[2:], per_group, height, width
+    ):
         channel = o // (outs // attrs.groups) * per_group + c
         tap = channel // each * height * width + i * width + j
-        row = p * attrs.stride[0] - attrs.padding[0] + i * attrs.dilation[0] + moves[n, 2 * tap, p, q]
-        column = q * attrs.stride[1] - attrs.padding[1] + j * attrs.dilation[1] + moves[n, 2 * tap + 1, p, q]
-        value = sum(wy * wx * a[n, channel, y, z] for y, wy, _ in _open_beside(row, x.shape[2])
-                    for z, wx, _ in _open_beside(column, x.shape[3]))
-        found[n, o, p, q] += w[o, c, i, j] * value * (1 if mask is None else wide(mask)[n, tap, p, q])
+        row = (
+            p * attrs.stride[0] - attrs.padding[0] + i * attrs.dilation[0] + moves[n, 2 * tap, p, q]
+        )
+        column = (
+            q * attrs.stride[1]
+            - attrs.padding[1]
+            + j * attrs.dilation[1]
+            + moves[n, 2 * tap + 1, p, q]
+        )
+        value = sum(
+            wy * wx * a[n, channel, y, z]
+            for y, wy, _ in _open_beside(row, x.shape[2])
+            for z, wx, _ in _open_beside(column, x.shape[3])
+        )
+        found[n, o, p, q] += (
+            w[o, c, i, j] * value * (1 if mask is None else wide(mask)[n, tap, p, q])
+        )
     return found.astype(x.dtype)
 
 
-# suppression ------------------------------------------------------------------------------------------
+# suppression --------------------------------------------------------------------------------------
 
 
 @quiet

@@ -3,8 +3,8 @@
     word64    (first word << 32) | second word
     uniform   f32: (word & (2**24 - 1)) * 2**-24; f64: (word64 & (2**53 - 1)) * 2**-53
     normal    of 16 and more: u[16] at a time, radius = sqrt(-2 log(1 - u[:8])), angle = 2 pi u[8:], eight
-              numbers radius * cos(angle), then eight radius * sin(angle); the last 16 from words of their own
-              where the count is no multiple of 16
+              numbers radius * cos(angle), then eight radius * sin(angle); the last 16 from words of
+              their own where the count is no multiple of 16
     integer   low + word mod (high - low); of wide ranges word64
 
 All of them are composites: pointwise arithmetic that fuses with what uses the numbers.
@@ -64,7 +64,7 @@ def _column(words: Value, count: Dim, which: int) -> Value:
 
 
 def _wide_decompose(node: Node) -> tuple[Value, ...]:
-    words, = node.operands
+    (words,) = node.operands
     shape = attrs_of(node, Shaped).shape
     count = numel(shape)
     high = ops.shift_left(_column(words, count, 0), number(32, i64))
@@ -78,9 +78,17 @@ def _wide_array(words: np.ndarray) -> np.ndarray:
 
 
 words_to_wide: Op = Op(
-    "words_to_wide", "Numbers of 64 bits, of two words each.", ("words",), _wide_infer, NOT_DIFFERENTIABLE,
-    lambda attrs, words: _wide_array(words).view(np.int64).reshape(attrs.shape), Shaped, _wide_decompose,
-    kind=Kind.WHOLE, weight=Weight.PLAIN, batch=BY_DECOMPOSITION,
+    "words_to_wide",
+    "Numbers of 64 bits, of two words each.",
+    ("words",),
+    _wide_infer,
+    NOT_DIFFERENTIABLE,
+    lambda attrs, words: _wide_array(words).view(np.int64).reshape(attrs.shape),
+    Shaped,
+    _wide_decompose,
+    kind=Kind.WHOLE,
+    weight=Weight.PLAIN,
+    batch=BY_DECOMPOSITION,
 )
 
 
@@ -89,13 +97,15 @@ words_to_wide: Op = Op(
 
 def _float_infer(attrs: RandomFloat, words: Type) -> tuple[Type, ...]:
     if attrs.dtype not in (f32, f64):
-        raise RuntimeError(f"words_to_float: expected f32 or f64, got {attrs.dtype}; cast the result")
+        raise RuntimeError(
+            f"words_to_float: expected f32 or f64, got {attrs.dtype}; cast the result"
+        )
     _check_words("words_to_float", words, per_number(attrs.dtype) * numel(attrs.shape))
     return (Type(attrs.dtype, attrs.shape),)
 
 
 def _float_decompose(node: Node) -> tuple[Value, ...]:
-    words, = node.operands
+    (words,) = node.operands
     attrs = attrs_of(node, RandomFloat)
     shape, dtype = attrs.shape, attrs.dtype
     if dtype is f64:
@@ -113,9 +123,17 @@ def _float_array(words: np.ndarray, dtype: DType) -> np.ndarray:
 
 
 words_to_float: Op = Op(
-    "words_to_float", "Uniform numbers in [0, 1): 24 bits in f32, 53 in f64.", ("words",), _float_infer,
-    NOT_DIFFERENTIABLE, lambda attrs, words: _float_array(words, attrs.dtype).reshape(attrs.shape),
-    RandomFloat, _float_decompose, kind=Kind.WHOLE, weight=Weight.PLAIN, batch=BY_DECOMPOSITION,
+    "words_to_float",
+    "Uniform numbers in [0, 1): 24 bits in f32, 53 in f64.",
+    ("words",),
+    _float_infer,
+    NOT_DIFFERENTIABLE,
+    lambda attrs, words: _float_array(words, attrs.dtype).reshape(attrs.shape),
+    RandomFloat,
+    _float_decompose,
+    kind=Kind.WHOLE,
+    weight=Weight.PLAIN,
+    batch=BY_DECOMPOSITION,
 )
 
 
@@ -125,8 +143,8 @@ words_to_float: Op = Op(
 @dataclass(frozen=True)
 class Normals(Attrs):
     """rest: whether the last 16 are made of words of their own, which come last.
-    cephes: whether f32 numbers come of Cephes' series in f32; else the angle is a product in f64, and
-        logarithm, cosine and sine are rounded once.
+    cephes: whether f32 numbers come of Cephes' series in f32; else the angle is a product in f64,
+        and logarithm, cosine and sine are rounded once.
     """
 
     shape: Shape
@@ -136,7 +154,8 @@ class Normals(Attrs):
 
 
 def normal_words(attrs: Normals, every: bool) -> Dim:
-    """Words that `words_to_normal` takes; `every` if those that the rest replaces are drawn, too."""
+    """Words that `words_to_normal` takes; `every` if those that the rest replaces are drawn,
+    too."""
     count = numel(attrs.shape)
     whole = count if every else _whole(count)
     return (whole + GROUP * attrs.rest) * per_number(attrs.dtype)
@@ -148,9 +167,15 @@ def _whole(count: Dim) -> Dim:
 
 def _normal_infer(attrs: Normals, words: Type) -> tuple[Type, ...]:
     if attrs.dtype not in (f32, f64):
-        raise RuntimeError(f"words_to_normal: expected f32 or f64, got {attrs.dtype}; cast the result")
-    if words.dtype is not i32 or words.shape not in [(normal_words(attrs, e),) for e in (True, False)]:
-        raise RuntimeError(f"words_to_normal: expected i32[{normal_words(attrs, True)}] words, got {words}")
+        raise RuntimeError(
+            f"words_to_normal: expected f32 or f64, got {attrs.dtype}; cast the result"
+        )
+    if words.dtype is not i32 or words.shape not in [
+        (normal_words(attrs, e),) for e in (True, False)
+    ]:
+        raise RuntimeError(
+            f"words_to_normal: expected i32[{normal_words(attrs, True)}] words, got {words}"
+        )
     return (Type(attrs.dtype, attrs.shape),)
 
 
@@ -163,8 +188,11 @@ def _pairs(unit: Value, groups: Dim, cephes: bool) -> Value:
     halves = ops.reshape(unit, shape=(groups, 2, GROUP // 2))
 
     def half(which: int) -> Expr:
-        return Expr(ops.slice(halves, start=(0, which, 0), stop=(groups, which + 1, GROUP // 2),
-                              step=(1, 1, 1)))
+        return Expr(
+            ops.slice(
+                halves, start=(0, which, 0), stop=(groups, which + 1, GROUP // 2), step=(1, 1, 1)
+            )
+        )
 
     if unit.dtype is f64:
         radius, angle = fn.sqrt(fn.log(1 - half(0)) * -2), half(1) * (2 * math.pi)
@@ -180,11 +208,13 @@ def _pairs(unit: Value, groups: Dim, cephes: bool) -> Value:
     return ops.reshape(made, shape=(groups * GROUP,))  # type: ignore[no-any-return]
 
 
-# In f32 the logarithm and the waves are computed in f64, whose vector series are short, and rounded once.
+# In f32 the logarithm and the waves are computed in f64, whose vector series are short, and rounded
+# once.
 
 
 def _log(x: Expr) -> Expr:
-    """Of f32 in (0, 1]: x = m 2**e with m in 1 / sqrt 2 .. sqrt 2, log m = 2 artanh((m - 1) / (m + 1))."""
+    """Of f32 in (0, 1]: x = m 2**e with m in 1 / sqrt 2 .. sqrt 2, log m = 2 artanh((m - 1) / (m +
+    1))."""
     bits = ops.bitcast(x.value, dtype=i32)
     power = Expr(ops.sub(ops.shift_right(bits, number(23, i32)), number(127, i32)))
     kept = ops.bitwise_or(ops.bitwise_and(bits, number((1 << 23) - 1, i32)), number(127 << 23, i32))
@@ -212,15 +242,26 @@ def _waves(angle: Expr) -> list[Expr]:
         chosen = fn.where(fn.eq(odd, 0), even, uneven)
         return Expr(ops.cast(fn.where(negative, -chosen, chosen).value, dtype=f32))
 
-    return [wave(cosine, sine, fn.eq(turns, 1) | fn.eq(turns, 2)), wave(sine, cosine, fn.eq(turns, 2)
-            | fn.eq(turns, 3))]
+    return [
+        wave(cosine, sine, fn.eq(turns, 1) | fn.eq(turns, 2)),
+        wave(sine, cosine, fn.eq(turns, 2) | fn.eq(turns, 3)),
+    ]
 
 
-# S. Moshier's Cephes library, single precision (logf, sinf, cosf): the same roundings as where PyTorch
-# computes with vectors of AVX2, sums and products fused.
+# S. Moshier's Cephes library, single precision (logf, sinf, cosf): the same roundings as where
+# PyTorch computes with vectors of AVX2, sums and products fused.
 
-LOG_SERIES = (7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1,
-              -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1)
+LOG_SERIES = (
+    7.0376836292e-2,
+    -1.1514610310e-1,
+    1.1676998740e-1,
+    -1.2420140846e-1,
+    1.4249322787e-1,
+    -1.6668057665e-1,
+    2.0000714765e-1,
+    -2.4999993993e-1,
+    3.3333331174e-1,
+)
 LOG_2 = (-2.12194440e-4, 0.693359375)  # log 2 in two parts, the smaller first
 SINE_SERIES = (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)
 COSINE_SERIES = (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2)
@@ -276,7 +317,7 @@ def _polynomial(x: Expr, coefficients: list[float]) -> Expr:
 
 
 def _normal_decompose(node: Node) -> tuple[Value, ...]:
-    words, = node.operands
+    (words,) = node.operands
     attrs = attrs_of(node, Normals)
     count, per = numel(attrs.shape), per_number(attrs.dtype)
     total = floordiv(words.shape[0], per)
@@ -286,7 +327,8 @@ def _normal_decompose(node: Node) -> tuple[Value, ...]:
     def pairs(first: Dim, count: Dim) -> Value:
         return _pairs(_part(unit, first, first + count * GROUP), count, attrs.cephes)
 
-    if attrs.rest:  # the last 16 begin inside a group: that one is by itself, so that the others stay rows
+    # the last 16 begin inside a group: that one is by itself, so that the others stay rows
+    if attrs.rest:
         cut = groups * GROUP - GROUP
         pieces = [_part(pairs(cut, 1), 0, count - GROUP - cut), pairs(total - GROUP, 1)]
         if groups != 1:
@@ -348,21 +390,32 @@ def _normal_reference(attrs: Normals, words: np.ndarray) -> np.ndarray:
             radius = np.sqrt(np.float32(-2) * single_log(1 - first))
             waves = single_waves(second * np.float32(2 * math.pi))
         else:
-            radius = np.sqrt(rounded(np.log((1 - first).astype(np.float64))) * attrs.dtype.numpy.type(-2))
+            radius = np.sqrt(
+                rounded(np.log((1 - first).astype(np.float64))) * attrs.dtype.numpy.type(-2)
+            )
             angle = rounded(second.astype(np.float64) * (2 * math.pi)).astype(np.float64)
             waves = [rounded(np.cos(angle)), rounded(np.sin(angle))]
         return np.stack([radius * wave for wave in waves], axis=1).reshape(-1)
 
-    found = made(unit[:count // GROUP * GROUP])
+    found = made(unit[: count // GROUP * GROUP])
     if attrs.rest:
-        found = np.concatenate([found[:count - GROUP], made(unit[-GROUP:])])
+        found = np.concatenate([found[: count - GROUP], made(unit[-GROUP:])])
     return found.reshape(attrs.shape)
 
 
 words_to_normal: Op = Op(
-    "words_to_normal", "Normal numbers of mean 0 and variance 1, 16 and more, by Box and Muller's transform.",
-    ("words",), _normal_infer, NOT_DIFFERENTIABLE, _normal_reference, Normals, _normal_decompose,
-    kind=Kind.WHOLE, weight=Weight.SLOW, reference_ns=400.0, batch=BY_DECOMPOSITION,
+    "words_to_normal",
+    "Normal numbers of mean 0 and variance 1, 16 and more, by Box and Muller's transform.",
+    ("words",),
+    _normal_infer,
+    NOT_DIFFERENTIABLE,
+    _normal_reference,
+    Normals,
+    _normal_decompose,
+    kind=Kind.WHOLE,
+    weight=Weight.SLOW,
+    reference_ns=400.0,
+    batch=BY_DECOMPOSITION,
 )
 
 
@@ -385,12 +438,14 @@ def _integer_infer(attrs: Integers, words: Type) -> tuple[Type, ...]:
 
 
 def _integer_decompose(node: Node) -> tuple[Value, ...]:
-    words, = node.operands
+    (words,) = node.operands
     attrs = attrs_of(node, Integers)
     span = attrs.high - attrs.low
     if not attrs.wide:
         whole = ops.cast(ops.reshape(words, shape=attrs.shape), dtype=i64)
-        rest = Expr(ops.remainder(ops.bitwise_and(whole, number(0xFFFFFFFF, i64)), number(span, i64)))
+        rest = Expr(
+            ops.remainder(ops.bitwise_and(whole, number(0xFFFFFFFF, i64)), number(span, i64))
+        )
     else:
         rest = _unsigned_rest(Expr(ops.words_to_wide(words, shape=attrs.shape)), span)
     return (cast_to((rest + _wrapped(attrs.low)).value, attrs.dtype),)
@@ -408,14 +463,18 @@ def _unsigned_rest(word: Expr, span: int) -> Expr:
     turned = Expr(number(-(1 << 63), i64))
 
     def below(a: Expr, b: Expr) -> Expr:
-        return Expr(ops.lt(ops.bitwise_xor(a.value, turned.value), ops.bitwise_xor(b.value, turned.value)))
+        return Expr(
+            ops.lt(ops.bitwise_xor(a.value, turned.value), ops.bitwise_xor(b.value, turned.value))
+        )
 
     divisor = Expr(number(_wrapped(span), i64))
     if span >= 1 << 62:  # at most three times in a word
         for _ in range(-(-(1 << 64) // span) - 1):
             word = fn.where(below(word, divisor), word, word - divisor)
         return word
-    half = Expr(ops.bitwise_and(ops.shift_right(word.value, number(1, i64)), number((1 << 63) - 1, i64)))
+    half = Expr(
+        ops.bitwise_and(ops.shift_right(word.value, number(1, i64)), number((1 << 63) - 1, i64))
+    )
     odd = Expr(ops.bitwise_and(word.value, number(1, i64)))
     twice = Expr(ops.remainder(half.value, divisor.value)) * 2 + odd
     return fn.where(twice >= divisor, twice - divisor, twice)
@@ -430,7 +489,15 @@ def _integer_reference(attrs: Integers, words: np.ndarray) -> np.ndarray:
 
 
 words_to_integer: Op = Op(
-    "words_to_integer", "Integers of low..high, high excluded: what is left of a word after division.",
-    ("words",), _integer_infer, NOT_DIFFERENTIABLE, _integer_reference, Integers, _integer_decompose,
-    kind=Kind.WHOLE, weight=Weight.PLAIN, batch=BY_DECOMPOSITION,
+    "words_to_integer",
+    "Integers of low..high, high excluded: what is left of a word after division.",
+    ("words",),
+    _integer_infer,
+    NOT_DIFFERENTIABLE,
+    _integer_reference,
+    Integers,
+    _integer_decompose,
+    kind=Kind.WHOLE,
+    weight=Weight.PLAIN,
+    batch=BY_DECOMPOSITION,
 )

@@ -1,11 +1,12 @@
-"""Folds what scales and shifts the channels of a convolution's result into its filters and its bias.
+"""Folds what scales and shifts the channels of a convolution's result into its filters and its
+bias.
 
 A batch norm that is not training, a scale of a layer: with vectors s and t over output channels,
 
     conv(x, w) * s + t  =  conv(x, w * s) + t
 
-where w, s and t depend on nothing but what seldom changes, so that they are computed once. The products are
-rounded in another order than they were recorded in.
+where w, s and t depend on nothing but what seldom changes, so that they are computed once. The
+products are rounded in another order than they were recorded in.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from ..op import Kind, Op
 from ..ops.common import full
 from ..rewrite import substituted
 
-CONVOLUTIONS: dict[Op, Callable[[int], int]] = {  # the dimension of channels in a result of this rank
-    ops.conv: lambda rank: 1, ops.channels_last_conv: lambda rank: rank - 1,
+# the dimension of channels in a result of this rank
+CONVOLUTIONS: dict[Op, Callable[[int], int]] = {
+    ops.conv: lambda rank: 1,
+    ops.channels_last_conv: lambda rank: rank - 1,
 }
 FOLDED = (ops.add, ops.sub, ops.mul, ops.div)
 SPOILT = (Kind.DRAW, Kind.CONTROL, Kind.WHOLE)  # never computed ahead of time
@@ -28,7 +31,8 @@ SPOILT = (Kind.DRAW, Kind.CONTROL, Kind.WHOLE)  # never computed ahead of time
 
 @dataclass
 class Chain:
-    """A convolution, and the nodes after it that scale and shift its channels: of each the only reader."""
+    """A convolution, and the nodes after it that scale and shift its channels: of each the only
+    reader."""
 
     conv: Node
     nodes: list[Node] = field(default_factory=list)
@@ -85,7 +89,8 @@ def _chains(graph: Graph, seldom: set[Value]) -> list[Chain]:
 
 
 def _is_folded(node: Node, value: Value, conv: Node, seldom: set[Value]) -> bool:
-    """Whether a node scales or shifts each channel of `value`, and does so seldom by another number."""
+    """Whether a node scales or shifts each channel of `value`, and does so seldom by another
+    number."""
     if node.op not in FOLDED or node.types[0] != value.type or node.operands.count(value) != 1:
         return False
     if node.op in (ops.sub, ops.div) and node.operands[0] != value:
@@ -112,8 +117,11 @@ def _folded(chain: Chain, replaced: dict[Value, Value]) -> Value:
         number = ops.expand(ops.reshape(other, shape=(other.type.numel,)), shape=(filters,))
         value = node.result()
         if node.op in (ops.mul, ops.div):
-            scale = number if scale is None and node.op is ops.mul else \
-                node.op(full((filters,), 1, w.dtype) if scale is None else scale, number)
+            scale = (
+                number
+                if scale is None and node.op is ops.mul
+                else node.op(full((filters,), 1, w.dtype) if scale is None else scale, number)
+            )
             shift = None if shift is None else node.op(shift, number)
         elif shift is None:
             shift = number if node.op is ops.add else ops.neg(number)

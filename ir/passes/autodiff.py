@@ -23,7 +23,8 @@ def pullback(
     Args:
         node: any node; a composite without its own rule is differentiated through `decompose`.
         cotangents: one for each result, of that result's type; None where no gradient arrives.
-        wanted: for which operands a gradient is asked for; others may be None. Empty for all of them.
+        wanted: for which operands a gradient is asked for; others may be None. Empty for all of
+            them.
 
     Returns:
         One value of the operand's type for each operand, None where no gradient flows: integer
@@ -48,7 +49,8 @@ def pullback(
     if template is not None:
         return template.apply(node, cotangents)
     found = _pulled(node, cotangents)
-    plans = node.op.kind is Kind.CONTROL or node.op.name == "region"  # their rules keep plans of their own
+    # their rules keep plans of their own
+    plans = node.op.kind is Kind.CONTROL or node.op.name == "region"
     if key in _templates and not plans:  # the second time: it may come often
         _templates[key] = Template(node, [c is not None for c in cotangents], wanted)
     else:
@@ -79,13 +81,15 @@ def _pulled(node: Node, cotangents: Cotangents) -> tuple[Value | None, ...]:
 class Template:
     """The nodes that a rule made once, to be made again for other values of the same types.
 
-    Rules see the types and attributes of a node only, so that the nodes they make are the same each time; to
-    repeat them takes a fraction of what the rule, its algebra on wrapped values and type inference take.
+    Rules see the types and attributes of a node only, so that the nodes they make are the same each
+    time; to repeat them takes a fraction of what the rule, its algebra on wrapped values and type
+    inference take.
 
     Attributes:
         fixed: values that do not depend on the node or the cotangents (constants): shared by all.
-        rows: op, attributes, types and operands of each node. Operands are positions in the list of the
-            node's operands, its results, the cotangents, `fixed`, and the results of the rows before.
+        rows: op, attributes, types and operands of each node. Operands are positions in the list of
+            the node's operands, its results, the cotangents, `fixed`, and the results of the rows
+            before.
         gradients: positions of the gradients of the operands.
     """
 
@@ -143,14 +147,16 @@ TEMPLATES_LIMIT = 4096
 _templates: dict[object, Template | None] = {}  # None: met once
 
 
-def vjp(outputs: Sequence[Value], cotangents: Cotangents, wrt: Sequence[Value]) -> list[Value | None]:
+def vjp(
+    outputs: Sequence[Value], cotangents: Cotangents, wrt: Sequence[Value]
+) -> list[Value | None]:
     """Gradients with respect to `wrt` of the sum of ``outputs[i] * cotangents[i]``.
 
     Args:
         outputs: values of a floating-point or complex dtype.
         cotangents: one for each output, of its type; None counts as zero.
-        wrt: values that the outputs were computed from; one may be computed from another, and then the
-            gradient of the earlier includes what flows through the later.
+        wrt: values that the outputs were computed from; one may be computed from another, and then
+            the gradient of the earlier includes what flows through the later.
 
     Returns:
         For each of `wrt` its gradient, or None where no output depends on it differentiably.
@@ -167,11 +173,13 @@ def _through_decomposition(node: Node, cotangents: Cotangents) -> tuple[Value | 
     return pullback_through(node.op.decompose(node), cotangents, node.operands)
 
 
-def pullback_through(outputs: Sequence[Value], cotangents: Cotangents,
-                     operands: Sequence[Value]) -> tuple[Value | None, ...]:
+def pullback_through(
+    outputs: Sequence[Value], cotangents: Cotangents, operands: Sequence[Value]
+) -> tuple[Value | None, ...]:
     """`pullback` of an operation made of several nodes: those between `operands` and `outputs`."""
     found = _backward(outputs, cotangents, operands, stop=frozenset(operands))
-    seen: set[Value] = set()  # an operand that stands twice gets its whole gradient at the first place
+    # an operand that stands twice gets its whole gradient at the first place
+    seen: set[Value] = set()
     result: list[Value | None] = []
     for operand, gradient in zip(operands, found, strict=True):
         result.append(None if operand in seen else gradient)
@@ -186,21 +194,23 @@ def _checked(node: Node, index: int, gradient: Value | None) -> Value | None:
     if gradient.type is not operand.type:
         raise TypeError(
             f"vjp of op {node.op.name} made a gradient {gradient.type} for operand {index} "
-            f"of type {operand.type}"
-            + (f" (recorded at {node.location})" if node.location else "")
+            f"of type {operand.type}" + (f" (recorded at {node.location})" if node.location else "")
         )
     return gradient
 
 
-def _backward(outputs: Sequence[Value], cotangents: Cotangents, wrt: Sequence[Value],
-              stop: Collection[Value]) -> list[Value | None]:
+def _backward(
+    outputs: Sequence[Value], cotangents: Cotangents, wrt: Sequence[Value], stop: Collection[Value]
+) -> list[Value | None]:
     gradients: dict[Value, Value] = {}
     for output, cotangent in zip(outputs, cotangents, strict=True):
         if cotangent is None:
             continue
         if cotangent.type is not output.type:
-            raise TypeError(f"cotangent of an output {output.type} has type {cotangent.type}: "
-                            "expected the same type")
+            raise TypeError(
+                f"cotangent of an output {output.type} has type {cotangent.type}: "
+                "expected the same type"
+            )
         _accumulate(gradients, output, cotangent)
     order, active = _active_nodes(outputs, wrt, stop)
     for node in reversed(order):
@@ -218,8 +228,9 @@ def _accumulate(gradients: dict[Value, Value], value: Value, gradient: Value) ->
     gradients[value] = gradient if before is None else OPS["add"](before, gradient)
 
 
-def _active_nodes(outputs: Iterable[Value], wrt: Sequence[Value],
-                  stop: Collection[Value]) -> tuple[list[Node], set[Value]]:
+def _active_nodes(
+    outputs: Iterable[Value], wrt: Sequence[Value], stop: Collection[Value]
+) -> tuple[list[Node], set[Value]]:
     """Nodes through which a gradient can flow from `outputs` to `wrt`, producers first, and the
     values it passes. The walk does not look behind `stop`."""
     active = set(wrt)

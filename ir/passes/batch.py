@@ -1,7 +1,8 @@
-"""Batching: what a graph computes of one entry, for several at once (`vmap`). Ordinary nodes in and out.
+"""Batching: what a graph computes of one entry, for several at once (`vmap`). Ordinary nodes in and
+out.
 
-The rules are the ops' own (`Op.batch`); this file only applies them in order. A value that depends on no
-mapped input is the same for all entries and stays as it is.
+The rules are the ops' own (`Op.batch`); this file only applies them in order. A value that depends
+on no mapped input is the same for all entries and stays as it is.
 """
 
 from __future__ import annotations
@@ -33,15 +34,19 @@ def batched(node: Node, values: Values, mapped: Sequence[bool], size: Dim) -> Va
             found = tuple(rule(node, values, mapped, size))
     wanted = [t.with_shape((size, *t.shape)) for t in node.types]
     if [v.type for v in found] != wanted:
-        raise TypeError(f"batch of op {node.op.name} made {[v.type for v in found]}: expected {wanted}"
-                        + (f" (recorded at {node.location})" if node.location else ""))
+        raise TypeError(
+            f"batch of op {node.op.name} made {[v.type for v in found]}: expected {wanted}"
+            + (f" (recorded at {node.location})" if node.location else "")
+        )
     return found
 
 
 def through_decomposition(node: Node, values: Values, mapped: Sequence[bool], size: Dim) -> Values:
     """The rule of a composite: that of the ops which it decomposes into."""
     if isinstance(node.op.decompose, Core):
-        raise TypeError(f"op {node.op.name} is core, so its batch cannot follow from a decomposition")
+        raise TypeError(
+            f"op {node.op.name} is core, so its batch cannot follow from a decomposition"
+        )
     # values of their own stand for the operands, of which two may be one value
     stands = tuple([Value(v.type) for v in node.operands])
     outputs = node.op.decompose(Node(node.op, stands, node.attrs, node.types, node.location))
@@ -91,7 +96,11 @@ class Batch:
         mapped = [v in self._mapped for v in node.operands]
         values = tuple([self._found.get(v, v) for v in node.operands])
         several = any(mapped)
-        made = batched(node, values, mapped, self.size) if several else node.with_operands(values).results()
+        made = (
+            batched(node, values, mapped, self.size)
+            if several
+            else node.with_operands(values).results()
+        )
         for before, after in zip(node.results(), made, strict=True):
             if several:
                 self.map(before, after)
@@ -102,14 +111,18 @@ class Batch:
 def batch(
     graph: Graph, mapped: Sequence[bool], size: Dim, wanted: Sequence[bool] = ()
 ) -> tuple[Graph, list[bool]]:
-    """A graph for `size` entries, and which of its outputs have entries along a new first dimension.
+    """A graph for `size` entries, and which of its outputs have entries along a new first
+    dimension.
 
     Args:
         mapped: for each input whether it has entries.
-        wanted: for each output whether it has to have them, though it be the same for all; empty for none.
+        wanted: for each output whether it has to have them, though it be the same for all; empty
+            for none.
     """
-    inputs = [Value(v.type.with_shape((size, *v.shape)) if m else v.type, name=v.name)
-              for v, m in zip(graph.inputs, mapped, strict=True)]
+    inputs = [
+        Value(v.type.with_shape((size, *v.shape)) if m else v.type, name=v.name)
+        for v, m in zip(graph.inputs, mapped, strict=True)
+    ]
     pairs = list(zip(graph.inputs, inputs, mapped, strict=True))
     table = Batch(size, {v: i for v, i, m in pairs if m})
     for value, instead, m in pairs:

@@ -8,8 +8,8 @@ from ..rewrite import rewrite
 
 
 def run(graph: Graph) -> Graph:
-    """`graph` with each computation once. Ops are pure functions, random ones included, so the first
-    of two equal nodes can stand for both; its location stays."""
+    """`graph` with each computation once. Ops are pure functions, random ones included, so the
+    first of two equal nodes can stand for both; its location stays."""
     first: dict[object, Node] = {}
 
     def change(node: Node) -> tuple[Value, ...] | None:

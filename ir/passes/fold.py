@@ -12,14 +12,15 @@ from ..ops.checks import attrs_of
 from ..ops.shape import ConstantAttrs
 from ..rewrite import rewrite
 
-LIMIT = 1 << 14  # elements of a result: more would make the graph's text and the compiled file large
+# elements of a result: more would make the graph's text and the compiled file large
+LIMIT = 1 << 14
 
 
 def run(graph: Graph) -> Graph:
     """`graph` with constants in the place of small nodes whose operands are all constants.
 
-    A result whose elements are all the same becomes an expanded scalar: it needs no memory. A reference
-    that raises (an index out of range) is left to raise at run time.
+    A result whose elements are all the same becomes an expanded scalar: it needs no memory. A
+    reference that raises (an index out of range) is left to raise at run time.
     """
     return rewrite(graph, _folded)
 
@@ -56,7 +57,7 @@ def _array(value: Value) -> np.ndarray:
 
 def _constant(array: np.ndarray) -> Value:
     literal = Literal.of(array)
-    first = literal.data[:literal.dtype.itemsize]
+    first = literal.data[: literal.dtype.itemsize]
     if literal.shape and array.size and literal.data == first * array.size:
         scalar = ops.constant(value=Literal(literal.dtype, (), first))
         return ops.expand(scalar, shape=literal.shape)

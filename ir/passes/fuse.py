@@ -2,21 +2,22 @@
 
     kind         holds
     loop         one loop nest: pointwise ops, the views that feed them, and reductions; all reductions
-                 of a region reduce the same axes of the same space, so that softmax or a layer norm is a
-                 few passes over a row. Its outputs have the shape of the space, or of its kept axes,
-                 or are concatenations of such.
+                 of a region reduce the same axes of the same space, so that softmax or a layer norm
+                 is a few passes over a row. Its outputs have the shape of the space, or of its kept
+                 axes, or are concatenations of such.
     contraction  one matmul or convolution; the strided views and single casts of its operands; the
                  pointwise epilogue on its result, whose other operands are strided views
     window       one pooling op and its pointwise epilogue
     control      one loop over time or branch; its body is divided into regions as well
     opaque       one op of any other kind; a concatenation of many parts
 
-Every op ends up in just one region, so nothing is computed twice. Excepted are free nodes (views, scalar
-constants, iota): each region that reads one has its own copy, and none is stored unless it is an output
-or its reader takes only plain memory. Non-scalar constants stay outside of regions, like inputs.
+Every op ends up in just one region, so nothing is computed twice. Excepted are free nodes (views,
+scalar constants, iota): each region that reads one has its own copy, and none is stored unless it
+is an output or its reader takes only plain memory. Non-scalar constants stay outside of regions,
+like inputs.
 
-A region's body lists its nodes in data-flow order; its inputs are read at least once. A loop region of
-only reshapes has an output with the bytes of its input.
+A region's body lists its nodes in data-flow order; its inputs are read at least once. A loop region
+of only reshapes has an output with the bytes of its input.
 """
 
 from __future__ import annotations
@@ -49,14 +50,21 @@ from .limits import Limits
 
 # The kind of group that a node begins by itself; nodes of the other kinds are opaque.
 GROUPS = {
-    Kind.CONTRACTION: "contraction", Kind.WINDOW: "window", Kind.CONTROL: "control",
-    **dict.fromkeys((Kind.POINTWISE, Kind.MOVE, Kind.REDUCTION, Kind.LOOKUP, Kind.VIEW, Kind.DRAW), "loop"),
+    Kind.CONTRACTION: "contraction",
+    Kind.WINDOW: "window",
+    Kind.CONTROL: "control",
+    **dict.fromkeys(
+        (Kind.POINTWISE, Kind.MOVE, Kind.REDUCTION, Kind.LOOKUP, Kind.VIEW, Kind.DRAW), "loop"
+    ),
 }
-VIEWED = frozenset((Kind.POINTWISE, Kind.MOVE, Kind.REDUCTION, Kind.LOOKUP, Kind.VIEW, Kind.SCATTER))
+VIEWED = frozenset(
+    (Kind.POINTWISE, Kind.MOVE, Kind.REDUCTION, Kind.LOOKUP, Kind.VIEW, Kind.SCATTER)
+)
 
 JOINED = frozenset(("loop", "contraction", "window"))  # kinds of groups that producers may join
 
-PIECES_LIMIT = 8  # parts of a concatenation that whoever computes them stores; of more each is by itself
+# parts of a concatenation that whoever computes them stores; of more each is by itself
+PIECES_LIMIT = 8
 
 
 class Division(Partition):
@@ -69,7 +77,8 @@ class Division(Partition):
 
 
 def run(graph: Graph, limits: Limits) -> Graph:
-    """`graph` as regions (and non-scalar constants) in data-flow order; needs a graph without dead nodes.
+    """`graph` as regions (and non-scalar constants) in data-flow order; needs a graph without dead
+    nodes.
 
     Regions that it already has are taken apart first.
     """
@@ -89,7 +98,9 @@ def _join_producers(parts: Division, group: Group) -> None:
     changed = group.kind in JOINED
     while changed:
         changed = False
-        for producer in sorted(group.producers, key=lambda g: (-g.level, parts.number[g.nodes[-1]])):
+        for producer in sorted(
+            group.producers, key=lambda g: (-g.level, parts.number[g.nodes[-1]])
+        ):
             if try_join(parts, producer, group):
                 changed = True
                 break
@@ -104,8 +115,11 @@ def is_data(node: Node) -> bool:
 
 
 def is_free(node: Node) -> bool:
-    return node.op.kind is Kind.VIEW or node.op is ops.iota or (
-        node.op is ops.constant and not is_data(node))
+    return (
+        node.op.kind is Kind.VIEW
+        or node.op is ops.iota
+        or (node.op is ops.constant and not is_data(node))
+    )
 
 
 def takes_views(node: Node) -> bool:
@@ -114,7 +128,8 @@ def takes_views(node: Node) -> bool:
 
 
 def stored_views(graph: Graph, limits: Limits) -> set[Node]:
-    """The free nodes whose results have to lie in memory: outputs, and operands of ops that take no views."""
+    """The free nodes whose results have to lie in memory: outputs, and operands of ops that take no
+    views."""
     stored = {v.node for v in graph.outputs if v.node is not None and is_free(v.node)}
     for node in graph.nodes:
         for value in node.operands:
@@ -126,7 +141,8 @@ def stored_views(graph: Graph, limits: Limits) -> set[Node]:
 
 
 def is_absorbed(value: Value, stored: Container[Node]) -> bool:
-    """Whether a contraction's kernel can read `value` where it lies: strides over something in memory."""
+    """Whether a contraction's kernel can read `value` where it lies: strides over something in
+    memory."""
     view = strided_view(value, lambda v: v.node in stored)
     below = value
     while below.node is not None and below.node not in stored and below.node.op.name in STRIDED:
@@ -153,7 +169,8 @@ def start(parts: Partition, node: Node) -> Group:
 
 
 def in_pieces(node: Node) -> bool:
-    """Whether a node joins so many parts that each is stored by itself, equal ones by the same kernel."""
+    """Whether a node joins so many parts that each is stored by itself, equal ones by the same
+    kernel."""
     return node.op is ops.concat and len(node.operands) > PIECES_LIMIT
 
 
@@ -166,7 +183,8 @@ def reduced_dims(node: Node) -> tuple[tuple[int, ...], bool]:
 
 
 def operand_axes(group: Group, read: Read) -> Axes | None:
-    """The axes of the group's space along which a node reads an operand; None where it reads elsewhere."""
+    """The axes of the group's space along which a node reads an operand; None where it reads
+    elsewhere."""
     if read.node in group.reduces:
         return group.reduces[read.node]
     if read.node.op.kind is Kind.POINTWISE:
@@ -177,9 +195,12 @@ def operand_axes(group: Group, read: Read) -> Axes | None:
 
 
 def needs_memory(read: Read) -> bool:
-    """Whether the operand is read at positions that only the run decides, so that it has to be stored."""
+    """Whether the operand is read at positions that only the run decides, so that it has to be
+    stored."""
     op = read.node.op
-    return op.kind is Kind.DRAW or (op.kind is Kind.LOOKUP and not (op is ops.gather and read.position == 1))
+    return op.kind is Kind.DRAW or (
+        op.kind is Kind.LOOKUP and not (op is ops.gather and read.position == 1)
+    )
 
 
 # ------------------------------------------------------------------------------------------ joining
@@ -197,14 +218,17 @@ def try_join(parts: Division, producer: Group, consumer: Group) -> bool:
         return False
     kinds = producer.kind, consumer.kind
     if kinds == ("loop", "loop"):
-        return (_join_aligned(parts, producer, consumer, reads)
-                or _join_inlined(parts, producer, consumer, reads)
-                or _join_pieces(parts, producer, consumer, reads))
+        return (
+            _join_aligned(parts, producer, consumer, reads)
+            or _join_inlined(parts, producer, consumer, reads)
+            or _join_pieces(parts, producer, consumer, reads)
+        )
     if kinds in (("contraction", "loop"), ("window", "loop")):
         return _join_epilogue(parts, producer, consumer, reads)
     if kinds in (("loop", "contraction"), ("loop", "window")):
-        return (_join_prologue(parts, producer, consumer, reads)
-                or _join_residual(parts, producer, consumer, reads))
+        return _join_prologue(parts, producer, consumer, reads) or _join_residual(
+            parts, producer, consumer, reads
+        )
     return False
 
 
@@ -213,11 +237,16 @@ def _few_buffers(parts: Division, producer: Group, consumer: Group) -> bool:
     if sum(len(g.nodes) + len(g.reads) for g in (producer, consumer)) <= parts.limits.buffers:
         return True
     nodes = {*producer.nodes, *consumer.nodes}
-    read = {root for group in (producer, consumer) for root in group.reads if root.node not in nodes}
+    read = {
+        root for group in (producer, consumer) for root in group.reads if root.node not in nodes
+    }
     if len(read) + len(nodes) <= parts.limits.buffers:
         return True
-    written = sum(v in parts.escaping or not parts.readers.get(v, set()) <= nodes
-                  for node in nodes for v in node.results())
+    written = sum(
+        v in parts.escaping or not parts.readers.get(v, set()) <= nodes
+        for node in nodes
+        for v in node.results()
+    )
     return len(read) + written <= parts.limits.buffers
 
 
@@ -237,20 +266,24 @@ def _join_aligned(parts: Division, producer: Group, consumer: Group, reads: list
 
 
 def _common_space(producer: Space, consumer: Space, table: dict[int, int]) -> Space | None:
-    """The producer's space with the reduction of either. None where they reduce different axes, or where
-    the consumer runs neither through the whole space nor through its kept axes."""
+    """The producer's space with the reduction of either. None where they reduce different axes, or
+    where the consumer runs neither through the whole space nor through its kept axes."""
     covered = tuple(table[a] for a in consumer.axes)
     if consumer.reduced is None:
-        whole = covered == producer.axes or (producer.reduced is not None and covered == producer.kept)
+        whole = covered == producer.axes or (
+            producer.reduced is not None and covered == producer.kept
+        )
         return producer if whole else None
     reduced = frozenset(table[a] for a in consumer.reduced)
     same = producer.reduced is None or producer.reduced == reduced
     return Space(producer.dims, reduced) if covered == producer.axes and same else None
 
 
-def _rows_fit(parts: Division, producer: Group, consumer: Group, table: dict[int, int],
-              space: Space) -> bool:
-    """Whether the region goes through each row once, or the row stays in cache between the passes."""
+def _rows_fit(
+    parts: Division, producer: Group, consumer: Group, table: dict[int, int], space: Space
+) -> bool:
+    """Whether the region goes through each row once, or the row stays in cache between the
+    passes."""
     if space.reduced is None or fits_cache(space, parts.limits):
         return True
     after: set[Node] = set()  # nodes that depend on a reduction of this region
@@ -288,8 +321,12 @@ def _join_inlined(parts: Partition, producer: Group, consumer: Group, reads: lis
 def _join_pieces(parts: Partition, producer: Group, consumer: Group, reads: list[Read]) -> bool:
     """Concatenations of what the producer computes: it stores each piece where it belongs."""
     everything = sum(map(len, consumer.reads.values()))
-    if any(n.op is not ops.concat for n in consumer.nodes) or len(reads) < everything \
-            or producer.space.reduced is not None or any(r.chain for r in reads):
+    if (
+        any(n.op is not ops.concat for n in consumer.nodes)
+        or len(reads) < everything
+        or producer.space.reduced is not None
+        or any(r.chain for r in reads)
+    ):
         return False
     own = producer.space.dims
     if any(r.root.shape != own or producer.axes[_node_of(r)] != identity_axes(own) for r in reads):
@@ -311,7 +348,8 @@ def _may_repeat(producer: Group) -> bool:
 
 
 def _repeats(consumer: Group, read: Read) -> bool:
-    """Whether a read asks for an element again and again in the innermost loop, or that cannot be told."""
+    """Whether a read asks for an element again and again in the innermost loop, or that cannot be
+    told."""
     looped = read.node.operands[0] if read.node in consumer.reduces else read.node.result()
     pointwise = read.node in consumer.reduces or read.node.op.kind is Kind.POINTWISE
     grows = pointwise and read.node.operands[read.position].shape != looped.shape
@@ -336,10 +374,11 @@ def _join_epilogue(parts: Partition, producer: Group, consumer: Group, reads: li
 
 
 def _is_updating(parts: Partition, consumer: Group, result: Value) -> bool:
-    """Whether `consumer` is part of an update by a contraction's `result`, the gradient of a weight.
+    """Whether `consumer` is part of an update by a contraction's `result`, the gradient of a
+    weight.
 
-    The gradient leaves the graph itself, so that an epilogue would save one load at most, and it would
-    repeat a long update in each variant of the register tile.
+    The gradient leaves the graph itself, so that an epilogue would save one load at most, and it
+    would repeat a long update in each variant of the register tile.
     """
     if result not in parts.escaping:
         return False
@@ -359,16 +398,23 @@ def _join_residual(parts: Partition, producer: Group, consumer: Group, reads: li
 
 
 def _is_epilogue(core: Group, group: Group) -> bool:
-    """Whether the nodes of `group` are pointwise in the result of `core`, and read strided operands only."""
+    """Whether the nodes of `group` are pointwise in the result of `core`, and read strided operands
+    only."""
     shape = core.space.dims
-    return group.space == Space(shape) \
-        and all(n.op.kind is Kind.POINTWISE and n.types[0].shape == shape for n in group.nodes) \
+    return (
+        group.space == Space(shape)
+        and all(n.op.kind is Kind.POINTWISE and n.types[0].shape == shape for n in group.nodes)
         and all(is_strided(r) for reads in group.reads.values() for r in reads)
+    )
 
 
 def _reads_elementwise(reads: Iterable[Read]) -> bool:
-    return all(not r.chain and r.root.index == 0
-               and r.node.operands[r.position].shape == r.node.types[0].shape for r in reads)
+    return all(
+        not r.chain
+        and r.root.index == 0
+        and r.node.operands[r.position].shape == r.node.types[0].shape
+        for r in reads
+    )
 
 
 def is_strided(read: Read) -> bool:
@@ -382,8 +428,9 @@ def _join_prologue(parts: Partition, producer: Group, consumer: Group, reads: li
     lone = len(producer.nodes) == 1 and producer.nodes[0].op is ops.cast
     if not lone or consumer.kind != "contraction" or not parts.read_only_by(producer, consumer):
         return False
-    if any(r.node.op.kind is not Kind.CONTRACTION for r in reads) \
-            or not all(is_strided(r) for rs in producer.reads.values() for r in rs):
+    if any(r.node.op.kind is not Kind.CONTRACTION for r in reads) or not all(
+        is_strided(r) for rs in producer.reads.values() for r in rs
+    ):
         return False
     parts.merge(producer, consumer)
     consumer.axes.update((n, None) for n in producer.nodes)
@@ -394,7 +441,8 @@ def _join_prologue(parts: Partition, producer: Group, consumer: Group, reads: li
 
 
 def _assemble(parts: Partition) -> Graph:
-    """The graph of regions; a region comes as soon as what it reads is there, in the order of the graph."""
+    """The graph of regions; a region comes as soon as what it reads is there, in the order of the
+    graph."""
     groups = parts.groups()
     waiting = {g: len(g.producers) for g in groups}
     ready = [(parts.number[g.nodes[-1]], g) for g in groups if not g.producers]
@@ -414,20 +462,27 @@ def _assemble(parts: Partition) -> Graph:
 
 
 def _region(parts: Partition, group: Group, outside: dict[Value, Value]) -> Node | None:
-    """The node of a group; adds its results to `outside`, by the values of the graph that they stand for."""
+    """The node of a group; adds its results to `outside`, by the values of the graph that they
+    stand for."""
     inner: dict[Value, Value] = {}
     inputs: dict[Value, Value] = {}
     body: list[Node] = []
     for node in group.nodes:
         _copy(parts, group, node, inner, inputs, body)
-    results = [v for n in group.nodes for v in n.results()
-               if v in parts.escaping or any(parts.owner[r] is not group for r in parts.readers.get(v, ()))]
+    results = [
+        v
+        for n in group.nodes
+        for v in n.results()
+        if v in parts.escaping or any(parts.owner[r] is not group for r in parts.readers.get(v, ()))
+    ]
     if not results:
         return None
     graph = Graph("body", list(inputs.values()), [inner[v] for v in results], body)
     attrs = RegionAttrs(kind=final_kind(group), body=graph)
     operands = tuple(outside.get(v, v) for v in inputs)
-    made = Node(ops.region, operands, attrs, tuple([v.type for v in results]), group.nodes[-1].location)
+    made = Node(
+        ops.region, operands, attrs, tuple([v.type for v in results]), group.nodes[-1].location
+    )
     outside.update(zip(results, made.results(), strict=True))
     return made
 
@@ -438,8 +493,14 @@ def final_kind(group: Group) -> str:
     return "opaque" if alone else group.kind
 
 
-def _copy(parts: Partition, group: Group, node: Node, inner: dict[Value, Value], inputs: dict[Value, Value],
-          body: list[Node]) -> None:
+def _copy(
+    parts: Partition,
+    group: Group,
+    node: Node,
+    inner: dict[Value, Value],
+    inputs: dict[Value, Value],
+    body: list[Node],
+) -> None:
     """Put a copy of `node` into the body, after the free nodes it reads."""
     for value in node.operands:
         if value in inner:
@@ -448,6 +509,8 @@ def _copy(parts: Partition, group: Group, node: Node, inner: dict[Value, Value],
             _copy(parts, group, value.node, inner, inputs, body)
         else:
             inner[value] = inputs[value] = Value(value.type, name=f"x{len(inputs)}")
-    made = Node(node.op, tuple([inner[v] for v in node.operands]), node.attrs, node.types, node.location)
+    made = Node(
+        node.op, tuple([inner[v] for v in node.operands]), node.attrs, node.types, node.location
+    )
     body.append(made)
     inner.update(zip(node.results(), made.results(), strict=True))

@@ -1,12 +1,14 @@
-"""Chooses for each image whether its channels lie apart, [N, C, *S], or next to each other, [N, *S, C].
+"""Chooses for each image whether its channels lie apart, [N, C, *S], or next to each other, [N, *S,
+C].
 
-Convolutions read and write neighbouring channels as vectors, of every size and stride of an image; what
-comes between them does not care. What the graph is given and gives, and what other ops read, stays as it is,
-so that values have to be turned somewhere: the division into images of the two orders for which that costs
-least is a minimum cut (`cut`), whose edges are values, at the bytes that turning them moves, and
-convolutions, at what they lose where channels lie apart.
+Convolutions read and write neighbouring channels as vectors, of every size and stride of an image;
+what comes between them does not care. What the graph is given and gives, and what other ops read,
+stays as it is, so that values have to be turned somewhere: the division into images of the two
+orders for which that costs least is a minimum cut (`cut`), whose edges are values, at the bytes
+that turning them moves, and convolutions, at what they lose where channels lie apart.
 
-Images in the new order are other values, of permuted shape; a `permute` stands wherever one is turned.
+Images in the new order are other values, of permuted shape; a `permute` stands wherever one is
+turned.
 """
 
 from __future__ import annotations
@@ -29,13 +31,21 @@ from ..shape import Dim, bounds
 from .legalize import Supports
 
 CONVOLUTIONS: dict[Op, Op] = {
-    ops.conv: ops.channels_last_conv, ops.conv_transpose: ops.channels_last_conv_transpose,
+    ops.conv: ops.channels_last_conv,
+    ops.conv_transpose: ops.channels_last_conv_transpose,
     ops.conv_weight_grad: ops.channels_last_conv_weight_grad,
 }
-WINDOWS = (ops.max_pool, ops.max_pool_grad, ops.max_pool_input_grad, ops.avg_pool, ops.avg_pool_grad)
+WINDOWS = (
+    ops.max_pool,
+    ops.max_pool_grad,
+    ops.max_pool_input_grad,
+    ops.avg_pool,
+    ops.avg_pool_grad,
+)
 UNKNOWN = 8  # what a size known at run time only counts as
 NARROW = 8  # output channels that do not fill a vector
-LEAST = 1 << 17  # bytes: what convolutions lose by less takes no longer than starting to turn images
+# bytes: what convolutions lose by less takes no longer than starting to turn images
+LEAST = 1 << 17
 FLOPS = 8  # floating-point operations in the time of moving a byte
 
 Make: TypeAlias = Callable[[Sequence[Value]], tuple[Value, ...]]
@@ -45,8 +55,9 @@ Make: TypeAlias = Callable[[Sequence[Value]], tuple[Value, ...]]
 class Way:
     """How a node is computed of images in the new order.
 
-    `images` says of each operand whether it is one, `gives` of each result; `make` takes all operands, and
-    `apart` and `beside` are what the node loses in the old and in the new order, in bytes.
+    `images` says of each operand whether it is one, `gives` of each result; `make` takes all
+    operands, and `apart` and `beside` are what the node loses in the old and in the new order, in
+    bytes.
     """
 
     images: tuple[bool, ...]
@@ -57,17 +68,20 @@ class Way:
 
 
 def run(graph: Graph, supports: Supports) -> Graph:
-    """`graph` with images in the order that costs least, for a target that takes `channels_last_conv`."""
+    """`graph` with images in the order that costs least, for a target that takes
+    `channels_last_conv`."""
     found = [n for n in graph.nodes if n.op in CONVOLUTIONS and _is_taken(n, supports)]
     if not found:
         return graph
     ranks = frozenset(n.operands[0].rank for n in found)
     ways = {n: way for n in graph.nodes if (way := _way(n, ranks, supports)) is not None}
     chosen = _chosen(graph, ways)
-    return _rewritten(graph, {n: way for n, way in ways.items() if n in chosen}) if chosen else graph
+    return (
+        _rewritten(graph, {n: way for n, way in ways.items() if n in chosen}) if chosen else graph
+    )
 
 
-# ------------------------------------------------------------------------------------------ single nodes
+# ------------------------------------------------------------------------------------- single nodes
 
 
 def _is_taken(node: Node, supports: Supports) -> bool:
@@ -91,7 +105,9 @@ def _way(node: Node, ranks: frozenset[int], supports: Supports) -> Way | None:
         return _of_reduction(node, node.attrs, rank)
     if node.op in MOVES:
         attrs = MOVES[node.op](node, last_dims(rank))
-        return Way((True,) * len(node.operands), (True,), lambda v: node.op.node(tuple(v), attrs).results())
+        return Way(
+            (True,) * len(node.operands), (True,), lambda v: node.op.node(tuple(v), attrs).results()
+        )
     return None
 
 
@@ -119,23 +135,38 @@ def _of_convolution(node: Node) -> Way:
     flops = 2 * _elements(y) * each[0] * taps
     wasted = flops / FLOPS * (NARROW / min(each[1], NARROW) - 1)
     strided = taps > 1 and max(attrs.stride) > 1  # type: ignore[attr-defined]
-    return Way(images, (not grad,), lambda v: op.node(tuple(v), attrs).results(),
-               moved * (2 if strided else 1), wasted)
+    return Way(
+        images,
+        (not grad,),
+        lambda v: op.node(tuple(v), attrs).results(),
+        moved * (2 if strided else 1),
+        wasted,
+    )
 
 
 def _of_window(node: Node, supports: Supports) -> Way | None:
-    """A pool of images in the new order, or its gradient, is one of images of a single channel with a
-    dimension more, along which windows have one element."""
+    """A pool of images in the new order, or its gradient, is one of images of a single channel with
+    a dimension more, along which windows have one element."""
     attrs: Any = node.attrs
-    ends = {"kernel": 1, "stride": 1, "padding": 0, "dilation": 1, "spatial": node.operands[0].shape[1]}
+    ends = {
+        "kernel": 1,
+        "stride": 1,
+        "padding": 0,
+        "dilation": 1,
+        "spatial": node.operands[0].shape[1],
+    }
     given = {f: (*getattr(attrs, f), value) for f, value in ends.items() if hasattr(attrs, f)}
     made = replace(attrs, **given)
 
     def deeper(v: Sequence[Value]) -> Node:
-        return node.op.node(tuple([ops.reshape(x, shape=(x.shape[0], 1, *x.shape[1:])) for x in v]), made)
+        return node.op.node(
+            tuple([ops.reshape(x, shape=(x.shape[0], 1, *x.shape[1:])) for x in v]), made
+        )
 
     def make(v: Sequence[Value]) -> tuple[Value, ...]:
-        return tuple([ops.reshape(y, shape=(y.shape[0], *y.shape[2:])) for y in deeper(v).results()])
+        return tuple(
+            [ops.reshape(y, shape=(y.shape[0], *y.shape[2:])) for y in deeper(v).results()]
+        )
 
     if not supports(deeper([to_channels_last(x) for x in node.operands])):
         return None
@@ -160,8 +191,10 @@ def _of_pointwise(node: Node, rank: int) -> Way | None:
         return None
 
     def make(v: Sequence[Value]) -> tuple[Value, ...]:
-        given = [x if whole or not x.rank else _turned_vector(x, rank)
-                 for x, whole in zip(v, images, strict=True)]
+        given = [
+            x if whole or not x.rank else _turned_vector(x, rank)
+            for x, whole in zip(v, images, strict=True)
+        ]
         return node.op.node(tuple(given), node.attrs).results()
 
     images = tuple(v.rank == rank for v in node.operands)
@@ -181,8 +214,11 @@ def _of_reduction(node: Node, attrs: Reduce, rank: int) -> Way | None:
         return None
     place = last_dims(rank)
     turned = replace(attrs, dims=tuple(sorted(place.index(d) for d in attrs.dims)))
-    return Way((True,), (attrs.keepdim,) * len(node.types),
-               lambda v: node.op.node(tuple(v), turned).results())
+    return Way(
+        (True,),
+        (attrs.keepdim,) * len(node.types),
+        lambda v: node.op.node(tuple(v), turned).results(),
+    )
 
 
 def _concat(node: Node, order: tuple[int, ...]) -> DimAttrs:
@@ -197,16 +233,20 @@ def _pad(node: Node, order: tuple[int, ...]) -> PadAttrs:
 
 def _slice(node: Node, order: tuple[int, ...]) -> SliceAttrs:
     attrs = attrs_of(node, SliceAttrs)
-    start, stop, step = (tuple([field[d] for d in order]) for field in (attrs.start, attrs.stop, attrs.step))
+    start, stop, step = (
+        tuple([field[d] for d in order]) for field in (attrs.start, attrs.stop, attrs.step)
+    )
     return SliceAttrs(start, stop, step)  # type: ignore[arg-type]
 
 
 MOVES: dict[Op, Callable[[Node, tuple[int, ...]], Any]] = {
-    ops.concat: _concat, ops.pad: _pad, ops.slice: _slice,
+    ops.concat: _concat,
+    ops.pad: _pad,
+    ops.slice: _slice,
 }
 
 
-# ------------------------------------------------------------------------------------------ the choice
+# --------------------------------------------------------------------------------------- the choice
 
 
 def _chosen(graph: Graph, ways: dict[Node, Way]) -> set[Node]:
@@ -218,16 +258,27 @@ def _chosen(graph: Graph, ways: dict[Node, Way]) -> set[Node]:
         cut.edge(cut.source, place[node], way.beside)
     for value, readers in _readers(graph, ways).items():
         made = cut.source if value.node is None else _side(value, ways, place, cut)
-        _connect(cut, made, [place[r] if isinstance(r, Node) and r in place else
-                             cut.sink if r is not None and _turns(r, value) else cut.source
-                             for r in readers], ENDLESS if _is_position(value) else 2 * _bytes(value))
+        _connect(
+            cut,
+            made,
+            [
+                place[r]
+                if isinstance(r, Node) and r in place
+                else cut.sink
+                if r is not None and _turns(r, value)
+                else cut.source
+                for r in readers
+            ],
+            ENDLESS if _is_position(value) else 2 * _bytes(value),
+        )
     side = cut.sink_side()
     chosen = {n for n in ways if place[n] in side}
     return chosen if sum(ways[n].apart for n in chosen) >= LEAST else set()
 
 
 def _is_position(value: Value) -> bool:
-    """Whether a value means something else in the other order: whoever reads it works in the same."""
+    """Whether a value means something else in the other order: whoever reads it works in the
+    same."""
     return value.index == 1 and value.node is not None and value.node.op is ops.max_pool
 
 
@@ -275,9 +326,13 @@ def _readers(graph: Graph, ways: dict[Node, Way]) -> dict[Value, list[Node | Non
 
 
 def _is_turn(node: Node, dims: Callable[[int], tuple[int, ...]]) -> bool:
-    rank = node.types[0].rank  # of three dimensions both orders are turned alike: it is one to the new order
-    return node.op is ops.permute and rank > (3 if dims is first_dims else 2) \
+    # of three dimensions both orders are turned alike: it is one to the new order
+    rank = node.types[0].rank
+    return (
+        node.op is ops.permute
+        and rank > (3 if dims is first_dims else 2)
         and attrs_of(node, DimsAttrs).dims == dims(node.types[0].rank)
+    )
 
 
 def _turns(node: Node, value: Value) -> bool:
@@ -303,7 +358,7 @@ def _bytes(value: Value) -> float:
     return _elements(value) * value.dtype.itemsize
 
 
-# ------------------------------------------------------------------------------------------ the new graph
+# ------------------------------------------------------------------------------------ the new graph
 
 
 class _Orders:
@@ -333,8 +388,10 @@ def _rewritten(graph: Graph, ways: dict[Node, Way]) -> Graph:
         with located(node.location):
             way = ways.get(node)
             if way is not None:
-                given = [orders.in_last(v) if image else orders.in_plain(v)
-                         for v, image in zip(node.operands, way.images, strict=True)]
+                given = [
+                    orders.in_last(v) if image else orders.in_plain(v)
+                    for v, image in zip(node.operands, way.images, strict=True)
+                ]
                 made = way.make(given)
                 for old, new, image in zip(node.results(), made, way.gives, strict=True):
                     (orders.last if image else orders.plain)[old] = new
@@ -345,6 +402,7 @@ def _rewritten(graph: Graph, ways: dict[Node, Way]) -> Graph:
             else:
                 operands = tuple([orders.in_plain(v) for v in node.operands])
                 if operands != node.operands:
-                    orders.plain.update(zip(node.results(), node.with_operands(operands).results(),
-                                            strict=True))
+                    orders.plain.update(
+                        zip(node.results(), node.with_operands(operands).results(), strict=True)
+                    )
     return graph.with_outputs([orders.in_plain(v) for v in graph.outputs])

@@ -1,4 +1,5 @@
-"""How large regions may become: facts of the machine that a graph is compiled for, which a target states."""
+"""How large regions may become: facts of the machine that a graph is compiled for, which a target
+states."""
 
 from __future__ import annotations
 

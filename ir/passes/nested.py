@@ -1,4 +1,5 @@
-"""Passes inside of loops and branches: the graphs that control-flow nodes hold are passed as well."""
+"""Passes inside of loops and branches: the graphs that control-flow nodes hold are passed as
+well."""
 
 from __future__ import annotations
 

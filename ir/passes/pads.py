@@ -1,8 +1,8 @@
 """Joins what gradients of slices take apart: a sum of values padded with zeros to lie side by side.
 
-Each slice of a value (the gates of a recurrent step, the parts of `chunk` or `split`) contributes its
-gradient padded to the whole. Where these lie one after the other their sum is a concatenation, equal but for
-the sign of zeros, and needs no additions.
+Each slice of a value (the gates of a recurrent step, the parts of `chunk` or `split`) contributes
+its gradient padded to the whole. Where these lie one after the other their sum is a concatenation,
+equal but for the sign of zeros, and needs no additions.
 """
 
 from __future__ import annotations
@@ -44,13 +44,18 @@ def _joined(node: Node) -> Value | None:
     if any(a.high != b.low for a, b in pairwise(parts)):
         return None
     dim = parts[0].dim
-    return _padded(ops.concat(*(v for p in parts for v in _pieces(p.value, dim)), dim=dim), parts, node)
+    return _padded(
+        ops.concat(*(v for p in parts for v in _pieces(p.value, dim)), dim=dim), parts, node
+    )
 
 
 def _pieces(value: Value, dim: int) -> tuple[Value, ...]:
     """What `value` is a concatenation of along `dim`."""
-    joined = value.node is not None and value.node.op is ops.concat and \
-        attrs_of(value.node, DimAttrs).dim == dim
+    joined = (
+        value.node is not None
+        and value.node.op is ops.concat
+        and attrs_of(value.node, DimAttrs).dim == dim
+    )
     return value.node.operands if value.node is not None and joined else (value,)
 
 

@@ -1,8 +1,8 @@
 """Complex arithmetic and functions on pairs of real values.
 
-Branch cuts, signed zeros, infinities and NaN follow C99's Annex G, as NumPy and PyTorch have them; functions
-whose textbook formula loses digits or overflows use W. Kahan's ("Branch Cuts for Complex Elementary
-Functions, or Much Ado About Nothing's Sign Bit", 1987).
+Branch cuts, signed zeros, infinities and NaN follow C99's Annex G, as NumPy and PyTorch have them;
+functions whose textbook formula loses digits or overflows use W. Kahan's ("Branch Cuts for Complex
+Elementary Functions, or Much Ado About Nothing's Sign Bit", 1987).
 """
 
 from __future__ import annotations
@@ -55,8 +55,10 @@ def _is_zero(x: Complex) -> Expr:
 
 def mul(x: Complex, y: Complex) -> Complex:
     """Each product rounded by itself, so that x times its conjugate is real to the last bit."""
-    return Complex(fn.product(x.re, y.re) - fn.product(x.im, y.im),
-                   fn.product(x.re, y.im) + fn.product(x.im, y.re))
+    return Complex(
+        fn.product(x.re, y.re) - fn.product(x.im, y.im),
+        fn.product(x.re, y.im) + fn.product(x.im, y.re),
+    )
 
 
 def div(x: Complex, y: Complex) -> Complex:
@@ -66,8 +68,10 @@ def div(x: Complex, y: Complex) -> Complex:
     large, small = fn.where(flat, y.re, y.im), fn.where(flat, y.im, y.re)
     ratio = small / large
     scale = 1 / (large + small * ratio)
-    found = Complex(fn.where(flat, x.re + x.im * ratio, x.re * ratio + x.im) * scale,
-                    fn.where(flat, x.im - x.re * ratio, x.im * ratio - x.re) * scale)
+    found = Complex(
+        fn.where(flat, x.re + x.im * ratio, x.re * ratio + x.im) * scale,
+        fn.where(flat, x.im - x.re * ratio, x.im * ratio - x.re) * scale,
+    )
     return choose(_is_zero(y), Complex(x.re / re, x.im / re), found)
 
 
@@ -101,8 +105,6 @@ def exp(x: Complex) -> Complex:
     return Complex(re, fn.where(fn.eq(x.im, 0), x.im, im))
 
 
-
-
 def log(x: Complex) -> Complex:
     """Near |x| = 1 from how far it is from 1, which a logarithm of |x| would lose."""
     a, b = fn.abs(x.re), fn.abs(x.im)
@@ -120,7 +122,9 @@ def expm1(x: Complex) -> Complex:
 def sqrt(x: Complex) -> Complex:
     """Scaled where the sum inside would overflow, or would lose digits below the normal numbers."""
     single = x.re.dtype is f32
-    top, bottom, power = (2.0**125, 2.0**-100, 2.0**48) if single else (2.0**1021, 2.0**-900, 2.0**200)
+    top, bottom, power = (
+        (2.0**125, 2.0**-100, 2.0**48) if single else (2.0**1021, 2.0**-900, 2.0**200)
+    )
     most, one = fn.fmax(fn.abs(x.re), fn.abs(x.im)), _like(1.0, x.re)
     scaled = x.times(fn.where(most > top, 0.25, fn.where(most < bottom, power, one)))
     back = fn.where(most > top, 2.0, fn.where(most < bottom, power**-0.5, one))
@@ -142,8 +146,10 @@ def pow(x: Complex, y: Complex) -> Complex:
     zero, none = _is_zero(x), _is_zero(y)
     found = exp(mul(y, log(x)))
     of_zero = fn.where((y.re > 0) & fn.eq(y.im, 0), 0, _like(math.nan, y.re))
-    return Complex(fn.where(none, 1, fn.where(zero, of_zero, found.re)),
-                   fn.where(none, 0, fn.where(zero, of_zero, found.im)))
+    return Complex(
+        fn.where(none, 1, fn.where(zero, of_zero, found.re)),
+        fn.where(none, 0, fn.where(zero, of_zero, found.im)),
+    )
 
 
 def whole_power(x: Complex, exponent: int) -> Complex:
@@ -189,14 +195,18 @@ def tanh(x: Complex) -> Complex:
     beta, rho = tan * tan + 1, fn.sqrt(sinh * sinh + 1)
     below = beta * sinh * sinh + 1
     endless = fn.isinf(tan)
-    near = Complex(fn.where(endless, rho / sinh, beta * rho * sinh / below),
-                   fn.where(endless, 1 / tan, tan / below))
+    near = Complex(
+        fn.where(endless, rho / sinh, beta * rho * sinh / below),
+        fn.where(endless, 1 / tan, tan / below),
+    )
     small = 4 * fn.sin(x.im) * fn.cos(x.im) * fn.exp(-2 * fn.abs(x.re))
     bounded = fn.where(fn.isinf(x.re), fn.copysign(_like(0.0, x.re), fn.sin(2 * x.im)), small)
     one = fn.where(fn.isinf(x.re) | fn.isfinite(x.im), _like(1.0, x.re), math.nan)
     far = Complex(fn.copysign(one, x.re), bounded)
     found = choose(fn.abs(x.re) > (11.0 if x.re.dtype is f32 else 22.0), far, near)
-    return Complex(fn.where(fn.eq(x.re, 0), x.re, found.re), fn.where(fn.eq(x.im, 0), x.im, found.im))
+    return Complex(
+        fn.where(fn.eq(x.re, 0), x.re, found.re), fn.where(fn.eq(x.im, 0), x.im, found.im)
+    )
 
 
 def _huge(x: Complex) -> Expr:
@@ -215,22 +225,28 @@ def _far_log(x: Complex) -> Expr:
 
 def asin(x: Complex) -> Complex:
     minus, plus = _roots(x)
-    near = Complex(fn.atan2(x.re, minus.re * plus.re - minus.im * plus.im),
-                   fn.asinh(minus.re * plus.im - minus.im * plus.re))
+    near = Complex(
+        fn.atan2(x.re, minus.re * plus.re - minus.im * plus.im),
+        fn.asinh(minus.re * plus.im - minus.im * plus.re),
+    )
     far = Complex(fn.atan2(x.re, fn.abs(x.im)), fn.copysign(_far_log(x), x.im))
     return choose(_huge(x), far, near)
 
 
 def acos(x: Complex) -> Complex:
     minus, plus = _roots(x)
-    near = Complex(2 * fn.atan2(minus.re, plus.re), fn.asinh(plus.re * minus.im - plus.im * minus.re))
+    near = Complex(
+        2 * fn.atan2(minus.re, plus.re), fn.asinh(plus.re * minus.im - plus.im * minus.re)
+    )
     far = Complex(fn.atan2(fn.abs(x.im), x.re), -fn.copysign(_far_log(x), x.im))
     return choose(_huge(x), far, near)
 
 
 def acosh(x: Complex) -> Complex:
     minus, plus = sqrt(x.plus(-1)), sqrt(x.plus(1))
-    near = Complex(fn.asinh(minus.re * plus.re + minus.im * plus.im), 2 * fn.atan2(minus.im, plus.re))
+    near = Complex(
+        fn.asinh(minus.re * plus.re + minus.im * plus.im), 2 * fn.atan2(minus.im, plus.re)
+    )
     return choose(_huge(x), Complex(_far_log(x), argument(x)), near)
 
 
@@ -241,7 +257,9 @@ def atanh(x: Complex) -> Complex:
     apart = fn.hypot(beside, x.im)
     close = apart < (1e-10 if x.re.dtype is f32 else 1e-100)  # whose square vanishes
     size = fn.where(close, (LN2 - fn.log(apart)) * 0.5, fn.log1p(4 * re / (apart * apart)) * 0.25)
-    near = Complex(fn.copysign(size, x.re), fn.atan2(2 * x.im, beside * (1 + re) - x.im * x.im) * 0.5)
+    near = Complex(
+        fn.copysign(size, x.re), fn.atan2(2 * x.im, beside * (1 + re) - x.im * x.im) * 0.5
+    )
     quarter = fn.copysign(_like(math.pi / 2, x.re), x.im)
     lost = fn.isnan(x.im)
     nothing = fn.where(lost & ~fn.isinf(x.re), math.nan, _like(0.0, x.re))
@@ -250,12 +268,29 @@ def atanh(x: Complex) -> Complex:
 
 
 FUNCTIONS = {
-    "sign": sign, "exp": exp, "expm1": expm1, "log": log, "sqrt": sqrt, "sigmoid": sigmoid,
-    "reciprocal": reciprocal, "rsqrt": lambda x: reciprocal(sqrt(x)), "square": lambda x: mul(x, x),
-    "exp2": lambda x: exp(x.times(LN2)), "log1p": lambda x: log(x.plus(1)),
-    "log2": lambda x: log(x).times(1 / LN2), "log10": lambda x: log(x).times(1 / LN10),
-    "sinh": sinh, "cosh": cosh, "tanh": tanh, "asin": asin, "acos": acos, "acosh": acosh, "atanh": atanh,
-    "sin": lambda x: sinh(x.turned()).turned_back(), "cos": lambda x: cosh(x.turned()),
-    "tan": lambda x: tanh(x.turned()).turned_back(), "asinh": lambda x: asin(x.turned()).turned_back(),
+    "sign": sign,
+    "exp": exp,
+    "expm1": expm1,
+    "log": log,
+    "sqrt": sqrt,
+    "sigmoid": sigmoid,
+    "reciprocal": reciprocal,
+    "rsqrt": lambda x: reciprocal(sqrt(x)),
+    "square": lambda x: mul(x, x),
+    "exp2": lambda x: exp(x.times(LN2)),
+    "log1p": lambda x: log(x.plus(1)),
+    "log2": lambda x: log(x).times(1 / LN2),
+    "log10": lambda x: log(x).times(1 / LN10),
+    "sinh": sinh,
+    "cosh": cosh,
+    "tanh": tanh,
+    "asin": asin,
+    "acos": acos,
+    "acosh": acosh,
+    "atanh": atanh,
+    "sin": lambda x: sinh(x.turned()).turned_back(),
+    "cos": lambda x: cosh(x.turned()),
+    "tan": lambda x: tanh(x.turned()).turned_back(),
+    "asinh": lambda x: asin(x.turned()).turned_back(),
     "atan": lambda x: atanh(x.turned()).turned_back(),
 }

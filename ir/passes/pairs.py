@@ -1,12 +1,12 @@
 """Complex values as pairs of real ones: targets compute with real numbers only.
 
-Every complex value of a graph becomes two values, its real and its imaginary part. Where memory is seen from
-outside, elements stay as they are, the parts of each side by side: a complex input or output of type
-c64[a, b] becomes one of type f32[a, b, 2]. Graphs inside of loops and branches take and give the parts as two
-values.
+Every complex value of a graph becomes two values, its real and its imaginary part. Where memory is
+seen from outside, elements stay as they are, the parts of each side by side: a complex input or
+output of type c64[a, b] becomes one of type f32[a, b, 2]. Graphs inside of loops and branches take
+and give the parts as two values.
 
-An op on complex values has a rule here, or decomposes into ops that have. What has neither (factorizations)
-is `foreign`: whoever compiles a graph has to run those nodes by themselves.
+An op on complex values has a rule here, or decomposes into ops that have. What has neither
+(factorizations) is `foreign`: whoever compiles a graph has to run those nodes by themselves.
 """
 
 from __future__ import annotations
@@ -66,27 +66,35 @@ def has_complex(graph: Graph) -> bool:
 
 def is_complex(node: Node) -> bool:
     """Whether a node reads or makes complex values, or holds a graph that does."""
-    return any(t.dtype.is_complex for t in node.types) or any(v.dtype.is_complex for v in node.operands) or \
-        any(has_complex(body) for body in _bodies(node))
+    return (
+        any(t.dtype.is_complex for t in node.types)
+        or any(v.dtype.is_complex for v in node.operands)
+        or any(has_complex(body) for body in _bodies(node))
+    )
 
 
 def _bodies(node: Node) -> list[Graph]:
     if node.op.kind is not Kind.CONTROL:
         return []
-    return [b for f in dataclasses.fields(node.attrs) if isinstance(b := getattr(node.attrs, f.name), Graph)]
+    return [
+        b
+        for f in dataclasses.fields(node.attrs)
+        if isinstance(b := getattr(node.attrs, f.name), Graph)
+    ]
 
 
 def _has_rule(node: Node) -> bool:
     if node.op.name in RULES:
-        return not any(foreign(body) for body in _bodies(node)) and \
-            (node.op.name not in STATIC or all(v.type.is_static for v in node.operands))
+        return not any(foreign(body) for body in _bodies(node)) and (
+            node.op.name not in STATIC or all(v.type.is_static for v in node.operands)
+        )
     if node.op.is_core:
         return False
     parts = topological(tuple(node.op.decompose(node)), node.operands)  # type: ignore[operator]
     return all(not is_complex(n) or _has_rule(n) for n in parts)
 
 
-# ------------------------------------------------------------------------------------------ the walk
+# ----------------------------------------------------------------------------------------- the walk
 
 
 class _Split:
@@ -109,7 +117,9 @@ class _Split:
             results = rule(node, *[self.parts(v) for v in node.operands])
         elif node.op.is_core:
             place = f" (recorded at {node.location})" if node.location else ""
-            raise NotImplementedError(f"pairs: {node.op.name} of complex numbers has no rule{place}")
+            raise NotImplementedError(
+                f"pairs: {node.op.name} of complex numbers has no rule{place}"
+            )
         else:
             results = self.decomposed(node)
         self.found.update(zip(node.results(), results, strict=True))
@@ -131,7 +141,8 @@ Leave: TypeAlias = Callable[[Parts], list[Value]]
 
 
 def _rewritten(graph: Graph, enter: Enter, leave: Leave) -> Graph:
-    """`enter` says which inputs take the place of one and what stands for it, `leave` what is returned."""
+    """`enter` says which inputs take the place of one and what stands for it, `leave` what is
+    returned."""
     inputs: list[Value] = []
     found: dict[Value, Parts] = {}
     with located(None):
@@ -182,6 +193,7 @@ def _flat(*parts: Parts) -> list[Value]:
 
 def rule(*names: str, static: bool = False) -> Callable[[Rule], Rule]:
     """Register what ops are in terms of the parts; `static`: where the sizes are known."""
+
     def register(function: Rule) -> Rule:
         RULES.update(dict.fromkeys(names, function))
         STATIC.update(names if static else ())
@@ -190,9 +202,31 @@ def rule(*names: str, static: bool = False) -> Callable[[Rule], Rule]:
     return register
 
 
-@rule("detach", "neg", "add", "sub", "where", "reshape", "permute", "expand", "slice", "flip", "slice_update",
-      "concat", "gather", "index", "index_select", "scatter", "scatter_add", "index_put", "sum", "cumsum",
-      "tril", "triu", "require")
+@rule(
+    "detach",
+    "neg",
+    "add",
+    "sub",
+    "where",
+    "reshape",
+    "permute",
+    "expand",
+    "slice",
+    "flip",
+    "slice_update",
+    "concat",
+    "gather",
+    "index",
+    "index_select",
+    "scatter",
+    "scatter_add",
+    "index_put",
+    "sum",
+    "cumsum",
+    "tril",
+    "triu",
+    "require",
+)
 def _part_by_part(node: Node, *operands: Parts) -> Sequence[Parts]:
     """Of linear ops and of those that move elements."""
     halves = []
@@ -293,7 +327,9 @@ RULES.update(dict.fromkeys(("ne", "isnan", "isinf"), _both("logical_or")))
 @rule("constant")
 def _constant(node: Node) -> Sequence[Parts]:
     array, real = node.attrs.value.numpy(), node.types[0].dtype.real  # type: ignore[attr-defined]
-    return (Pair(*[ops.constant(value=Literal.of(part, real)) for part in (array.real, array.imag)]),)
+    return (
+        Pair(*[ops.constant(value=Literal.of(part, real)) for part in (array.real, array.imag)]),
+    )
 
 
 @rule("bitcast")
@@ -321,11 +357,17 @@ def _pad(node: Node, x: Pair) -> Sequence[Parts]:
     attrs = attrs_of(node, PadAttrs)
     value = complex(attrs.value)
     parts = zip(x, (value.real, value.imag), strict=True)
-    return (Pair(*[node.op.node((p,), dataclasses.replace(attrs, value=v), node.location).result()
-                   for p, v in parts]),)
+    return (
+        Pair(
+            *[
+                node.op.node((p,), dataclasses.replace(attrs, value=v), node.location).result()
+                for p, v in parts
+            ]
+        ),
+    )
 
 
-# ------------------------------------------------------------------------------------------ contractions
+# ------------------------------------------------------------------------------------- contractions
 
 
 @rule("matmul")
@@ -333,8 +375,9 @@ def _matmul(node: Node, a: Pair, b: Pair) -> Sequence[Parts]:
     """One real product: [re im] [[re im] [-im re]]."""
     rows, columns, width = a.re.rank - 1, b.re.rank - 1, b.re.shape[-1]
     left = ops.concat(*a, dim=rows)
-    right = ops.concat(ops.concat(*b, dim=columns), ops.concat(ops.neg(b.im), b.re, dim=columns),
-                       dim=columns - 1)
+    right = ops.concat(
+        ops.concat(*b, dim=columns), ops.concat(ops.neg(b.im), b.re, dim=columns), dim=columns - 1
+    )
     both = ops.matmul(left, right)
     last = both.rank - 1
     return (Pair(slice_dim(both, last, 0, width), slice_dim(both, last, width, width + width)),)
@@ -352,7 +395,8 @@ def _bilinear(node: Node, x: Pair, w: Pair, *bias: Pair) -> Sequence[Parts]:
     return (Pair(re, im),)
 
 
-# ------------------------------------------------------------------------------------------ products
+# ----------------------------------------------------------------------------------------- products
+
 
 @rule("prod", static=True)
 def _prod(node: Node, x: Pair) -> Sequence[Parts]:
@@ -368,11 +412,15 @@ def _prod(node: Node, x: Pair) -> Sequence[Parts]:
         return (Pair(*[expanded(v, node.types[0].shape) for v in (one, nothing)]),)
     while count > 1:
         half = count // 2
-        parts = [Pair(*[slice_dim(p, len(lead), a, b) for p in factors])
-                 for a, b in ((0, half), (half, 2 * half), (2 * half, count))]
+        parts = [
+            Pair(*[slice_dim(p, len(lead), a, b) for p in factors])
+            for a, b in ((0, half), (half, 2 * half), (2 * half, count))
+        ]
         factors, count = _times(parts[0], parts[1]), half
         if parts[2].re.shape[-1]:
-            factors = Pair(*[ops.concat(p, q, dim=len(lead)) for p, q in zip(factors, parts[2], strict=True)])
+            factors = Pair(
+                *[ops.concat(p, q, dim=len(lead)) for p, q in zip(factors, parts[2], strict=True)]
+            )
             count += 1
     return (Pair(*[ops.reshape(p, shape=node.types[0].shape) for p in factors]),)
 
@@ -384,8 +432,10 @@ def _cumprod(node: Node, x: Pair) -> Sequence[Parts]:
     length = int(x.re.shape[dim])  # type: ignore[call-overload]
     while shift < length:
         low = tuple(shift if d == dim else 0 for d in range(x.re.rank))
-        before = [ops.pad(slice_dim(p, dim, 0, length - shift), low=low, high=(0,) * len(low), value=v)
-                  for p, v in zip(x, (1.0, 0.0), strict=True)]
+        before = [
+            ops.pad(slice_dim(p, dim, 0, length - shift), low=low, high=(0,) * len(low), value=v)
+            for p, v in zip(x, (1.0, 0.0), strict=True)
+        ]
         x, shift = _times(x, Pair(*before)), 2 * shift
     return (x,)
 
@@ -395,7 +445,7 @@ def _times(x: Pair, y: Pair) -> Pair:
     return Pair(found.re.value, found.im.value)
 
 
-# ------------------------------------------------------------------------------------------ control flow
+# ------------------------------------------------------------------------------------- control flow
 
 
 def _inside(graph: Graph) -> Graph:
@@ -405,7 +455,9 @@ def _inside(graph: Graph) -> Graph:
 def _results(node: Node, made: Sequence[Value]) -> Sequence[Parts]:
     """What stands for a node's results, which came as flat values."""
     values = iter(made)
-    return [Pair(next(values), next(values)) if t.dtype.is_complex else next(values) for t in node.types]
+    return [
+        Pair(next(values), next(values)) if t.dtype.is_complex else next(values) for t in node.types
+    ]
 
 
 def _width(values: Iterable[Value]) -> int:
@@ -415,16 +467,22 @@ def _width(values: Iterable[Value]) -> int:
 @rule("scan")
 def _scan(node: Node, *operands: Parts) -> Sequence[Parts]:
     attrs = attrs_of(node, ScanAttrs)
-    carried, stacked = node.operands[:attrs.carries], node.operands[attrs.carries:][:attrs.stacked]
-    inner = dataclasses.replace(attrs, body=_inside(attrs.body), carries=_width(carried),
-                                stacked=_width(stacked))
+    carried, stacked = (
+        node.operands[: attrs.carries],
+        node.operands[attrs.carries :][: attrs.stacked],
+    )
+    inner = dataclasses.replace(
+        attrs, body=_inside(attrs.body), carries=_width(carried), stacked=_width(stacked)
+    )
     return _results(node, node.op.node(tuple(_flat(*operands)), inner, node.location).results())
 
 
 @rule("while_loop")
 def _while(node: Node, *operands: Parts) -> Sequence[Parts]:
     attrs = attrs_of(node, WhileAttrs)
-    inner = WhileAttrs(_inside(attrs.test), _inside(attrs.body), _width(node.operands[:attrs.carries]))
+    inner = WhileAttrs(
+        _inside(attrs.test), _inside(attrs.body), _width(node.operands[: attrs.carries])
+    )
     return _results(node, node.op.node(tuple(_flat(*operands)), inner, node.location).results())
 
 

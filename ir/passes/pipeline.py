@@ -20,9 +20,9 @@
     fuse        ensures that the graph consists of regions and constants
 
 Bodies of loops and branches go through each pass before the graph around them does.
-Each pass takes a valid graph and gives one with the same inputs, donations and results (pairs: the same bytes
-of complex ones); up to rounding where legalize replaces a composite, pairs a complex function, pools reorders
-a sum or pads leaves out a zero, otherwise to the last bit.
+Each pass takes a valid graph and gives one with the same inputs, donations and results (pairs: the
+same bytes of complex ones); up to rounding where legalize replaces a composite, pairs a complex
+function, pools reorders a sum or pads leaves out a zero, otherwise to the last bit.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ from . import (
 from .legalize import Supports
 from .limits import Limits
 
-REORDERING = frozenset(("layout", "affine", "winograd"))  # after which a convolution rounds in another order
+# after which a convolution rounds in another order
+REORDERING = frozenset(("layout", "affine", "winograd"))
 
 Observer: TypeAlias = Callable[[str, Graph], None]
 ANY = Limits()
@@ -75,7 +76,8 @@ _observers: ContextVar[tuple[Observer, ...]] = ContextVar("graphtorch_pass_obser
 
 @contextmanager
 def checking_every_pass() -> Iterator[None]:
-    """Inside, graphs are verified after every pass, not only at the ends, and so is what is lowered."""
+    """Inside, graphs are verified after every pass, not only at the ends, and so is what is
+    lowered."""
     token = _checks_all.set(True)
     try:
         yield
@@ -98,9 +100,15 @@ def observed(on_stage: Observer) -> Iterator[None]:
         _observers.reset(token)
 
 
-def stages(supports: Supports, target: str = "the target", limits: Limits = ANY,
-           stable: Container[Value] = (), exact: bool = False) -> list[Stage]:
-    """The passes for a target that takes the nodes for which `supports` holds; `stable` seldom change."""
+def stages(
+    supports: Supports,
+    target: str = "the target",
+    limits: Limits = ANY,
+    stable: Container[Value] = (),
+    exact: bool = False,
+) -> list[Stage]:
+    """The passes for a target that takes the nodes for which `supports` holds; `stable` seldom
+    change."""
     expand = partial(legalize.run, supports=supports, target=target)
     passes = [
         Stage("detach", detach.run),
@@ -123,12 +131,23 @@ def stages(supports: Supports, target: str = "the target", limits: Limits = ANY,
         Stage("fuse", partial(fuse.run, limits=limits), partial(_is_fused, supports)),
     ]
     # `pairs` rewrites loops and branches itself, since what goes in and out of them changes
-    return [stage if stage.run is pairs.run else stage._replace(run=nested.everywhere(stage.run))
-            for stage in passes if not (exact and stage.name in REORDERING)]
+    return [
+        stage if stage.run is pairs.run else stage._replace(run=nested.everywhere(stage.run))
+        for stage in passes
+        if not (exact and stage.name in REORDERING)
+    ]
 
 
-def run(graph: Graph, supports: Supports, target: str = "the target", *, limits: Limits = ANY,
-        stable: Collection[int] = (), exact: bool = False, on_stage: Observer | None = None) -> Graph:
+def run(
+    graph: Graph,
+    supports: Supports,
+    target: str = "the target",
+    *,
+    limits: Limits = ANY,
+    stable: Collection[int] = (),
+    exact: bool = False,
+    on_stage: Observer | None = None,
+) -> Graph:
     """`graph` as regions for a target.
 
     Args:
@@ -137,11 +156,14 @@ def run(graph: Graph, supports: Supports, target: str = "the target", *, limits:
         target: its name, for messages.
         limits: how large its regions may become.
         stable: positions of inputs that seldom change: work on these alone is left to be done once.
-        exact: no pass by which sums are other ones than those of the nodes by themselves (REORDERING).
-        on_stage: called with "recorded" and the graph, then with the name of each pass and what it made.
+        exact: no pass by which sums are other ones than those of the nodes by themselves
+            (REORDERING).
+        on_stage: called with "recorded" and the graph, then with the name of each pass and what it
+            made.
 
     Raises:
-        NotImplementedError: an op that the target has no code for; names the op and the user's line.
+        NotImplementedError: an op that the target has no code for; names the op and the user's
+            line.
         VerifyError, InternalError: a pass made an invalid graph, or failed: a defect of ours.
     """
     observers = (*_observers.get(), *((on_stage,) if on_stage else ()))

@@ -7,7 +7,8 @@ Each g of a max pool's gradient goes to the position of its window's maximum. So
     grad                    of windows that do not overlap is computed from x: finding the positions again is
                             cheaper than storing them
 
-The first and the last give the same bits. The sum has the same terms, but for zeros, in another order.
+The first and the last give the same bits. The sum has the same terms, but for zeros, in another
+order.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def run(graph: Graph) -> Graph:
 
 
 def _masked(node: Node) -> Value | None:
-    """``where(compare(x, c), 0, grad) -> grad of where(compare(values, c), 0, g)``, and the other way."""
+    """``where(compare(x, c), 0, grad) -> grad of where(compare(values, c), 0, g)``, and the other
+    way."""
     if node.op is not ops.where:
         return None
     condition, a, b = node.operands
@@ -54,7 +56,9 @@ def _masked(node: Node) -> Value | None:
 
 def _is_comparison(node: Node) -> bool:
     """Whether each element of the result says something of the two elements in its place."""
-    return node.op.kind is Kind.POINTWISE and len(node.operands) == 2 and node.types[0].dtype.is_bool
+    return (
+        node.op.kind is Kind.POINTWISE and len(node.operands) == 2 and node.types[0].dtype.is_bool
+    )
 
 
 def _summed(node: Node) -> Value | None:
@@ -69,7 +73,8 @@ def _summed(node: Node) -> Value | None:
 
 
 def _found_again(node: Node) -> Value | None:
-    """The gradient of windows that do not overlap, from the pool's input instead of the positions."""
+    """The gradient of windows that do not overlap, from the pool's input instead of the
+    positions."""
     pool = producer(node.operands[1], ops.max_pool) if node.op is ops.max_pool_grad else None
     if pool is None or node.operands[1].index != 1 or node.types[0] != pool.operands[0].type:
         return None
@@ -77,5 +82,6 @@ def _found_again(node: Node) -> Value | None:
     plain = not any(attrs.padding) and max(attrs.dilation) == 1 and not attrs.ceil_mode
     if not plain or any(s < k for s, k in zip(attrs.stride, attrs.kernel, strict=True)):
         return None
-    return ops.max_pool_input_grad(node.operands[0], pool.operands[0], kernel=attrs.kernel,
-                                   stride=attrs.stride)
+    return ops.max_pool_input_grad(
+        node.operands[0], pool.operands[0], kernel=attrs.kernel, stride=attrs.stride
+    )

@@ -1,7 +1,7 @@
 """Algebra that holds bit for bit: IEEE zeros with their signs, infinities, NaN, wrapping integers.
 
-`RULES` gives for each op the rules to try, each a function of the node that returns the value that stands
-for it, or None. What holds only up to rounding (reassociation, reciprocals) is not here.
+`RULES` gives for each op the rules to try, each a function of the node that returns the value that
+stands for it, or None. What holds only up to rounding (reassociation, reciprocals) is not here.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ Rule: TypeAlias = Callable[[Node], "Value | None"]
 
 
 def run(graph: Graph) -> Graph:
-    """`graph` in a simpler form with the same results, bit for bit (NaNs may change their payload)."""
+    """`graph` in a simpler form with the same results, bit for bit (NaNs may change their
+    payload)."""
     sources = {plain_symbol(d): (v, i) for v in graph.inputs for i, d in enumerate(v.shape)}
-    shared = functools.cache(lambda: {v for v, readers in graph.users().items() if len(readers) > 1}
-                             | set(graph.outputs))
+    shared = functools.cache(
+        lambda: {v for v, readers in graph.users().items() if len(readers) > 1} | set(graph.outputs)
+    )
 
     def change(node: Node) -> Value | None:
         if node.op is ops.size:
@@ -44,7 +46,9 @@ def run(graph: Graph) -> Graph:
             unfolded = _unfolded_product(node, shared)
             if unfolded is not None:
                 return unfolded
-        for rule in RULES.get(node.op.name, POINTWISE_RULES if node.op.kind is Kind.POINTWISE else ()):
+        for rule in RULES.get(
+            node.op.name, POINTWISE_RULES if node.op.kind is Kind.POINTWISE else ()
+        ):
             found = rule(node)
             if found is not None:
                 return found
@@ -65,8 +69,8 @@ def _size(node: Node, sources: Mapping[Symbol | None, tuple[Value, int]]) -> Val
 
 
 def _transposed_product(node: Node, shared: Callable[[], set[Value]]) -> Value | None:
-    """``(a @ b).T -> b.T @ a.T``, which the packing of the operands absorbs; each sum has the same terms in
-    the same order. Not where the product itself is needed too."""
+    """``(a @ b).T -> b.T @ a.T``, which the packing of the operands absorbs; each sum has the same
+    terms in the same order. Not where the product itself is needed too."""
     product = producer(node.operands[0], ops.matmul)
     if product is None or node.operands[0] in shared():
         return None
@@ -77,8 +81,8 @@ def _transposed_product(node: Node, shared: Callable[[], set[Value]]) -> Value |
 
 
 def _unfolded_product(node: Node, shared: Callable[[], set[Value]]) -> Value | None:
-    """``(x.reshape(-1, k) @ b).reshape(*x.shape[:-1], n) -> x @ b``, whose rows may lie anywhere and whose
-    result later ops read as it is. Not where the product itself is needed too."""
+    """``(x.reshape(-1, k) @ b).reshape(*x.shape[:-1], n) -> x @ b``, whose rows may lie anywhere
+    and whose result later ops read as it is. Not where the product itself is needed too."""
     product = producer(node.operands[0], ops.matmul)
     if product is None or node.operands[0] in shared() or product.operands[1].rank != 2:
         return None
@@ -93,7 +97,7 @@ def last_swapped(rank: int) -> tuple[int, ...]:
     return (*range(rank - 2), rank - 1, rank - 2)
 
 
-# ------------------------------------------------------------------------------------------ matching
+# ----------------------------------------------------------------------------------------- matching
 
 
 def producer(value: Value, op: object) -> Node | None:
@@ -102,8 +106,8 @@ def producer(value: Value, op: object) -> Node | None:
 
 
 def uniform(value: Value) -> Any:
-    """The NumPy number that all elements of `value` are; None where it is not a constant, expanded or
-    reshaped perhaps."""
+    """The NumPy number that all elements of `value` are; None where it is not a constant, expanded
+    or reshaped perhaps."""
     while value.node is not None and value.node.op in (ops.expand, ops.reshape):
         value = value.node.operands[0]
     constant = producer(value, ops.constant)
@@ -122,7 +126,8 @@ def is_number(value: Value, number: float) -> bool:
 
 
 def of_type(value: Value, node: Node) -> Value | None:
-    """`value` if it has the type of the node's result: an operand that is broadcast is not the result."""
+    """`value` if it has the type of the node's result: an operand that is broadcast is not the
+    result."""
     return value if value.type is node.types[0] else None
 
 
@@ -183,7 +188,7 @@ def same_operands(node: Node) -> Value | None:
     return x if x == y else None
 
 
-# ------------------------------------------------------------------------------------------ arithmetic
+# --------------------------------------------------------------------------------------- arithmetic
 
 
 def _minus_one(node: Node) -> Value | None:
@@ -207,11 +212,17 @@ def _power_of_two(node: Node) -> Value | None:
     """``x / 2**k -> x * 2**-k``: both are the same real number, rounded once."""
     x, y = node.operands
     number = uniform(y) if x.dtype.is_floating_point else None
-    if number is None or not np.isfinite(number) or number == 0 or abs(math.frexp(float(number))[0]) != 0.5:
+    if (
+        number is None
+        or not np.isfinite(number)
+        or number == 0
+        or abs(math.frexp(float(number))[0]) != 0.5
+    ):
         return None
     inverse = np.asarray(1 / float(number), x.dtype.numpy)
     tiny = math.ldexp(1, -14 if x.dtype.name == "f16" else -126)
-    if not np.isfinite(inverse) or abs(float(inverse)) < tiny:  # may be flushed to zero where it is subnormal
+    # may be flushed to zero where it is subnormal
+    if not np.isfinite(inverse) or abs(float(inverse)) < tiny:
         return None
     scale = ops.constant(value=Literal.of(inverse))
     return ops.mul(x, scale if y.rank <= x.rank else ops.expand(scale, shape=y.shape))
@@ -239,18 +250,21 @@ def _chosen(node: Node) -> Value | None:
     known = uniform(condition)
     if known is not None or x == y:
         taken = x if known is None or known else y
-        return taken if taken.type is node.types[0] else ops.expand(taken, shape=node.types[0].shape)
+        return (
+            taken if taken.type is node.types[0] else ops.expand(taken, shape=node.types[0].shape)
+        )
     inverted = producer(condition, ops.logical_not)
     return ops.where(inverted.operands[0], y, x) if inverted else None
 
 
 def _unexpanded(node: Node) -> Value | None:
-    """Pointwise ops broadcast by themselves: an operand need not be expanded where another has the shape."""
+    """Pointwise ops broadcast by themselves: an operand need not be expanded where another has the
+    shape."""
     for i, value in enumerate(node.operands):
         inner = producer(value, ops.expand)
         others = [v for j, v in enumerate(node.operands) if j != i]
         if inner and any(v.shape == node.types[0].shape for v in others):
-            operands = (*node.operands[:i], inner.operands[0], *node.operands[i + 1:])
+            operands = (*node.operands[:i], inner.operands[0], *node.operands[i + 1 :])
             return node.with_operands(operands).result()
     return None
 
@@ -272,8 +286,11 @@ def is_exact(source: DType, target: DType) -> bool:
         return bits <= target.bits - target.signed and (target.signed or not source.signed)
     if source.is_integer:
         return bits <= MANTISSA[target.name] and not (target.name == "f16" and bits > 15)
-    return target.is_floating_point and MANTISSA[source.name] < MANTISSA[target.name] \
+    return (
+        target.is_floating_point
+        and MANTISSA[source.name] < MANTISSA[target.name]
         and not (source.name == "bf16" and target.name == "f16")
+    )
 
 
 def _cast(node: Node) -> Value | None:
@@ -321,7 +338,8 @@ def _expand(node: Node) -> Value | None:
 
 
 def _slice(node: Node) -> Value | None:
-    """A slice of a slice; it stops right behind its last element, so not beyond the first slice's stop."""
+    """A slice of a slice; it stops right behind its last element, so not beyond the first slice's
+    stop."""
     inner = producer(node.operands[0], ops.slice)
     if inner is None:
         return None
@@ -332,7 +350,9 @@ def _slice(node: Node) -> Value | None:
     stop = tuple(a if size == 0 else a + (size - 1) * s + 1 for a, s, size in ends)
     x = inner.operands[0]
     limits = zip(start, stop, x.shape, strict=True)
-    if any(bounds(size - last)[0] < 0 or bounds(last - first)[0] < 0 for first, last, size in limits):
+    if any(
+        bounds(size - last)[0] < 0 or bounds(last - first)[0] < 0 for first, last, size in limits
+    ):
         return None  # sizes of which that cannot be shown
     return ops.slice(x, start=start, stop=stop, step=step)
 
@@ -390,8 +410,18 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "trunc": (idempotent,),
     "maximum": (_unexpanded, same_operands),
     "minimum": (_unexpanded, same_operands),
-    "logical_and": (_unexpanded, same_operands, neutral(lambda d: True, True), absorbing(0, lambda d: True)),
-    "logical_or": (_unexpanded, same_operands, neutral(lambda d: 0, True), absorbing(1, lambda d: True)),
+    "logical_and": (
+        _unexpanded,
+        same_operands,
+        neutral(lambda d: True, True),
+        absorbing(0, lambda d: True),
+    ),
+    "logical_or": (
+        _unexpanded,
+        same_operands,
+        neutral(lambda d: 0, True),
+        absorbing(1, lambda d: True),
+    ),
     "bitwise_and": (_unexpanded, same_operands, absorbing(0, lambda d: True)),
     "bitwise_or": (_unexpanded, same_operands, neutral(lambda d: 0, True)),
     "bitwise_xor": (_unexpanded, neutral(lambda d: 0, True)),

@@ -1,8 +1,9 @@
-"""3 x 3 convolutions with fewer multiplications (`ops.winograd`), where that pays and filters seldom change.
+"""3 x 3 convolutions with fewer multiplications (`ops.winograd`), where that pays and filters
+seldom change.
 
-What is saved has to be more than moving tiles to and fro takes, and the transformed filters, four times as
-many numbers, have to stay in a cache where they are read more than once. They are computed from the filters
-by one product, which depends on nothing else and so is done once.
+What is saved has to be more than moving tiles to and fro takes, and the transformed filters, four
+times as many numbers, have to stay in a cache where they are read more than once. They are computed
+from the filters by one product, which depends on nothing else and so is done once.
 """
 
 from __future__ import annotations
@@ -45,7 +46,11 @@ def _replaced(node: Node, stable: Container[Value]) -> Value | None:
 def _pays(node: Node) -> bool:
     x, w = node.operands[:2]
     attrs, (filters, channels, *kernel) = attrs_of(node, ConvAttrs), w.shape
-    if kernel != [3, 3] or {*attrs.stride, *attrs.dilation, attrs.groups} != {1} or x.dtype.itemsize != 4:
+    if (
+        kernel != [3, 3]
+        or {*attrs.stride, *attrs.dilation, attrs.groups} != {1}
+        or x.dtype.itemsize != 4
+    ):
         return False
     if not all(isinstance(d, int) for d in (*node.types[0].shape[1:], *w.shape)):
         return False
@@ -63,4 +68,3 @@ def _filters(w: Value) -> Value:
     flat = ops.reshape(taps, shape=(9, channels * filters))
     made = ops.matmul(ops.constant(value=Literal.of(both, w.dtype)), flat)
     return ops.reshape(made, shape=(WINDOW * WINDOW, channels, filters))  # type: ignore[no-any-return]
-

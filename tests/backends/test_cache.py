@@ -42,7 +42,8 @@ PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1
 
 
 def heed_permissions() -> None:
-    """In a child about to be executed: even root may not write where the mode forbids it (prctl(2))."""
+    """In a child about to be executed: even root may not write where the mode forbids it
+    (prctl(2))."""
     if os.geteuid() == 0 and ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0):
         raise OSError("the capability to ignore permissions cannot be dropped")
 
@@ -51,8 +52,14 @@ def start(**environment: str | None) -> subprocess.Popen:
     env = {**os.environ, **{k: v for k, v in environment.items() if v is not None}}
     for name in [k for k, v in environment.items() if v is None]:
         env.pop(name, None)
-    return subprocess.Popen([sys.executable, "-c", PROGRAM], env=env, text=True, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, preexec_fn=heed_permissions)
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=heed_permissions,
+    )
 
 
 def finish(process: subprocess.Popen) -> tuple[str, int]:
@@ -99,6 +106,7 @@ def test_a_second_compile_takes_the_entry(folder, builds):
 def test_lines_count_where_errors_name_them():
     from graphtorch.backends.llvm.compiler import cache_text
     from graphtorch.ir.dtype import i64
+
     texts = []
     for line in (3, 4):
         x, i = Value(Type(f32, (5,)), name="x"), Value(Type(i64, (2,)), name="i")
@@ -135,8 +143,12 @@ def two_programs(folder: Path) -> list[set[Path]]:
 
 def results() -> list[float]:
     x = Value(Type(f32, (11,)), name="x")
-    return [float(compile(Graph("g", [x], [made(x)]))([Buffer.of(np.ones(11, np.float32))])[0].numpy()[0])
-            for made in (ops.exp, ops.neg)]
+    return [
+        float(
+            compile(Graph("g", [x], [made(x)]))([Buffer.of(np.ones(11, np.float32))])[0].numpy()[0]
+        )
+        for made in (ops.exp, ops.neg)
+    ]
 
 
 def test_exchanged_entries_are_made_anew(folder, builds):
@@ -221,6 +233,7 @@ def test_switched_off(tmp_path):
 def test_writing_that_fails_costs_one_warning(folder, monkeypatch):
     def refuse(*args: object) -> None:
         raise OSError(30, "Read-only file system")
+
     monkeypatch.setattr(cache, "_warned", False)
     monkeypatch.setattr(cache, "_write", refuse)
     with pytest.warns(RuntimeWarning, match="Read-only") as caught:
@@ -256,6 +269,8 @@ def test_failures_of_programs_from_the_cache_name_the_script_that_runs(tmp_path:
         for above in (0, 5):
             script = tmp_path / f"script{above}.py"
             script.write_text("\n" * above + FAILING)
-            run = subprocess.run([sys.executable, str(script)], env=env, text=True, capture_output=True)
+            run = subprocess.run(
+                [sys.executable, str(script)], env=env, text=True, capture_output=True
+            )
             lines = [str(line + above) for line in range(4, 10) for _ in range(3)]
             assert run.stdout.split() == lines, run.stderr

@@ -1,4 +1,5 @@
-"""Convolutions of images whose channels are neighbours, against the reference: geometry, groups, views."""
+"""Convolutions of images whose channels are neighbours, against the reference: geometry, groups,
+views."""
 
 from __future__ import annotations
 
@@ -51,8 +52,9 @@ CASES = {
     "dilation": conv((2, 3, 19, 21), (20, 3, 3, 3), dilation=(2, 3)),
     "groups": conv((2, 6, 10, 10), (8, 3, 3, 3), (8,), groups=2),
     "depthwise": conv((2, 40, 14, 14), (40, 1, 3, 3), (40,), groups=40, padding=ONE),
-    "depthwise stride": conv((1, 24, 15, 14), (24, 1, 5, 5), groups=24, stride=(2, 2),
-                             padding=((2, 2), (2, 2))),
+    "depthwise stride": conv(
+        (1, 24, 15, 14), (24, 1, 5, 5), groups=24, stride=(2, 2), padding=((2, 2), (2, 2))
+    ),
     "depthwise, two filters a channel": conv((1, 6, 9, 9), (12, 1, 3, 3), groups=6),
     "1x1": conv((2, 64, 14, 14), (32, 64, 1, 1), (32,)),
     "1x1 stride": conv((1, 32, 14, 14), (48, 32, 1, 1), stride=(2, 2)),
@@ -61,16 +63,20 @@ CASES = {
     "3d": conv((2, 3, 6, 7, 8), (5, 3, 3, 3, 3), padding=((1, 1),) * 3, stride=(1, 2, 1)),
     "no images": conv((0, 3, 9, 11), (7, 3, 3, 3)),
     "input": transposed((2, 16, 10, 10), (16, 6, 5, 5)),
-    "input stride": transposed((2, 16, 10, 10), (16, 6, 3, 3), (6,), stride=(2, 2), padding=ONE,
-                               output_padding=(1, 1)),
-    "input depthwise": transposed((2, 16, 10, 10), (16, 1, 3, 3), groups=16, stride=(2, 1),
-                                  padding=((1, 0), (3, 1))),
+    "input stride": transposed(
+        (2, 16, 10, 10), (16, 6, 3, 3), (6,), stride=(2, 2), padding=ONE, output_padding=(1, 1)
+    ),
+    "input depthwise": transposed(
+        (2, 16, 10, 10), (16, 1, 3, 3), groups=16, stride=(2, 1), padding=((1, 0), (3, 1))
+    ),
     "input 1d dilation": transposed((2, 4, 10), (4, 3, 3), stride=(3,), dilation=(2,)),
     "weight": weight_grad((3, 3), (4, 8, 14, 14), (4, 12, 14, 14), padding=ONE),
     "weight 1x1": weight_grad((1, 1), (4, 24, 14, 14), (4, 32, 14, 14)),
     "weight stride": weight_grad((3, 3), (4, 8, 14, 14), (4, 12, 7, 7), stride=(2, 2), padding=ONE),
     "weight groups": weight_grad((3, 3), (4, 8, 14, 14), (4, 12, 14, 14), groups=2, padding=ONE),
-    "weight depthwise": weight_grad((3, 3), (4, 24, 14, 14), (4, 24, 14, 14), groups=24, padding=ONE),
+    "weight depthwise": weight_grad(
+        (3, 3), (4, 24, 14, 14), (4, 24, 14, 14), groups=24, padding=ONE
+    ),
 }
 
 
@@ -81,8 +87,9 @@ def test_against_the_reference(name: str) -> None:
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-@pytest.mark.parametrize("name", ["few channels", "groups", "depthwise", "3x3", "input", "weight",
-                                  "weight depthwise"])
+@pytest.mark.parametrize(
+    "name", ["few channels", "groups", "depthwise", "3x3", "input", "weight", "weight depthwise"]
+)
 def test_any_vector_width(machine: str, name: str) -> None:
     build, shapes = CASES[name]
     check(build, shapes, target=MACHINES[machine])
@@ -104,5 +111,8 @@ def test_symbolic_batch(size: int) -> None:
 def test_an_image_in_the_other_order_is_read_where_it_lies() -> None:
     def build(x: Value, w: Value) -> Value:
         return CASES["1x1"][0](ops.permute(x, dims=(0, 2, 3, 1)), w)
+
     program = check(build, [(2, 64, 14, 14), (32, 64, 1, 1)], stable=(1,))
-    assert not any(launch.label.startswith(("copy", "permute", "operand")) for launch in program.launches)
+    assert not any(
+        launch.label.startswith(("copy", "permute", "operand")) for launch in program.launches
+    )

@@ -38,8 +38,17 @@ def linear(x: Value, w: Value, b: Value) -> Value:
     return ops.relu(ops.add(times_turned(x, w), b))
 
 
-SIZES = [(1, 1, 1), (0, 3, 4), (3, 0, 4), (3, 4, 0), (1, 200, 100), (64, 100, 10), (5, 7, 3), (17, 33, 65),
-         (130, 70, 257)]
+SIZES = [
+    (1, 1, 1),
+    (0, 3, 4),
+    (3, 0, 4),
+    (3, 4, 0),
+    (1, 200, 100),
+    (64, 100, 10),
+    (5, 7, 3),
+    (17, 33, 65),
+    (130, 70, 257),
+]
 
 
 @pytest.mark.parametrize(("m", "k", "n"), SIZES)
@@ -81,10 +90,16 @@ def test_other_symbolic_sizes(size: int) -> None:
     check(times_turned, [(BATCH, 8), (BATCH, 8)], batch=size)
 
 
-@pytest.mark.parametrize("shapes", [
-    [(3, 4, 17, 20), (3, 4, 20, 9)], [(3, 1, 17, 20), (4, 20, 9)], [(3, 5, 17, 20), (20, 9)],
-    [(17, 20), (3, 20, 9)], [(BATCH, 4, 17, 20), (BATCH, 4, 20, 9)],
-])
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        [(3, 4, 17, 20), (3, 4, 20, 9)],
+        [(3, 1, 17, 20), (4, 20, 9)],
+        [(3, 5, 17, 20), (20, 9)],
+        [(17, 20), (3, 20, 9)],
+        [(BATCH, 4, 17, 20), (BATCH, 4, 20, 9)],
+    ],
+)
 def test_batches_broadcast(shapes: list[tuple[int, ...]]) -> None:
     check(ops.matmul, shapes, batch=3)
 
@@ -94,13 +109,22 @@ def test_batch_of_transposed() -> None:
 
 
 EPILOGUES: dict[str, tuple[Callable[..., Value], list[tuple[int, ...]]]] = {
-    "bias and scale of rows": (lambda a, b, c, d: ops.mul(ops.relu(ops.add(ops.matmul(a, b), c)), d),
-                               [(33, 20), (20, 50), (50,), (33, 1)]),
-    "gelu and residual": (lambda a, b, c: ops.add(ops.gelu(ops.matmul(a, b), approximate="none"), c),
-                          [(33, 20), (20, 50), (33, 50)]),
-    "transposed residual": (lambda a, b, c: ops.add(ops.matmul(a, b), turned(c)),
-                            [(33, 20), (20, 50), (50, 33)]),
-    "batch with residual": (lambda a, b, c: ops.add(ops.matmul(a, b), c), [(2, 5, 7), (7, 9), (2, 5, 9)]),
+    "bias and scale of rows": (
+        lambda a, b, c, d: ops.mul(ops.relu(ops.add(ops.matmul(a, b), c)), d),
+        [(33, 20), (20, 50), (50,), (33, 1)],
+    ),
+    "gelu and residual": (
+        lambda a, b, c: ops.add(ops.gelu(ops.matmul(a, b), approximate="none"), c),
+        [(33, 20), (20, 50), (33, 50)],
+    ),
+    "transposed residual": (
+        lambda a, b, c: ops.add(ops.matmul(a, b), turned(c)),
+        [(33, 20), (20, 50), (50, 33)],
+    ),
+    "batch with residual": (
+        lambda a, b, c: ops.add(ops.matmul(a, b), c),
+        [(2, 5, 7), (7, 9), (2, 5, 9)],
+    ),
 }
 
 
@@ -138,7 +162,10 @@ def test_result_before_and_after_the_epilogue() -> None:
 
 def test_casts_are_absorbed() -> None:
     def mixed(a: Value, b: Value) -> Value:
-        return ops.cast(ops.matmul(ops.cast(a, dtype=f64), turned(ops.cast(b, dtype=f64))), dtype=bf16)
+        return ops.cast(
+            ops.matmul(ops.cast(a, dtype=f64), turned(ops.cast(b, dtype=f64))), dtype=bf16
+        )
+
     program = check(mixed, [(5, 30), (40, 30)], bf16)
     assert not any(launch.label == "operand" for launch in program.launches)
 
@@ -146,7 +173,10 @@ def test_casts_are_absorbed() -> None:
 def test_long_k_is_summed_in_parts() -> None:
     program = check(ops.matmul, [(10, 30000), (30000, 7)])
     assert "parts" in program.launches[-1].label
-    check(lambda a, b, c: ops.relu(ops.add(turned_times(a, b), c)), [(30001, 10), (30001, 37), (10, 1)])
+    check(
+        lambda a, b, c: ops.relu(ops.add(turned_times(a, b), c)),
+        [(30001, 10), (30001, 37), (10, 1)],
+    )
 
 
 @pytest.mark.parametrize("rows", [1, 2])
@@ -186,6 +216,7 @@ def test_golden_kernels(machine: str, golden: Callable[[str, str], None]) -> Non
 def test_equal_copies_are_made_once() -> None:
     def steps(x: Value, w: Value) -> Value:
         return times_turned(times_turned(x, w), w)
+
     program = check(steps, [(40, 30), (30, 30)])
     assert sum(launch.label.startswith("pack") for launch in program.launches) == 1
 

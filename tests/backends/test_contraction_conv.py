@@ -45,7 +45,10 @@ FORWARD = {
     "dilation": (conv(dilation=(2, 3)), [(2, 3, 19, 21), (20, 3, 3, 3)]),
     "groups": (conv(groups=2), [(2, 6, 10, 10), (8, 3, 3, 3), (8,)]),
     "depthwise": (conv(groups=8, padding=ONE), [(2, 8, 14, 14), (8, 1, 3, 3)]),
-    "depthwise stride": (conv(groups=8, stride=(2, 2), padding=ONE), [(2, 8, 14, 14), (8, 1, 3, 3)]),
+    "depthwise stride": (
+        conv(groups=8, stride=(2, 2), padding=ONE),
+        [(2, 8, 14, 14), (8, 1, 3, 3)],
+    ),
     "1x1": (conv(), [(2, 64, 14, 14), (32, 64, 1, 1)]),
     "3x3": (conv(padding=ONE), [(1, 64, 28, 28), (64, 64, 3, 3)]),
     "patches": (conv(stride=(16, 16)), [(1, 3, 64, 64), (48, 3, 16, 16)]),
@@ -56,15 +59,22 @@ FORWARD = {
 }
 BACKWARD = {
     "input": (transposed(), [(2, 16, 10, 10), (16, 6, 5, 5)]),
-    "input stride": (transposed(stride=(2, 2), padding=ONE, output_padding=(1, 1)),
-                     [(2, 16, 10, 10), (16, 6, 3, 3), (6,)]),
-    "input groups": (transposed(groups=2, stride=(2, 1), padding=((1, 0), (3, 1))),
-                     [(2, 16, 10, 10), (16, 3, 3, 3)]),
+    "input stride": (
+        transposed(stride=(2, 2), padding=ONE, output_padding=(1, 1)),
+        [(2, 16, 10, 10), (16, 6, 3, 3), (6,)],
+    ),
+    "input groups": (
+        transposed(groups=2, stride=(2, 1), padding=((1, 0), (3, 1))),
+        [(2, 16, 10, 10), (16, 3, 3, 3)],
+    ),
     "input 1d dilation": (transposed(1, stride=(3,), dilation=(2,)), [(2, 4, 10), (4, 3, 3)]),
     "weight 1": (weight_grad(5, 5), [(4, 1, 32, 32), (4, 6, 28, 28)]),
     "weight 2": (weight_grad(5, 5), [(20, 6, 14, 14), (20, 16, 10, 10)]),
     "weight in parts": (weight_grad(5, 5), [(37, 1, 32, 32), (37, 6, 28, 28)]),
-    "weight stride": (weight_grad(3, 3, stride=(2, 2), padding=ONE), [(4, 8, 14, 14), (4, 12, 7, 7)]),
+    "weight stride": (
+        weight_grad(3, 3, stride=(2, 2), padding=ONE),
+        [(4, 8, 14, 14), (4, 12, 7, 7)],
+    ),
     "weight groups": (weight_grad(3, 3, groups=2, padding=ONE), [(4, 8, 14, 14), (4, 12, 14, 14)]),
     "weight 3d": (weight_grad(2, 3, 2), [(2, 3, 5, 6, 7), (2, 4, 4, 4, 6)]),
 }
@@ -112,6 +122,7 @@ def test_symbolic_image() -> None:
 def test_relu_and_residual_are_fused() -> None:
     def block(x: Value, w: Value, b: Value, y: Value) -> Value:
         return ops.relu(ops.add(conv(padding=ONE)(x, w, b), y))
+
     program = check(block, [(2, 16, 10, 10), (16, 16, 3, 3), (16,), (2, 16, 10, 10)], stable=(1, 2))
     assert [launch.label.split()[0] for launch in program.launches] == ["pad", "conv+add+relu"]
 
@@ -120,4 +131,7 @@ def test_relu_and_residual_are_fused() -> None:
 def test_golden_kernels(name: str, golden: Callable[[str, str], None]) -> None:
     channels = {"few channels": 3, "many channels": 8}[name]
     graph = graph_of(conv(), [(1, 2, 6, 10), (channels, 2, 3, 3), (channels,)], f32)
-    golden(f"contraction_conv_{name.split()[0]}", print_program(program_of(graph, (1, 2), MACHINES["avx2"])))
+    golden(
+        f"contraction_conv_{name.split()[0]}",
+        print_program(program_of(graph, (1, 2), MACHINES["avx2"])),
+    )

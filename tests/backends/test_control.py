@@ -29,7 +29,9 @@ from recurrences import BODIES, arrays_for, gru, looped, value
 def with_gradients(graph: Graph) -> Graph:
     given = [Value(v.type, name=f"out{i}") for i, v in enumerate(graph.outputs)]
     found = vjp(graph.outputs, given, graph.inputs)
-    return Graph("both", [*graph.inputs, *given], [*graph.outputs, *(g for g in found if g is not None)])
+    return Graph(
+        "both", [*graph.inputs, *given], [*graph.outputs, *(g for g in found if g is not None)]
+    )
 
 
 def program_of(graph: Graph, stable: tuple[int, ...] = ()) -> Program:
@@ -69,7 +71,11 @@ def test_scan_in_a_scan() -> None:
 
 def test_text(golden: Callable[[str, str], None]) -> None:
     """A step reads and writes its slices in place, and the next one reads what this one stacked."""
-    h, x, w = value("h", 8, 16, dtype=f32), value("x", 8, 16, dtype=f32), value("w", 16, 16, dtype=f32)
+    h, x, w = (
+        value("h", 8, 16, dtype=f32),
+        value("x", 8, 16, dtype=f32),
+        value("w", 16, 16, dtype=f32),
+    )
     y = ops.tanh(ops.add(x, ops.matmul(h, w)))
     graph = looped(Graph("rnn", [h, x, w], [y, y]), 1, symbol("steps", 1, 99))
     golden("scan_rnn", print_program(program_of(graph)))
@@ -105,25 +111,40 @@ def masked(batch: int, hidden: int) -> Graph:
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize(("body", "carries", "parts"), [
-    (gru(64, 64), 1, 4), (gru(24, 96), 1, 3), (masked(32, 128), 2, 2),
-], ids=["gru 64", "gru 24", "masked"])
+@pytest.mark.parametrize(
+    ("body", "carries", "parts"),
+    [
+        (gru(64, 64), 1, 4),
+        (gru(24, 96), 1, 3),
+        (masked(32, 128), 2, 2),
+    ],
+    ids=["gru 64", "gru 24", "masked"],
+)
 def test_loops_in_parts(body: Graph, carries: int, parts: int, reverse: bool) -> None:
     """Rows that do not meet: each thread runs whole loops. The gradient's loop is cut as well."""
     graph = with_gradients(looped(body, carries, 9, reverse))
     loops = [item for item in program_of(graph).launches if isinstance(item, Loop)]
     assert loops and all(loop.parts == parts for loop in loops)
-    assert not any("parallel" in print_program(Program("k", (), (), (), [n])) for n in flat(loops[0].body))
+    assert not any(
+        "parallel" in print_program(Program("k", (), (), (), [n])) for n in flat(loops[0].body)
+    )
     compare(graph, arrays_for(graph))
 
 
-@pytest.mark.parametrize("body", [
-    gru(33, 96, f32),  # no part size divides the batch
-    gru(32, 8, f32),  # too little work
-    gru(symbol("batch", 1, 64), 96, f32),
-    Graph("mixed", (v := [value("h", 64, 64, dtype=f32), value("x", 64, 64, dtype=f32)]),
-          [ops.matmul(ops.softmax(ops.matmul(v[0], v[1]), dim=0), v[0]), v[1]]),  # rows meet
-], ids=["33", "small", "symbolic", "mixed"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        gru(33, 96, f32),  # no part size divides the batch
+        gru(32, 8, f32),  # too little work
+        gru(symbol("batch", 1, 64), 96, f32),
+        Graph(
+            "mixed",
+            (v := [value("h", 64, 64, dtype=f32), value("x", 64, 64, dtype=f32)]),
+            [ops.matmul(ops.softmax(ops.matmul(v[0], v[1]), dim=0), v[0]), v[1]],
+        ),  # rows meet
+    ],
+    ids=["33", "small", "symbolic", "mixed"],
+)
 def test_loops_that_stay_whole(body: Graph) -> None:
     (loop,) = [i for i in program_of(looped(body, 1, 20)).launches if isinstance(i, Loop)]
     assert loop.parts == 1
@@ -135,12 +156,16 @@ def test_explain_counts_every_step() -> None:
     assert " x 10" in text and f"{2 * 64 * 32 * 96 * 10:,}" in text
 
 
-# ------------------------------------------------------------------------------------------ cond, while
+# -------------------------------------------------------------------------------------- cond, while
 
 
 @pytest.mark.parametrize("truth", [False, True])
 def test_cond(truth: bool) -> None:
-    p, x, w = Value(Type(boolean), name="p"), value("x", 40, 16, dtype=f32), value("w", 16, 32, dtype=f32)
+    p, x, w = (
+        Value(Type(boolean), name="p"),
+        value("x", 40, 16, dtype=f32),
+        value("w", 16, 32, dtype=f32),
+    )
     a, b = value("a", 40, 16, dtype=f32), value("b", 16, 32, dtype=f32)
     then = Graph("then", [a, b], [ops.relu(ops.matmul(a, b)), a])
     orelse = Graph("orelse", [a, b], [ops.sigmoid(ops.matmul(a, b)), ops.neg(a)])
@@ -152,9 +177,16 @@ def test_cond(truth: bool) -> None:
 def test_cond_inside_a_scan() -> None:
     h, x = value("h", 3), value("x", 3)
     a, b = value("a", 3), value("b", 3)
-    positive = ops.gt(ops.sum(x, dims=(0,), keepdim=False), ops.constant(value=Literal.of(0.0, f64)))
-    step = ops.cond(positive, h, x, then=Graph("t", [a, b], [ops.add(a, b)]),
-                    orelse=Graph("f", [a, b], [ops.mul(a, b)]))
+    positive = ops.gt(
+        ops.sum(x, dims=(0,), keepdim=False), ops.constant(value=Literal.of(0.0, f64))
+    )
+    step = ops.cond(
+        positive,
+        h,
+        x,
+        then=Graph("t", [a, b], [ops.add(a, b)]),
+        orelse=Graph("f", [a, b], [ops.mul(a, b)]),
+    )
     graph = with_gradients(looped(Graph("b", [h, x], [step, step]), 1, 6))
     compare(graph, arrays_for(graph))
 

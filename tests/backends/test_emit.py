@@ -1,4 +1,5 @@
-"""Kernels through LLVM: each statement and expression, and the corners of integer and float semantics."""
+"""Kernels through LLVM: each statement and expression, and the corners of integer and float
+semantics."""
 
 from __future__ import annotations
 
@@ -7,12 +8,35 @@ import pytest
 
 from graphtorch.backends.kernels import ir as k
 from graphtorch.backends.kernels.builder import Builder
-from graphtorch.backends.kernels.ir import INDEX, Buffer, Const, Kernel, KType, Name, binary, load, unary
+from graphtorch.backends.kernels.ir import (
+    INDEX,
+    Buffer,
+    Const,
+    Kernel,
+    KType,
+    Name,
+    binary,
+    load,
+    unary,
+)
 from graphtorch.backends.llvm.emit import ModuleEmitter
 from graphtorch.backends.llvm.jit import run_kernel
 from graphtorch.backends.llvm.native import compile_assembly, compile_object
 from graphtorch.backends.llvm.processor import host, named
-from graphtorch.ir.dtype import DType, bf16, boolean, f16, f32, f64, i8, i16, i32, i64, narrow_through, u8
+from graphtorch.ir.dtype import (
+    DType,
+    bf16,
+    boolean,
+    f16,
+    f32,
+    f64,
+    i8,
+    i16,
+    i32,
+    i64,
+    narrow_through,
+    u8,
+)
 
 INTEGERS = (u8, i8, i16, i32, i64)
 N = Name("n")
@@ -32,7 +56,18 @@ def elementwise(f, *arrays: np.ndarray, out: DType, lanes: int = 1) -> np.ndarra
 def corners(dtype: DType) -> np.ndarray:
     info = np.iinfo(dtype.numpy)
     return np.array(
-        [info.min, info.min + 1, -1 if dtype.signed else info.max, 0, 1, 2, 7, info.max - 1, info.max], object
+        [
+            info.min,
+            info.min + 1,
+            -1 if dtype.signed else info.max,
+            0,
+            1,
+            2,
+            7,
+            info.max - 1,
+            info.max,
+        ],
+        object,
     )
 
 
@@ -87,10 +122,14 @@ def test_shifts_out_of_range(dtype):
         if right:
             return a >> (s if inside else bits - 1) if dtype.signed else a >> s if inside else 0
         return a << s if inside else 0
+
     for op in ("shl", "shr"):
         got = elementwise(lambda a, b, op=op: binary(op, a, b), x, y, out=dtype)
         assert (
-            got == wrapped([shifted(int(a), int(b), op == "shr") for a, b in zip(x, y, strict=True)], dtype)
+            got
+            == wrapped(
+                [shifted(int(a), int(b), op == "shr") for a, b in zip(x, y, strict=True)], dtype
+            )
         ).all()
 
 
@@ -150,9 +189,30 @@ def test_float_to_integer_wraps_or_saturates(source, target, lanes):
 
 def test_casts_between_floats_round_to_nearest_even():
     rng = np.random.default_rng(0)
-    x = np.concatenate([rng.standard_normal(4000) * 10.0 ** rng.uniform(-9, 6, 4000),
-                        np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 65519.99, 65520.0, 1 + 2.0**-11,
-                                  1 + 2.0**-11 + 2.0**-40, 6e-8, 2.9e-8, 1e-40, 1e-45, 3.3953e38, 3.4e38])])
+    x = np.concatenate(
+        [
+            rng.standard_normal(4000) * 10.0 ** rng.uniform(-9, 6, 4000),
+            np.array(
+                [
+                    0.0,
+                    -0.0,
+                    np.inf,
+                    -np.inf,
+                    np.nan,
+                    65519.99,
+                    65520.0,
+                    1 + 2.0**-11,
+                    1 + 2.0**-11 + 2.0**-40,
+                    6e-8,
+                    2.9e-8,
+                    1e-40,
+                    1e-45,
+                    3.3953e38,
+                    3.4e38,
+                ]
+            ),
+        ]
+    )
     for target in (f16, bf16, f32):
         with np.errstate(over="ignore"):
             want = (x.astype(np.float32) if target is bf16 else x).astype(target.numpy)
@@ -165,7 +225,7 @@ def test_casts_between_floats_round_to_nearest_even():
                     else data.astype(target.numpy)
                 )
             got = elementwise(lambda a, t=target: k.cast(a, t), data, out=target)
-            same = (got.view(f"u{target.itemsize}") == want.view(f"u{target.itemsize}"))
+            same = got.view(f"u{target.itemsize}") == want.view(f"u{target.itemsize}")
             assert (same | (np.isnan(got.astype(float)) & np.isnan(want.astype(float)))).all(), (
                 source,
                 target,
@@ -195,10 +255,17 @@ def test_bools():
         ("min", np.minimum),
         ("lt", np.less),
     ):
-        assert (elementwise(lambda a, b, op=op: binary(op, a, b), x, y, out=boolean) == f(x, y)).all()
+        assert (
+            elementwise(lambda a, b, op=op: binary(op, a, b), x, y, out=boolean) == f(x, y)
+        ).all()
     assert (elementwise(lambda a: unary("not", a), x, out=boolean) == ~x).all()
     numbers = np.array([0.0, -0.0, np.nan, 1e-45], np.float32)
-    assert list(elementwise(lambda a: k.cast(a, boolean), numbers, out=boolean)) == [False, False, True, True]
+    assert list(elementwise(lambda a: k.cast(a, boolean), numbers, out=boolean)) == [
+        False,
+        False,
+        True,
+        True,
+    ]
     assert list(elementwise(lambda a: k.cast(a, f32), x, out=f32)) == [1, 1, 0, 0]
 
 
@@ -210,14 +277,22 @@ def test_nan_in_minima_and_comparisons(lanes):
         for op, f in table.items():
             got = elementwise(lambda a, b, op=op: binary(op, a, b), x, y, out=f32, lanes=lanes)
             assert np.array_equal(got, f(x, y), equal_nan=True), op
-        for op, f in (("lt", np.less), ("ge", np.greater_equal), ("eq", np.equal), ("ne", np.not_equal)):
+        for op, f in (
+            ("lt", np.less),
+            ("ge", np.greater_equal),
+            ("eq", np.equal),
+            ("ne", np.not_equal),
+        ):
             assert (
-                elementwise(lambda a, b, op=op: binary(op, a, b), x, y, out=boolean, lanes=lanes) == f(x, y)
+                elementwise(lambda a, b, op=op: binary(op, a, b), x, y, out=boolean, lanes=lanes)
+                == f(x, y)
             ).all()
 
 
 def test_rounding_and_roots():
-    x = np.array([0.5, 1.5, 2.5, -0.5, -1.5, 2.4999, -0.0, np.inf, 1e30, 3.7, -3.7, 9.0], np.float32)
+    x = np.array(
+        [0.5, 1.5, 2.5, -0.5, -1.5, 2.4999, -0.0, np.inf, 1e30, 3.7, -3.7, 9.0], np.float32
+    )
     with np.errstate(invalid="ignore"):
         for op, f in (
             ("round", np.rint),
@@ -230,7 +305,8 @@ def test_rounding_and_roots():
             assert np.array_equal(got, f(x), equal_nan=True)
             assert (np.signbit(got) == np.signbit(f(x)))[~np.isnan(got)].all()
     assert (
-        elementwise(lambda a: binary("fmod", a, 2.5), x[:6], out=f32) == np.fmod(x[:6], np.float32(2.5))
+        elementwise(lambda a: binary("fmod", a, 2.5), x[:6], out=f32)
+        == np.fmod(x[:6], np.float32(2.5))
     ).all()
 
 
@@ -247,9 +323,14 @@ def test_reductions_are_vectorised_and_keep_nan():
     b.store(y, 0, total)
     b.store(y, 1, top)
     kernel = Kernel("k", (x, y), (N,), b.body)
-    data, out = np.random.default_rng(0).standard_normal(1003).astype(np.float32), np.empty(2, np.float32)
+    data, out = (
+        np.random.default_rng(0).standard_normal(1003).astype(np.float32),
+        np.empty(2, np.float32),
+    )
     run_kernel(kernel, [data, out], [1003])
-    np.testing.assert_allclose(out, [np.square(data, dtype=np.float64).sum(), data.max()], rtol=1e-6)
+    np.testing.assert_allclose(
+        out, [np.square(data, dtype=np.float64).sum(), data.max()], rtol=1e-6
+    )
     data[500] = np.nan
     run_kernel(kernel, [data, out], [1003])
     assert np.isnan(out).all()
@@ -357,12 +438,21 @@ def test_in_place_updates_share_one_pointer():
     assert "getelementptr inbounds float, ptr %b1" not in body and "readonly" not in body
 
 
-@pytest.mark.parametrize("make, message", [
-    (lambda b, x, y: b.store(y, 0, load(Buffer("z", f32), Const(0))), "buffer 'z' is not a parameter"),
-    (lambda b, x, y: b.store(y, 0, Name("q", KType(f32))), "'q' is used outside"),
-    (lambda b, x, y: b.assign(Name("q", KType(f32)), load(x, Const(0))), "'q' is assigned but not declared"),
-    (lambda b, x, y: b.store(y, 0, Const(1, INDEX)), "i64 stored to y of f32"),
-])
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (
+            lambda b, x, y: b.store(y, 0, load(Buffer("z", f32), Const(0))),
+            "buffer 'z' is not a parameter",
+        ),
+        (lambda b, x, y: b.store(y, 0, Name("q", KType(f32))), "'q' is used outside"),
+        (
+            lambda b, x, y: b.assign(Name("q", KType(f32)), load(x, Const(0))),
+            "'q' is assigned but not declared",
+        ),
+        (lambda b, x, y: b.store(y, 0, Const(1, INDEX)), "i64 stored to y of f32"),
+    ],
+)
 def test_malformed_kernels_are_refused(make, message):
     x, y, b = Buffer("x", f32), Buffer("y", f32, "write"), Builder()
     make(b, x, y)

@@ -40,7 +40,9 @@ def call(run, *arrays: np.ndarray) -> list[np.ndarray]:
 def test_one_compile_serves_all_sizes():
     n, m = symbol("n", 1, 64), symbol("m")
     x, y = given((n, 2 * m), name="x"), given((m,), name="y")
-    run = compile(Graph("g", [x, y], [ops.sum(ops.exp(x), dims=(0,), keepdim=False), ops.add(y, y)]))
+    run = compile(
+        Graph("g", [x, y], [ops.sum(ops.exp(x), dims=(0,), keepdim=False), ops.add(y, y)])
+    )
     for rows, width in ((1, 1), (2, 7), (64, 100), (3, 0)):
         a, b = floats(rows, 2 * width), floats(width)
         total, twice = call(run, a, b)
@@ -70,7 +72,9 @@ def test_inputs_are_checked():
     run = compile(Graph("g", [given((2, 3), name="weight")], []))
     with pytest.raises(TypeError, match="takes 1 inputs, but got 2"):
         call(run, floats(2, 3), floats(2, 3))
-    with pytest.raises(RuntimeError, match=r"input 0 \(weight\) has shape \[3, 2\], expected \[2, 3\]"):
+    with pytest.raises(
+        RuntimeError, match=r"input 0 \(weight\) has shape \[3, 2\], expected \[2, 3\]"
+    ):
         call(run, floats(3, 2))
     with pytest.raises(TypeError, match=r"input 0 \(weight\) is i64, expected f32"):
         call(run, np.zeros((2, 3), np.int64))
@@ -97,7 +101,11 @@ def test_a_donated_input_that_is_also_another_input_is_copied():
     a = floats(100)
     both = Buffer.of(a.copy())
     updated, square = run([both, both])
-    assert (updated.numpy() == 0).all() and (square.numpy() == a * a).all() and (both.numpy() == a).all()
+    assert (
+        (updated.numpy() == 0).all()
+        and (square.numpy() == a * a).all()
+        and (both.numpy() == a).all()
+    )
 
 
 def test_index_errors_name_op_and_line():
@@ -137,6 +145,7 @@ def test_many_threads_share_an_executable():
         for _ in range(15):
             if not np.allclose(call(run, inputs[index])[0], expected[index], atol=1e-6):
                 wrong.append(index)
+
     threads = [threading.Thread(target=work, args=(i,)) for i in range(6)]
     for t in threads:
         t.start()
@@ -160,7 +169,10 @@ def test_results_survive_their_executable():
 def test_records_survive_json():
     n, m = symbol("n", 1, 64), symbol("m")
     dim = (n * m + 3) // 4 * 5 + n % 3 - 7
-    assert dim_from_json(dim_to_json(dim), {s.name: s for s in (n.terms[0][0][0], m.terms[0][0][0])}) == dim
+    assert (
+        dim_from_json(dim_to_json(dim), {s.name: s for s in (n.terms[0][0][0], m.terms[0][0][0])})
+        == dim
+    )
     x = given((n, 2 * m))
     run = compile(Graph("g", [x], [ops.exp(x)]))
     assert isinstance(run, Executable) and Record.from_json(run.record.to_json()) == run.record
@@ -187,7 +199,9 @@ def test_buffers_are_arrays(dtype):
     assert b.numpy() is a and (b.dtype, b.shape, b.nbytes) == (dtype, (3, 4), 12 * dtype.itemsize)
     made = Buffer.empty(dtype, (3, 4))
     made.numpy()[...] = a
-    assert made.address % 64 == 0 and (made.numpy() == a).all() and made.numpy().dtype == dtype.numpy
+    assert (
+        made.address % 64 == 0 and (made.numpy() == a).all() and made.numpy().dtype == dtype.numpy
+    )
     assert (made.part(4, (2, 2)).numpy() == a.reshape(-1)[4:8].reshape(2, 2)).all()
     assert (Buffer.of(a.T).numpy() == a.T).all() and Buffer.of(a.T).shape == (4, 3)
     with pytest.raises(IndexError):

@@ -1,4 +1,5 @@
-"""Factorizations in native code: the factors multiply to the matrix, and agree with the references."""
+"""Factorizations in native code: the factors multiply to the matrix, and agree with the
+references."""
 
 from __future__ import annotations
 
@@ -28,11 +29,14 @@ def compiled(build: Any, x: np.ndarray) -> list[np.ndarray]:
 
 
 def is_orthonormal(columns: np.ndarray) -> bool:
-    return np.allclose(np.swapaxes(columns, -1, -2) @ columns, np.eye(columns.shape[-1]), atol=1e-12)
+    return np.allclose(
+        np.swapaxes(columns, -1, -2) @ columns, np.eye(columns.shape[-1]), atol=1e-12
+    )
 
 
-@pytest.mark.parametrize("x", [*map(matrix, SHAPES), np.zeros((3, 3)), np.ones((4, 3)), np.diag([2.0, 0, 0])],
-                         ids=str)
+@pytest.mark.parametrize(
+    "x", [*map(matrix, SHAPES), np.zeros((3, 3)), np.ones((4, 3)), np.diag([2.0, 0, 0])], ids=str
+)
 def test_singular_values(x: np.ndarray) -> None:
     u, s, vh = compiled(ops.svd, x)
     np.testing.assert_allclose((u * s[..., None, :]) @ vh, x, atol=1e-12)
@@ -45,13 +49,17 @@ def test_eigenvalues(size: int) -> None:
     x = matrix((2, size, size))
     x = x + np.swapaxes(x, -1, -2)
     values, vectors = compiled(ops.eigh, np.tril(x))  # the upper triangle is not read
-    np.testing.assert_allclose((vectors * values[:, None, :]) @ np.swapaxes(vectors, -1, -2), x, atol=1e-11)
+    np.testing.assert_allclose(
+        (vectors * values[:, None, :]) @ np.swapaxes(vectors, -1, -2), x, atol=1e-11
+    )
     assert is_orthonormal(vectors) and (np.diff(values) >= 0).all()
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_elimination_and_reflections_are_the_references(shape: tuple[int, ...], dtype: type) -> None:
+def test_elimination_and_reflections_are_the_references(
+    shape: tuple[int, ...], dtype: type
+) -> None:
     check(lambda x: ops.lu(x), [matrix(shape, dtype)])
     if shape[-2] <= 8:  # large ones differ by more roundings than `check` allows
         check(lambda x: ops.qr(x), [matrix(shape, dtype)])
@@ -96,7 +104,7 @@ def test_a_matrix_that_is_not_positive_definite() -> None:
         compiled(required, bad)
 
 
-# ------------------------------------------------------------------------------------------ conventions
+# -------------------------------------------------------------------------------------- conventions
 
 
 def structured(m: int, n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -161,7 +169,12 @@ def test_elimination_is_the_same_in_every_bit(shape: tuple[int, int], dtype: typ
     def solve(upper: bool) -> Any:
         return lambda a: ops.triangular_solve(a, ops.constant(value=Literal.of(sides)), upper=upper)
 
-    for build, given in [(ops.lu, x), (ops.cholesky, square), (solve(True), square), (solve(False), square)]:
+    for build, given in [
+        (ops.lu, x),
+        (ops.cholesky, square),
+        (solve(True), square),
+        (solve(False), square),
+    ]:
         for found, expected in both_ways(build, given):
             np.testing.assert_array_equal(found, expected)
 

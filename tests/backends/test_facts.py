@@ -33,13 +33,16 @@ def failures(sample: Sample) -> set[str]:
 
 
 def test_what_can_fail_at_run_time_says_so() -> None:
-    """The line of what does not say so is left out of a program's key: an error would name another one."""
+    """The line of what does not say so is left out of a program's key: an error would name another
+    one."""
     samples = own_samples()
     assert len(samples) > 180
     failing = {name: sites for name, sample in samples.items() if (sites := failures(sample))}
     assert {name for name in failing if not OPS[name].raises} == set()
     assert {op for sites in failing.values() for op in sites if not OPS[op].raises} == set()
-    silent = {name for name, op in OPS.items() if op.raises and name in samples and name not in failing}
+    silent = {
+        name for name, op in OPS.items() if op.raises and name in samples and name not in failing
+    }
     assert silent <= {"max_pool_grad"}  # where the places of a sample are known to be right
 
 

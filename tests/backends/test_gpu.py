@@ -24,7 +24,9 @@ from graphtorch.ir.graph import Graph, Type, Value
 from graphtorch.ir.shape import Symbol, SymInt
 from op_samples import Sample, every
 
-pytestmark = pytest.mark.skipif(cxx() is None, reason="the emulated CUDA device needs a C++ compiler")
+pytestmark = pytest.mark.skipif(
+    cxx() is None, reason="the emulated CUDA device needs a C++ compiler"
+)
 
 CHUNKS = 8  # of the samples; the kernels of each are one unit
 
@@ -51,7 +53,9 @@ def test_every_op(chunk: int) -> None:
         want = compile_reference(sample.graph(), "reference")([Buffer.of(x) for x in sample.arrays])
         for ours, theirs in zip(found, want, strict=True):
             mine, expected = ours.numpy(), theirs.numpy()
-            if mine.dtype != expected.dtype or not np.allclose(mine, expected, 1e-6, 1e-7, equal_nan=True):
+            if mine.dtype != expected.dtype or not np.allclose(
+                mine, expected, 1e-6, 1e-7, equal_nan=True
+            ):
                 wrong.append(f"{sample.name}: {mine.ravel()[:3]} instead of {expected.ravel()[:3]}")
     assert not wrong
 
@@ -62,7 +66,9 @@ DTYPES = ("f16", "bf16", "f32", "f64", "i8", "u8", "i16", "i32", "i64", "u32", "
 def all_dtypes() -> Graph:
     """Casts of one input of each dtype to all the others."""
     inputs = [Value(Type(DType.named(name), (6,)), name=name) for name in DTYPES]
-    return Graph("casts", inputs, [ops.cast(v, dtype=DType.named(t)) for v in inputs for t in DTYPES])
+    return Graph(
+        "casts", inputs, [ops.cast(v, dtype=DType.named(t)) for v in inputs for t in DTYPES]
+    )
 
 
 def test_conversions() -> None:
@@ -72,12 +78,18 @@ def test_conversions() -> None:
     given = []
     for name in DTYPES:
         dtype = DType.named(name)
-        kept = numbers if dtype.is_floating_point else np.clip(numbers, 0 if name[0] in "ub" else -100, 100)
+        kept = (
+            numbers
+            if dtype.is_floating_point
+            else np.clip(numbers, 0 if name[0] in "ub" else -100, 100)
+        )
         with np.errstate(over="ignore"):
             given.append(np.asarray(kept).astype(dtype.numpy))
     found = compiler.compile(all_dtypes(), device)([put(device, x) for x in given])
     want = compile_reference(all_dtypes(), "reference")([Buffer.of(x) for x in given])
-    for (a, b), ours, theirs in zip([(a, b) for a in DTYPES for b in DTYPES], found, want, strict=True):
+    for (a, b), ours, theirs in zip(
+        [(a, b) for a in DTYPES for b in DTYPES], found, want, strict=True
+    ):
         assert ours.numpy().tobytes() == theirs.numpy().tobytes(), f"{a} to {b}"
 
 
@@ -102,7 +114,10 @@ def test_symbolic_sizes_in_any_order_of_threads(order: int) -> None:
 
 def test_errors_name_op_and_line() -> None:
     device = EmulatedDevice()
-    inputs = [Value(Type(f32, (4, 2)), name="x"), Value(Type(DType.named("i64"), (3,)), name="places")]
+    inputs = [
+        Value(Type(f32, (4, 2)), name="x"),
+        Value(Type(DType.named("i64"), (3,)), name="places"),
+    ]
     executable = compiler.compile(Graph("g", inputs, [ops.index_select(*inputs, dim=0)]), device)
     executable([put(device, np.ones((4, 2), np.float32)), put(device, np.array([0, 9, 1]))])
     with pytest.raises(IndexError, match="index_select"):
@@ -110,19 +125,29 @@ def test_errors_name_op_and_line() -> None:
     device.synchronize()
 
 
-# ------------------------------------------------------------------------------------------ the device
+# --------------------------------------------------------------------------------------- the device
 
 FAULTS: dict[str, tuple[str, str]] = {
-    "outside": ("GT_AT(x, threadIdx.x + 1) = 0.0f;", "line 2: an access outside of the kernel's buffers"),
-    "scratch": ("float s[4];\nGT_IN(s, 4, threadIdx.x) = 1.0f;\nGT_AT(x, threadIdx.x) = s[0];",
-                "line 3: an index outside of a thread's or a block's memory"),
-    "divergent": ("if (threadIdx.x < 16)\n__syncthreads();\nGT_AT(x, threadIdx.x) = 1.0f;",
-                  "line 3: a barrier after some threads of the block have left"),
-    "two barriers": ("if (threadIdx.x < 16)\n__syncthreads();\nelse\n__syncthreads();",
-                     "threads of a block wait at different barriers"),
-    "left lane": ("if (threadIdx.x == 3) return;\n"
-                  "GT_AT(x, threadIdx.x) = __shfl_xor_sync(~0u, 1.0f, 1);",
-                  "line 3: a warp operation waits for a lane that has left"),
+    "outside": (
+        "GT_AT(x, threadIdx.x + 1) = 0.0f;",
+        "line 2: an access outside of the kernel's buffers",
+    ),
+    "scratch": (
+        "float s[4];\nGT_IN(s, 4, threadIdx.x) = 1.0f;\nGT_AT(x, threadIdx.x) = s[0];",
+        "line 3: an index outside of a thread's or a block's memory",
+    ),
+    "divergent": (
+        "if (threadIdx.x < 16)\n__syncthreads();\nGT_AT(x, threadIdx.x) = 1.0f;",
+        "line 3: a barrier after some threads of the block have left",
+    ),
+    "two barriers": (
+        "if (threadIdx.x < 16)\n__syncthreads();\nelse\n__syncthreads();",
+        "threads of a block wait at different barriers",
+    ),
+    "left lane": (
+        "if (threadIdx.x == 3) return;\nGT_AT(x, threadIdx.x) = __shfl_xor_sync(~0u, 1.0f, 1);",
+        "line 3: a warp operation waits for a lane that has left",
+    ),
 }
 
 
@@ -151,9 +176,12 @@ x[threadIdx.x] = s[63 - threadIdx.x];"""
 
 
 def test_a_missing_barrier_shows() -> None:
-    """With the barrier all orders agree; without it what was not yet written is NaN in some of them."""
+    """With the barrier all orders agree; without it what was not yet written is NaN in some of
+    them."""
     want = np.arange(64, dtype=np.float32)[::-1]
-    assert all((run(REVERSED % "__syncthreads();", order, 64) == want).all() for order in range(ORDERS))
+    assert all(
+        (run(REVERSED % "__syncthreads();", order, 64) == want).all() for order in range(ORDERS)
+    )
     without = [run(REVERSED % "", order, 64) for order in range(ORDERS)]
     assert any(np.isnan(x).any() for x in without)
 
@@ -174,7 +202,9 @@ def test_lanes_exchange_values(name: str, want: float) -> None:
 # ------------------------------------------------------------------------------------------ NVRTC
 
 
-@pytest.mark.skipif(nvrtc.library() is None, reason="pip install nvidia-cuda-nvrtc compiles kernels for GPUs")
+@pytest.mark.skipif(
+    nvrtc.library() is None, reason="pip install nvidia-cuda-nvrtc compiles kernels for GPUs"
+)
 def test_nvrtc_takes_the_same_text() -> None:
     unit = Unit()
     for sample in samples()[::40]:

@@ -21,25 +21,36 @@ from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType, i64
 from graphtorch.ir.graph import Graph, Type, Value
 
-pytestmark = pytest.mark.skipif(compiler() is None, reason="the emulated CUDA device needs a C++ compiler")
+pytestmark = pytest.mark.skipif(
+    compiler() is None, reason="the emulated CUDA device needs a C++ compiler"
+)
 
-# dtype, shape of the result, shapes of positions; the updates have those and the result's other dimensions
+# dtype, shape of the result, shapes of positions; the updates have those and the result's other
+# dimensions
 CASES: dict[str, tuple[str, tuple[int, ...], list[tuple[int, ...]]]] = {
-    "rows": ("f32", (5, 7), [(40,)]), "line": ("f64", (3,), [(70,)]), "halves": ("bf16", (5, 6), [(9,)]),
-    "rows of rows": ("i64", (4, 3), [(6, 5)]), "pairs": ("f32", (3, 4, 2), [(8, 1), (5,)]),
+    "rows": ("f32", (5, 7), [(40,)]),
+    "line": ("f64", (3,), [(70,)]),
+    "halves": ("bf16", (5, 6), [(9,)]),
+    "rows of rows": ("i64", (4, 3), [(6, 5)]),
+    "pairs": ("f32", (3, 4, 2), [(8, 1), (5,)]),
     "i32": ("i32", (6,), [(50,)]),
-    "no atomics": ("u8", (6,), [(50,)]), "nothing": ("f32", (3, 2), [(0,)]),
+    "no atomics": ("u8", (6,), [(50,)]),
+    "nothing": ("f32", (3, 2), [(0,)]),
 }
 
 
 def put(case: tuple[str, tuple[int, ...], list[tuple[int, ...]]]) -> Graph:
     name, shape, positions = case
     block = np.broadcast_shapes(*positions)
-    values = [Value(Type(DType.named(name), s), name=n)
-              for n, s in (("x", shape), ("updates", (*block, *shape[len(positions):])))]
+    values = [
+        Value(Type(DType.named(name), s), name=n)
+        for n, s in (("x", shape), ("updates", (*block, *shape[len(positions) :])))
+    ]
     places = [Value(Type(i64, p), name=f"at{i}") for i, p in enumerate(positions)]
     dims = tuple(range(len(positions)))
-    return Graph("put", [*values, *places], [ops.index_put(*values, *places, dims=dims, accumulate=True)])
+    return Graph(
+        "put", [*values, *places], [ops.index_put(*values, *places, dims=dims, accumulate=True)]
+    )
 
 
 def arrays(graph: Graph) -> list[np.ndarray]:
@@ -53,7 +64,9 @@ def arrays(graph: Graph) -> list[np.ndarray]:
 def test_sums_against_the_reference(ordered: bool) -> None:
     """Many updates of one place, all of them taken, with no race between the threads."""
     device, unit = EmulatedDevice(order=1, traced=True), Unit()
-    built = {name: build(put(case), unit, machine=Gpu(ordered=ordered)) for name, case in CASES.items()}
+    built = {
+        name: build(put(case), unit, machine=Gpu(ordered=ordered)) for name, case in CASES.items()
+    }
     module = device.load(unit.pieces(device.compilers))
     for name, made in built.items():
         given = arrays(put(CASES[name]))
@@ -62,7 +75,8 @@ def test_sums_against_the_reference(ordered: bool) -> None:
         ours, theirs = (x.numpy().astype(np.float64) for x in (found, want))
         tolerance = 1e-2 if CASES[name][0] == "bf16" else 1e-5
         np.testing.assert_allclose(ours, theirs, tolerance, tolerance, err_msg=name)
-    assert unit.text().count("gt_atomic_add(GT_SHARE(") == (2 if ordered else 6)  # integers in either case
+    # integers in either case
+    assert unit.text().count("gt_atomic_add(GT_SHARE(") == (2 if ordered else 6)
 
 
 def test_along_a_dimension() -> None:
@@ -71,7 +85,10 @@ def test_along_a_dimension() -> None:
     named = ("x", "f32", (4, 3)), ("at", "i64", (6, 2)), ("updates", "f32", (6, 2))
     x, at, updates = (Value(Type(DType.named(d), s), name=n) for n, d, s in named)
     made = compile(Graph("g", [x, at, updates], [ops.scatter_add(x, at, updates, dim=0)]), device)
-    start, places = np.ones((4, 3), np.float32), np.array([[0, 3], [1, 3], [0, 3], [3, 0], [0, 1], [2, 2]])
+    start, places = (
+        np.ones((4, 3), np.float32),
+        np.array([[0, 3], [1, 3], [0, 3], [3, 0], [0, 1], [2, 2]]),
+    )
     amounts = np.arange(12, dtype=np.float32).reshape(6, 2)
     want = start.copy()
     for (i, j), row in np.ndenumerate(places):
@@ -94,13 +111,17 @@ def run(line: str) -> np.ndarray:
 
 def test_only_additions_at_once_may_meet() -> None:
     assert run("gt_atomic_add(GT_SHARE(x, 0), 1.0f);") == 128
-    for line in ("GT_TO(x, 0) = GT_AT(x, 0) + 1.0f;",
-                 "if (threadIdx.x) gt_atomic_add(GT_SHARE(x, 0), 1.0f);\nelse GT_TO(x, 0) = 1.0f;"):
+    for line in (
+        "GT_TO(x, 0) = GT_AT(x, 0) + 1.0f;",
+        "if (threadIdx.x) gt_atomic_add(GT_SHARE(x, 0), 1.0f);\nelse GT_TO(x, 0) = 1.0f;",
+    ):
         with pytest.raises(DeviceError, match="a race"):
             run(line)
 
 
-@pytest.mark.skipif(nvrtc.library() is None, reason="pip install nvidia-cuda-nvrtc compiles kernels for GPUs")
+@pytest.mark.skipif(
+    nvrtc.library() is None, reason="pip install nvidia-cuda-nvrtc compiles kernels for GPUs"
+)
 def test_nvrtc_takes_them() -> None:
     unit = Unit()
     for case in CASES.values():

@@ -24,7 +24,9 @@ from graphtorch.ir.evaluate import evaluate
 from graphtorch.ir.graph import Graph, Type, Value
 from graphtorch.ir.shape import Dim, Symbol, SymInt
 
-pytestmark = pytest.mark.skipif(compiler() is None, reason="the emulated CUDA device needs a C++ compiler")
+pytestmark = pytest.mark.skipif(
+    compiler() is None, reason="the emulated CUDA device needs a C++ compiler"
+)
 
 SCALE = 0.3
 LENGTH, SIZE = (SymInt.atom(Symbol(name, 1, 500)) for name in ("length", "size"))
@@ -50,13 +52,16 @@ class Case:
         if self.mask is not None:
             kind, shape = self.mask
             given.append((kind if dtype is None or kind is boolean else dtype, shape))
-        return [Value(Type(d, swapped(s) if self.turned and i < 3 else s), name=n)
-                for i, ((d, s), n) in enumerate(zip(given, "qkvm", strict=False))]
+        return [
+            Value(Type(d, swapped(s) if self.turned and i < 3 else s), name=n)
+            for i, ((d, s), n) in enumerate(zip(given, "qkvm", strict=False))
+        ]
 
     def operands(self, inputs: Sequence[Value]) -> list[Value]:
         def heads(x: Value) -> Value:
             dims = [*range(x.rank)]
             return ops.permute(x, dims=(*dims[:-3], dims[-2], dims[-3], dims[-1]))
+
         return [heads(x) if self.turned and i < 3 else x for i, x in enumerate(inputs)]
 
     def arrays(self) -> list[np.ndarray]:
@@ -81,10 +86,14 @@ def swapped(shape: tuple[Dim, ...]) -> tuple[Dim, ...]:
 
 
 CASES = {
-    "edges, added mask": Case(f32, (2, 2, 37, 20), (2, 2, 75, 20), (2, 2, 75, 12), (f32, (2, 37, 75))),
+    "edges, added mask": Case(
+        f32, (2, 2, 37, 20), (2, 2, 75, 20), (2, 2, 75, 12), (f32, (2, 37, 75))
+    ),
     "causal": Case(bf16, (200, 64), (200, 64), (200, 64), causal=True),
     "sizes of the call": Case(f32, (1, LENGTH, 32), (1, SIZE, 32), (1, SIZE, 32), causal=True),
-    "seldom seen": Case(bf16, (2, 2, 10, 16), (2, 2, 140, 16), (2, 2, 140, 24), (boolean, (2, 1, 10, 140))),
+    "seldom seen": Case(
+        bf16, (2, 2, 10, 16), (2, 2, 140, 16), (2, 2, 140, 24), (boolean, (2, 1, 10, 140))
+    ),
     "grouped": Case(bf16, (2, 2, 3, 9, 16), (2, 2, 1, 17, 16), (2, 2, 1, 17, 16), (bf16, (1, 17))),
     "heads of a projection": Case(f16, (2, 2, 40, 16), (2, 2, 40, 16), (2, 2, 40, 16), turned=True),
     "odd heads, large scores, a NaN": Case(f16, (5, 7), (3, 7), (3, 5), scale=-40.0),
@@ -98,14 +107,20 @@ def forward(case: Case, dtype: DType | None = None) -> Graph:
     return Graph("attention", inputs, list(results))
 
 
-def run(graphs: Sequence[Graph], arrays: Sequence[Sequence[np.ndarray]], device: EmulatedDevice) -> Any:
+def run(
+    graphs: Sequence[Graph], arrays: Sequence[Sequence[np.ndarray]], device: EmulatedDevice
+) -> Any:
     """The results of graphs, whose kernels are compiled as one unit."""
     unit = Unit()
     made = [build(graph, unit) for graph in graphs]
     module = device.load(unit.pieces(device.compilers))
-    return [[x.numpy().astype(np.float64) for x in
-             Executable(one, module, device)([DeviceBuffer.of(x, device) for x in given])]
-            for one, given in zip(made, arrays, strict=True)]
+    return [
+        [
+            x.numpy().astype(np.float64)
+            for x in Executable(one, module, device)([DeviceBuffer.of(x, device) for x in given])
+        ]
+        for one, given in zip(made, arrays, strict=True)
+    ]
 
 
 def exact(graph: Graph, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -126,15 +141,19 @@ def counts_of(name: str, device: EmulatedDevice) -> Counts:
 
 @pytest.fixture(scope="module")
 def forwards() -> tuple[list[list[np.ndarray]], EmulatedDevice]:
-    """Results of all cases, from kernels that are compiled as one unit: a traced run finds no race."""
+    """Results of all cases, from kernels that are compiled as one unit: a traced run finds no
+    race."""
     device = EmulatedDevice(order=1, traced=True)
-    found = run([forward(case) for case in CASES.values()], [c.arrays() for c in CASES.values()], device)
+    found = run(
+        [forward(case) for case in CASES.values()], [c.arrays() for c in CASES.values()], device
+    )
     return found, device
 
 
 @pytest.mark.parametrize("number, name", list(enumerate(CASES)))
 def test_results(number: int, name: str, forwards: Any) -> None:
-    """Edges of tiles, all masks, grouped heads, views, sizes of the call; rows that see nothing are 0."""
+    """Edges of tiles, all masks, grouped heads, views, sizes of the call; rows that see nothing are
+    0."""
     case, (out, lse) = CASES[name], forwards[0][number]
     want, rows = exact(forward(case, DType.named("f64")), case.arrays())
     close(out, want, case.dtype)
@@ -143,24 +162,31 @@ def test_results(number: int, name: str, forwards: Any) -> None:
 
 @pytest.mark.parametrize("name, turns", [("causal", 4), ("sizes of the call", 2)])
 def test_banks(name: str, turns: int, forwards: Any) -> None:
-    """What a warp reads of matrices takes the four turns that its 512 bytes need; four neighbours that a
-    thread reads at once are read one by one here, by every eighth thread of one bank: two turns."""
+    """What a warp reads of matrices takes the four turns that its 512 bytes need; four neighbours
+    that a thread reads at once are read one by one here, by every eighth thread of one bank: two
+    turns."""
     counts = counts_of(name, forwards[1])
     assert 0 < counts.turns <= turns * counts.shared
 
 
 def test_blocks_that_nobody_sees_are_not_visited(forwards: Any) -> None:
-    """Of 4 x 4 blocks 10 hold what is seen; each has a barrier, and one more each block of queries."""
+    """Of 4 x 4 blocks 10 hold what is seen; each has a barrier, and one more each block of
+    queries."""
     assert counts_of("causal", forwards[1]).barriers == 10 + 4
 
 
 GRADIENTS = {
-    "edges, added mask": Case(f32, (2, 3, 37, 20), (2, 3, 75, 20), (2, 3, 75, 12), (f32, (3, 37, 75))),
+    "edges, added mask": Case(
+        f32, (2, 3, 37, 20), (2, 3, 75, 20), (2, 3, 75, 12), (f32, (3, 37, 75))
+    ),
     "causal": Case(bf16, (70, 64), (90, 64), (90, 64), causal=True),
-    "grouped, seldom seen": Case(f16, (2, 2, 2, 70, 16), (2, 2, 1, 40, 16), (2, 2, 1, 40, 24),
-                                 (boolean, (2, 1, 1, 70, 40))),
+    "grouped, seldom seen": Case(
+        f16, (2, 2, 2, 70, 16), (2, 2, 1, 40, 16), (2, 2, 1, 40, 24), (boolean, (2, 1, 1, 70, 40))
+    ),
     "wide": Case(f32, (40, 100), (20, 100), (20, 68)),
-    "grouped, sizes of the call": Case(f32, (2, LENGTH, 32), (1, SIZE, 32), (1, SIZE, 32), causal=True),
+    "grouped, sizes of the call": Case(
+        f32, (2, LENGTH, 32), (1, SIZE, 32), (1, SIZE, 32), causal=True
+    ),
 }
 
 
@@ -176,7 +202,8 @@ def backward(case: Case, dtype: DType | None = None) -> Graph:
 
 
 def arrived(case: Case) -> list[np.ndarray]:
-    """The inputs of `backward`: those of a case with what arrives at its result, log-sum-exp and delta."""
+    """The inputs of `backward`: those of a case with what arrives at its result, log-sum-exp and
+    delta."""
     q, k, v, *masks = case.arrays()
     out, lse = exact(forward(case, DType.named("f64")), [q, k, v, *masks])
     g = np.random.default_rng(4).standard_normal(out.shape).astype(case.dtype.numpy)
@@ -195,7 +222,8 @@ def backwards() -> tuple[list[list[np.ndarray]], EmulatedDevice]:
 
 @pytest.mark.parametrize("number, name", list(enumerate(GRADIENTS)))
 def test_gradients(number: int, name: str, backwards: Any) -> None:
-    """Of queries, keys and values, those that heads share summed; a row that sees nothing moves nothing."""
+    """Of queries, keys and values, those that heads share summed; a row that sees nothing moves
+    nothing."""
     case, found = GRADIENTS[name], backwards[0][number]
     want = exact(backward(case, DType.named("f64")), arrived(case))
     for mine, right in zip(found, want, strict=True):
@@ -204,7 +232,7 @@ def test_gradients(number: int, name: str, backwards: Any) -> None:
 
 @pytest.mark.parametrize("name, turns", [("causal", 4), ("grouped, sizes of the call", 2)])
 def test_banks_of_gradients(name: str, turns: int, backwards: Any) -> None:
-    counts = [*backwards[1].counts.values()][2 * list(GRADIENTS).index(name):][:2]
+    counts = [*backwards[1].counts.values()][2 * list(GRADIENTS).index(name) :][:2]
     assert all(0 < c.turns <= turns * c.shared for c in counts)
 
 
@@ -216,9 +244,16 @@ def test_gradients_that_are_left_to_products() -> None:
         assert not supports(ops.attention_grad(q, k, v, out, lse, lse, scale=1.0)[0].node)
 
 
-@pytest.mark.parametrize("case", [
-    Case(f32, (8, 200), (9, 200), (9, 4)), Case(DType.named("f64"), (8, 4), (9, 4), (9, 4)),
-    Case(bf16, (8, 4), (9, 4), (9, 300)), Case(f32, (1, 4), (9, 4), (9, 4))], ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(f32, (8, 200), (9, 200), (9, 4)),
+        Case(DType.named("f64"), (8, 4), (9, 4), (9, 4)),
+        Case(bf16, (8, 4), (9, 4), (9, 300)),
+        Case(f32, (1, 4), (9, 4), (9, 4)),
+    ],
+    ids=str,
+)
 def test_what_is_left_to_products_and_a_softmax(case: Case) -> None:
     assert not supports(ops.attention(*case.inputs(), scale=1.0)[0].node)
 

@@ -1,4 +1,5 @@
-"""Convolutions on a GPU read images in place: zeros around and between elements are masks, not copies."""
+"""Convolutions on a GPU read images in place: zeros around and between elements are masks, not
+copies."""
 
 from __future__ import annotations
 
@@ -25,15 +26,41 @@ from graphtorch.ir.passes import pipeline
 from graphtorch.ir.passes.autodiff import vjp
 from graphtorch.ir.shape import symbol
 
-pytestmark = pytest.mark.skipif(compiler() is None, reason="the emulated CUDA device needs a C++ compiler")
+pytestmark = pytest.mark.skipif(
+    compiler() is None, reason="the emulated CUDA device needs a C++ compiler"
+)
 
 BATCH = symbol("batch")
 # shapes of image and weight, dtype, stride, padding, dilation, groups
 CASES: dict[str, tuple[Any, ...]] = {
-    "padding of one side": ((2, 3, 9, 11), (5, 3, 3, 3), "f32", (1, 1), ((0, 2), (1, 0)), (1, 1), 1),
+    "padding of one side": (
+        (2, 3, 9, 11),
+        (5, 3, 3, 3),
+        "f32",
+        (1, 1),
+        ((0, 2), (1, 0)),
+        (1, 1),
+        1,
+    ),
     "many channels": ((2, 20, 6, 7), (40, 20, 3, 3), "f32", (1, 1), ((1, 1), (1, 1)), (1, 1), 1),
-    "stride beyond the kernel": ((2, 4, 9, 12), (6, 4, 1, 2), "f32", (3, 2), ((0, 0), (1, 1)), (1, 1), 1),
-    "dilation and groups": ((2, 6, 12, 9), (8, 3, 3, 3), "f32", (1, 2), ((2, 2), (3, 3)), (2, 3), 2),
+    "stride beyond the kernel": (
+        (2, 4, 9, 12),
+        (6, 4, 1, 2),
+        "f32",
+        (3, 2),
+        ((0, 0), (1, 1)),
+        (1, 1),
+        1,
+    ),
+    "dilation and groups": (
+        (2, 6, 12, 9),
+        (8, 3, 3, 3),
+        "f32",
+        (1, 2),
+        ((2, 2), (3, 3)),
+        (2, 3),
+        2,
+    ),
     "depthwise": ((2, 6, 7, 8), (6, 1, 3, 3), "f32", (2, 2), ((1, 1), (1, 1)), (1, 1), 6),
     "one element": ((2, 1, 3, 3), (1, 1, 1, 1), "f32", (1, 1), ((1, 1), (1, 1)), (1, 1), 1),
     "line": ((3, 4, 40), (7, 4, 5), "f64", (2,), ((2, 2),), (1,), 1),
@@ -57,7 +84,8 @@ def graph(case: tuple[Any, ...]) -> Graph:
 
 
 def test_against_the_reference() -> None:
-    """Whatever lies beside an image is zero, in all three products, and no kernel is there for it alone."""
+    """Whatever lies beside an image is zero, in all three products, and no kernel is there for it
+    alone."""
     device, unit, rng = EmulatedDevice(order=2), Unit(), np.random.default_rng(0)
     built = {name: build(graph(case), unit) for name, case in CASES.items()}
     module = device.load(unit.pieces(device.compilers))
@@ -66,7 +94,9 @@ def test_against_the_reference() -> None:
         shapes = [[2 if d is BATCH else d for d in v.shape] for v in made.inputs]
         dtype = DType.named(case[2])
         arrays = [rng.standard_normal(s).astype(dtype.numpy) for s in shapes]
-        found = Executable(built[name], module, device)([DeviceBuffer.of(a, device) for a in arrays])
+        found = Executable(built[name], module, device)(
+            [DeviceBuffer.of(a, device) for a in arrays]
+        )
         wanted = compile_reference(made, "reference")([Buffer.of(a) for a in arrays])
         for ours, theirs in zip(found, wanted, strict=True):
             mine, expected = (x.numpy().astype(np.float64) for x in (ours, theirs))
@@ -84,4 +114,7 @@ def test_a_copy_is_found() -> None:
     x = Value(Type(DType.named("f32"), (2, 3)), name="x")
     padded = ops.pad(x, low=(1, 0), high=(1, 2), value=0.0)
     for moved in (padded, ops.permute(x, dims=(1, 0))):
-        assert len(copies(lower(pipeline.run(Graph("copy", [x], [moved]), supports, "cuda"), LARGE))) == 1
+        assert (
+            len(copies(lower(pipeline.run(Graph("copy", [x], [moved]), supports, "cuda"), LARGE)))
+            == 1
+        )

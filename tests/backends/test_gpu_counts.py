@@ -55,7 +55,7 @@ def test_sizes_that_are_told_at_the_launch() -> None:
     inputs = [Value(Type(DType.named("f32"), (rows, 8)), name="x")]
     unit = Unit()
     compiler.build(Graph("g", inputs, [ops.mul(inputs[0], inputs[0])]), unit)
-    (kernel, _), = unit.kernels()
+    ((kernel, _),) = unit.kernels()
     for count in (8, 80):
         assert operations(kernel, [count]) == [Operations(8 * count)]
 
@@ -77,7 +77,9 @@ def test_the_table_of_counts(tmp_path: Path) -> None:
     assert transpose["turns"] == transpose["least"] > 0 and transpose["barriers"] > 0
 
 
-@pytest.mark.skipif(nvrtc.library() is None, reason="pip install nvidia-cuda-nvrtc compiles kernels for GPUs")
+@pytest.mark.skipif(
+    nvrtc.library() is None, reason="pip install nvidia-cuda-nvrtc compiles kernels for GPUs"
+)
 def test_what_kernels_take() -> None:
     text = """
 extern "C" __global__ void light(float* x, gt_i32* status) { x[threadIdx.x] += 1.0f; }

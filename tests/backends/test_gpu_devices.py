@@ -1,6 +1,8 @@
-"""Which devices there are, and what a device does for programs: the emulated one, and a GPU through CuPy.
+"""Which devices there are, and what a device does for programs: the emulated one, and a GPU through
+CuPy.
 
-No GPU is needed: what stands for CuPy (helpers/fake_cupy.py) runs kernels as the emulated device does.
+No GPU is needed: what stands for CuPy (helpers/fake_cupy.py) runs kernels as the emulated device
+does.
 """
 
 from __future__ import annotations
@@ -31,8 +33,9 @@ from graphtorch.ir.dtype import f32, i64
 from graphtorch.ir.graph import Graph, Type, Value
 from op_samples import repeated
 
-needs_compiler = pytest.mark.skipif(emulated.compiler() is None,
-                                    reason="the emulated CUDA device needs a C++ compiler")
+needs_compiler = pytest.mark.skipif(
+    emulated.compiler() is None, reason="the emulated CUDA device needs a C++ compiler"
+)
 
 
 @needs_compiler
@@ -41,7 +44,9 @@ def test_the_emulated_device_is_number_0(monkeypatch: pytest.MonkeyPatch) -> Non
     assert devices.available() and devices.count() == 1
     assert devices.device() is devices.device(0)
     assert devices.device().properties.name == "emulated"
-    with pytest.raises(RuntimeError, match=r"invalid device ordinal.*no cuda:1, but 1 device, from"):
+    with pytest.raises(
+        RuntimeError, match=r"invalid device ordinal.*no cuda:1, but 1 device, from"
+    ):
         devices.device(1)
 
 
@@ -51,7 +56,9 @@ def test_without_a_gpu_the_error_says_what_helps(monkeypatch: pytest.MonkeyPatch
     assert not devices.available() and devices.count() == 0
     with pytest.raises(RuntimeError, match="No CUDA GPUs are available") as caught:
         devices.device()
-    assert "graphtorch[cuda13]" in str(caught.value) and "GRAPHTORCH_CUDA=emulated" in str(caught.value)
+    assert "graphtorch[cuda13]" in str(caught.value) and "GRAPHTORCH_CUDA=emulated" in str(
+        caught.value
+    )
     assert "cupy" not in sys.modules
 
 
@@ -60,15 +67,23 @@ def test_importing_needs_neither_cupy_nor_an_emulator(tmp_path: Path) -> None:
     broken = "raise AssertionError('CuPy is imported')\n"
     (tmp_path / "cupy.py").write_text(broken)
     (tmp_path / "cupy_backends.py").write_text(broken)
-    code = ("import sys; sys.path.insert(0, sys.argv[1])\n"
-            "import graphtorch as torch, graphtorch.aot\nassert torch.cuda.is_available() in (False, True)\n"
-            "print(torch.ones(3).sum().item(), 'cupy' in sys.modules)\n")
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import graphtorch as torch, graphtorch.aot\nassert torch.cuda.is_available() in "
+        "(False, True)\nprint(torch.ones(3).sum().item(), 'cupy' in sys.modules)\n"
+    )
     environment = {k: v for k, v in os.environ.items() if k != devices.VARIABLE}
-    done = subprocess.run([sys.executable, "-c", code, tmp_path], env=environment, capture_output=True,
-                          text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], env=environment, capture_output=True, text=True
+    )
     assert (done.stdout, done.stderr) == ("3.0 False\n", "")
-    loaded = subprocess.run([sys.executable, "-c", "import graphtorch, sys; print(*sys.modules)"],
-                            env=environment, capture_output=True, text=True, check=True).stdout.split()
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import graphtorch, sys; print(*sys.modules)"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
     assert not {f"graphtorch.backends.gpu.{m}" for m in ("emulated", "nvrtc", "unit")} & set(loaded)
 
 
@@ -129,11 +144,13 @@ def test_memory_in_a_circle_of_objects_is_given_to_one_only() -> None:
 @pytest.mark.parametrize("size", [0, 1, 511, 512, 513, 100_000, 5 << 20, (3 << 30) + 1])
 def test_classes_of_sizes(size: int) -> None:
     found = rounded(size)
-    assert found >= max(size, 1) and found % 512 == 0 and found <= max(512, size + max(512, size // 8))
+    assert (
+        found >= max(size, 1) and found % 512 == 0 and found <= max(512, size + max(512, size // 8))
+    )
     assert rounded(found) == found
 
 
-# ------------------------------------------------------------------------------------------ programs
+# ----------------------------------------------------------------------------------------- programs
 
 CUPY_DEVICE = "graphtorch.backends.gpu.cupy_device"
 
@@ -145,7 +162,9 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
         return
     for name, module in fake_cupy.modules().items():
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(nvrtc, "cubins", lambda texts, architecture, threads: [t.encode() for t in texts])
+    monkeypatch.setattr(
+        nvrtc, "cubins", lambda texts, architecture, threads: [t.encode() for t in texts]
+    )
     monkeypatch.setattr(fake_cupy.machine, "calls", [])
     monkeypatch.delenv("CUDA_LAUNCH_BLOCKING", raising=False)
     yield importlib.import_module(CUPY_DEVICE).CupyDevice()
@@ -156,7 +175,8 @@ ROWS = 6
 
 
 def step() -> Graph:
-    """Some launches: a matrix product's rows, which an output takes over, and a choice among them."""
+    """Some launches: a matrix product's rows, which an output takes over, and a choice among
+    them."""
     types = [Type(f32, (ROWS, 5)), Type(f32, (5, 5)), Type(i64, (3,))]
     x, w, places = (Value(t, name=n) for t, n in zip(types, ("x", "w", "places"), strict=True))
     y = ops.softmax(ops.matmul(x, w), dim=1)
@@ -282,7 +302,9 @@ def test_a_fault_names_the_kernels_it_may_come_from(device: Any) -> None:
     call(executable := compiler.compile(step(), device), arrays())
     executable([DeviceBuffer.of(x, device) for x in arrays()])
     fake_cupy.machine.fault = "cudaErrorIllegalAddress: an illegal memory access was encountered"
-    with pytest.raises(DeviceError, match=r"illegal memory access.*CUDA_LAUNCH_BLOCKING=1") as caught:
+    with pytest.raises(
+        DeviceError, match=r"illegal memory access.*CUDA_LAUNCH_BLOCKING=1"
+    ) as caught:
         device.synchronize()
     assert re.search(r"kernels launched since the last synchronisation: k_\w+", str(caught.value))
 

@@ -22,7 +22,9 @@ from graphtorch.ir.dtype import DType, bf16, boolean, f16, f32, f64, i64
 from graphtorch.ir.graph import Graph, Type, Value
 from graphtorch.ir.shape import Shape, Symbol, SymInt
 
-pytestmark = pytest.mark.skipif(cxx() is None, reason="the emulated CUDA device needs a C++ compiler")
+pytestmark = pytest.mark.skipif(
+    cxx() is None, reason="the emulated CUDA device needs a C++ compiler"
+)
 
 Make = Callable[..., Value]
 Case = tuple[Make, Sequence[tuple[Shape, DType]]]
@@ -33,31 +35,44 @@ def plane(*shapes: Shape, dtype: DType = f32) -> Sequence[tuple[Shape, DType]]:
     return [(shape, dtype) for shape in shapes]
 
 
-# What is read and written: side by side, shifted, broadcast, backwards, masked, by index, other dtypes, and
-# sizes that vectors do not divide.
+# What is read and written: side by side, shifted, broadcast, backwards, masked, by index, other
+# dtypes, and sizes that vectors do not divide.
 CASES: dict[str, Case] = {
     "one line": (lambda x, y: ops.add(ops.mul(x, y), x), plane(BIG, BIG)),
-    "odd": (ops.mul, plane((181, 183), (181, 183))), "a row": (ops.add, plane(BIG, (520,))),
-    "a column": (ops.mul, plane(BIG, (64, 1))), "odd rows": (ops.add, plane((260, 127), (127,))),
+    "odd": (ops.mul, plane((181, 183), (181, 183))),
+    "a row": (ops.add, plane(BIG, (520,))),
+    "a column": (ops.mul, plane(BIG, (64, 1))),
+    "odd rows": (ops.add, plane((260, 127), (127,))),
     "rows of 6": (ops.add, plane((6000, 6), (6,))),
     "bf16": (ops.mul, plane(BIG, BIG, dtype=bf16)),
     "f16": (ops.add, plane((33, 1001), (33, 1001), dtype=f16)),
-    "f64": (ops.mul, plane(BIG, BIG, dtype=f64)), "i64": (ops.add, plane(BIG, (520,), dtype=i64)),
-    "bool": (ops.logical_and, plane(BIG, BIG, dtype=boolean)), "compared": (ops.lt, plane(BIG, BIG)),
+    "f64": (ops.mul, plane(BIG, BIG, dtype=f64)),
+    "i64": (ops.add, plane(BIG, (520,), dtype=i64)),
+    "bool": (ops.logical_and, plane(BIG, BIG, dtype=boolean)),
+    "compared": (ops.lt, plane(BIG, BIG)),
     "cast": (lambda x: ops.cast(x, dtype=bf16), plane(BIG)),
     "chosen": (ops.where, [(BIG, boolean), (BIG, f32), (BIG, f32)]),
-    "shifted": (lambda x: ops.neg(ops.slice(x, start=(0, 3), stop=(64, 523), step=(1, 1))),
-                plane((64, 530))),
-    "every second": (lambda x: ops.neg(ops.slice(x, start=(0, 0), stop=(64, 1040), step=(1, 2))),
-                     plane((64, 1040))),
+    "shifted": (
+        lambda x: ops.neg(ops.slice(x, start=(0, 3), stop=(64, 523), step=(1, 1))),
+        plane((64, 530)),
+    ),
+    "every second": (
+        lambda x: ops.neg(ops.slice(x, start=(0, 0), stop=(64, 1040), step=(1, 2))),
+        plane((64, 1040)),
+    ),
     "backwards": (lambda x: ops.neg(ops.flip(x, dims=(1,))), plane(BIG)),
     "padded": (lambda x: ops.pad(x, low=(1, 2), high=(0, 1), value=2.0), plane(BIG)),
     "joined": (lambda x, y: ops.concat(ops.neg(x), y, dim=1), plane(BIG, (64, 600))),
     "turned": (lambda x: ops.permute(ops.neg(x), dims=(1, 0)), plane(BIG)),
     "by index": (lambda x, i: ops.index_select(x, i, dim=0), [((50, 520), f32), ((70,), i64)]),
-    "turned inside": (lambda x, y: ops.add(ops.permute(x, dims=(0, 2, 1)), y),
-                      plane((3, 130, 90), (3, 90, 130))),
-    "two turned": (lambda x, y: ops.add(ops.permute(x, dims=(1, 0)), y), plane((200, 170), (170, 200))),
+    "turned inside": (
+        lambda x, y: ops.add(ops.permute(x, dims=(0, 2, 1)), y),
+        plane((3, 130, 90), (3, 90, 130)),
+    ),
+    "two turned": (
+        lambda x, y: ops.add(ops.permute(x, dims=(1, 0)), y),
+        plane((200, 170), (170, 200)),
+    ),
     "turned bf16": (lambda x: ops.permute(x, dims=(1, 0)), plane((190, 181), dtype=bf16)),
     "channels last": (lambda x: ops.permute(x, dims=(0, 2, 3, 1)), plane((2, 40, 20, 21))),
 }
@@ -77,7 +92,9 @@ def graph_of(case: Case) -> Graph:
     return Graph("map", inputs, [make(*inputs)])
 
 
-def wrong(case: Case, executable: Executable, device: EmulatedDevice, arrays: Sequence[Any]) -> bool:
+def wrong(
+    case: Case, executable: Executable, device: EmulatedDevice, arrays: Sequence[Any]
+) -> bool:
     found = executable([DeviceBuffer.of(x, device) for x in arrays])[0].numpy()
     want = compile_reference(graph_of(case), "reference")([Buffer.of(x) for x in arrays])[0].numpy()
     return found.dtype != want.dtype or found.tobytes() != want.tobytes()
@@ -88,8 +105,11 @@ def test_maps() -> None:
     device, unit = EmulatedDevice(), Unit()
     built = [compiler.build(graph_of(case), unit) for case in CASES.values()]
     module = device.load(unit.pieces(device.compilers))
-    faults = [name for (name, case), made in zip(CASES.items(), built, strict=True)
-              if wrong(case, Executable(made, module, device), device, [numbers(*t) for t in case[1]])]
+    faults = [
+        name
+        for (name, case), made in zip(CASES.items(), built, strict=True)
+        if wrong(case, Executable(made, module, device), device, [numbers(*t) for t in case[1]])
+    ]
     assert not faults
 
 
@@ -115,11 +135,15 @@ def test_what_is_side_by_side_is_one_access() -> None:
     for name, count in (("one line", 4), ("bf16", 8), ("f64", 2), ("rows of 6", 2)):
         unit = Unit()
         compiler.build(graph_of(CASES[name]), unit)
-        assert unit.text().count(f"gt_take<{count}>") == 2 and unit.text().count(f"gt_give<{count}>") == 1
+        assert (
+            unit.text().count(f"gt_take<{count}>") == 2
+            and unit.text().count(f"gt_give<{count}>") == 1
+        )
 
 
 def test_an_update_stays_in_place() -> None:
-    """Sizes that vectors do not divide keep one store of each element, as taking over memory asks for."""
+    """Sizes that vectors do not divide keep one store of each element, as taking over memory asks
+    for."""
     for size in (40000, 40002):
         x, y = (Value(Type(f32, (size,)), name=n) for n in "xy")
         graph = Graph("update", (x, y), (ops.sub(x, y),), donates=((0, 0),))
@@ -138,7 +162,9 @@ def test_accesses_are_as_few_as_can_be() -> None:
     built = [compiler.build(graph_of(CASES[name]), unit) for name in FEW]
     module = device.load(unit.pieces(device.compilers))
     for name, made in zip(FEW, built, strict=True):
-        Executable(made, module, device)([DeviceBuffer.of(numbers(*t), device) for t in CASES[name][1]])
+        Executable(made, module, device)(
+            [DeviceBuffer.of(numbers(*t), device) for t in CASES[name][1]]
+        )
     assert len(device.counts) >= len(FEW) - 1
     for kernel, found in device.counts.items():
         assert found.sectors <= 1.05 * found.ideal and found.turns == found.shared, kernel
@@ -151,15 +177,21 @@ def put(x: Value, i: Value, y: Value) -> Value:
 UPDATES: dict[str, Case] = {
     "rows": (put, [((50, 7), f32), ((60,), i64), ((60, 7), f32)]),
     "elements": (put, [((50,), f32), ((90,), i64), ((90,), f32)]),
-    "set": (lambda x, i, y: ops.scatter(x, i, y, dim=1), [((6, 50), f32), ((6, 90), i64), ((6, 90), f32)]),
-    "added": (lambda x, i, y: ops.scatter_add(x, i, y, dim=0),
-              [((50, 6), bf16), ((90, 6), i64), ((90, 6), bf16)]),
+    "set": (
+        lambda x, i, y: ops.scatter(x, i, y, dim=1),
+        [((6, 50), f32), ((6, 90), i64), ((6, 90), f32)],
+    ),
+    "added": (
+        lambda x, i, y: ops.scatter_add(x, i, y, dim=0),
+        [((50, 6), bf16), ((90, 6), i64), ((90, 6), bf16)],
+    ),
 }
 
 
 @pytest.mark.parametrize("name", UPDATES)
 def test_updates_are_shared_and_stay_in_order(name: str) -> None:
-    """Threads have the places of an update each: sums are the same to the bit, and the last write wins."""
+    """Threads have the places of an update each: sums are the same to the bit, and the last write
+    wins."""
     case = UPDATES[name]
     unit = Unit()
     compiler.build(graph_of(case), unit, machine=Gpu(ordered=True))

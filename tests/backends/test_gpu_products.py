@@ -22,16 +22,23 @@ from graphtorch.ir.dtype import DType, bf16, f32, f64
 from graphtorch.ir.graph import Graph, Type, Value
 from graphtorch.ir.shape import Symbol, SymInt
 
-pytestmark = pytest.mark.skipif(compiler() is None, reason="the emulated CUDA device needs a C++ compiler")
+pytestmark = pytest.mark.skipif(
+    compiler() is None, reason="the emulated CUDA device needs a C++ compiler"
+)
 
 ROWS = SymInt.atom(Symbol("rows", 1, 1000))
 # shapes of a and b, their dtype, which of them are transposed
 CASES: list[tuple[tuple[Any, ...], tuple[Any, ...], str, tuple[bool, bool]]] = [
-    ((1, 1), (1, 1), "f32", (False, False)), ((3, 7), (7, 5), "f32", (False, False)),
-    ((65, 33), (33, 40), "f32", (True, False)), ((34, 50), (50, 33), "f32", (False, True)),
-    ((2, 3, 9, 20), (3, 20, 31), "f32", (False, False)), ((9, 1500), (1500, 35), "f32", (False, False)),
-    ((20, 40), (40, 33), "f64", (True, True)), ((20, 40), (40, 33), "bf16", (False, False)),
-    ((20, 40), (40, 33), "f16", (False, True)), ((ROWS, 12), (12, 6), "f32", (False, False)),
+    ((1, 1), (1, 1), "f32", (False, False)),
+    ((3, 7), (7, 5), "f32", (False, False)),
+    ((65, 33), (33, 40), "f32", (True, False)),
+    ((34, 50), (50, 33), "f32", (False, True)),
+    ((2, 3, 9, 20), (3, 20, 31), "f32", (False, False)),
+    ((9, 1500), (1500, 35), "f32", (False, False)),
+    ((20, 40), (40, 33), "f64", (True, True)),
+    ((20, 40), (40, 33), "bf16", (False, False)),
+    ((20, 40), (40, 33), "f16", (False, True)),
+    ((ROWS, 12), (12, 6), "f32", (False, False)),
 ]
 
 
@@ -42,14 +49,17 @@ def turned(v: Value) -> Value:
 def graph(case: Any) -> Graph:
     a, b, name, (left, right) = case
     dtype = DType.named(name)
-    x, y = (Value(Type(dtype, (*s[:-2], s[-1], s[-2]) if t else s), name=n)
-            for s, t, n in ((a, left, "a"), (b, right, "b")))
+    x, y = (
+        Value(Type(dtype, (*s[:-2], s[-1], s[-2]) if t else s), name=n)
+        for s, t, n in ((a, left, "a"), (b, right, "b"))
+    )
     product = ops.matmul(turned(x) if left else x, turned(y) if right else y)
     return Graph("product", [x, y], [ops.tanh(product)])
 
 
 def test_products() -> None:
-    """Edges, transposed operands, batches, a long k in parts, narrow floats, sizes known in the call."""
+    """Edges, transposed operands, batches, a long k in parts, narrow floats, sizes known in the
+    call."""
     device, unit, rng = EmulatedDevice(order=1), Unit(), np.random.default_rng(0)
     built = [build(graph(case), unit) for case in CASES]
     module = device.load(unit.pieces(device.compilers))
@@ -58,10 +68,16 @@ def test_products() -> None:
         shapes = [[70 if d is ROWS else d for d in s] for s in (a, b)]
         arrays = [(rng.standard_normal(s) / 4).astype(dtype.numpy) for s in shapes]
         want = np.tanh(arrays[0].astype(np.float64) @ arrays[1].astype(np.float64))
-        given = [np.swapaxes(x, -1, -2) if t else x for x, t in zip(arrays, (left, right), strict=True)]
-        found = Executable(made, module, device)([DeviceBuffer.of(x, device) for x in given])[0].numpy()
+        given = [
+            np.swapaxes(x, -1, -2) if t else x for x, t in zip(arrays, (left, right), strict=True)
+        ]
+        found = Executable(made, module, device)([DeviceBuffer.of(x, device) for x in given])[
+            0
+        ].numpy()
         tolerance = {"f64": 1e-14, "bf16": 8e-3, "f16": 1e-3}.get(name, 1e-5)
-        np.testing.assert_allclose(found.astype(np.float64), want, tolerance, tolerance, err_msg=name)
+        np.testing.assert_allclose(
+            found.astype(np.float64), want, tolerance, tolerance, err_msg=name
+        )
 
 
 def test_a_long_k_is_cut_into_parts() -> None:
@@ -72,35 +88,51 @@ def test_a_long_k_is_cut_into_parts() -> None:
 
 PLAIN = {"stride": (1, 1), "padding": ((0, 0), (0, 0)), "dilation": (1, 1), "groups": 1}
 CONVOLUTIONS: list[tuple[Any, dict[str, Any], list[tuple[int, ...]]]] = [
-    (ops.conv, {"padding": ((1, 2), (0, 1)), "stride": (2, 1)}, [(2, 3, 9, 11), (7, 3, 3, 3), (7,)]),
+    (
+        ops.conv,
+        {"padding": ((1, 2), (0, 1)), "stride": (2, 1)},
+        [(2, 3, 9, 11), (7, 3, 3, 3), (7,)],
+    ),
     (ops.conv, {"groups": 2, "dilation": (1, 2)}, [(2, 6, 8, 9), (8, 3, 3, 3)]),
     (ops.conv, {"groups": 8, "padding": ((1, 1), (1, 1))}, [(2, 8, 9, 7), (8, 1, 3, 3)]),
-    (ops.conv_transpose, {"stride": (2, 2), "groups": 2, "output_padding": (1, 0)},
-     [(2, 8, 5, 6), (8, 3, 3, 3)]),
+    (
+        ops.conv_transpose,
+        {"stride": (2, 2), "groups": 2, "output_padding": (1, 0)},
+        [(2, 8, 5, 6), (8, 3, 3, 3)],
+    ),
     (ops.conv_weight_grad, {"kernel": (3, 3), "groups": 2}, [(4, 8, 14, 14), (4, 6, 12, 12)]),
 ]
 
 
 @pytest.mark.parametrize("dtype", [f32, bf16])
 def test_convolutions(dtype: DType) -> None:
-    """Convolutions and their gradients are read in place; narrow groups are summed a result a thread."""
+    """Convolutions and their gradients are read in place; narrow groups are summed a result a
+    thread."""
     device, unit, rng = EmulatedDevice(order=2), Unit(), np.random.default_rng(2)
-    graphs = [graph_of(partial(op, **PLAIN | given), shapes, dtype) for op, given, shapes in CONVOLUTIONS]
+    graphs = [
+        graph_of(partial(op, **PLAIN | given), shapes, dtype) for op, given, shapes in CONVOLUTIONS
+    ]
     built = [build(g, unit) for g in graphs]
     module = device.load(unit.pieces(device.compilers))
     for (op, given, shapes), made in zip(CONVOLUTIONS, built, strict=True):
         arrays = [(rng.standard_normal(s) / 4).astype(dtype.numpy) for s in shapes]
-        found = Executable(made, module, device)([DeviceBuffer.of(x, device) for x in arrays])[0].numpy()
-        exact = compile_reference(graph_of(partial(op, **{**PLAIN, **given}), shapes, f64), "reference")
+        found = Executable(made, module, device)([DeviceBuffer.of(x, device) for x in arrays])[
+            0
+        ].numpy()
+        exact = compile_reference(
+            graph_of(partial(op, **{**PLAIN, **given}), shapes, f64), "reference"
+        )
         want = exact([Buffer.of(x.astype(np.float64)) for x in arrays])[0].numpy()
         tolerance = 1e-5 if dtype is f32 else 8e-3
-        np.testing.assert_allclose(found.astype(np.float64), want, tolerance, tolerance, err_msg=str(given))
+        np.testing.assert_allclose(
+            found.astype(np.float64), want, tolerance, tolerance, err_msg=str(given)
+        )
 
 
 @pytest.mark.parametrize("tile", TILES, ids=str)
 def test_every_tile(tile: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each tile gives the same. Four neighbours that a GPU's thread reads at once are read one by one here,
-    where every eighth thread has the same bank: two turns; nothing takes more."""
+    """Each tile gives the same. Four neighbours that a GPU's thread reads at once are read one by
+    one here, where every eighth thread has the same bank: two turns; nothing takes more."""
     monkeypatch.setattr("graphtorch.backends.gpu.schedules.products.tile_of", lambda *_: tile)
     device, unit, rng = EmulatedDevice(traced=True), Unit(), np.random.default_rng(1)
     depth = 2 * tile.depth + 1

@@ -20,7 +20,9 @@ from graphtorch.ir.dtype import DType, f32
 from graphtorch.ir.graph import Graph, Type, Value
 from graphtorch.ir.shape import Shape, Symbol, SymInt
 
-pytestmark = pytest.mark.skipif(cxx() is None, reason="the emulated CUDA device needs a C++ compiler")
+pytestmark = pytest.mark.skipif(
+    cxx() is None, reason="the emulated CUDA device needs a C++ compiler"
+)
 
 Make = Callable[[Value], Sequence[Value]]
 
@@ -35,35 +37,50 @@ def softmax(dim: int) -> Make:
 
 def normed(*dims: int) -> Make:
     """Mean, variance and what they make of x: two levels of sums, results of both shapes."""
+
     def make(x: Value) -> list[Value]:
         mean = ops.mean(x, dims=dims, keepdim=True)
         centered = ops.sub(x, mean)
         variance = ops.mean(ops.mul(centered, centered), dims=dims, keepdim=True)
         return [ops.mul(centered, ops.rsqrt(ops.exp(variance))), mean]
+
     return make
 
 
-# Shapes for each way to share the work: a thread, some threads, a warp and a block for a row; pieces of rows
-# and of columns; columns of a thread and of a block.
+# Shapes for each way to share the work: a thread, some threads, a warp and a block for a row;
+# pieces of rows and of columns; columns of a thread and of a block.
 CASES: dict[str, tuple[Make, Shape, str]] = {
-    "thread": (reduced(1), (70, 3), "f32"), "2 threads": (reduced(1), (70, 7), "f32"),
-    "8 threads": (reduced(1, op="max"), (70, 31), "f32"), "warp": (reduced(1), (21, 129), "f64"),
-    "warp of bf16": (reduced(1), (21, 300), "bf16"), "block": (reduced(1), (20, 1001), "f32"),
-    "block of f16": (reduced(1, op="max"), (17, 600), "f16"), "odd block": (reduced(1), (17, 5000), "f32"),
-    "i64": (reduced(1), (17, 513), "i64"), "bools": (reduced(1, op="any"), (17, 40), "bool"),
-    "whole": (reduced(0, 1), (60, 101), "f32"), "whole bools": (reduced(0, 1, op="all"), (60, 101), "bool"),
+    "thread": (reduced(1), (70, 3), "f32"),
+    "2 threads": (reduced(1), (70, 7), "f32"),
+    "8 threads": (reduced(1, op="max"), (70, 31), "f32"),
+    "warp": (reduced(1), (21, 129), "f64"),
+    "warp of bf16": (reduced(1), (21, 300), "bf16"),
+    "block": (reduced(1), (20, 1001), "f32"),
+    "block of f16": (reduced(1, op="max"), (17, 600), "f16"),
+    "odd block": (reduced(1), (17, 5000), "f32"),
+    "i64": (reduced(1), (17, 513), "i64"),
+    "bools": (reduced(1, op="any"), (17, 40), "bool"),
+    "whole": (reduced(0, 1), (60, 101), "f32"),
+    "whole bools": (reduced(0, 1, op="all"), (60, 101), "bool"),
     "few rows": (reduced(1, keepdim=True), (2, 9000), "f32"),
     "products": (reduced(1, op="prod"), (2, 40), "f32"),
     "minimum": (reduced(0, 1, op="min"), (3, 2000), "i32"),
-    "columns": (reduced(0), (400, 33), "f32"), "5 columns": (reduced(0), (900, 5), "f32"),
+    "columns": (reduced(0), (400, 33), "f32"),
+    "5 columns": (reduced(0), (900, 5), "f32"),
     "columns of planes": (reduced(1), (3, 50, 40), "f32"),
     "rows of planes": (reduced(0, 2), (9, 4, 31), "f32"),
-    "channels": (reduced(0, 2, 3), (5, 3, 20, 21), "f32"), "many columns": (reduced(0), (33, 1 << 15), "u8"),
-    "softmax of a warp": (softmax(1), (9, 77), "f32"), "softmax of a block": (softmax(1), (3, 1500), "f32"),
-    "long softmax": (softmax(1), (2, 9999), "f32"), "softmax down": (softmax(0), (90, 40), "f32"),
-    "longest softmax": (softmax(1), (1, 40000), "f32"), "softmax of bf16": (softmax(1), (4, 700), "bf16"),
-    "layer norm": (normed(1), (5, 768), "f32"), "batch norm": (normed(0, 2), (6, 5, 49), "f32"),
-    "column norm": (normed(0), (100, 20), "f32"), "nothing": (reduced(1), (0, 40), "f32"),
+    "channels": (reduced(0, 2, 3), (5, 3, 20, 21), "f32"),
+    "many columns": (reduced(0), (33, 1 << 15), "u8"),
+    "softmax of a warp": (softmax(1), (9, 77), "f32"),
+    "softmax of a block": (softmax(1), (3, 1500), "f32"),
+    "long softmax": (softmax(1), (2, 9999), "f32"),
+    "softmax down": (softmax(0), (90, 40), "f32"),
+    "longest softmax": (softmax(1), (1, 40000), "f32"),
+    "softmax of bf16": (softmax(1), (4, 700), "bf16"),
+    "layer norm": (normed(1), (5, 768), "f32"),
+    "batch norm": (normed(0, 2), (6, 5, 49), "f32"),
+    "column norm": (normed(0), (100, 20), "f32"),
+    "nothing": (reduced(1), (0, 40), "f32"),
     "of nothing": (reduced(1), (40, 0), "f32"),
 }
 
@@ -81,15 +98,19 @@ def graph_of(make: Make, shape: Shape, dtype: DType) -> Graph:
     return Graph("reduced", (x,), tuple(make(x)))
 
 
-def check(name: str, executable: Executable, device: EmulatedDevice, make: Make, x: np.ndarray) -> str:
+def check(
+    name: str, executable: Executable, device: EmulatedDevice, make: Make, x: np.ndarray
+) -> str:
     """What is wrong, if anything."""
     dtype = DType.of(x.dtype)
     found = executable([DeviceBuffer.of(x, device)])
     want = compile_reference(graph_of(make, x.shape, dtype), "reference")([Buffer.of(x)])
-    error = {"bf16": 2.0 ** -7, "f16": 2.0 ** -10}.get(dtype.name, 1e-5)
+    error = {"bf16": 2.0**-7, "f16": 2.0**-10}.get(dtype.name, 1e-5)
     for ours, theirs in zip(found, want, strict=True):
         a, b = ours.numpy(), theirs.numpy()
-        if a.dtype != b.dtype or not np.allclose(a.astype(np.float64), b.astype(np.float64), error, error):
+        if a.dtype != b.dtype or not np.allclose(
+            a.astype(np.float64), b.astype(np.float64), error, error
+        ):
             return f"{name}: {a.ravel()[:4]} instead of {b.ravel()[:4]}"
     return ""
 
@@ -136,7 +157,11 @@ def test_plans() -> None:
 
 def test_a_row_is_read_once() -> None:
     """Softmax and a norm load each element once, and keep it."""
-    for make, shape in ((softmax(1), (512, 1000)), (normed(1), (512, 768)), (softmax(1), (512, 100))):
+    for make, shape in (
+        (softmax(1), (512, 1000)),
+        (normed(1), (512, 768)),
+        (softmax(1), (512, 100)),
+    ):
         unit = Unit()
         compiler.build(graph_of(make, shape, f32), unit)
         kernels = [unit.functions[i] for i in unit.exports.values()]
@@ -146,8 +171,13 @@ def test_a_row_is_read_once() -> None:
 
 def test_accesses_are_as_few_as_can_be() -> None:
     """Sectors of memory within 5 % of what is touched, and no conflicts of banks."""
-    cases = [(reduced(0), (256, 64)), (reduced(0, 1), (5, 2048)), (softmax(1), (17, 768)),
-             (softmax(1), (9, 64)), (normed(1), (3, 1024))]
+    cases = [
+        (reduced(0), (256, 64)),
+        (reduced(0, 1), (5, 2048)),
+        (softmax(1), (17, 768)),
+        (softmax(1), (9, 64)),
+        (normed(1), (3, 1024)),
+    ]
     device, unit = EmulatedDevice(traced=True), Unit()
     built = [compiler.build(graph_of(make, shape, f32), unit) for make, shape in cases]
     module = device.load(unit.pieces(device.compilers))

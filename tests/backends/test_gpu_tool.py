@@ -1,4 +1,5 @@
-"""tools/gpu.py on the emulated device: rows for each case, and what becomes of processes that break."""
+"""tools/gpu.py on the emulated device: rows for each case, and what becomes of processes that
+break."""
 
 from __future__ import annotations
 
@@ -19,11 +20,18 @@ ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "gpu.py"
 
 
-@pytest.mark.skipif(emulated.compiler() is None, reason="the emulated CUDA device needs a C++ compiler")
+@pytest.mark.skipif(
+    emulated.compiler() is None, reason="the emulated CUDA device needs a C++ compiler"
+)
 def test_op_samples_have_rows(tmp_path: Path) -> None:
     found = tmp_path / "rows.json"
-    done = subprocess.run([sys.executable, TOOL, "ops", "--only", "f32 softmax", "--json", found], text=True,
-                          env={**os.environ, "GRAPHTORCH_CUDA": "emulated"}, capture_output=True, check=False)
+    done = subprocess.run(
+        [sys.executable, TOOL, "ops", "--only", "f32 softmax", "--json", found],
+        text=True,
+        env={**os.environ, "GRAPHTORCH_CUDA": "emulated"},
+        capture_output=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     rows = json.loads(found.read_text())["parts"]["ops"]
     assert {row["name"].split()[0] for row in rows} == {"f32"}
@@ -33,10 +41,13 @@ def test_op_samples_have_rows(tmp_path: Path) -> None:
 
 def test_it_needs_no_pytest() -> None:
     """A machine that is lent has what graphtorch depends on, and no more."""
-    code = ("import sys; sys.modules['pytest'] = None; sys.path.insert(0, sys.argv[1]); import gpu; "
-            "gpu.use_source_tree(); import gpu_parts.ops, gpu_parts.sanitizer")
-    done = subprocess.run([sys.executable, "-c", code, TOOL.parent], capture_output=True, text=True,
-                          check=False)
+    code = (
+        "import sys; sys.modules['pytest'] = None; sys.path.insert(0, sys.argv[1]); import gpu; "
+        "gpu.use_source_tree(); import gpu_parts.ops, gpu_parts.sanitizer"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, TOOL.parent], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -47,8 +58,11 @@ def tool(monkeypatch: pytest.MonkeyPatch) -> Any:
     return importlib.import_module("gpu")
 
 
-def test_a_part_goes_on_behind_a_case_that_broke_it(tool: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes end after a fault of the GPU, by a signal, in silence, and at the end of the cases."""
+def test_a_part_goes_on_behind_a_case_that_broke_it(
+    tool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Processes end after a fault of the GPU, by a signal, in silence, and at the end of the
+    cases."""
     ends = {0: (2, tool.BROKEN), 2: (4, -11), 5: (6, "no answer in time"), 7: (8, 0)}
 
     def rows_of(part: str, options: Any, skip: int, end: float) -> Iterator[dict[str, Any]]:

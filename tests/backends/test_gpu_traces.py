@@ -14,7 +14,9 @@ from graphtorch.backends.gpu.traces import Counts
 from graphtorch.backends.gpu.unit import Unit
 from op_samples import every
 
-pytestmark = pytest.mark.skipif(compiler() is None, reason="the emulated CUDA device needs a C++ compiler")
+pytestmark = pytest.mark.skipif(
+    compiler() is None, reason="the emulated CUDA device needs a C++ compiler"
+)
 
 HEAD = 'extern "C" __global__ void k(float* x, gt_i32* status) {\n'
 
@@ -46,9 +48,12 @@ def test_sectors(name: str) -> None:
     assert (found.sectors, found.ideal, found.launches) == (sectors, ideal, 1)
 
 
-@pytest.mark.parametrize(("index", "turns"), [("i", 2), ("i * 2", 4), ("i * 32 % 2048", 64), ("0", 2)])
+@pytest.mark.parametrize(
+    ("index", "turns"), [("i", 2), ("i * 2", 4), ("i * 32 % 2048", 64), ("0", 2)]
+)
 def test_conflicts_of_banks(index: str, turns: int) -> None:
-    """Of two warps: neighbours lie in different banks, a column of 32 floats in one; a word serves all."""
+    """Of two warps: neighbours lie in different banks, a column of 32 floats in one; a word serves
+    all."""
     shared = "GT_SHARED(float, s, 2048);\nint i = threadIdx.x;\n__syncthreads();\n"
     found = run(f"{shared}float v = GT_GOT(s, 2048, {index});\nif (v == 1.0f) GT_TO(x, i) = v;")
     assert (found.shared, found.turns, found.barriers) == (2, turns, 1)
@@ -56,13 +61,20 @@ def test_conflicts_of_banks(index: str, turns: int) -> None:
 
 RACES: dict[str, tuple[str, str | None]] = {
     "own elements": ("GT_TO(x, i) = 1.0f;", None),
-    "the next block's": ("GT_TO(x, i + 1) = 1.0f;\nfloat v = GT_AT(x, i);\nif (v == 2.0f) GT_TO(x, i) = v;",
-                         "another block touches in the same launch"),
+    "the next block's": (
+        "GT_TO(x, i + 1) = 1.0f;\nfloat v = GT_AT(x, i);\nif (v == 2.0f) GT_TO(x, i) = v;",
+        "another block touches in the same launch",
+    ),
     "one for all": ("GT_TO(x, 0) = 1.0f;", "it writes to an element that another block"),
-    "the neighbour's": ("GT_TO(x, i ^ 1) = 1.0f;\nfloat v = GT_AT(x, i);\nif (v == 2.0f) GT_TO(x, 0) = v;",
-                        "another thread of the block touches with no barrier between"),
-    "behind a barrier": ("GT_TO(x, i ^ 1) = 1.0f;\n__syncthreads();\nfloat v = GT_AT(x, i);\n"
-                         "if (v == 2.0f) GT_TO(x, 0) = v;", None),
+    "the neighbour's": (
+        "GT_TO(x, i ^ 1) = 1.0f;\nfloat v = GT_AT(x, i);\nif (v == 2.0f) GT_TO(x, 0) = v;",
+        "another thread of the block touches with no barrier between",
+    ),
+    "behind a barrier": (
+        "GT_TO(x, i ^ 1) = 1.0f;\n__syncthreads();\nfloat v = GT_AT(x, i);\n"
+        "if (v == 2.0f) GT_TO(x, 0) = v;",
+        None,
+    ),
 }
 
 
@@ -82,5 +94,7 @@ def test_no_kernel_of_ours_has_a_race() -> None:
     built = [build(sample.graph(), unit) for sample in chosen]
     module = device.load(unit.pieces(device.compilers))
     for sample, made in zip(chosen, built, strict=True):
-        Executable(made, module, device)([DeviceBuffer.of(np.asarray(x), device) for x in sample.arrays])
+        Executable(made, module, device)(
+            [DeviceBuffer.of(np.asarray(x), device) for x in sample.arrays]
+        )
     assert len(device.counts) > 25

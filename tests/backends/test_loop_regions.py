@@ -17,8 +17,18 @@ from programs import lowered, run_program
 
 Build = Callable[..., object]
 N = symbol("n", 0, 1000)
-DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16, np.int64, np.int32, np.uint8, np.uint32,
-          np.uint64, np.bool_]
+DTYPES = [
+    np.float32,
+    np.float64,
+    np.float16,
+    ml_dtypes.bfloat16,
+    np.int64,
+    np.int32,
+    np.uint8,
+    np.uint32,
+    np.uint64,
+    np.bool_,
+]
 
 
 def numbers(dtype: type, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
@@ -66,7 +76,10 @@ def test_views(name: str, size: int) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_views_of_every_dtype(dtype: type) -> None:
-    check(lambda x: [VIEWS["transpose"](x), VIEWS["pad"](x), VIEWS["concat"](x)], [numbers(dtype, (3, 5, 7))])
+    check(
+        lambda x: [VIEWS["transpose"](x), VIEWS["pad"](x), VIEWS["concat"](x)],
+        [numbers(dtype, (3, 5, 7))],
+    )
 
 
 @pytest.mark.parametrize("name", ["sum", "prod", "max", "min", "any", "all", "argmax", "argmin"])
@@ -82,12 +95,17 @@ def test_slices() -> None:
     x = numbers(np.float32, (7, 9))
     part = {"start": (1, 2), "stop": (7, 9), "step": (2, 3)}
     check(lambda x: ops.slice(x, **part), [x])
-    check(lambda x, y: ops.slice_update(ops.mul(x, x), y, **part), [x, numbers(np.float32, (3, 3), 1)])
+    check(
+        lambda x, y: ops.slice_update(ops.mul(x, x), y, **part), [x, numbers(np.float32, (3, 3), 1)]
+    )
 
 
 def test_a_big_transpose_walks_in_tiles(golden: Callable[[str, str], None]) -> None:
     check(lambda x: ops.permute(x, dims=(1, 0)), [numbers(np.float32, (131, 257))])
-    golden("lower_transpose", lowered_text(lambda x: ops.permute(x, dims=(1, 0)), [(f32, (1000, 1000))]))
+    golden(
+        "lower_transpose",
+        lowered_text(lambda x: ops.permute(x, dims=(1, 0)), [(f32, (1000, 1000))]),
+    )
 
 
 # ---- loops
@@ -155,7 +173,10 @@ SHAPES = [
 def test_reductions(shape: tuple[int, ...], dims: tuple[int, ...]) -> None:
     x = numbers(np.float32, shape) + 1  # a sum near 0 would be made of rounding errors alone
     names = ["sum", "prod"] if 0 in shape else ["sum", "max", "min"]
-    check(lambda x: [getattr(ops, n)(x, dims=dims, keepdim=k) for n in names for k in (False, True)], [x])
+    check(
+        lambda x: [getattr(ops, n)(x, dims=dims, keepdim=k) for n in names for k in (False, True)],
+        [x],
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -165,7 +186,10 @@ def test_reductions_of_every_dtype(dtype: type) -> None:
     for dims in ((0,), (1,)):
         check(lambda x, d=dims: [getattr(ops, n)(x, dims=d) for n in names], [x])
         if dtype is not np.bool_:
-            check(lambda x, d=dims: [ops.argmax(x, dim=d[0]), ops.argmin(x, dim=d[0], keepdim=True)], [x])
+            check(
+                lambda x, d=dims: [ops.argmax(x, dim=d[0]), ops.argmin(x, dim=d[0], keepdim=True)],
+                [x],
+            )
     check(
         lambda x: [
             ops.any(ops.cast(x, dtype=DType.named("bool")), dims=(1,)),
@@ -179,7 +203,12 @@ def test_nan_wins_and_has_a_position() -> None:
     x = numbers(np.float32, (6, 50))
     x[2, 7] = x[2, 30] = x[4, 0] = np.nan
     check(
-        lambda x: [ops.max(x, dims=(1,)), ops.min(x, dims=(0,)), ops.argmax(x, dim=1), ops.argmin(x, dim=0)],
+        lambda x: [
+            ops.max(x, dims=(1,)),
+            ops.min(x, dims=(0,)),
+            ops.argmax(x, dim=1),
+            ops.argmin(x, dim=0),
+        ],
         [x],
     )
 
@@ -192,7 +221,11 @@ def test_rows_in_passes(name: str, rows: int) -> None:
         check(lambda x, d=dim: op(x, dim=d), [numbers(np.float32, (rows, 70))])
     check(lambda x: ops.mul(op(x, dim=1), x), [numbers(np.float32, (rows, 9))], [(N, 9)])
     check(affine, [numbers(np.float32, (rows, 70))], [(N, 70)])
-    check(lambda x: ops.var(x, dims=(0, 2), correction=1.0), [numbers(np.float32, (rows, 3, 5))], [(N, 3, 5)])
+    check(
+        lambda x: ops.var(x, dims=(0, 2), correction=1.0),
+        [numbers(np.float32, (rows, 3, 5))],
+        [(N, 3, 5)],
+    )
 
 
 def test_long_rows_and_longer_scratch() -> None:
@@ -255,14 +288,20 @@ def test_pools(
             more = {**window, "count_include_pad": include, "divisor": divisor}
             y = numbers(np.float32, shape, 1)
             check(lambda x, m=more: ops.avg_pool(x, **m), [y])
-            check(lambda x, m=more: ops.avg_pool_grad(ops.avg_pool(x, **m), spatial=shape[2:], **m), [y])
+            check(
+                lambda x, m=more: ops.avg_pool_grad(ops.avg_pool(x, **m), spatial=shape[2:], **m),
+                [y],
+            )
 
 
 @pytest.mark.parametrize("size", [(1, 1), (4, 4), (4, 3), (12, 9)])
 def test_adaptive_pools(size: tuple[int, int]) -> None:
     x, g = numbers(np.float32, (2, 3, 8, 7)), numbers(np.float32, (2, 3, *size), 1)
     check(
-        lambda x: [ops.adaptive_avg_pool(x, output_size=size), *ops.adaptive_max_pool(x, output_size=size)],
+        lambda x: [
+            ops.adaptive_avg_pool(x, output_size=size),
+            *ops.adaptive_max_pool(x, output_size=size),
+        ],
         [x],
     )
     check(lambda g: ops.adaptive_avg_pool_grad(g, spatial=(8, 7)), [g])
@@ -272,7 +311,8 @@ def test_max_pool_gradient() -> None:
     x = numbers(np.float32, (3, 2, 8, 9))
     check(
         lambda x: ops.max_pool_grad(
-            *ops.max_pool(x, kernel=(3, 3), stride=(2, 2), padding=(1, 1), dilation=(1, 1)), spatial=(8, 9)
+            *ops.max_pool(x, kernel=(3, 3), stride=(2, 2), padding=(1, 1), dilation=(1, 1)),
+            spatial=(8, 9),
         ),
         [x],
     )
@@ -292,7 +332,9 @@ INDEXED = [
 
 @pytest.mark.parametrize(("shape", "index", "dim"), INDEXED)
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int64])
-def test_gather_and_scatter(shape: tuple[int, ...], index: tuple[int, ...], dim: int, dtype: type) -> None:
+def test_gather_and_scatter(
+    shape: tuple[int, ...], index: tuple[int, ...], dim: int, dtype: type
+) -> None:
     x, src = np.round(numbers(dtype, shape)), np.round(numbers(dtype, index, 1))
     i = np.random.default_rng(2).integers(0, max(shape[dim], 1), index)
     check(lambda x, i: ops.gather(x, i, dim=dim), [x, i])
@@ -336,7 +378,9 @@ def test_a_position_out_of_range_is_an_index_error(position: int) -> None:
     for build in (
         lambda x, i: ops.index(x, i, dims=(0,)),
         lambda x, i: ops.index_select(x, i, dim=0),
-        lambda x, i: ops.index_put(x, ops.slice(x, start=(0, 0), stop=(2, 3), step=(1, 1)), i, dims=(0,)),
+        lambda x, i: ops.index_put(
+            x, ops.slice(x, start=(0, 0), stop=(2, 3), step=(1, 1)), i, dims=(0,)
+        ),
     ):
         with pytest.raises(IndexError, match="out of bounds for dimension 0 with size 5"):
             run(graph_of(build, [(f32, (5, 3)), (i64, (2,))]), [x, i])
@@ -349,17 +393,28 @@ def test_a_position_out_of_range_is_an_index_error(position: int) -> None:
 @pytest.mark.parametrize("descending", [False, True])
 def test_sort(dtype: type, descending: bool) -> None:
     for shape, dim in (((7,), 0), ((3, 100), 1), ((100, 3), 0), ((2, 1, 5), 1), ((0, 4), 1)):
-        check(lambda x, d=dim: list(ops.sort(x, dim=d, descending=descending)), [numbers(dtype, shape)])
+        check(
+            lambda x, d=dim: list(ops.sort(x, dim=d, descending=descending)),
+            [numbers(dtype, shape)],
+        )
     x = numbers(np.float32, (40,))
     x[[3, 9, 10]] = np.nan
-    check(lambda x: [*ops.sort(x, dim=0, descending=descending), *ops.topk(x, k=3, dim=0, largest=True)], [x])
+    check(
+        lambda x: [
+            *ops.sort(x, dim=0, descending=descending),
+            *ops.topk(x, k=3, dim=0, largest=True),
+        ],
+        [x],
+    )
 
 
 @pytest.mark.parametrize("right", [False, True])
 def test_searchsorted(right: bool) -> None:
     x = numbers(np.float32, (4, 5), 1)
     x[0, 0] = np.nan
-    check(lambda s, x: ops.searchsorted(s, x, right=right), [np.sort(numbers(np.float32, (10,))), x])
+    check(
+        lambda s, x: ops.searchsorted(s, x, right=right), [np.sort(numbers(np.float32, (10,))), x]
+    )
     check(
         lambda s, x: ops.searchsorted(s, x, right=right),
         [np.sort(numbers(np.int64, (4, 9))), numbers(np.int64, (4, 5))],
@@ -375,7 +430,9 @@ def test_random_floats(name: str) -> None:
         )
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 10), (-(2**63), 2**63), (-(2**40), 2**62), (0, 2**32)])
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 10), (-(2**63), 2**63), (-(2**40), 2**62), (0, 2**32)]
+)
 def test_random_integers(low: int, high: int) -> None:
     check(
         lambda s, o: ops.random_int(s, o, low=low, high=high, shape=(13,), dtype=i64),
@@ -384,7 +441,11 @@ def test_random_integers(low: int, high: int) -> None:
 
 
 def test_random_numbers_do_not_depend_on_fusion() -> None:
-    s, o, x = Value(Type(i64), name="s"), Value(Type(i64), name="o"), Value(Type(f32, (50,)), name="x")
+    s, o, x = (
+        Value(Type(i64), name="s"),
+        Value(Type(i64), name="o"),
+        Value(Type(f32, (50,)), name="x"),
+    )
     draw = ops.random_uniform(s, o, shape=(50,), dtype=f32)
     arrays = [np.array(5), np.array(9), np.zeros(50, np.float32)]
     alone, _ = run_program(lowered(Graph("g", [s, o], [draw])), arrays[:2], {})

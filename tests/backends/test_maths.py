@@ -15,8 +15,32 @@ from graphtorch.ir.dtype import bf16, f16, f32, f64
 
 special = pytest.importorskip("scipy.special")
 
-CORNERS = np.array([0.0, -0.0, 1, -1, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 1e-40, 2.0**-126, 3.4028235e38,
-                    -3.4028235e38, 0.5, -0.5, 2, -2, 3, -3, 1e10, -1e10], np.float32)
+CORNERS = np.array(
+    [
+        0.0,
+        -0.0,
+        1,
+        -1,
+        np.inf,
+        -np.inf,
+        np.nan,
+        1e-45,
+        -1e-45,
+        1e-40,
+        2.0**-126,
+        3.4028235e38,
+        -3.4028235e38,
+        0.5,
+        -0.5,
+        2,
+        -2,
+        3,
+        -3,
+        1e10,
+        -1e10,
+    ],
+    np.float32,
+)
 
 
 def sample(count: int = 100_000) -> np.ndarray:
@@ -24,7 +48,9 @@ def sample(count: int = 100_000) -> np.ndarray:
     rng = np.random.default_rng(7)
     anything = rng.integers(0, 2**32, count, dtype=np.uint64).astype(np.uint32).view(np.float32)
     usual = (rng.standard_normal(count) * 10.0 ** rng.uniform(-8, 2.2, count)).astype(np.float32)
-    near_one = (1 + rng.standard_normal(count) * 10.0 ** rng.uniform(-7, -0.5, count)).astype(np.float32)
+    near_one = (1 + rng.standard_normal(count) * 10.0 ** rng.uniform(-7, -0.5, count)).astype(
+        np.float32
+    )
     return np.concatenate([CORNERS, anything, usual, near_one, -near_one])
 
 
@@ -41,12 +67,15 @@ def apply(op: str, *xs: np.ndarray, dtype=f32, lanes: int = 1) -> np.ndarray:
 
 
 def ulps(got: np.ndarray, exact: np.ndarray) -> np.ndarray:
-    """Error in units of the last place of the exact result; infinite where a NaN or infinity is wrong."""
+    """Error in units of the last place of the exact result; infinite where a NaN or infinity is
+    wrong."""
     with np.errstate(all="ignore"):
         rounded = exact.astype(got.dtype)
         unit = np.spacing(np.maximum(np.abs(rounded), np.finfo(got.dtype).tiny)).astype(np.float64)
         unit = np.where(
-            np.abs(rounded) < np.finfo(got.dtype).tiny, float(np.finfo(got.dtype).smallest_subnormal), unit
+            np.abs(rounded) < np.finfo(got.dtype).tiny,
+            float(np.finfo(got.dtype).smallest_subnormal),
+            unit,
         )
         error = np.abs(got.astype(np.float64) - exact) / unit
     both = (got == rounded) | (np.isnan(got) & np.isnan(rounded))
@@ -114,9 +143,18 @@ def test_half_exp():
 
 
 def test_huge_angles():
-    """Numbers next to multiples of pi/2 lose most bits: the worst f32 of each range (Payne and Hanek)."""
+    """Numbers next to multiples of pi/2 lose most bits: the worst f32 of each range (Payne and
+    Hanek)."""
     x = np.array(
-        [2.0**50, 2.0**64, 2.0**100, 3.4028235e38, -(2.0**77), 16367173.0 * 2.0**72, 13.0 * 2.0**120],
+        [
+            2.0**50,
+            2.0**64,
+            2.0**100,
+            3.4028235e38,
+            -(2.0**77),
+            16367173.0 * 2.0**72,
+            13.0 * 2.0**120,
+        ],
         np.float32,
     )
     for op, f in (("sin", math.sin), ("cos", math.cos), ("tan", math.tan)):
@@ -146,13 +184,29 @@ def test_binary_functions(op, f):
     got = apply(op, a, b)
     error = ulps(got, exact)
     worst = int(error.argmax())
-    assert error[worst] <= 4, f"{op}({a[worst]!r}, {b[worst]!r}) = {got[worst]!r}, not {exact[worst]!r}"
+    assert error[worst] <= 4, (
+        f"{op}({a[worst]!r}, {b[worst]!r}) = {got[worst]!r}, not {exact[worst]!r}"
+    )
     zero = (got == 0) & (exact == 0)
     assert (np.signbit(got) == np.signbit(exact))[zero].all()
 
 
 @pytest.mark.parametrize(
-    "op", ["sin", "tan", "asin", "atan", "sinh", "tanh", "asinh", "atanh", "expm1", "log1p", "erf", "erfinv"]
+    "op",
+    [
+        "sin",
+        "tan",
+        "asin",
+        "atan",
+        "sinh",
+        "tanh",
+        "asinh",
+        "atanh",
+        "expm1",
+        "log1p",
+        "erf",
+        "erfinv",
+    ],
 )
 def test_odd_functions_keep_the_sign_of_zero_and_denormals(op):
     x = np.array([0.0, -0.0, 1e-44, -1e-44], np.float32)
@@ -192,7 +246,8 @@ def test_halves_are_computed_in_f32(dtype):
         exact = f(x.astype(np.float64)).astype(np.float32).astype(dtype.numpy)
         got = apply(op, x, dtype=dtype)
         assert np.abs(got.astype(np.float32) / exact.astype(np.float32) - 1).max() <= 2 * float(
-            {"f16": 2**-11, "bf16": 2**-8}[dtype.name])
+            {"f16": 2**-11, "bf16": 2**-8}[dtype.name]
+        )
 
 
 @pytest.mark.parametrize("dtype", [f32, f64])

@@ -29,8 +29,12 @@ def parted(drawn: Any) -> tuple[Value, ...]:
     """What a draw gives, with the number kept in the state as one to compare as a float."""
     values, state = drawn
     kept = ops.bitcast(ops.slice(state, start=(628,), stop=(629,), step=(1,)), dtype=f64)
-    return (values, kept, ops.slice(state, start=(0,), stop=(628,), step=(1,)),
-            ops.slice(state, start=(629,), stop=(632,), step=(1,)))
+    return (
+        values,
+        kept,
+        ops.slice(state, start=(0,), stop=(628,), step=(1,)),
+        ops.slice(state, start=(629,), stop=(632,), step=(1,)),
+    )
 
 
 @pytest.mark.parametrize("words", [0, 1, 623, 624, 625, 2000])
@@ -65,11 +69,13 @@ def test_samples() -> None:
     check(lambda a, s: parted(ops.mersenne_poisson(a, s, single=False)), [rate, state])
     count = np.array([0.0, 3.0, 40.0, 1000.0, 1e6, 40.0, 30.0, -2.0, 100.0, np.nan] * 20)
     chance = np.array([0.5, 0.2, 0.25, 0.9, 0.001, 0.0, 1.0, 0.3, 0.5, 0.1] * 20)
-    check(lambda n, p, s: parted(ops.mersenne_binomial(n, p, s, single=False)), [count, chance, state])
+    check(
+        lambda n, p, s: parted(ops.mersenne_binomial(n, p, s, single=False)), [count, chance, state]
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
 def test_permutation(dtype: type) -> None:
-    words = np.random.default_rng(0).integers(-2**31, 2**31, 300).astype(dtype)
+    words = np.random.default_rng(0).integers(-(2**31), 2**31, 300).astype(dtype)
     check(lambda w: ops.permutation(w), [words])
     check(lambda w: ops.permutation(w), [words], [(COUNT,)])

@@ -1,4 +1,5 @@
-"""Complex numbers compiled by LLVM: special values, memory outside, graphs with nodes that have no code."""
+"""Complex numbers compiled by LLVM: special values, memory outside, graphs with nodes that have no
+code."""
 
 from __future__ import annotations
 
@@ -43,7 +44,11 @@ def test_functions_at_the_ends(dtype: DType) -> None:
     ends = (0.0, -0.0, 1.0, -0.5, math.inf, -math.inf, math.nan, 20.0)
     points = np.array([complex(a, b) for a in ends for b in ends], dtype.numpy)
     x = tensor("x", points.size, dtype=dtype)
-    names = [n for n in FUNCTIONS if n not in ("asin", "acos", "acosh", "atanh", "asinh", "atan", "square")]
+    names = [
+        n
+        for n in FUNCTIONS
+        if n not in ("asin", "acos", "acosh", "atanh", "asinh", "atan", "square")
+    ]
     graph = Graph("g", [x], [getattr(ops, n)(x) for n in names])
     for name, a, b in zip(names, run(graph, [points]), evaluate(graph, [points]), strict=True):
         for part in (np.real, np.imag):

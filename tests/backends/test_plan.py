@@ -1,4 +1,5 @@
-"""Memory plans: the checker, which knows nothing of the planner, accepts its plans and no broken ones."""
+"""Memory plans: the checker, which knows nothing of the planner, accepts its plans and no broken
+ones."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ def lowered(graph: Graph) -> Program:
 
 
 def layers(rows: Dim, count: int = 6) -> Program:
-    """Products one after the other, each read again two products later: several temporaries are alive."""
+    """Products one after the other, each read again two products later: several temporaries are
+    alive."""
     x = Value(Type(f32, (rows, 32)), name="x")
     weights = [Value(Type(f32, (32, 32)), name=f"w{i}") for i in range(count)]
     found = [x]
@@ -54,16 +56,21 @@ def test_memory_is_used_again() -> None:
 
 
 def broken(offset: int, size: int | None = None) -> tuple[Program, Plan]:
-    """A right plan, but for one of two temporaries that a launch uses together: it is moved to `offset`
-    from the other."""
+    """A right plan, but for one of two temporaries that a launch uses together: it is moved to
+    `offset` from the other."""
     program = layers(64)
     placed = plan(program)
     kept = set(program.temporaries())
     first, second = next(
-        pair for launch in program.launches for pair in [[s for s in launch.slots if s in kept]]
-        if len(pair) == 2)
+        pair
+        for launch in program.launches
+        for pair in [[s for s in launch.slots if s in kept]]
+        if len(pair) == 2
+    )
     offsets = {**placed.offsets, second: placed.offsets[first] + offset}
-    return program, dataclasses.replace(placed, offsets=offsets, size=placed.size if size is None else size)
+    return program, dataclasses.replace(
+        placed, offsets=offsets, size=placed.size if size is None else size
+    )
 
 
 @pytest.mark.parametrize("offset", [0, 64, -64])

@@ -32,9 +32,28 @@ WIDE_ULP = {"pow": 64, "lgamma": 64, "digamma": 64, "erfinv": 64, "tan": 16, "lo
 def samples(dtype: DType, count: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     if dtype.is_floating_point:
-        edges = [0.0, -0.0, 1.0, -1.0, 0.5, 2.5, -3.5, math.inf, -math.inf, math.nan, 6.0, -6.0, 30.0, 1e-3]
+        edges = [
+            0.0,
+            -0.0,
+            1.0,
+            -1.0,
+            0.5,
+            2.5,
+            -3.5,
+            math.inf,
+            -math.inf,
+            math.nan,
+            6.0,
+            -6.0,
+            30.0,
+            1e-3,
+        ]
         body = rng.standard_normal(count - len(edges)) * 3
-        return np.concatenate([edges, body]).astype(np.float64).astype(dtype.numpy)[rng.permutation(count)]
+        return (
+            np.concatenate([edges, body])
+            .astype(np.float64)
+            .astype(dtype.numpy)[rng.permutation(count)]
+        )
     if dtype is boolean:
         return rng.random(count) < 0.5
     info = np.iinfo(dtype.numpy)
@@ -45,7 +64,9 @@ def samples(dtype: DType, count: int, seed: int) -> np.ndarray:
 
 def nodes_on(dtype: DType) -> tuple[list[Value], list[Node]]:
     """Each op that takes `dtype`, applied to the inputs x, y and (for where) a condition."""
-    inputs = [Value(Type(dtype, (2, 35)), name=n) for n in "xy"] + [Value(Type(boolean, (2, 35)), name="c")]
+    inputs = [Value(Type(dtype, (2, 35)), name=n) for n in "xy"] + [
+        Value(Type(boolean, (2, 35)), name="c")
+    ]
     nodes = []
     for name in NAMES:
         op = getattr(ops, name)
@@ -69,7 +90,11 @@ def close(node: Node, got: np.ndarray, want: np.ndarray) -> None:
     eps = {"f16": 2.0**-10, "bf16": 2.0**-7, "f64": 1e-13}.get(node.types[0].dtype.name, 2.0**-23)
     tolerance = eps * WIDE_ULP.get(node.op.name, 8)
     np.testing.assert_allclose(
-        got.astype(np.float64), want.astype(np.float64), rtol=tolerance, atol=tolerance / 4, err_msg=str(node)
+        got.astype(np.float64),
+        want.astype(np.float64),
+        rtol=tolerance,
+        atol=tolerance / 4,
+        err_msg=str(node),
     )
 
 
@@ -80,7 +105,9 @@ def test_every_op(dtype: DType) -> None:
     given = dict(zip(inputs, arrays, strict=True))
     for start in range(0, len(nodes), 24):
         part = nodes[start : start + 24]
-        got, status = run_program(lowered(Graph("g", inputs, [n.result() for n in part])), arrays, {})
+        got, status = run_program(
+            lowered(Graph("g", inputs, [n.result() for n in part])), arrays, {}
+        )
         assert status == 0
         for node, array in zip(part, got, strict=True):
             close(node, array, node.op.reference(node.attrs, *[given[v] for v in node.operands]))

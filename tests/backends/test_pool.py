@@ -36,7 +36,9 @@ class Counter:
             b.store(x, i, load(x, i) + 1)
         obj = compile_object(kernel_text(Kernel("count", (x,), (n,), b.body), host()), host())
         self._code = Code([obj], ("run",), runtime.pool().address)
-        self._run = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(self._code.address("run"))
+        self._run = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(
+            self._code.address("run")
+        )
 
     def __call__(self, array: np.ndarray) -> None:
         args = (ctypes.c_int64 * 2)(array.ctypes.data, len(array))
@@ -75,6 +77,7 @@ def test_many_python_threads(count, threads):
     def work(x):
         for _ in range(1000):
             count(x)
+
     callers = [threading.Thread(target=work, args=(x,)) for x in arrays]
     for t in callers:
         t.start()
@@ -114,6 +117,7 @@ def test_workers_are_started_again_after_fork(count, threads):
         tasks = len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else 3
         grandchild = _in_child(lambda: count(x) or int((x != 102).any()))
         return int((x != 101).any()) + 2 * (tasks != 3) + 4 * grandchild
+
     assert _in_child(work) == 0
     count(x)
     assert (x == 2).all()
@@ -129,12 +133,15 @@ def test_fork_while_other_threads_use_the_pool(count, threads):
     def work():
         while not stop.is_set():
             count(busy)
+
     caller = threading.Thread(target=work)
     caller.start()
     try:
         for _ in range(20):
             x = np.zeros(50, np.int64)
-            assert _in_child(lambda x=x: [count(x) for _ in range(20)] and int((x != 20).any())) == 0
+            assert (
+                _in_child(lambda x=x: [count(x) for _ in range(20)] and int((x != 20).any())) == 0
+            )
     finally:
         stop.set()
         caller.join()

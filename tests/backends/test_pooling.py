@@ -15,34 +15,50 @@ from graphtorch.ir.shape import Symbol, SymInt
 
 BATCH = SymInt.atom(Symbol("batch", 0, 1 << 40))
 SIZE = SymInt.atom(Symbol("size", 4, 1 << 20))
-DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16, np.int64, np.int32, np.uint8,
-          np.uint64]
+DTYPES = [
+    np.float32,
+    np.float64,
+    np.float16,
+    ml_dtypes.bfloat16,
+    np.int64,
+    np.int32,
+    np.uint8,
+    np.uint64,
+]
 #           input shape        kernel     stride     padding    dilation   ceil mode
-WINDOWS = [((2, 3, 8, 8), (2, 2), (2, 2), (0, 0), (1, 1), False),
-           ((2, 3, 9, 7), (2, 2), (2, 2), (0, 0), (1, 1), True),
-           ((2, 3, 9, 35), (2, 2), (2, 2), (0, 0), (1, 1), False),
-           ((1, 2, 6, 26), (3, 2), (1, 2), (0, 0), (2, 1), False),
-           ((1, 2, 5, 6, 39), (2, 3, 2), (1, 2, 2), (0, 0, 0), (1, 1, 1), False),
-           ((2, 3, 66), (2,), (2,), (0,), (1,), False),
-           ((1, 2, 9, 11), (3, 3), (2, 2), (1, 1), (1, 1), False),
-           ((1, 2, 10, 13), (3, 3), (2, 2), (1, 1), (1, 1), True),
-           ((1, 2, 6, 6), (3, 3), (1, 1), (1, 1), (1, 1), False),
-           ((2, 1, 9, 12), (3, 2), (1, 2), (1, 0), (2, 3), False),
-           ((2, 1, 5, 5), (5, 5), (3, 3), (2, 2), (1, 1), False),
-           ((2, 1, 5, 5), (4, 4), (1, 1), (2, 2), (2, 2), False),
-           ((1, 1, 1, 1), (1, 1), (1, 1), (0, 0), (1, 1), False),
-           ((1, 1, 2, 40), (2, 5), (2, 5), (1, 2), (1, 1), True),
-           ((0, 3, 8, 8), (3, 3), (2, 2), (1, 1), (1, 1), False),
-           ((2, 0, 8, 8), (2, 2), (2, 2), (0, 0), (1, 1), False),
-           ((2, 3, 17), (3,), (2,), (1,), (1,), False),
-           ((2, 3, 17), (4,), (4,), (0,), (1,), True),
-           ((2, 3, 40), (20,), (1,), (7,), (1,), False),
-           ((1, 2, 5, 6, 7), (2, 3, 3), (1, 2, 2), (1, 1, 1), (1, 1, 1), False),
-           ((1, 2, 7, 6, 9), (3, 3, 3), (2, 1, 2), (1, 1, 1), (2, 1, 2), True),
-           ((1, 1, 9, 9, 9), (5, 5, 5), (1, 1, 1), (2, 2, 2), (1, 1, 1), False)]
+WINDOWS = [
+    ((2, 3, 8, 8), (2, 2), (2, 2), (0, 0), (1, 1), False),
+    ((2, 3, 9, 7), (2, 2), (2, 2), (0, 0), (1, 1), True),
+    ((2, 3, 9, 35), (2, 2), (2, 2), (0, 0), (1, 1), False),
+    ((1, 2, 6, 26), (3, 2), (1, 2), (0, 0), (2, 1), False),
+    ((1, 2, 5, 6, 39), (2, 3, 2), (1, 2, 2), (0, 0, 0), (1, 1, 1), False),
+    ((2, 3, 66), (2,), (2,), (0,), (1,), False),
+    ((1, 2, 9, 11), (3, 3), (2, 2), (1, 1), (1, 1), False),
+    ((1, 2, 10, 13), (3, 3), (2, 2), (1, 1), (1, 1), True),
+    ((1, 2, 6, 6), (3, 3), (1, 1), (1, 1), (1, 1), False),
+    ((2, 1, 9, 12), (3, 2), (1, 2), (1, 0), (2, 3), False),
+    ((2, 1, 5, 5), (5, 5), (3, 3), (2, 2), (1, 1), False),
+    ((2, 1, 5, 5), (4, 4), (1, 1), (2, 2), (2, 2), False),
+    ((1, 1, 1, 1), (1, 1), (1, 1), (0, 0), (1, 1), False),
+    ((1, 1, 2, 40), (2, 5), (2, 5), (1, 2), (1, 1), True),
+    ((0, 3, 8, 8), (3, 3), (2, 2), (1, 1), (1, 1), False),
+    ((2, 0, 8, 8), (2, 2), (2, 2), (0, 0), (1, 1), False),
+    ((2, 3, 17), (3,), (2,), (1,), (1,), False),
+    ((2, 3, 17), (4,), (4,), (0,), (1,), True),
+    ((2, 3, 40), (20,), (1,), (7,), (1,), False),
+    ((1, 2, 5, 6, 7), (2, 3, 3), (1, 2, 2), (1, 1, 1), (1, 1, 1), False),
+    ((1, 2, 7, 6, 9), (3, 3, 3), (2, 1, 2), (1, 1, 1), (2, 1, 2), True),
+    ((1, 1, 9, 9, 9), (5, 5, 5), (1, 1, 1), (2, 2, 2), (1, 1, 1), False),
+]
 
-AVERAGE = {"kernel": (3, 3), "stride": (2, 2), "padding": (1, 1), "ceil_mode": False,
-           "count_include_pad": False, "divisor": None}
+AVERAGE = {
+    "kernel": (3, 3),
+    "stride": (2, 2),
+    "padding": (1, 1),
+    "ceil_mode": False,
+    "count_include_pad": False,
+    "divisor": None,
+}
 
 
 def numbers(dtype: type, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
@@ -54,8 +70,9 @@ def numbers(dtype: type, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
 
 def max_pool(x: Value, window: tuple) -> tuple[Value, Value]:
     kernel, stride, padding, dilation, ceil_mode = window
-    return ops.max_pool(x, kernel=kernel, stride=stride, padding=padding, dilation=dilation,
-                        ceil_mode=ceil_mode)
+    return ops.max_pool(
+        x, kernel=kernel, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode
+    )
 
 
 @pytest.mark.parametrize("case", WINDOWS)
@@ -90,14 +107,23 @@ def test_max_pool_special_values(case: tuple) -> None:
 @pytest.mark.parametrize("divisor", [None, 3])
 def test_avg_pool_and_gradient(include: bool, divisor: int | None) -> None:
     for shape, kernel, stride, padding, dilation, ceil_mode in WINDOWS:
-        if any(d > 1 for d in dilation) or any(p > k // 2 for p, k in zip(padding, kernel, strict=True)):
+        if any(d > 1 for d in dilation) or any(
+            p > k // 2 for p, k in zip(padding, kernel, strict=True)
+        ):
             continue
-        window = {"kernel": kernel, "stride": stride, "padding": padding, "ceil_mode": ceil_mode,
-                  "count_include_pad": include, "divisor": divisor}
+        window = {
+            "kernel": kernel,
+            "stride": stride,
+            "padding": padding,
+            "ceil_mode": ceil_mode,
+            "count_include_pad": include,
+            "divisor": divisor,
+        }
 
         def both(x: Value, window: dict = window) -> tuple[Value, Value]:
             y = ops.avg_pool(x, **window)
             return y, ops.avg_pool_grad(ops.sin(y), spatial=x.shape[2:], **window)
+
         check(both, [numbers(np.float32, shape)])
 
 
@@ -116,6 +142,7 @@ def test_max_pool_gradient(case: tuple) -> None:
     def gradient(x: Value) -> Value:
         values, places = max_pool(x, window)
         return ops.max_pool_grad(ops.sin(values), places, spatial=x.shape[2:])
+
     check(gradient, [numbers(np.float32, shape)])
 
 
@@ -128,9 +155,15 @@ def test_max_pool_gradient_dtypes(dtype: type) -> None:
 
 
 APART = [  # windows that do not overlap: shape, kernel, stride
-    ((2, 3, 28, 28), (2, 2), (2, 2)), ((2, 3, 10, 10), (2, 2), (2, 2)), ((1, 2, 7, 9), (2, 2), (2, 2)),
-    ((2, 2, 9, 12), (3, 3), (3, 3)), ((2, 2, 9, 17), (2, 3), (3, 4)), ((2, 3, 37), (4,), (4,)),
-    ((1, 2, 4, 6, 8), (2, 1, 2), (2, 3, 2)), ((3, 1, 6, 5), (1, 1), (1, 1)), ((2, 1, 4, 2), (2, 2), (2, 2)),
+    ((2, 3, 28, 28), (2, 2), (2, 2)),
+    ((2, 3, 10, 10), (2, 2), (2, 2)),
+    ((1, 2, 7, 9), (2, 2), (2, 2)),
+    ((2, 2, 9, 12), (3, 3), (3, 3)),
+    ((2, 2, 9, 17), (2, 3), (3, 4)),
+    ((2, 3, 37), (4,), (4,)),
+    ((1, 2, 4, 6, 8), (2, 1, 2), (2, 3, 2)),
+    ((3, 1, 6, 5), (1, 1), (1, 1)),
+    ((2, 1, 4, 2), (2, 2), (2, 2)),
     ((1, 1, 4, 64), (2, 8), (2, 8)),
 ]
 
@@ -138,11 +171,13 @@ APART = [  # windows that do not overlap: shape, kernel, stride
 @pytest.mark.parametrize("dtype", DTYPES[:4])
 @pytest.mark.parametrize("case", APART)
 def test_gradient_of_windows_apart(case: tuple, dtype: type) -> None:
-    """From the pool's input, with equal elements and NaN; also what follows it in a training step."""
+    """From the pool's input, with equal elements and NaN; also what follows it in a training
+    step."""
     shape, kernel, stride = case
     rng = np.random.default_rng(3)
-    x = rng.choice(np.array([np.nan, -1, 0, 1, 2], np.float32), shape,
-                   p=[0.1, 0.3, 0.3, 0.2, 0.1]).astype(dtype)
+    x = rng.choice(
+        np.array([np.nan, -1, 0, 1, 2], np.float32), shape, p=[0.1, 0.3, 0.3, 0.2, 0.1]
+    ).astype(dtype)
     window = kernel, stride, (0,) * len(kernel), (1,) * len(kernel), False
 
     def step(x: Value) -> tuple[Value, ...]:
@@ -152,6 +187,7 @@ def test_gradient_of_windows_apart(case: tuple, dtype: type) -> None:
         masked = ops.where(ops.le(x, zero), zero, grad)
         kept = ops.where(ops.gt(x, zero), grad, zero)
         return values, masked, kept, ops.sum(masked, dims=(0, *range(2, len(shape))), keepdim=False)
+
     check(step, [x])
 
 
@@ -165,7 +201,11 @@ def test_places_out_of_range() -> None:
 @pytest.mark.parametrize("case", [WINDOWS[0], WINDOWS[2], WINDOWS[15]])
 def test_symbolic_batch(batch: int, case: tuple) -> None:
     shape, *window = case
-    check(lambda x: max_pool(x, window), [numbers(np.float32, (batch, *shape[1:]))], [(BATCH, *shape[1:])])
+    check(
+        lambda x: max_pool(x, window),
+        [numbers(np.float32, (batch, *shape[1:]))],
+        [(BATCH, *shape[1:])],
+    )
 
 
 @pytest.mark.parametrize(("height", "width"), [(4, 4), (5, 9), (16, 7)])
@@ -177,8 +217,14 @@ def test_symbolic_sizes(height: int, width: int) -> None:
         check(lambda x: ops.avg_pool(x, **AVERAGE), [x], [shape])
 
 
-ADAPTIVE = [((2, 3, 8, 8), (1, 1)), ((2, 3, 8, 8), (4, 2)), ((2, 3, 7, 11), (3, 4)), ((2, 3, 5), (7,)),
-            ((1, 2, 4, 5, 6), (2, 2, 5)), ((0, 2, 4, 4), (3, 3))]
+ADAPTIVE = [
+    ((2, 3, 8, 8), (1, 1)),
+    ((2, 3, 8, 8), (4, 2)),
+    ((2, 3, 7, 11), (3, 4)),
+    ((2, 3, 5), (7,)),
+    ((1, 2, 4, 5, 6), (2, 2, 5)),
+    ((0, 2, 4, 4), (3, 3)),
+]
 
 
 @pytest.mark.parametrize(("shape", "out"), ADAPTIVE)
@@ -192,10 +238,12 @@ def test_adaptive_pools(shape: tuple[int, ...], out: tuple[int, ...]) -> None:
 
 def test_what_follows_and_feeds_a_pool() -> None:
     for shape, *window in (WINDOWS[0], WINDOWS[2], WINDOWS[4]):
+
         def net(x: Value, y: Value, window: list = window) -> tuple[Value, Value]:
             values, places = max_pool(ops.relu(x), window)
             total = ops.sum(ops.cast(places, dtype=f32), dims=(1,), keepdim=False)
             return ops.mul(ops.tanh(values), y), total
+
         x = numbers(np.float32, shape)
         check(net, [x, np.float32(2.5)])
 

@@ -1,4 +1,5 @@
-"""Random graphs compiled by LLVM agree with the references: with all passes, with none, with each alone."""
+"""Random graphs compiled by LLVM agree with the references: with all passes, with none, with each
+alone."""
 
 from __future__ import annotations
 
@@ -15,8 +16,12 @@ CHUNKS, CHUNK = 20, 25
 ALL = pipeline.stages
 NAMES = [stage.name for stage in ALL(lambda node: True)]
 ALONE = [n for n in NAMES if n not in ("fuse", "pairs") and "legal" not in n]
-VARIANTS = {"none": ("legalize",), **{n: (n, "legalize") for n in ALONE},
-            "fuse": ("legalize", "fuse")}  # lowering needs what `legalize` leaves, so that is always there
+VARIANTS = {
+    "none": ("legalize",),
+    **{n: (n, "legalize") for n in ALONE},
+    # lowering needs what `legalize` leaves, so that is always there
+    "fuse": ("legalize", "fuse"),
+}
 
 
 def stages(names: Sequence[str], *options: object) -> list[pipeline.Stage]:
@@ -28,7 +33,8 @@ def test_llvm_agrees_with_the_references(
     chunk: int, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     every = request.config.getoption("--every-variant")
-    monkeypatch.setenv("GRAPHTORCH_CACHE", "off")  # entries are found by the graph, whatever its passes were
+    # entries are found by the graph, whatever its passes were
+    monkeypatch.setenv("GRAPHTORCH_CACHE", "off")
     for seed in range(chunk * CHUNK, (chunk + 1) * CHUNK):
         generator = Generator(seed)
         graph = generator.graph(4 + seed % 16)
@@ -50,5 +56,8 @@ def test_complex_and_unsigned_graphs(chunk: int, kind: type[Generator]) -> None:
         generator = kind(seed)
         graph = generator.graph(4 + seed % 12)
         expected = evaluate(graph, generator.arrays(seed))
-        found = [b.numpy() for b in compile(graph, "llvm")([Buffer.of(a) for a in generator.arrays(seed)])]
+        found = [
+            b.numpy()
+            for b in compile(graph, "llvm")([Buffer.of(a) for a in generator.arrays(seed)])
+        ]
         assert_close(graph, found, expected, f"seed {seed}")

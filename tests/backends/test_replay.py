@@ -16,7 +16,9 @@ import replay
 only = ["--only", *sys.argv[3:]]
 """
 FIRST = RUN + "sys.exit(replay.main([sys.argv[1], *only]))"
-AGAIN = RUN + """
+AGAIN = (
+    RUN
+    + """
 from graphtorch.backends.cpu import lower
 from graphtorch.backends.kernels.ir import Const, KType, Store
 
@@ -33,21 +35,32 @@ def change(program):
 lower.share_kernels = change
 sys.exit(replay.main([again, "--against", before, *only]))
 """
+)
 
 
 def run(code: str, seed: int, *arguments: object) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONHASHSEED": str(seed)}
-    return subprocess.run([sys.executable, "-c", code, str(ROOT / "tools"), *map(str, arguments), *GRAPHS],
-                          env=environment, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-c", code, str(ROOT / "tools"), *map(str, arguments), *GRAPHS],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
 
 
 def test_two_processes_agree_and_a_change_is_seen(tmp_path: Path) -> None:
     first = run(FIRST, 1, tmp_path / "a", "-")
     assert first.returncode == 0, first.stderr
     passes = (tmp_path / "a" / "tiny" / "avx2" / "passes.txt").read_text()
-    assert passes.startswith("== recorded\ngraph main(") and "== fuse\n" in passes and ".py" not in passes
-    wide, narrow = ((tmp_path / "a" / "tiny" / machine / "code.txt").read_text()
-                    for machine in ("avx512", "avx2"))
+    assert (
+        passes.startswith("== recorded\ngraph main(")
+        and "== fuse\n" in passes
+        and ".py" not in passes
+    )
+    wide, narrow = (
+        (tmp_path / "a" / "tiny" / machine / "code.txt").read_text()
+        for machine in ("avx512", "avx2")
+    )
     assert wide != narrow
     again = run(AGAIN, 2, tmp_path / "a", tmp_path / "b")
     assert again.returncode == 1, again.stderr

@@ -12,10 +12,33 @@ from graphtorch.ir.dtype import f32
 from graphtorch.ir.shape import Symbol, SymInt
 
 BATCH = SymInt.atom(Symbol("batch", 0, 1 << 40))
-DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16, np.int64, np.int32, np.uint8, np.int8,
-          np.uint32, np.uint64]
-SHAPES = [((), 0), ((1,), 0), ((0,), 0), ((7,), 0), ((5, 0), 1), ((0, 5), 1), ((3, 37), 1), ((37, 3), 0),
-          ((2, 9, 70), 1), ((4, 5, 6), 0), ((4, 5, 6), 2), ((300, 41), 0), ((2, 1, 3), 1)]
+DTYPES = [
+    np.float32,
+    np.float64,
+    np.float16,
+    ml_dtypes.bfloat16,
+    np.int64,
+    np.int32,
+    np.uint8,
+    np.int8,
+    np.uint32,
+    np.uint64,
+]
+SHAPES = [
+    ((), 0),
+    ((1,), 0),
+    ((0,), 0),
+    ((7,), 0),
+    ((5, 0), 1),
+    ((0, 5), 1),
+    ((3, 37), 1),
+    ((37, 3), 0),
+    ((2, 9, 70), 1),
+    ((4, 5, 6), 0),
+    ((4, 5, 6), 2),
+    ((300, 41), 0),
+    ((2, 1, 3), 1),
+]
 
 
 def numbers(dtype: type, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
@@ -47,7 +70,9 @@ def test_shapes(name: str, shape: tuple[int, ...], dim: int) -> None:
 @pytest.mark.parametrize("size", [0, 1, 3, 80])
 def test_symbolic_sizes(name: str, dim: int, size: int) -> None:
     shapes = [tuple(BATCH if d == (dim + 1) % 3 else n for d, n in enumerate((4, 5, 6)))]
-    x = numbers(np.float32, tuple(size if d == (dim + 1) % 3 else n for d, n in enumerate((4, 5, 6))))
+    x = numbers(
+        np.float32, tuple(size if d == (dim + 1) % 3 else n for d, n in enumerate((4, 5, 6)))
+    )
     check(lambda x: getattr(ops, name)(x, dim=dim), [x], shapes)
     check(lambda x: getattr(ops, name)(x, dim=(dim + 1) % 3), [x], shapes)
 
@@ -56,7 +81,9 @@ def test_symbolic_sizes(name: str, dim: int, size: int) -> None:
 @pytest.mark.parametrize("dim", [0, 1])
 def test_special_values(name: str, dim: int) -> None:
     line = np.array([-0.0, 1, 1, np.nan, 5, np.nan, np.inf, -np.inf, 0.0, 2], np.float32)
-    x = np.stack([line, line[::-1], np.full(10, -np.inf, np.float32), np.full(10, np.nan, np.float32)])
+    x = np.stack(
+        [line, line[::-1], np.full(10, -np.inf, np.float32), np.full(10, np.nan, np.float32)]
+    )
     check(lambda x: getattr(ops, name)(x, dim=dim), [x])
 
 

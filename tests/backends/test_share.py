@@ -26,21 +26,30 @@ def given(*shape: int, name: str = "x") -> Value:
 
 
 def narrowing(channels: list[int], size: int = 20) -> Graph:
-    """1x1 convolutions of several widths with the batch norm and activation of each, as in a dense net."""
+    """1x1 convolutions of several widths with the batch norm and activation of each, as in a dense
+    net."""
     inputs: list[Value] = []
     results = []
     for i, c in enumerate(channels):
         x, w = given(1, c, size, size, name=f"x{i}"), given(24, c, 1, 1, name=f"w{i}")
         scale = given(1, c, 1, 1, name=f"s{i}")
-        y = ops.conv(ops.relu(ops.mul(x, scale)), w, stride=(1, 1), padding=((0, 0), (0, 0)), dilation=(1, 1),
-                     groups=1)
+        y = ops.conv(
+            ops.relu(ops.mul(x, scale)),
+            w,
+            stride=(1, 1),
+            padding=((0, 0), (0, 0)),
+            dilation=(1, 1),
+            groups=1,
+        )
         inputs += [x, w, scale]
         results.append(y)
     return Graph("narrowing", inputs, results)
 
 
 def test_layers_of_several_widths_share_kernels():
-    program = lower(pipeline.run(narrowing([96, 128, 160, 192]), supports), Machine(32, 16), range(1, 12, 3))
+    program = lower(
+        pipeline.run(narrowing([96, 128, 160, 192]), supports), Machine(32, 16), range(1, 12, 3)
+    )
     assert len(list(flat(program.launches))) == 8
     kinds = {la.kernel: la.label.split()[0] for la in flat(program.launches)}
     assert sorted(kinds.values()) == ["conv", "mul+relu"]
@@ -57,8 +66,8 @@ def test_shared_kernels_compute_what_the_reference_does():
 
 
 def rows(count: int, stride: int, divisor: int = 0, offsets: tuple[int, ...] = ()) -> Kernel:
-    """``y[i * 8 + j] = x[i * stride + j]`` for `count` rows; more offsets are read and added up, and with a
-    `divisor` the column is divided by it."""
+    """``y[i * 8 + j] = x[i * stride + j]`` for `count` rows; more offsets are read and added up,
+    and with a `divisor` the column is divided by it."""
     b = Builder()
     x, y = Memory("x", f32), Memory("y", f32, "write")
     with b.loop(count, "parallel") as i, b.loop(8, "vector", "j") as j:
@@ -99,15 +108,24 @@ def test_counts_and_strides_of_outer_loops_become_parameters():
     for count, stride in ((20, 16), (30, 24)):
         y = np.zeros(240, np.float32)
         run_kernel(kernel, [x, y], (count, stride))
-        expected = (np.arange(count)[:, None] * stride + np.arange(8)).astype(np.float32).reshape(-1)
-        np.testing.assert_array_equal(y[:count * 8], expected)
+        expected = (
+            (np.arange(count)[:, None] * stride + np.arange(8)).astype(np.float32).reshape(-1)
+        )
+        np.testing.assert_array_equal(y[: count * 8], expected)
 
 
-@pytest.mark.parametrize("kernels", [
-    pytest.param((rows(20, 16, divisor=2), rows(20, 16, divisor=4)), id="divisors of an inner loop"),
-    pytest.param((rows(20, 16, offsets=(5, 9)), rows(20, 16, offsets=(3, 11))), id="taps of a stencil"),
-    pytest.param((split_rows(5, False), split_rows(6, False)), id="divisors of short tasks"),
-])
+@pytest.mark.parametrize(
+    "kernels",
+    [
+        pytest.param(
+            (rows(20, 16, divisor=2), rows(20, 16, divisor=4)), id="divisors of an inner loop"
+        ),
+        pytest.param(
+            (rows(20, 16, offsets=(5, 9)), rows(20, 16, offsets=(3, 11))), id="taps of a stencil"
+        ),
+        pytest.param((split_rows(5, False), split_rows(6, False)), id="divisors of short tasks"),
+    ],
+)
 def test_what_shapes_the_code_of_inner_loops_stays_constant(kernels):
     program = program_of(*kernels)
     share_kernels(program)

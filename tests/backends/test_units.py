@@ -1,4 +1,5 @@
-"""Equal pieces are one kernel: within a program, between programs, and between processes by the cache."""
+"""Equal pieces are one kernel: within a program, between programs, and between processes by the
+cache."""
 
 from __future__ import annotations
 
@@ -47,7 +48,10 @@ def stacked(count: int, axis: int = 0) -> Graph:
     """A batch of samples, each normalised and cut by itself."""
     samples = [given(1, 6, 8, name=f"x{i}") for i in range(count)]
     low, two = (ops.constant(value=Literal.of(np.array(v, np.float32))) for v in (0.3, 2.0))
-    wide = [ops.pad(ops.mul(ops.sub(x, low), two), low=(0, 1, 1), high=(0, 1, 1), value=0.0) for x in samples]
+    wide = [
+        ops.pad(ops.mul(ops.sub(x, low), two), low=(0, 1, 1), high=(0, 1, 1), value=0.0)
+        for x in samples
+    ]
     parts = [ops.slice(x, start=(0, 1, 0), stop=(1, 7, 8), step=(1, 1, 1)) for x in wide]
     return Graph("stacked", samples, [ops.concat(*parts, dim=axis)])
 
@@ -55,6 +59,7 @@ def stacked(count: int, axis: int = 0) -> Graph:
 def expected_stack(arrays: list[np.ndarray], axis: int) -> np.ndarray:
     def part(x: np.ndarray) -> np.ndarray:
         return np.pad((x - np.float32(0.3)) * np.float32(2), ((0, 0), (1, 1), (1, 1)))[:, 1:7, 0:8]
+
     return np.concatenate([part(x) for x in arrays], axis)
 
 
@@ -90,9 +95,11 @@ def test_a_part_that_stands_twice_is_copied():
 
 def test_concatenations_of_concatenations():
     xs = [given(3, name=f"x{i}") for i in range(100)]
-    inner = [ops.concat(*[ops.exp(x) for x in xs[i:i + 10]], dim=0) for i in range(0, 100, 10)]
+    inner = [ops.concat(*[ops.exp(x) for x in xs[i : i + 10]], dim=0) for i in range(0, 100, 10)]
     arrays = [floats(3, seed=i) for i in range(100)]
-    (got,) = compile(Graph("nested", xs, [ops.concat(*inner, dim=0)]))([Buffer.of(a) for a in arrays])
+    (got,) = compile(Graph("nested", xs, [ops.concat(*inner, dim=0)]))(
+        [Buffer.of(a) for a in arrays]
+    )
     np.testing.assert_allclose(got.numpy(), np.exp(np.concatenate(arrays)), rtol=1e-6)
 
 
@@ -101,6 +108,7 @@ def test_slices_of_one_value_are_read_by_one_kernel():
         x = given(count, 5)
         rows = [ops.slice(x, start=(i, 0), stop=(i + 1, 5), step=(1, 1)) for i in range(count)]
         return Graph("steps", [x], [ops.tanh(ops.mul(r, ops.exp(r))) for r in rows])
+
     assert len(lowered(steps(30)).kernels()) == 1
     a = floats(30, 5)
     for i, row in enumerate(compile(steps(30))([Buffer.of(a)])):
@@ -116,7 +124,9 @@ def test_no_kernel_has_many_buffers():
     assert max(len(k.buffers) for k in lowered(graph).kernels()) <= Limits().buffers
     arrays = [floats(7, seed=i) for i in range(200)]
     (got,) = compile(graph)([Buffer.of(a) for a in arrays])
-    np.testing.assert_allclose(got.numpy(), arrays[0] + sum(np.exp(a) for a in arrays[1:]), rtol=1e-4)
+    np.testing.assert_allclose(
+        got.numpy(), arrays[0] + sum(np.exp(a) for a in arrays[1:]), rtol=1e-4
+    )
 
 
 @pytest.fixture
@@ -125,14 +135,18 @@ def modules(monkeypatch, tmp_path) -> list[str]:
     monkeypatch.setenv("GRAPHTORCH_CACHE", str(tmp_path / "cache"))
     made: list[str] = []
     plain = units.compile_object
-    monkeypatch.setattr(units, "compile_object",
-                        lambda text, *a, **k: (made.append(text), plain(text, *a, **k))[1])
+    monkeypatch.setattr(
+        units, "compile_object", lambda text, *a, **k: (made.append(text), plain(text, *a, **k))[1]
+    )
     return made
 
 
 def shared(name: str, extra: bool) -> Graph:
     x = given(77, 13)
-    outputs = [ops.softmax(ops.exp(x), dim=1), *([ops.sum(x, dims=(0,), keepdim=False)] if extra else [])]
+    outputs = [
+        ops.softmax(ops.exp(x), dim=1),
+        *([ops.sum(x, dims=(0,), keepdim=False)] if extra else []),
+    ]
     return Graph(name, [x], outputs)
 
 

@@ -11,7 +11,18 @@ from safetensors.numpy import load_file
 
 import dltensors as dl
 import graphtorch as torch
-from aot_models import BATCH, Mlp, assert_close, cnn_of, image, library, mlp_of, needs_cc, scores, words_of
+from aot_models import (
+    BATCH,
+    Mlp,
+    assert_close,
+    cnn_of,
+    image,
+    library,
+    mlp_of,
+    needs_cc,
+    scores,
+    words_of,
+)
 from dltensors import Raw, tensor
 from graphtorch import aot
 from graphtorch.aot import loader
@@ -52,7 +63,7 @@ def test_one_library_serves_every_batch(mlp, cnn, n):
     for (made, compiled), shape in ((mlp, (n, 6)), (cnn, (n, 1, 8, 8))):
         x = torch.randn(*shape)
         with compiled.load() as library:
-            found, = library(x.numpy())
+            (found,) = library(x.numpy())
         assert_close(found, made(x))
 
 
@@ -76,8 +87,12 @@ def test_several_inputs_and_outputs(words):
 def test_half_and_integer_types(folder):
     def mixed(h, b, flags):
         return h * 2, (b + 1).to(torch.float32), torch.logical_not(flags)
-    example = (torch.ones(3, dtype=torch.float16), torch.ones(3, dtype=torch.uint8),
-               torch.tensor([True, False, True]))
+
+    example = (
+        torch.ones(3, dtype=torch.float16),
+        torch.ones(3, dtype=torch.uint8),
+        torch.tensor([True, False, True]),
+    )
     compiled = aot.compile(mixed, example, folder / "mixed.so")
     with compiled.load() as library:
         found = library(*[t.numpy() for t in example])
@@ -91,8 +106,11 @@ def test_unsigned_types(folder):
 
     def unsigned(a, b, c):
         return a // 3, torch.maximum(b, b[:1]) >> 1, c + table, (c > table).to(torch.uint16)
-    example = [torch.tensor([1, 2 ** (8 * d.itemsize) - 1], dtype=d)
-               for d in (torch.uint16, torch.uint32, torch.uint64)]
+
+    example = [
+        torch.tensor([1, 2 ** (8 * d.itemsize) - 1], dtype=d)
+        for d in (torch.uint16, torch.uint32, torch.uint64)
+    ]
     compiled = aot.compile(unsigned, tuple(example), folder / "unsigned.so")
     with compiled.load() as library:
         found = library(*[t.numpy() for t in example])
@@ -114,8 +132,13 @@ def test_results_that_are_inputs_views_or_constants(folder):
     def several(x, s):
         y = x + 1
         return x, y, y, x.t(), torch.ones(3), x[0] * s
-    compiled = aot.compile(several, (torch.ones(2, 3), torch.tensor(2.0)), folder / "several.so",
-                           input_names=["a */ b\n", "50%s"])
+
+    compiled = aot.compile(
+        several,
+        (torch.ones(2, 3), torch.tensor(2.0)),
+        folder / "several.so",
+        input_names=["a */ b\n", "50%s"],
+    )
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
     with compiled.load() as library:
         found = library(x, np.float32(3))
@@ -128,7 +151,9 @@ def test_results_that_are_inputs_views_or_constants(folder):
 
 
 def test_unbounded_batch_grows_its_memory(folder):
-    made, compiled = library(folder, "grows.so", Mlp, torch.zeros(2, 6), dynamic={0: {0: torch.Dim("n")}})
+    made, compiled = library(
+        folder, "grows.so", Mlp, torch.zeros(2, 6), dynamic={0: {0: torch.Dim("n")}}
+    )
     raw = Raw(compiled.path)
     sizes = []
     for n in (3, 1000, 0, 20):
@@ -144,7 +169,8 @@ def test_unbounded_batch_grows_its_memory(folder):
 def test_row_major_strides_and_byte_offset_are_taken(cnn, raw):
     x = image()
     whole, room = np.concatenate([[0], x.ravel()]).astype(np.float32), np.zeros(12, np.float32)
-    # one element off: aligned as floats need it and no more; the stride of a size of 1 does not count
+    # one element off: aligned as floats need it and no more; the stride of a size of 1 does not
+    # count
     given = tensor(whole, ndim=4, shape=[2, 1, 8, 8], strides=[64, 9, 8, 1], byte_offset=4)
     taken = tensor(room, ndim=2, shape=[2, 5], byte_offset=4)
     assert raw.run([given], [taken]) == dl.OK, raw.error()
@@ -152,7 +178,7 @@ def test_row_major_strides_and_byte_offset_are_taken(cnn, raw):
     assert room[0] == room[11] == 0
 
 
-# ------------------------------------------------------------------------------------------ refusals
+# ----------------------------------------------------------------------------------------- refusals
 
 
 def misaligned(array: np.ndarray) -> np.ndarray:
@@ -171,8 +197,16 @@ BAD_TENSORS = {
     "lanes": ({"lanes": 4}, dl.DTYPE, "4 lanes"),
     "fixed size": ({"shape": [2, 1, 8, 9]}, dl.SHAPE, "dimension 3 is 9, expected 8"),
     "negative size": ({"shape": [2, 1, -8, 8]}, dl.SHAPE, "dimension 2 is -8"),
-    "empty batch": ({"shape": [0, 1, 8, 8]}, dl.SHAPE, "dimension 0 is 0, expected a size from 1 to 64"),
-    "large batch": ({"shape": [65, 1, 8, 8]}, dl.SHAPE, "dimension 0 is 65, expected a size from 1 to 64"),
+    "empty batch": (
+        {"shape": [0, 1, 8, 8]},
+        dl.SHAPE,
+        "dimension 0 is 0, expected a size from 1 to 64",
+    ),
+    "large batch": (
+        {"shape": [65, 1, 8, 8]},
+        dl.SHAPE,
+        "dimension 0 is 65, expected a size from 1 to 64",
+    ),
     "negative batch": ({"shape": [-1, 1, 8, 8]}, dl.SHAPE, "dimension 0 is -1"),
     "transposed": ({"strides": [64, 64, 1, 8]}, dl.LAYOUT, "row-major"),
     "broadcast": ({"strides": [0, 0, 8, 1]}, dl.LAYOUT, "stride 0 in dimension 0, expected 64"),
@@ -227,7 +261,11 @@ def test_null_context_elsewhere(raw):
 
 def test_index_out_of_range(words):
     raw = Raw(words[1].path)
-    keep, sums, after = np.ones((2, 3), np.float32), np.empty((2, 4), np.float32), np.empty((2, 3), np.int64)
+    keep, sums, after = (
+        np.ones((2, 3), np.float32),
+        np.empty((2, 4), np.float32),
+        np.empty((2, 3), np.int64),
+    )
     for bad in (10, -1, 2**62):
         given = np.array([[1, 2, 3], [4, 5, bad]])
         code = raw.run([tensor(given), tensor(keep)], [tensor(sums), tensor(after)])
@@ -242,7 +280,9 @@ def test_index_out_of_range(words):
 @needs_cc
 def test_sizes_have_to_compare_as_the_examples_do(tmp_path):
     dims = {0: {1: torch.Dim("t", min=1)}}
-    compiled = aot.compile(lambda x: x[:, :3] * 2, torch.ones(2, 5), tmp_path / "m.so", dynamic=dims)
+    compiled = aot.compile(
+        lambda x: x[:, :3] * 2, torch.ones(2, 5), tmp_path / "m.so", dynamic=dims
+    )
     assert "t-3 >= 0" in compiled.header.read_text()
     with compiled.load() as library:
         assert library.metadata["conditions"] == ["t-3 >= 0"]
@@ -274,10 +314,17 @@ def test_sizes_that_may_change(tmp_path, name):
 
 def test_two_inputs_of_one_size(folder):
     x = torch.ones(2, 3)
-    compiled = aot.compile(lambda a, b: (a * b).sum(1), (x, x), folder / "pair.so",
-                           dynamic={"a": {0: BATCH}, "b": {0: BATCH}})
+    compiled = aot.compile(
+        lambda a, b: (a * b).sum(1),
+        (x, x),
+        folder / "pair.so",
+        dynamic={"a": {0: BATCH}, "b": {0: BATCH}},
+    )
     with compiled.load() as library:
-        assert library(np.ones((5, 3), np.float32), np.ones((5, 3), np.float32))[0].tolist() == [3.0] * 5
+        assert (
+            library(np.ones((5, 3), np.float32), np.ones((5, 3), np.float32))[0].tolist()
+            == [3.0] * 5
+        )
         with pytest.raises(ValueError, match=r"input 1 \('b'\): dimension 0 is 4, expected 5"):
             library(np.ones((5, 3), np.float32), np.ones((4, 3), np.float32))
 
@@ -290,8 +337,11 @@ def test_external_weights(mlp, folder):
     assert compiled.weights is not None and compiled.weights.exists()
     stored = load_file(compiled.weights)
     np.testing.assert_array_equal(stored["first.weight"], mlp[0].first.weight.detach().numpy())
-    for path, message in ((None, "pass the path"), (folder / "nowhere", "cannot open"),
-                          (compiled.header, "is not the")):
+    for path, message in (
+        (None, "pass the path"),
+        (folder / "nowhere", "cannot open"),
+        (compiled.header, "is not the"),
+    ):
         with pytest.raises(OSError, match=message):
             loader.load(compiled.path, weights=path)
     damaged = folder / "damaged.safetensors"

@@ -1,5 +1,5 @@
-"""Libraries for GPUs through their C ABI, on the driver for machines without a GPU; programs that use them
-have no graphtorch."""
+"""Libraries for GPUs through their C ABI, on the driver for machines without a GPU; programs that
+use them have no graphtorch."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ from graphtorch._random import generator
 from graphtorch.aot import loader
 from graphtorch.backends.gpu import emulated, nvrtc, unit
 
-pytestmark = pytest.mark.skipif(emulated.compiler() is None or shutil.which("cc") is None,
-                                reason="the emulated driver needs a C++ compiler, and libraries a linker")
+pytestmark = pytest.mark.skipif(
+    emulated.compiler() is None or shutil.which("cc") is None,
+    reason="the emulated driver needs a C++ compiler, and libraries a linker",
+)
 
 EMULATED = ["emulated"]
 HEAD = """
@@ -90,32 +92,55 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(folder: Path) -> Callable[..., str]:
-    """Runs a program that has NumPy and the loader alone; what it prints. Nothing is left on the GPU."""
-    def call(code: str, *arguments: Any, keeps: bool = False, driver: Path | None = None,
-             **environment: str) -> str:
+    """Runs a program that has NumPy and the loader alone; what it prints. Nothing is left on the
+    GPU."""
+
+    def call(
+        code: str,
+        *arguments: Any,
+        keeps: bool = False,
+        driver: Path | None = None,
+        **environment: str,
+    ) -> str:
         report = folder / "report.json"
         report.unlink(missing_ok=True)
-        settings = {**os.environ, "LD_LIBRARY_PATH": str(driver or folder), "GT_EMULATED_REPORT": str(report),
-                    "PYTHONPATH": str(folder), **environment}
+        settings = {
+            **os.environ,
+            "LD_LIBRARY_PATH": str(driver or folder),
+            "GT_EMULATED_REPORT": str(report),
+            "PYTHONPATH": str(folder),
+            **environment,
+        }
         code = f"from head import *\n{code}\nassert is_alone()"
-        done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], env=settings, cwd=folder,
-                              capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            env=settings,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
         assert done.returncode == 0, done.stderr
         if report.exists() and not keeps:
             left = json.loads(report.read_text())
             assert (left["memory"], left["modules"], left["contexts"]) == (0, 0, 0), left
         return done.stdout
+
     return call
 
 
-def results(run: Callable[..., str], folder: Path, compiled: aot.Compiled,
-            *arrays: np.ndarray) -> list[np.ndarray]:
+def results(
+    run: Callable[..., str], folder: Path, compiled: aot.Compiled, *arrays: np.ndarray
+) -> list[np.ndarray]:
     """What a library makes of arrays."""
     np.savez(folder / "in.npz", *arrays)
-    run("given = np.load('in.npz')\n"
-        "with loader.load(sys.argv[1], weights=sys.argv[2] if len(sys.argv) > 2 else None) as library:\n"
-        "    np.savez('out.npz', *library(*[given[n] for n in given.files]))",
-        compiled.path, *([compiled.weights] if compiled.weights else []))
+    run(
+        "given = np.load('in.npz')\n"
+        "with loader.load(sys.argv[1], weights=sys.argv[2] if len(sys.argv) > 2 else None) as "
+        "library:\n    np.savez('out.npz', *library(*[given[n] for n in given.files]))",
+        compiled.path,
+        *([compiled.weights] if compiled.weights else []),
+    )
     with np.load(folder / "out.npz") as found:
         return [found[n] for n in found.files]
 
@@ -124,9 +149,19 @@ class LeNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.parts = nn.Sequential(
-            nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(),
-            nn.MaxPool2d(2), nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(),
-            nn.Linear(84, 10))
+            nn.Conv2d(1, 6, 5, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(6, 16, 5),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(400, 120),
+            nn.ReLU(),
+            nn.Linear(120, 84),
+            nn.ReLU(),
+            nn.Linear(84, 10),
+        )
 
     def forward(self, x: Any) -> Any:
         return self.parts(x)
@@ -156,15 +191,27 @@ def model(kind: type[nn.Module]) -> nn.Module:
 @pytest.fixture(scope="module")
 def lenet(folder: Path) -> tuple[Any, aot.Compiled]:
     made = model(LeNet)
-    return made, aot.compile(made, torch.zeros(2, 1, 28, 28), folder / "digits.so", device="cuda",
-                             architectures=EMULATED, dynamic={0: {0: torch.Dim("batch", min=1, max=64)}})
+    return made, aot.compile(
+        made,
+        torch.zeros(2, 1, 28, 28),
+        folder / "digits.so",
+        device="cuda",
+        architectures=EMULATED,
+        dynamic={0: {0: torch.Dim("batch", min=1, max=64)}},
+    )
 
 
 @pytest.fixture(scope="module")
 def transformer(folder: Path) -> tuple[Any, aot.Compiled]:
     made = model(Transformer)
-    return made, aot.compile(made, torch.zeros(2, 6, dtype=torch.int64), folder / "letters.so", device="cuda",
-                             architectures=EMULATED, weights="external")
+    return made, aot.compile(
+        made,
+        torch.zeros(2, 6, dtype=torch.int64),
+        folder / "letters.so",
+        device="cuda",
+        architectures=EMULATED,
+        weights="external",
+    )
 
 
 def image(n: int = 2) -> np.ndarray:
@@ -180,13 +227,13 @@ def assert_close(found: np.ndarray, want: Any) -> None:
 
 def test_lenet(run, folder, lenet):
     for n in (1, 3):
-        found, = results(run, folder, lenet[1], image(n))
+        (found,) = results(run, folder, lenet[1], image(n))
         assert_close(found, lenet[0](torch.tensor(image(n))))
 
 
 def test_transformer_with_weights_in_a_file(run, folder, transformer):
     words = np.random.default_rng(0).integers(0, 11, (2, 6))
-    found, = results(run, folder, transformer[1], words)
+    (found,) = results(run, folder, transformer[1], words)
     assert_close(found, transformer[0](torch.tensor(words)))
 
 
@@ -195,16 +242,42 @@ def test_from_c(folder, lenet, tmp_path, suffix):
     """The example of a C program."""
     made = lenet[1].path
     if suffix == ".a":
-        made = aot.compile(lenet[0], torch.zeros(3, 1, 28, 28), tmp_path / "digits.a", device="cuda",
-                           architectures=EMULATED).path
+        made = aot.compile(
+            lenet[0],
+            torch.zeros(3, 1, 28, 28),
+            tmp_path / "digits.a",
+            device="cuda",
+            architectures=EMULATED,
+        ).path
     source = Path(__file__).parents[2] / "examples" / "c" / "classify_cuda.c"
-    command = ["cc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-I", folder, source, made,
-               "-L", folder, "-l:libcuda.so.1", "-lm", "-ldl", "-o", tmp_path / "classify"]
+    command = [
+        "cc",
+        "-std=c11",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-I",
+        folder,
+        source,
+        made,
+        "-L",
+        folder,
+        "-l:libcuda.so.1",
+        "-lm",
+        "-ldl",
+        "-o",
+        tmp_path / "classify",
+    ]
     built = subprocess.run(command, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     (tmp_path / "images.bin").write_bytes(image(3).tobytes())
-    done = subprocess.run([tmp_path / "classify", tmp_path / "images.bin"], capture_output=True, text=True,
-                          env={"LD_LIBRARY_PATH": str(folder)}, timeout=60)
+    done = subprocess.run(
+        [tmp_path / "classify", tmp_path / "images.bin"],
+        capture_output=True,
+        text=True,
+        env={"LD_LIBRARY_PATH": str(folder)},
+        timeout=60,
+    )
     assert done.returncode == 0, done.stderr
     best, place = lenet[0](torch.tensor(image(3))).max(1)
     scored = enumerate(zip(place.tolist(), best.tolist(), strict=True))
@@ -216,22 +289,34 @@ def test_several_dtypes_inputs_constants_and_results(run, folder):
 
     def several(h, flags, n):
         return torch.cat([nothing, h * 2]), torch.where(flags, n, table), n.sum(), torch.ones(2), h
+
     arrays = [np.array([1.5, -2], np.float16), np.array([True, False, True]), np.array([1, 2, 3])]
-    compiled = aot.compile(several, tuple(map(torch.from_numpy, arrays)), folder / "several.so",
-                           device="cuda", architectures=EMULATED)
+    compiled = aot.compile(
+        several,
+        tuple(map(torch.from_numpy, arrays)),
+        folder / "several.so",
+        device="cuda",
+        architectures=EMULATED,
+    )
     found = results(run, folder, compiled, *arrays)
     assert [x.tolist() for x in found] == [[3, -4], [1, 5, 3], 6, [1, 1], [1.5, -2]]
     assert [x.dtype.name for x in found] == ["float16", "int64", "int64", "float32", "float16"]
 
 
 def test_shared_memory_that_is_asked_for(run, folder, monkeypatch):
-    """What a kernel cannot declare is asked for at its launch, once its function may have as much."""
+    """What a kernel cannot declare is asked for at its launch, once its function may have as
+    much."""
     monkeypatch.setattr(unit, "SHARED_LIMIT", 0)
     weights = torch.randn(32, 40)
-    compiled = aot.compile(lambda x: torch.softmax(x @ weights, 1), torch.zeros(33, 32), folder / "shared.so",
-                           device="cuda", architectures=EMULATED)
+    compiled = aot.compile(
+        lambda x: torch.softmax(x @ weights, 1),
+        torch.zeros(33, 32),
+        folder / "shared.so",
+        device="cuda",
+        architectures=EMULATED,
+    )
     x = torch.randn(33, 32)
-    found, = results(run, folder, compiled, x.numpy())
+    (found,) = results(run, folder, compiled, x.numpy())
     assert_close(found, torch.softmax(x @ weights, 1))
 
 
@@ -242,10 +327,16 @@ def test_loops(run, folder):
 
     def loops(x, limit):
         grown, steps = torch._higher_order_ops.while_loop(
-            lambda y, n: y.sum() < limit, lambda y, n: (y * 2, n + 1), (x[0, 0].abs() + 1, torch.tensor(0)))
+            lambda y, n: y.sum() < limit,
+            lambda y, n: (y * 2, n + 1),
+            (x[0, 0].abs() + 1, torch.tensor(0)),
+        )
         return net(x)[0], grown, steps
+
     x, limit = torch.randn(2, 5, 3), torch.tensor(100.0)
-    compiled = aot.compile(loops, (x, limit), folder / "loops.so", device="cuda", architectures=EMULATED)
+    compiled = aot.compile(
+        loops, (x, limit), folder / "loops.so", device="cuda", architectures=EMULATED
+    )
     for most in (1.0, 100.0, 5000.0):
         given = x.numpy(), np.array(most, np.float32)
         found = results(run, folder, compiled, *given)
@@ -256,7 +347,8 @@ def test_loops(run, folder):
 def test_tensors_on_the_gpu_are_used_where_they_are(run, lenet, folder):
     """Objects with DLPack as inputs and results: nothing is copied to the host."""
     np.save(folder / "x.npy", image())
-    run("""
+    run(
+        """
 class Tensor:
     "Of another package: DLPack and memory of the GPU."
     def __init__(self, calls, array):
@@ -279,7 +371,10 @@ assert calls.library(x, out=[y])[0] is y
 want, = calls.library(np.load("x.npy"))
 assert (calls.read(y.tensor, want) == want).all() and want.any()
 assert (calls.library(x)[0] == want).all()
-""", lenet[1].path, keeps=True)
+""",
+        lenet[1].path,
+        keeps=True,
+    )
 
 
 def test_a_model_that_is_on_a_gpu(run, folder, monkeypatch):
@@ -289,20 +384,22 @@ def test_a_model_that_is_on_a_gpu(run, folder, monkeypatch):
     want = net(x)
     with monkeypatch.context() as patch:
         patch.setenv("GRAPHTORCH_CUDA", "emulated")
-        compiled = aot.compile(net.cuda(), torch.zeros(4, 3, device="cuda"), folder / "moved.so",
-                               device="cuda")
+        compiled = aot.compile(
+            net.cuda(), torch.zeros(4, 3, device="cuda"), folder / "moved.so", device="cuda"
+        )
     generator._of_gpus.clear()
     _types._gpus.clear()
     assert_close(results(run, folder, compiled, x.numpy())[0], want)
 
 
-# ------------------------------------------------------------------------------------------ refusals
+# ----------------------------------------------------------------------------------------- refusals
 
 
 def test_wrong_tensors_are_refused(run, lenet, folder):
     """Each changes one thing of a good call, which goes on to work."""
     np.save(folder / "x.npy", image())
-    run("""
+    run(
+        """
 calls = Calls(sys.argv[1])
 image, room = np.load("x.npy"), np.zeros((2, 10), np.float32)
 BAD = {
@@ -329,11 +426,15 @@ for name, (changes, code, message) in BAD.items():
 assert calls.run([x, x], [y]) == 2 and "2 inputs and 1 outputs" in calls.error()
 assert calls.library._run(None, None, 1, None, 1) == 1
 assert calls.library._run(calls.library._context, None, 1, None, 1) == 1
-""", lenet[1].path, keeps=True)
+""",
+        lenet[1].path,
+        keeps=True,
+    )
 
 
 def test_errors_in_the_data(run, transformer):
-    run("""
+    run(
+        """
 calls = Calls(sys.argv[1], sys.argv[2])
 y = calls.tensor(np.zeros((2, 6, 11), np.float32))
 for bad in (11, -1, 2 ** 62):
@@ -342,14 +443,24 @@ for bad in (11, -1, 2 ** 62):
     assert calls.run([calls.tensor(words)], [y]) == 9, calls.error()
     assert "out of bounds" in calls.error()
     assert calls.run([calls.tensor(words * 0 + 10)], [y]) == 0 and calls.error() == ""
-""", transformer[1].path, transformer[1].weights, keeps=True)
+""",
+        transformer[1].path,
+        transformer[1].weights,
+        keeps=True,
+    )
 
 
 def test_too_little_memory(run, folder):
     """A context that could not grow goes on with smaller batches."""
     weights = torch.randn(16, 16)
-    compiled = aot.compile(lambda x: (x @ weights).tanh() @ weights, torch.zeros(2, 16), folder / "grows.so",
-                           device="cuda", architectures=EMULATED, dynamic={0: {0: torch.Dim("n")}})
+    compiled = aot.compile(
+        lambda x: (x @ weights).tanh() @ weights,
+        torch.zeros(2, 16),
+        folder / "grows.so",
+        device="cuda",
+        architectures=EMULATED,
+        dynamic={0: {0: torch.Dim("n")}},
+    )
     code = """
 calls = Calls(sys.argv[1])
 pairs = [[calls.tensor(np.zeros((n, 16), np.float32)) for _ in "xy"] for n in (1, 300)]
@@ -358,17 +469,26 @@ print(codes, calls.library._function("grows_workspace_size", ctypes.c_size_t, ct
     calls.library._context))
 """
     assert run(code, compiled.path, keeps=True).startswith("[0, 0, 0] ")
-    assert run(code, compiled.path, keeps=True, GT_EMULATED_MEMORY="50000").startswith("[0, 10, 0] ")
-    with pytest.raises(AssertionError, match="grows_create: cuMemAlloc_v2: CUDA error 2: out of memory"):
+    assert run(code, compiled.path, keeps=True, GT_EMULATED_MEMORY="50000").startswith(
+        "[0, 10, 0] "
+    )
+    with pytest.raises(
+        AssertionError, match="grows_create: cuMemAlloc_v2: CUDA error 2: out of memory"
+    ):
         run("Calls(sys.argv[1])", compiled.path, GT_EMULATED_MEMORY="1000")
 
 
 def test_a_run_allocates_nothing_where_sizes_have_bounds(run, folder, lenet):
     counts = []
     for times in (1, 3):
-        run("calls = Calls(sys.argv[1])\n"
+        run(
+            "calls = Calls(sys.argv[1])\n"
             "x, y = [calls.tensor(np.zeros(s, np.float32)) for s in ((2, 1, 28, 28), (2, 10))]\n"
-            f"assert not any(calls.run([x], [y]) for _ in range({times}))", lenet[1].path, keeps=True)
+            "assert not any(calls.run([x], [y]) for _ in "
+            f"range({times}))",
+            lenet[1].path,
+            keeps=True,
+        )
         counts.append(json.loads((folder / "report.json").read_text()))
     assert counts[0]["allocations"] == counts[1]["allocations"]
     assert counts[1]["launches"] > counts[0]["launches"]
@@ -376,7 +496,8 @@ def test_a_run_allocates_nothing_where_sizes_have_bounds(run, folder, lenet):
 
 def test_the_current_context_is_the_one_that_is_used(run, lenet, folder):
     np.save(folder / "x.npy", image())
-    run("""
+    run(
+        """
 driver, own = ctypes.CDLL("libcuda.so.1"), ctypes.c_void_p()
 assert driver.cuInit(0) == driver.cuDevicePrimaryCtxRetain(ctypes.byref(own), 1) == 0
 assert driver.cuCtxSetCurrent(own) == 0
@@ -393,16 +514,23 @@ x.device_id = 1
 assert calls.run([x], [y]) == 0, calls.error()  # the library's own context, whatever the thread's
 calls.library.close()
 assert driver.cuDevicePrimaryCtxRelease_v2(1) == 0
-""", lenet[1].path, keeps=True)
+""",
+        lenet[1].path,
+        keeps=True,
+    )
     assert json.loads((folder / "report.json").read_text())["contexts"] == 0
 
 
 def test_many_contexts_leave_nothing(run, lenet, folder):
     np.save(folder / "x.npy", image(1))
-    run("x = np.load('x.npy')\nfound = []\n"
+    run(
+        "x = np.load('x.npy')\nfound = []\n"
         "for _ in range(5):\n"
-        "    with loader.load(sys.argv[1]) as library:\n        found.append(library(x)[0].tolist())\n"
-        "assert all(y == found[0] for y in found)", lenet[1].path)
+        "    with loader.load(sys.argv[1]) as library:\n        "
+        "found.append(library(x)[0].tolist())\nassert all(y == found[0] for y in "
+        "found)",
+        lenet[1].path,
+    )
 
 
 # ------------------------------------------------------------------------------------------ drivers
@@ -410,60 +538,109 @@ def test_many_contexts_leave_nothing(run, lenet, folder):
 
 def failure(run: Callable[..., str], path: Path, **options: Any) -> str:
     """What the loader says, behind what the driver printed."""
-    return run("import os\nos.dup2(1, 2)\ntry:\n    loader.load(sys.argv[1])\n"
-               "except OSError as error:\n    print(error)", path, **options)
+    return run(
+        "import os\nos.dup2(1, 2)\ntry:\n    loader.load(sys.argv[1])\n"
+        "except OSError as error:\n    print(error)",
+        path,
+        **options,
+    )
 
 
 def test_no_driver_and_an_old_one(run, lenet, tmp_path):
     assert "runs on NVIDIA GPUs and needs their driver: libcuda.so.1: cannot open" in failure(
-        run, lenet[1].path, driver=tmp_path)
-    subprocess.run(["cc", "-shared", "-x", "c", "-", "-o", tmp_path / "libcuda.so.1"], check=True,
-                   input="int cuInit(unsigned x) { return (int)x; }\n", text=True)
+        run, lenet[1].path, driver=tmp_path
+    )
+    subprocess.run(
+        ["cc", "-shared", "-x", "c", "-", "-o", tmp_path / "libcuda.so.1"],
+        check=True,
+        input="int cuInit(unsigned x) { return (int)x; }\n",
+        text=True,
+    )
     assert "libcuda.so.1 has no cuGetErrorString" in failure(run, lenet[1].path, driver=tmp_path)
 
 
 def test_no_code_for_the_gpu(run, lenet):
     assert "whose compute capability is 7.5: the library has emulated" in failure(
-        run, lenet[1].path, GT_EMULATED_CAPABILITY="7.5")
+        run, lenet[1].path, GT_EMULATED_CAPABILITY="7.5"
+    )
 
 
-@pytest.mark.skipif(nvrtc.library() is None, reason="pip install nvidia-cuda-nvrtc compiles kernels for GPUs")
+@pytest.mark.skipif(
+    nvrtc.library() is None, reason="pip install nvidia-cuda-nvrtc compiles kernels for GPUs"
+)
 def test_the_best_image_is_loaded(run, folder):
     """The emulated driver cannot run them, but says what it was given."""
-    compiled = aot.compile(lambda x: x + 1, torch.ones(3), folder / "images.so", device="cuda",
-                           architectures=["sm_80", "compute_80", "sm_90", "compute_90"])
-    for capability, given in (("8.0", "a cubin"), ("8.9", "a cubin"), ("9.0", "a cubin"), ("10.0", "PTX")):
+    compiled = aot.compile(
+        lambda x: x + 1,
+        torch.ones(3),
+        folder / "images.so",
+        device="cuda",
+        architectures=["sm_80", "compute_80", "sm_90", "compute_90"],
+    )
+    for capability, given in (
+        ("8.0", "a cubin"),
+        ("8.9", "a cubin"),
+        ("9.0", "a cubin"),
+        ("10.0", "PTX"),
+    ):
         found = failure(run, compiled.path, GT_EMULATED_CAPABILITY=capability)
         assert f"was given {given}\n" in found and "CUDA error 209: no kernel image" in found
     assert "compute capability is 7.5: the library has sm_80, compute_80" in failure(
-        run, compiled.path, GT_EMULATED_CAPABILITY="7.5")
+        run, compiled.path, GT_EMULATED_CAPABILITY="7.5"
+    )
 
 
-# ------------------------------------------------------------------------------------------ what a library is
+# -------------------------------------------------------------------------------- what a library is
 
 
 @pytest.mark.skipif(not shutil.which("nm"), reason="no nm here")
 def test_a_library_needs_libc_alone(lenet):
-    lines = subprocess.run(["nm", "-D", lenet[1].path], capture_output=True, text=True, check=True).stdout
+    lines = subprocess.run(
+        ["nm", "-D", lenet[1].path], capture_output=True, text=True, check=True
+    ).stdout
     assert not re.findall(r"\b(cu[A-Z]\w*|cuda\w+|pthread\w+)", lines)
     exported = {line.split()[-1] for line in lines.splitlines() if " T " in line or " W " in line}
-    assert {f"digits_{f}" for f in ("create", "run", "destroy", "last_error", "metadata", "workspace_size",
-                                    "set_num_threads")} <= exported
+    assert {
+        f"digits_{f}"
+        for f in (
+            "create",
+            "run",
+            "destroy",
+            "last_error",
+            "metadata",
+            "workspace_size",
+            "set_num_threads",
+        )
+    } <= exported
 
 
 def test_metadata_and_header(lenet, folder, run):
-    assert "kDLCUDA" in lenet[1].header.read_text() and "GT_DRIVER = 12" in lenet[1].header.read_text()
-    found = json.loads(run("import json\nwith loader.load(sys.argv[1]) as made:\n"
-                           "    print(json.dumps(made.metadata))", lenet[1].path))
+    assert (
+        "kDLCUDA" in lenet[1].header.read_text() and "GT_DRIVER = 12" in lenet[1].header.read_text()
+    )
+    found = json.loads(
+        run(
+            "import json\nwith loader.load(sys.argv[1]) as made:\n"
+            "    print(json.dumps(made.metadata))",
+            lenet[1].path,
+        )
+    )
     assert (found["device"], found["architectures"], found["abi_version"]) == ("cuda", EMULATED, 1)
 
 
-@pytest.mark.parametrize(("options", "error", "message"), [
-    ({"device": "gpu"}, ValueError, "device='gpu', expected 'cpu' or 'cuda'"),
-    ({"architectures": ["sm_90"]}, ValueError, 'architectures= is for device="cuda"'),
-    ({"device": "cuda", "architectures": []}, ValueError, "architectures is empty"),
-    ({"device": "cuda", "architectures": ["hopper"]}, ValueError, "no architecture 'hopper'.*sm_90"),
-])
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"device": "gpu"}, ValueError, "device='gpu', expected 'cpu' or 'cuda'"),
+        ({"architectures": ["sm_90"]}, ValueError, 'architectures= is for device="cuda"'),
+        ({"device": "cuda", "architectures": []}, ValueError, "architectures is empty"),
+        (
+            {"device": "cuda", "architectures": ["hopper"]},
+            ValueError,
+            "no architecture 'hopper'.*sm_90",
+        ),
+    ],
+)
 def test_bad_arguments(tmp_path, options, error, message):
     with pytest.raises(error, match=message):
         aot.compile(lambda x: x + 1, torch.ones(2), tmp_path / "m.so", **options)

@@ -1,4 +1,5 @@
-"""Ahead-of-time libraries as files: what they need, in C programs, the loader, errors of `compile`."""
+"""Ahead-of-time libraries as files: what they need, in C programs, the loader, errors of
+`compile`."""
 
 from __future__ import annotations
 
@@ -74,7 +75,7 @@ def raw(cnn):
     made.destroy()
 
 
-# ------------------------------------------------------------------------------------------ what a library is
+# -------------------------------------------------------------------------------- what a library is
 
 
 def test_metadata(cnn, words):
@@ -114,17 +115,34 @@ def test_a_library_needs_libc_and_libm_alone(mlp, cnn, words, static_mlp):
     for compiled in (mlp[1], cnn[1], words[1]):
         text = output_of("ldd", compiled.path)
         assert all(LIBRARIES.match(line) for line in text.splitlines()), text
-        assert [s for s in undefined(compiled.path, "-D") if not any(hasattr(lib, s) for lib in known)] == []
+        assert [
+            s for s in undefined(compiled.path, "-D") if not any(hasattr(lib, s) for lib in known)
+        ] == []
     found = undefined(static_mlp[1].path) - {"_GLOBAL_OFFSET_TABLE_"}
-    assert "calloc" in found and [s for s in found if not any(hasattr(lib, s) for lib in known)] == []
+    assert (
+        "calloc" in found and [s for s in found if not any(hasattr(lib, s) for lib in known)] == []
+    )
 
 
 @pytest.mark.skipif(not shutil.which("nm"), reason="no nm here")
 def test_a_library_exports_its_own_functions_alone(cnn):
     lines = output_of("nm", "-D", "--defined-only", cnn[1].path).splitlines()
     names = {line.split()[-1].split("@")[0] for line in lines}
-    assert names == {"gt_abi_version", *(f"cnn_{f}" for f in (
-        "create", "run", "workspace_size", "last_error", "metadata", "set_num_threads", "destroy"))}
+    assert names == {
+        "gt_abi_version",
+        *(
+            f"cnn_{f}"
+            for f in (
+                "create",
+                "run",
+                "workspace_size",
+                "last_error",
+                "metadata",
+                "set_num_threads",
+                "destroy",
+            )
+        ),
+    }
 
 
 def resident() -> int:
@@ -134,14 +152,17 @@ def resident() -> int:
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 def test_thousand_contexts_leave_no_memory(mlp, cnn):
     def cycles(count):
-        for compiled, x, y in ((mlp[1], np.ones((7, 6), np.float32), np.empty((7, 3), np.float32)),
-                               (cnn[1], image(7), scores(7))):
+        for compiled, x, y in (
+            (mlp[1], np.ones((7, 6), np.float32), np.empty((7, 3), np.float32)),
+            (cnn[1], image(7), scores(7)),
+        ):
             weights = str(compiled.weights) if compiled.weights else None
             for _ in range(count):
                 raw = Raw(compiled.path, weights=weights)
                 assert raw.run([tensor(x)], [tensor(y)]) == dl.OK
                 raw.destroy()
         gc.collect()  # what ctypes left in cycles is not of the contexts
+
     cycles(100)
     before = resident()
     cycles(1000)
@@ -163,6 +184,7 @@ def test_two_libraries_and_several_threads(mlp, cnn):
                     np.testing.assert_allclose(library(x)[0], want, rtol=1e-5, atol=1e-6)
         except BaseException as error:
             errors.append(error)
+
     threads = [threading.Thread(target=work, args=job) for job in jobs]
     for t in threads:
         t.start()
@@ -174,7 +196,7 @@ def test_two_libraries_and_several_threads(mlp, cnn):
 def test_set_num_threads(cnn):
     x = image(64)
     with cnn[1].load() as library:
-        want, = library(x)
+        (want,) = library(x)
         setter = library._function("cnn_set_num_threads", None, ctypes.c_int32)
         for count in (1, 2, 3, 0, -5, 100000, 2):
             setter(count)
@@ -229,8 +251,24 @@ def second(folder):
 def build(folder: Path, source: str, *arguments: Any) -> Path:
     (folder / "main.c").write_text(source)
     program = folder / f"main{len(list(folder.glob('main*')))}"
-    done = subprocess.run([CC, "-std=c11", "-Wall", "-Wextra", "-Werror", "-I", folder, folder / "main.c",
-                           *arguments, "-lm", "-o", program], capture_output=True, text=True)
+    done = subprocess.run(
+        [
+            CC,
+            "-std=c11",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-I",
+            folder,
+            folder / "main.c",
+            *arguments,
+            "-lm",
+            "-o",
+            program,
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     return program
 
@@ -257,10 +295,20 @@ def test_object_and_shared_library_in_one_c_program(folder, second):
 
 @pytest.mark.skipif(not shutil.which("c++"), reason="no C++ compiler here")
 def test_header_is_cplusplus(folder, cnn):
-    output_of("c++", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-x", "c++", cnn[1].header)
+    output_of(
+        "c++",
+        "-std=c++17",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-fsyntax-only",
+        "-x",
+        "c++",
+        cnn[1].header,
+    )
 
 
-# ------------------------------------------------------------------------------------------ the loader
+# --------------------------------------------------------------------------------------- the loader
 
 ALONE = """
 import importlib.util, sys
@@ -284,8 +332,12 @@ def test_loader_runs_as_one_copied_file(cnn, tmp_path):
     for folder in source.parent.glob("numpy*"):
         (numpy / folder.name).symlink_to(folder)
     code = f"import sys; sys.path.insert(0, {str(numpy)!r})\n" + ALONE
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", code, tmp_path, tmp_path / "cnn.so"],
-                          capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, tmp_path, tmp_path / "cnn.so"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[0] == "(3, 5) 3.0"
 
@@ -307,14 +359,20 @@ def test_loader_errors(cnn, tmp_path):
         library(image())
 
 
-# ------------------------------------------------------------------------------------------ aot.compile
+# -------------------------------------------------------------------------------------- aot.compile
 
 
 def test_object_for_another_machine(tmp_path):
     arm = named("aarch64-unknown-linux-gnu", "cortex-a72")
     for weights in ("embedded", "external"):
-        compiled = aot.compile(model(Cnn), torch.zeros(2, 1, 8, 8), tmp_path / "cnn.o", target=arm,
-                               weights=weights, dynamic={0: {0: BATCH}})
+        compiled = aot.compile(
+            model(Cnn),
+            torch.zeros(2, 1, 8, 8),
+            tmp_path / "cnn.o",
+            target=arm,
+            weights=weights,
+            dynamic={0: {0: BATCH}},
+        )
         code = compiled.path.read_bytes()
         assert code[:4] == b"\x7fELF" and int.from_bytes(code[18:20], "little") == 183  # EM_AARCH64
 
@@ -328,18 +386,26 @@ def test_baseline_code_gives_the_same_numbers(folder):
         assert_close(loaded(x.numpy())[0], made(x))
 
 
-@pytest.mark.parametrize("name, options, error, message", [
-    ("m.dll", {}, ValueError, r"'m.dll' must end in one of .so, .o, .a"),
-    ("m", {}, ValueError, "must end in"),
-    ("nowhere/m.so", {}, FileNotFoundError, "does not exist"),
-    ("my-model.so", {}, ValueError, r"'my-model' cannot begin C function names: pass name="),
-    ("m.so", {"name": "3d"}, ValueError, "cannot begin C function names"),
-    ("m.so", {"name": "é"}, ValueError, "cannot begin C function names"),
-    ("m.so", {"weights": "inside"}, ValueError, "expected 'embedded' or 'external'"),
-    ("m.so", {"input_names": ["a", "b"]}, ValueError, "input_names has 2 names, the model has 1"),
-    ("m.so", {"dynamic": {"y": {0: BATCH}}}, ValueError, "there is no argument 'y'"),
-    ("m.so", {"dynamic": {0: {0: torch.Dim("n", max=1)}}}, RuntimeError, "outside"),
-])
+@pytest.mark.parametrize(
+    "name, options, error, message",
+    [
+        ("m.dll", {}, ValueError, r"'m.dll' must end in one of .so, .o, .a"),
+        ("m", {}, ValueError, "must end in"),
+        ("nowhere/m.so", {}, FileNotFoundError, "does not exist"),
+        ("my-model.so", {}, ValueError, r"'my-model' cannot begin C function names: pass name="),
+        ("m.so", {"name": "3d"}, ValueError, "cannot begin C function names"),
+        ("m.so", {"name": "é"}, ValueError, "cannot begin C function names"),
+        ("m.so", {"weights": "inside"}, ValueError, "expected 'embedded' or 'external'"),
+        (
+            "m.so",
+            {"input_names": ["a", "b"]},
+            ValueError,
+            "input_names has 2 names, the model has 1",
+        ),
+        ("m.so", {"dynamic": {"y": {0: BATCH}}}, ValueError, "there is no argument 'y'"),
+        ("m.so", {"dynamic": {0: {0: torch.Dim("n", max=1)}}}, RuntimeError, "outside"),
+    ],
+)
 def test_bad_arguments(tmp_path, name, options, error, message):
     with pytest.raises(error, match=message):
         aot.compile(model(Mlp), torch.zeros(2, 6), tmp_path / name, **options)
@@ -354,13 +420,24 @@ def test_no_linker(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("target, error, message", [
-    (("x86_64-unknown-linux-gnu", "pentium-9000"), ValueError, "pentium-9000.*not a recognized processor"),
-    (("aarch64-unknown-linux-gnu", "cortex-a7200"), ValueError, "not a recognized processor"),
-    (("x86_64-unknown-linux-gnu", "x86-64-v3", "+avx2000"), ValueError, "not a recognized feature"),
-    (("riscv64-unknown-linux-gnu", "generic"), NotImplementedError, "64-bit x86 and ARM only"),
-    (("i386-unknown-linux-gnu", "i386"), NotImplementedError, "64-bit x86 and ARM only"),
-])
+@pytest.mark.parametrize(
+    "target, error, message",
+    [
+        (
+            ("x86_64-unknown-linux-gnu", "pentium-9000"),
+            ValueError,
+            "pentium-9000.*not a recognized processor",
+        ),
+        (("aarch64-unknown-linux-gnu", "cortex-a7200"), ValueError, "not a recognized processor"),
+        (
+            ("x86_64-unknown-linux-gnu", "x86-64-v3", "+avx2000"),
+            ValueError,
+            "not a recognized feature",
+        ),
+        (("riscv64-unknown-linux-gnu", "generic"), NotImplementedError, "64-bit x86 and ARM only"),
+        (("i386-unknown-linux-gnu", "i386"), NotImplementedError, "64-bit x86 and ARM only"),
+    ],
+)
 def test_a_machine_that_there_is_no_code_for(tmp_path, target, error, message):
     with pytest.raises(error, match=message):
         aot.compile(lambda x: x + 1, torch.ones(2), tmp_path / "m.o", target=named(*target))
@@ -372,7 +449,9 @@ def test_a_library_for_another_machine_needs_its_linker(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/cc" if name == "cc" else None)
     other = ("aarch64", "cortex-a72") if platform.machine() == "x86_64" else ("x86_64", "x86-64-v2")
     target = named(f"{other[0]}-unknown-linux-gnu", other[1])
-    with pytest.raises(RuntimeError, match=rf"no {other[0]}-linux-gnu-gcc on PATH: install one.*ziglang"):
+    with pytest.raises(
+        RuntimeError, match=rf"no {other[0]}-linux-gnu-gcc on PATH: install one.*ziglang"
+    ):
         aot.compile(lambda x: x + 1, torch.ones(2), tmp_path / "m.so", target=target)
 
 
@@ -400,7 +479,9 @@ def test_files_have_the_mode_that_the_umask_says(tmp_path):
 
 @needs_cc
 def test_values_that_an_operation_refuses(tmp_path):
-    divided = aot.compile(lambda x, y: x // y, (torch.tensor([6]), torch.tensor([3])), tmp_path / "m.so")
+    divided = aot.compile(
+        lambda x, y: x // y, (torch.tensor([6]), torch.tensor([3])), tmp_path / "m.so"
+    )
     with divided.load() as library:
         assert library(np.array([6]), np.array([4]))[0].tolist() == [1]
         with pytest.raises(RuntimeError, match="ZeroDivisionError"):
@@ -413,5 +494,7 @@ def test_values_in_python_and_kinds_of_results(tmp_path):
         aot.compile(lambda x: x * x.sum().item(), torch.ones(2), tmp_path / "m.o")
     with pytest.raises(TypeError, match="returns no tensor"):
         aot.compile(lambda x: None, torch.ones(2), tmp_path / "m.o")
-    with pytest.raises(TypeError, match=r"argument 0 of example is a NumPy array.*torch.from_numpy"):
+    with pytest.raises(
+        TypeError, match=r"argument 0 of example is a NumPy array.*torch.from_numpy"
+    ):
         aot.compile(lambda x: x, np.ones(2), tmp_path / "m.o")

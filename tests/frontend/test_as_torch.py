@@ -66,15 +66,20 @@ def test_modules_are_the_same_objects_and_absent_names_are_explained() -> None:
 
 
 def test_refused_when_torch_is_imported_already() -> None:
-    program = ("import sys, types; sys.modules['torch'] = types.ModuleType('torch')\n"
-               "import graphtorch\ngraphtorch.install_as_torch()")
+    program = (
+        "import sys, types; sys.modules['torch'] = types.ModuleType('torch')\n"
+        "import graphtorch\ngraphtorch.install_as_torch()"
+    )
     done = python("-c", program)
     assert done.returncode == 1
     assert "RuntimeError: install_as_torch(): 'torch' is already imported" in done.stderr
 
 
 def test_a_script_runs_as_python_runs_it(tmp_path: Path) -> None:
-    script = write(tmp_path, "app/main.py", """
+    script = write(
+        tmp_path,
+        "app/main.py",
+        """
         import pickle, sys
         import helper, torch
         class Own: pass
@@ -82,19 +87,28 @@ def test_a_script_runs_as_python_runs_it(tmp_path: Path) -> None:
         assert sys.modules["__main__"].Own is Own and __file__ == sys.argv[0]
         print(__name__, sys.argv[1:], sys.path[0] == helper.folder, torch.ones(2).sum().item())
         sys.exit(7)
-    """)
+    """,
+    )
     write(tmp_path, "app/helper.py", "import os, torch\nfolder = os.path.dirname(__file__)\n")
     done = graphtorch(tmp_path, "run", script, "--lr", "-m", "3")
-    assert (done.returncode, done.stdout, done.stderr) == (7, "__main__ ['--lr', '-m', '3'] True 2.0\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        7,
+        "__main__ ['--lr', '-m', '3'] True 2.0\n",
+        "",
+    )
 
 
 def test_a_module_runs_as_python_runs_it(tmp_path: Path) -> None:
     write(tmp_path, "app/__init__.py", "")
-    write(tmp_path, "app/train.py", """
+    write(
+        tmp_path,
+        "app/train.py",
+        """
         import sys, torch
         from . import __name__ as package
         print(__name__, package, sys.argv[1:], torch.__version__[:4])
-    """)
+    """,
+    )
     done = graphtorch(tmp_path, "run", "-m", "app.train", "--steps", "3")
     assert (done.stdout, done.stderr) == ("__main__ app ['--steps', '3'] 2.13\n", "")
 
@@ -115,8 +129,10 @@ def test_errors_show_the_programs_lines(tmp_path: Path) -> None:
     done = graphtorch(tmp_path, "run", script)
     shown = [line for line in done.stderr.splitlines() if line.startswith("  File")]
     assert done.returncode == 1 and done.stderr.rstrip().endswith("ValueError: no step")
-    assert shown == [f'  File "{script}", line {n}, in {where}' for n, where in
-                     ((6, "<module>"), (4, "step"), (8, "<module>"))]
+    assert shown == [
+        f'  File "{script}", line {n}, in {where}'
+        for n, where in ((6, "<module>"), (4, "step"), (8, "<module>"))
+    ]
     full = graphtorch(tmp_path, "run", "--full-traceback", script).stderr
     assert "functional" in full and "scripts.py" not in full
 

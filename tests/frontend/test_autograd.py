@@ -81,7 +81,9 @@ def test_tensor_hooks_and_retain_grad():
     handle = y.register_hook(lambda g: seen.append(g.tolist()) or g * 10)
     x.register_post_accumulate_grad_hook(lambda t: seen.append("done"))
     (y * y).sum().backward(retain_graph=True)
-    assert seen == [[6, 12], "done"] and y.grad.tolist() == [60, 120] and x.grad.tolist() == [180, 360]
+    assert (
+        seen == [[6, 12], "done"] and y.grad.tolist() == [60, 120] and x.grad.tolist() == [180, 360]
+    )
     handle.remove()
     x.grad = None
     (y * y).sum().backward()
@@ -209,12 +211,20 @@ def test_hand_written_loop_runs_one_graph_an_iteration():
     assert counts[-1] == counts[2]
 
 
-@pytest.mark.parametrize(("name", "loss"), [
-    ("attention", lambda q, w: torch.nn.functional.scaled_dot_product_attention(q, q, q).square().mean()),
-    ("conv", lambda q, w: torch.nn.functional.conv2d(q, w).square().mean()),
-    ("linear", lambda q, w: torch.nn.functional.linear(q, w[0, 0]).square().mean()),
-])
-def test_what_a_printed_loss_computed_is_not_computed_again_for_its_gradient(monkeypatch, name, loss):
+@pytest.mark.parametrize(
+    ("name", "loss"),
+    [
+        (
+            "attention",
+            lambda q, w: torch.nn.functional.scaled_dot_product_attention(q, q, q).square().mean(),
+        ),
+        ("conv", lambda q, w: torch.nn.functional.conv2d(q, w).square().mean()),
+        ("linear", lambda q, w: torch.nn.functional.linear(q, w[0, 0]).square().mean()),
+    ],
+)
+def test_what_a_printed_loss_computed_is_not_computed_again_for_its_gradient(
+    monkeypatch, name, loss
+):
     runs = []
 
     def find(walk, outputs, place):

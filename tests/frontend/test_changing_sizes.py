@@ -1,5 +1,5 @@
-"""Plain code whose sizes change: one program with symbols serves them, and gives what running op by op
-gives."""
+"""Plain code whose sizes change: one program with symbols serves them, and gives what running op by
+op gives."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 
 def attention(size: int) -> torch.Tensor:
     x = torch.arange(size * 16.0).reshape(1, size, 16).sin()
-    q, k, v = (p.view(1, size, 4, 4).transpose(1, 2) for p in torch.cat([x, x + 1, x * 2], 2).split(16, 2))
+    q, k, v = (
+        p.view(1, size, 4, 4).transpose(1, 2) for p in torch.cat([x, x + 1, x * 2], 2).split(16, 2)
+    )
     y = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(1, size, 16)
     mask = torch.tril(torch.ones(size, size))
     return (y[:, -1] + x[:, 1:].mean(1)).softmax(-1).sum() + mask.sum()
@@ -68,17 +70,19 @@ def flattened(size: int) -> torch.Tensor:
 def halves(size: int) -> torch.Tensor:
     x = torch.arange(2.0 * size * 3).reshape(1, 1, 2 * size, 3)
     y = F.interpolate(F.max_pool2d(x, (2, 1)), size=(2 * size, 3))
-    return (y - x).abs().mean() + x[:, :, size // 2:].sum()
+    return (y - x).abs().mean() + x[:, :, size // 2 :].sum()
 
 
 def window(size: int) -> torch.Tensor:
     start = (size * 37) % 100
-    part = (torch.arange(200.0) * 2)[start:start + size]
+    part = (torch.arange(200.0) * 2)[start : start + size]
     return (part / part.shape[0]).sum()
 
 
 @pytest.mark.parametrize("f", [attention, padded, flattened, halves, window])
-def test_one_program_serves_many_sizes(f: Callable[[int], torch.Tensor], counted: list[Any]) -> None:
+def test_one_program_serves_many_sizes(
+    f: Callable[[int], torch.Tensor], counted: list[Any]
+) -> None:
     sizes = random.Random(0).sample(range(3, 38), 24)
     found = [f(n).item() for n in sizes]
     compiled = len(counted)
@@ -98,8 +102,13 @@ def test_training_on_changing_batches_compiles_one_program(counted: list[Any]) -
     def losses() -> list[float]:
         torch.manual_seed(0)
         draw = random.Random(1)
-        model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(1),
-                              nn.Linear(64, 3))
+        model = nn.Sequential(
+            nn.Conv2d(2, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Flatten(1),
+            nn.Linear(64, 3),
+        )
         optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
         found = []
         for _ in range(14):
@@ -126,6 +135,7 @@ def test_training_on_changing_batches_compiles_one_program(counted: list[Any]) -
 
 def test_a_wrong_guess_is_not_used(counted: list[Any]) -> None:
     """Two sizes that were equal until then, and come apart."""
+
     def f(a: int, b: int) -> float:
         return (torch.ones(a, 4).cumsum(0)[-1].sum() + torch.full((b, 3), 2.0).sum()).item()
 
@@ -163,7 +173,8 @@ def test_deterministic_code_never_runs_in_numpy(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_rounds_of_a_loop_run_one_by_one() -> None:
-    """Inference that reads nothing until the end: each round is the same structure, not a longer one."""
+    """Inference that reads nothing until the end: each round is the same structure, not a longer
+    one."""
     model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(30)])
     programs.clear()
     x = torch.ones(2, 4)
@@ -187,9 +198,18 @@ for n in range(2):
 def test_the_report_of_programs(tmp_path: Path) -> None:
     path = tmp_path / "loop.py"
     path.write_text(PROGRAM)
-    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=True,
-                          env={"GRAPHTORCH_DEBUG": "programs", "GRAPHTORCH_CACHE": str(tmp_path / "c")})
+    done = subprocess.run(
+        [sys.executable, str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"GRAPHTORCH_DEBUG": "programs", "GRAPHTORCH_CACHE": str(tmp_path / "c")},
+    )
     assert done.stdout.split() == ["6.0", "8.0", "10.0", "12.0", "14.0", "16.0"]
     head, columns, *rows = done.stderr.splitlines()
-    assert head.startswith("graphtorch programs: ") and "compiled in" in head and "op by op" in columns
-    assert any(row.split()[0] == "6" and "loop.py:4" in row and "new structure" in row for row in rows)
+    assert (
+        head.startswith("graphtorch programs: ") and "compiled in" in head and "op by op" in columns
+    )
+    assert any(
+        row.split()[0] == "6" and "loop.py:4" in row and "new structure" in row for row in rows
+    )

@@ -19,7 +19,13 @@ def model():
 def test_trace_names_inputs_and_parameters():
     m = model().eval()
     traced = torch.trace(m, torch.zeros(5, 4), dynamic={0: {0: torch.Dim("batch", min=1, max=64)}})
-    assert [v.name for v in traced.graph.inputs] == ["input", "0.weight", "0.bias", "2.weight", "2.bias"]
+    assert [v.name for v in traced.graph.inputs] == [
+        "input",
+        "0.weight",
+        "0.bias",
+        "2.weight",
+        "2.bias",
+    ]
     assert traced.inputs == ("input",) and set(traced.parameters) == {
         "0.weight",
         "0.bias",
@@ -60,7 +66,8 @@ def test_compiled_module_is_differentiable():
 
 
 @pytest.mark.parametrize(
-    "make", [lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), lambda p: torch.optim.Adam(p, lr=0.05)]
+    "make",
+    [lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), lambda p: torch.optim.Adam(p, lr=0.05)],
 )
 def test_compiled_training_step_equals_the_plain_one(make):
     x, t = torch.randn(6, 4), torch.arange(6) % 3
@@ -146,7 +153,8 @@ def test_state_kept_outside_is_materialised():
     g = torch.compile(f)
     assert g(torch.ones(2)).tolist() == [4, 4] and kept[0].tolist() == [3, 3]
     assert g(torch.ones(2)).tolist() == [4, 4]
-    assert g(torch.ones(2)).tolist() == [4, 4] and g.recorded == 1  # the first call ran line by line
+    # the first call ran line by line
+    assert g(torch.ones(2)).tolist() == [4, 4] and g.recorded == 1
 
 
 def test_a_symbolic_size_is_an_int_in_arithmetic() -> None:
@@ -161,7 +169,9 @@ def test_a_symbolic_size_is_an_int_in_arithmetic() -> None:
     assert mean_and_twice.recorded == 1
 
 
-@pytest.mark.parametrize("make", [torch.optim.Adam, lambda p: torch.optim.SGD(p, 0.01, momentum=0.9)])
+@pytest.mark.parametrize(
+    "make", [torch.optim.Adam, lambda p: torch.optim.SGD(p, 0.01, momentum=0.9)]
+)
 def test_training_step_is_one_program_from_the_start(make):
     """Neither the optimizer's state nor the gradients exist before the first step."""
     losses = []
@@ -180,7 +190,10 @@ def test_training_step_is_one_program_from_the_start(make):
         run = torch.compile(step) if compiled else step
         losses.append([run(torch.ones(4, 3)).item() for _ in range(4)])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    assert len({id(e.replay.program.program) for kind in run._entries.values() for e in kind.entries}) == 1
+    assert (
+        len({id(e.replay.program.program) for kind in run._entries.values() for e in kind.entries})
+        == 1
+    )
 
 
 def test_positional_arguments_beside_keyword_only_ones() -> None:

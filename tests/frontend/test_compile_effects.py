@@ -1,4 +1,5 @@
-"""Compiled functions that change what Python sees, or look at values in it, do what the plain ones do."""
+"""Compiled functions that change what Python sees, or look at values in it, do what the plain ones
+do."""
 
 from __future__ import annotations
 
@@ -90,9 +91,15 @@ def random_numbers(compile: Compile) -> Any:
     np.random.seed(0)
     torch.manual_seed(0)
     generator = np.random.default_rng(1)
-    runs = [compile(f) for f in (
-        lambda x: x * random.random(), lambda x: x * float(np.random.rand()),
-        lambda x: x * generator.normal(), lambda x: x + torch.rand(2))]
+    runs = [
+        compile(f)
+        for f in (
+            lambda x: x * random.random(),
+            lambda x: x * float(np.random.rand()),
+            lambda x: x * generator.normal(),
+            lambda x: x + torch.rand(2),
+        )
+    ]
     return [[f(vector(1, 2)) for f in runs] for _ in range(4)]
 
 
@@ -170,8 +177,17 @@ def branches(compile: Compile) -> Any:
     return found
 
 
-PROGRAMS = [counters, containers, kept_results, random_numbers, a_seed_inside, printing, failures, generators,
-            branches]
+PROGRAMS = [
+    counters,
+    containers,
+    kept_results,
+    random_numbers,
+    a_seed_inside,
+    printing,
+    failures,
+    generators,
+    branches,
+]
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.__name__)

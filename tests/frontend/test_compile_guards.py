@@ -74,7 +74,7 @@ def test_weights_written_through_numpy_are_seen() -> None:
         agree(model, compiled, x)
 
 
-# ------------------------------------------------------------------------------------------ programs
+# ----------------------------------------------------------------------------------------- programs
 
 
 def defaults(compile: Compile) -> Any:
@@ -90,7 +90,9 @@ def defaults(compile: Compile) -> Any:
 
 
 def objects(compile: Compile) -> Any:
-    outer = Plain(inner=Plain(a=2.0), listed=[Plain(a=1.0), Plain(a=3.0)], table={"w": 1.5, "v": 2.0})
+    outer = Plain(
+        inner=Plain(a=2.0), listed=[Plain(a=1.0), Plain(a=3.0)], table={"w": 1.5, "v": 2.0}
+    )
 
     def f(x: Any, extra: Any, name: str) -> Any:
         inner = outer.inner
@@ -226,8 +228,11 @@ def parameters_tied(compile: Compile) -> Any:
 
     model, found = Model(), []
     run = compile(model)
-    for change in (lambda: None, lambda: setattr(model, "b", model.a),
-                   lambda: setattr(model, "b", nn.Parameter(vector(4)))):
+    for change in (
+        lambda: None,
+        lambda: setattr(model, "b", model.a),
+        lambda: setattr(model, "b", nn.Parameter(vector(4))),
+    ):
         change()
         model.zero_grad()
         run(vector(1)).sum().backward()
@@ -275,10 +280,12 @@ def hooks(compile: Compile) -> Any:
         y.sum().backward()
         found.extend([y, model.weight.grad])
 
-    for make in (lambda: model.register_forward_hook(lambda m, i, o: o * 10),
-                 lambda: model.register_forward_pre_hook(lambda m, i: (i[0] * 2,)),
-                 lambda: model.weight.register_hook(lambda g: g * 10),
-                 lambda: nn.modules.module.register_module_forward_hook(lambda m, i, o: o * 3)):
+    for make in (
+        lambda: model.register_forward_hook(lambda m, i, o: o * 10),
+        lambda: model.register_forward_pre_hook(lambda m, i: (i[0] * 2,)),
+        lambda: model.weight.register_hook(lambda g: g * 10),
+        lambda: nn.modules.module.register_module_forward_hook(lambda m, i, o: o * 3),
+    ):
         look()
         handle = make()
         look()
@@ -326,8 +333,14 @@ def optimizer_options(compile: Compile) -> Any:
         found.extend([run(vector(1)), model.weight.clone(), late.clone()])
 
     group = optimizer.param_groups[0]
-    for name, value in (("lr", 0.1), ("lr", 0.01), ("weight_decay", 0.5), ("momentum", 0.9),
-                        ("nesterov", True), ("maximize", True)):
+    for name, value in (
+        ("lr", 0.1),
+        ("lr", 0.01),
+        ("weight_decay", 0.5),
+        ("momentum", 0.9),
+        ("nesterov", True),
+        ("maximize", True),
+    ):
         group[name] = value
         look()
         look()
@@ -346,7 +359,9 @@ def optimizer_options(compile: Compile) -> Any:
 
 def another_optimizer(compile: Compile) -> Any:
     model = filled(nn.Linear(2, 2))
-    now = Plain(optimizer=torch.optim.SGD(model.parameters(), lr=0.1), loss=lambda y: y.square().sum())
+    now = Plain(
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1), loss=lambda y: y.square().sum()
+    )
 
     def f(x: Any) -> Any:
         now.optimizer.zero_grad()
@@ -399,7 +414,10 @@ def modes(compile: Compile) -> Any:
 
 def arrays(compile: Compile) -> Any:
     held = np.ones(2, np.float32)
-    copied, shared = compile(lambda x: x * torch.tensor(held)), compile(lambda x: x * torch.from_numpy(held))
+    copied, shared = (
+        compile(lambda x: x * torch.tensor(held)),
+        compile(lambda x: x * torch.from_numpy(held)),
+    )
     given, found = compile(lambda x, a: x * torch.tensor(a)), []
     for number in (1.0, 5.0, 7.0):
         held[0] = number
@@ -467,7 +485,11 @@ def classes_of_tensors(compile: Compile) -> Any:
         return x * 2 if isinstance(x, nn.Parameter) else x * 3
 
     run = compile(f)
-    return [run(nn.Parameter(vector(1))), run(vector(1).requires_grad_()), run(nn.Parameter(vector(1)))]
+    return [
+        run(nn.Parameter(vector(1))),
+        run(vector(1).requires_grad_()),
+        run(nn.Parameter(vector(1))),
+    ]
 
 
 def hooks_at_the_end_of_the_graph(compile: Compile) -> Any:
@@ -490,11 +512,30 @@ def hooks_at_the_end_of_the_graph(compile: Compile) -> Any:
     return [*found, len(seen), model.weight.grad]
 
 
-PROGRAMS = [defaults, objects, functions, class_attributes, methods_replaced, module_attributes,
-            parameters_replaced, parameters_tied, frozen_parameters, frozen_while_training, hooks,
-            hooks_of_a_backward_inside, optimizer_options, another_optimizer, a_scheduler_inside, modes,
-            arrays, tensors_by_name, written_past_setattr, signed_zeros,
-            classes_of_tensors, hooks_at_the_end_of_the_graph]
+PROGRAMS = [
+    defaults,
+    objects,
+    functions,
+    class_attributes,
+    methods_replaced,
+    module_attributes,
+    parameters_replaced,
+    parameters_tied,
+    frozen_parameters,
+    frozen_while_training,
+    hooks,
+    hooks_of_a_backward_inside,
+    optimizer_options,
+    another_optimizer,
+    a_scheduler_inside,
+    modes,
+    arrays,
+    tensors_by_name,
+    written_past_setattr,
+    signed_zeros,
+    classes_of_tensors,
+    hooks_at_the_end_of_the_graph,
+]
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.__name__)

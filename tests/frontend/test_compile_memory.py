@@ -1,4 +1,5 @@
-"""Memory and gradients of compiled functions: overlapping arguments, results that are views, history."""
+"""Memory and gradients of compiled functions: overlapping arguments, results that are views,
+history."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ sys.path.insert(0, str(TOOLS))
 fuzz = importlib.import_module("fuzz_compile")
 sys.path.remove(str(TOOLS))
 
-# ------------------------------------------------------------------------------------------ arguments
+# ---------------------------------------------------------------------------------------- arguments
 
 
 def one_tensor_twice(compile: Compile) -> Any:
@@ -34,7 +35,13 @@ def one_tensor_twice(compile: Compile) -> Any:
 
     run, s, found = compile(f), torch.zeros(3), []
     for _ in range(2):
-        found += [run(s, s), s.clone(), run(torch.zeros(3), torch.ones(3)), run(s, s.view(3)), run(s[:], s)]
+        found += [
+            run(s, s),
+            s.clone(),
+            run(torch.zeros(3), torch.ones(3)),
+            run(s, s.view(3)),
+            run(s[:], s),
+        ]
     return found
 
 
@@ -189,7 +196,10 @@ def views_of_views(compile: Compile) -> Any:
 
 def views_of_state(compile: Compile) -> Any:
     model, cache = nn.Linear(2, 2), torch.zeros(4)
-    run, found = compile(lambda x: (model.weight, model.weight.t(), model.weight.detach(), cache[1:])), []
+    run, found = (
+        compile(lambda x: (model.weight, model.weight.t(), model.weight.detach(), cache[1:])),
+        [],
+    )
     for _ in range(3):
         a, b, c, d = run(torch.ones(1))
         d.add_(3)
@@ -224,7 +234,11 @@ def gradients_of_views(compile: Compile) -> Any:
         x = torch.arange(4.0, requires_grad=True)
         a, b, c, d = run(x)
         (a.sum() + b.sum() * 2 + c[0].sum() + d.sum()).backward()
-        found += [x.grad, [t.requires_grad for t in (a, b, c, d)], [t.is_leaf for t in (a, b, c, d)]]
+        found += [
+            x.grad,
+            [t.requires_grad for t in (a, b, c, d)],
+            [t.is_leaf for t in (a, b, c, d)],
+        ]
     return found
 
 
@@ -234,14 +248,17 @@ class Pair(NamedTuple):
 
 
 def kinds_of_containers(compile: Compile) -> Any:
-    run, found = compile(lambda x: (OrderedDict(a=x * 2), Pair(x + 1, 3), [x], {"k": (x, None)})), []
+    run, found = (
+        compile(lambda x: (OrderedDict(a=x * 2), Pair(x + 1, 3), [x], {"k": (x, None)})),
+        [],
+    )
     for _ in range(3):
         results = run(vector(1))
         found += [type(r).__name__ for r in results] + [results[0]["a"], results[1].a, results[1].b]
     return found
 
 
-# ------------------------------------------------------------------------------------------ gradients
+# ---------------------------------------------------------------------------------------- gradients
 
 
 def history_of_arguments(compile: Compile) -> Any:
@@ -393,13 +410,23 @@ def sparse_gradients_outside(compile: Compile) -> Any:
 def aliases_of_older_tensors(compile: Compile) -> Any:
     weight, buffer = vector(1, 2).requires_grad_(), vector(3, 4)
     found: list[Any] = []
-    for f in (lambda: weight.detach(), lambda: weight.data, lambda: buffer.detach(),
-              lambda: buffer[1:].detach(),
-              lambda: buffer, lambda: weight.detach().detach()[1:], lambda: buffer.detach().requires_grad_()):
+    for f in (
+        lambda: weight.detach(),
+        lambda: weight.data,
+        lambda: buffer.detach(),
+        lambda: buffer[1:].detach(),
+        lambda: buffer,
+        lambda: weight.detach().detach()[1:],
+        lambda: buffer.detach().requires_grad_(),
+    ):
         run = compile(f)
         results = [run() for _ in range(3)]
         results[0].requires_grad_()
-        found += [len({id(r) for r in results}), [r.requires_grad for r in results], buffer.requires_grad]
+        found += [
+            len({id(r) for r in results}),
+            [r.requires_grad for r in results],
+            buffer.requires_grad,
+        ]
         with torch.no_grad():
             results[1].mul_(2)
         buffer.requires_grad_(False)
@@ -487,7 +514,8 @@ def leaves_over_arguments(compile: Compile) -> Any:
 
 
 def changed_before_backward(compile: Compile) -> Any:
-    """What a gradient reads must not have been written to in place since; what it does not may have."""
+    """What a gradient reads must not have been written to in place since; what it does not may
+    have."""
     layer, found = filled(nn.Linear(2, 2)), []
 
     def f(x: Any, w: Any) -> Any:
@@ -520,14 +548,36 @@ def changed_before_backward(compile: Compile) -> Any:
     return found
 
 
-PROGRAMS = [one_tensor_twice, overlapping_views, an_argument_that_is_a_global, parts_that_are_written,
-            changed_arguments, counted_writes, memory_of_numpy, views_of_arguments, views_of_views,
-            views_of_state, views_of_each_other, gradients_of_views, kinds_of_containers,
-            history_of_arguments, backward_inside, backward_twice, parts_of_a_freed_graph,
-            second_derivatives, writes_with_a_history, hooks_inside, hooks_on_older_tensors,
-            writes_through_data_before_the_gradient, sparse_gradients_outside, aliases_of_older_tensors,
-            complex_numbers, values_and_parts,
-            changed_before_backward, leaves_over_arguments]
+PROGRAMS = [
+    one_tensor_twice,
+    overlapping_views,
+    an_argument_that_is_a_global,
+    parts_that_are_written,
+    changed_arguments,
+    counted_writes,
+    memory_of_numpy,
+    views_of_arguments,
+    views_of_views,
+    views_of_state,
+    views_of_each_other,
+    gradients_of_views,
+    kinds_of_containers,
+    history_of_arguments,
+    backward_inside,
+    backward_twice,
+    parts_of_a_freed_graph,
+    second_derivatives,
+    writes_with_a_history,
+    hooks_inside,
+    hooks_on_older_tensors,
+    writes_through_data_before_the_gradient,
+    sparse_gradients_outside,
+    aliases_of_older_tensors,
+    complex_numbers,
+    values_and_parts,
+    changed_before_backward,
+    leaves_over_arguments,
+]
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.__name__)
@@ -541,17 +591,33 @@ def test_a_sample_of_random_programs() -> None:
 
 
 def test_five_hundred_random_programs() -> None:
-    """Recorded and replayed as ever; what is replayed runs op by op, which spares the time for compiling."""
+    """Recorded and replayed as ever; what is replayed runs op by op, which spares the time for
+    compiling."""
     command = [sys.executable, str(TOOLS / "fuzz_compile.py"), "--count", "500", "--first", "1000"]
-    run = subprocess.run(command, env={**os.environ, "GRAPHTORCH_TARGET": "reference"}, text=True,
-                         capture_output=True)
+    run = subprocess.run(
+        command,
+        env={**os.environ, "GRAPHTORCH_TARGET": "reference"},
+        text=True,
+        capture_output=True,
+    )
     assert run.returncode == 0, run.stdout + run.stderr
 
 
-@pytest.mark.parametrize("change", ["data", "written", "data and written", "of the argument", "and back",
-                                    "the old one written", "counted"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "data",
+        "written",
+        "data and written",
+        "of the argument",
+        "and back",
+        "the old one written",
+        "counted",
+    ],
+)
 def test_data_set_before_the_backward_pass(change: str) -> None:
     """What was saved counts, unless its memory was written to: as without `compile`."""
+
     def program(compile: Compile) -> Any:
         w, x = vector(1, 2, 3).requires_grad_(), vector(1, 1, 2).requires_grad_()
         f, found = compile(lambda x: (x * w).exp().sum()), []
@@ -579,14 +645,19 @@ def test_data_set_before_the_backward_pass(change: str) -> None:
                 found.append("modified by an inplace operation" in str(error))
             found += [x.grad, w.grad]
         return found
+
     agrees(program)
 
 
 def test_an_older_view_is_returned_as_itself() -> None:
     base = torch.arange(6.0)
     view = base.view(2, 3)
-    for function in (lambda: view, lambda: view.mul_(1), lambda: (view.view(3, 2).add_(0), view)[1],
-                     lambda: (base.add_(0), view, view[0])[1]):
+    for function in (
+        lambda: view,
+        lambda: view.mul_(1),
+        lambda: (view.view(3, 2).add_(0), view)[1],
+        lambda: (base.add_(0), view, view[0])[1],
+    ):
         compiled = torch.compile(function)
         assert all(compiled() is view for _ in range(3)) and compiled.recorded == 1
     shown = torch.compile(lambda: view[0])

@@ -1,4 +1,5 @@
-"""Values that Python asks for in compiled functions: the recording goes on, on one of several paths."""
+"""Values that Python asks for in compiled functions: the recording goes on, on one of several
+paths."""
 
 from __future__ import annotations
 
@@ -74,7 +75,9 @@ def numbers(compile: Compile) -> Any:
         return x * torch.ones(int(n)) + torch.zeros(*shape), shape, [int(x.abs().max()), bool(x[0])]
 
     run = compile(f)
-    return [run(vector(v), torch.tensor(n)) for v, n in ((1, 2), (2.7, 3), (-5, 2), (0, 3), (1.5, 2))]
+    return [
+        run(vector(v), torch.tensor(n)) for v, n in ((1, 2), (2.7, 3), (-5, 2), (0, 3), (1.5, 2))
+    ]
 
 
 def sizes_from_data(compile: Compile) -> Any:
@@ -231,8 +234,21 @@ def outer(compile: Compile) -> Any:
     return [*found, run(vector(1))]
 
 
-PROGRAMS = [branch, gradients, written, numbers, sizes_from_data, compared_numbers, handed_out,
-            numbers_that_go_elsewhere, draws, failures, backward_inside, costly_beginnings, outer]
+PROGRAMS = [
+    branch,
+    gradients,
+    written,
+    numbers,
+    sizes_from_data,
+    compared_numbers,
+    handed_out,
+    numbers_that_go_elsewhere,
+    draws,
+    failures,
+    backward_inside,
+    costly_beginnings,
+    outer,
+]
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.__name__)
@@ -256,7 +272,8 @@ def test_paths_are_recorded_once() -> None:
     assert run.recorded == 2
     entries = [e for kind in run._entries.values() for e in kind.entries]
     assert len({e.replay.steps[0].segment for e in entries}) == 1  # the beginning is one program
-    assert not any("matmul" in str(e.replay.graph) for e in entries)  # and its product is not made again
+    # and its product is not made again
+    assert not any("matmul" in str(e.replay.graph) for e in entries)
     assert all("matmul" in str(g) for g in run.graphs)
 
 
@@ -273,7 +290,9 @@ def test_a_training_step_that_returns_its_loss_is_replayed() -> None:
         return loss.item()
 
     losses = [step(torch.ones(4, 3)) for _ in range(6)]
-    assert step.recorded == 2 and losses == sorted(losses, reverse=True) and type(losses[5]) is float
+    assert (
+        step.recorded == 2 and losses == sorted(losses, reverse=True) and type(losses[5]) is float
+    )
 
 
 def test_too_many_paths_run_line_by_line() -> None:

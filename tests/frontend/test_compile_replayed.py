@@ -135,7 +135,8 @@ def test_sizes_given_as_dims_are_no_way_around() -> None:
         counted(torch.ones(2), torch.ones(2))
     before = one.n
     assert [counted(torch.ones(n), torch.ones(n))[0].item() for n in (2, 3, 4, 2, 2)] == list(
-        range(before + 1, before + 6))
+        range(before + 1, before + 6)
+    )
 
 
 def test_copies_of_compiled_functions() -> None:
@@ -167,7 +168,10 @@ def test_methods_compiled_in_their_class() -> None:
 
     a, b = Scale(2.0), Scale(3.0)
     for _ in range(2):
-        assert [a.forward(vector(1)).item(), b.forward(vector(1)).item(), Scale.named(vector(1)).item()] == [
-            2, 3, 5]
+        assert [
+            a.forward(vector(1)).item(),
+            b.forward(vector(1)).item(),
+            Scale.named(vector(1)).item(),
+        ] == [2, 3, 5]
     a.k = 7.0
     assert a.forward(vector(1)).item() == 7

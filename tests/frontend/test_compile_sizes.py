@@ -1,4 +1,5 @@
-"""Sizes and numbers that change from call to call of a compiled function become symbols by themselves."""
+"""Sizes and numbers that change from call to call of a compiled function become symbols by
+themselves."""
 
 from __future__ import annotations
 
@@ -40,8 +41,15 @@ class Block(nn.Module):
 
     def forward(self, x: Any) -> Any:
         batch, time, width = x.shape
-        heads = [p.view(batch, time, 2, 4).transpose(1, 2) for p in self.inputs(self.norm(x)).split(width, 2)]
-        y = F.scaled_dot_product_attention(*heads, is_causal=True).transpose(1, 2).reshape(batch, time, width)
+        heads = [
+            p.view(batch, time, 2, 4).transpose(1, 2)
+            for p in self.inputs(self.norm(x)).split(width, 2)
+        ]
+        y = (
+            F.scaled_dot_product_attention(*heads, is_causal=True)
+            .transpose(1, 2)
+            .reshape(batch, time, width)
+        )
         x = x + self.output(y)
         return x + self.mlp(x)
 
@@ -67,12 +75,16 @@ def words(*shape: int) -> torch.Tensor:
     return torch.randint(0, 11, shape)
 
 
-@pytest.mark.parametrize("calls", [
-    lambda: [(words(n, 6),) for n in random.Random(0).sample(range(2, 50), 20)],
-    lambda: [(words(3, n),) for n in random.Random(1).sample(range(2, 64), 20)],
-    lambda: [(words(1, n),) for n in range(2, 64)],
-    lambda: [(words(n % 7 + 2, n * 3 + 2),) for n in range(20)],
-], ids=["batches", "lengths", "growing", "both"])
+@pytest.mark.parametrize(
+    "calls",
+    [
+        lambda: [(words(n, 6),) for n in random.Random(0).sample(range(2, 50), 20)],
+        lambda: [(words(3, n),) for n in random.Random(1).sample(range(2, 64), 20)],
+        lambda: [(words(1, n),) for n in range(2, 64)],
+        lambda: [(words(n % 7 + 2, n * 3 + 2),) for n in range(20)],
+    ],
+    ids=["batches", "lengths", "growing", "both"],
+)
 def test_a_transformer_of_any_size(calls: Any, compiled: list[Any]) -> None:
     with torch.no_grad():
         agree(Language().eval(), calls())
@@ -80,12 +92,20 @@ def test_a_transformer_of_any_size(calls: Any, compiled: list[Any]) -> None:
 
 
 def test_pictures_of_any_size(compiled: list[Any]) -> None:
-    net = nn.Sequential(nn.Conv2d(2, 4, 3, stride=2, padding=1), nn.BatchNorm2d(4), nn.ReLU(),
-                        nn.MaxPool2d(2), nn.Conv2d(4, 3, 3, padding=1), nn.AdaptiveAvgPool2d(1),
-                        nn.Flatten()).eval()
+    net = nn.Sequential(
+        nn.Conv2d(2, 4, 3, stride=2, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 3, 3, padding=1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    ).eval()
     draw = random.Random(2)
     with torch.no_grad():
-        agree(net, [(torch.randn(2, 2, draw.randint(9, 60), draw.randint(9, 60)),) for _ in range(16)])
+        agree(
+            net, [(torch.randn(2, 2, draw.randint(9, 60), draw.randint(9, 60)),) for _ in range(16)]
+        )
     assert len(compiled) <= 3
 
 
@@ -110,6 +130,7 @@ def test_a_training_step_inside(compiled: list[Any]) -> None:
             loss.backward()
             optimizer.step()
             return loss
+
         return step
 
     plain, run, draw = stepper(nets[0]), torch.compile(stepper(nets[1])), random.Random(3)
@@ -169,7 +190,9 @@ def test_recordings_are_bounded() -> None:
     assert len(run._entries) <= 128
 
 
-def test_what_one_recording_assumes_of_sizes_is_not_anothers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_one_recording_assumes_of_sizes_is_not_anothers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The smaller of two sizes is another one here and there."""
     monkeypatch.setattr(programs, "CHOSEN", "reference")
     programs.clear()

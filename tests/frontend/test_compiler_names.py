@@ -34,7 +34,9 @@ def test_arguments_are_checked_as_pytorch_checks_them() -> None:
     assert torch.compile(f, disable=True) is f and torch.compile(disable=True)(f) is f
     with pytest.raises(torch._dynamo.exc.InvalidBackend, match="Invalid backend: 'nope'"):
         torch.compile(f, backend="nope")
-    with pytest.raises(RuntimeError, match="Unrecognized mode=nope, should be one of: default, lite"):
+    with pytest.raises(
+        RuntimeError, match="Unrecognized mode=nope, should be one of: default, lite"
+    ):
         torch.compile(f, mode="nope")
     with pytest.raises(RuntimeError, match="Either mode or options"):
         torch.compile(f, mode="default", options={})
@@ -42,6 +44,7 @@ def test_arguments_are_checked_as_pytorch_checks_them() -> None:
         with pytest.raises(AssertionError, match="A callable function is expected"):
             torch.compile(wrong)
     with pytest.warns(UserWarning, match="backend 'mine' is not called"):
+
         def mine(graph: Any, inputs: Any) -> Any:
             raise AssertionError
 
@@ -192,7 +195,9 @@ def test_what_is_disabled_is_not_replayed() -> None:
         torch.compile(broken, fullgraph=True)(vector(1))
     net = torch.compiler.disable(nn.Linear(1, 1), recursive=False)
     assert torch.compile(lambda x: net(x))(vector(1)).shape == (1,)
-    assert not torch.trace(lambda x: x * (2 if torch.compiler.is_exporting() else 3), vector(1)).parameters
+    assert not torch.trace(
+        lambda x: x * (2 if torch.compiler.is_exporting() else 3), vector(1)
+    ).parameters
 
 
 def test_stances() -> None:
@@ -238,7 +243,13 @@ def test_names_that_leave_code_as_it_is() -> None:
     for name in ("allow_in_graph", "assume_constant_result", "nested_compile_region"):
         assert getattr(torch.compiler, name)(f) is f
     assert torch.compiler.substitute_in_graph(len)(f) is f
-    assert torch.compiler.list_backends() == ["cudagraphs", "inductor", "openvino", "openxla", "tvm"]
+    assert torch.compiler.list_backends() == [
+        "cudagraphs",
+        "inductor",
+        "openvino",
+        "openxla",
+        "tvm",
+    ]
     torch.compiler.cudagraph_mark_step_begin()
     assert torch.compiler.save_cache_artifacts() is None
     wrapped = torch.compiler.wrap_numpy(lambda a: a.cumsum())
@@ -268,7 +279,9 @@ def test_options_are_read_set_and_patched() -> None:
     changes = {"triton.cudagraphs": True, "max_autotune": True}
     with dynamo.patch(suppress_errors=True), inductor.patch(changes):
         assert dynamo.suppress_errors and inductor.triton.cudagraphs and inductor.max_autotune
-    assert not dynamo.suppress_errors and not inductor.triton.cudagraphs and not inductor.max_autotune
+    assert (
+        not dynamo.suppress_errors and not inductor.triton.cudagraphs and not inductor.max_autotune
+    )
 
     @dynamo.patch("cache_size_limit", 64)
     def limit() -> int:

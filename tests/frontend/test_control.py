@@ -1,4 +1,5 @@
-"""`cond`, `while_loop` and `scan`: line by line, compiled and traced; gradients; what they refuse."""
+"""`cond`, `while_loop` and `scan`: line by line, compiled and traced; gradients; what they
+refuse."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ def test_scan_and_its_gradients_equal_a_python_loop(mode: int) -> None:
 
     def loss(loop: Any, h: Any, xs: Any) -> Any:
         last, ys = loop(step, h, xs)
-        return (last * last).sum() + (ys ** 3).sum()
+        return (last * last).sum() + (ys**3).sum()
 
     run = modes(lambda h, xs: loss(torch.scan, h, xs))[mode]
     wanted = torch.autograd.grad(loss(unrolled, h, xs), (weight, scale, h, xs))
@@ -50,7 +51,11 @@ def test_scan_takes_nests_a_dim_and_the_other_direction() -> None:
     xs = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, 3)}
     carry, (totals, double) = torch.scan(
         lambda c, x: ([c[0] + x["a"], c[1] * 2], (c[0], x["b"] * 2)),
-        [torch.zeros(2), torch.ones(())], xs, dim=1, reverse=True)
+        [torch.zeros(2), torch.ones(())],
+        xs,
+        dim=1,
+        reverse=True,
+    )
     assert carry[0].tolist() == [3.0, 12.0] and carry[1].item() == 8.0
     assert totals.tolist() == [[3.0, 2.0, 0.0], [9.0, 5.0, 0.0]] and double.shape == (2, 3)
 
@@ -64,13 +69,17 @@ def test_scan_of_a_traced_length() -> None:
     assert str(node.attrs.length) == "steps"  # type: ignore[attr-defined]
 
 
-def test_running_a_loop_before_its_gradient_does_not_run_it_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_a_loop_before_its_gradient_does_not_run_it_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     graphs: list[Any] = []
     original = programs.find
     monkeypatch.setattr(programs, "find", lambda g, *rest: graphs.append(g) or original(g, *rest))
     weight = torch.randn(5, 5, requires_grad=True)
     xs = torch.randn(7, 2, 5)
-    loss = torch.scan(lambda h, x: (torch.tanh(h @ weight + x),) * 2, torch.zeros(2, 5), xs)[0].sum()
+    loss = torch.scan(lambda h, x: (torch.tanh(h @ weight + x),) * 2, torch.zeros(2, 5), xs)[
+        0
+    ].sum()
     loss.item()
     loss.backward()
     weight.grad.sum().item()
@@ -80,12 +89,15 @@ def test_running_a_loop_before_its_gradient_does_not_run_it_twice(monkeypatch: p
     assert products == [1, 1]
 
 
-@pytest.mark.parametrize(("step", "message"), [
-    (lambda c, x: c, "must return the next carry and a y"),
-    (lambda c, x: (c.sum(), x), "must keep its structure, shapes and dtypes"),
-    (lambda c, x: (c + torch.randn(3), x), "draws random numbers.*draw them before it"),
-    (lambda c, x: (c if c.sum() > 0 else x, x), "a tensor's value is needed in Python"),
-])
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (lambda c, x: c, "must return the next carry and a y"),
+        (lambda c, x: (c.sum(), x), "must keep its structure, shapes and dtypes"),
+        (lambda c, x: (c + torch.randn(3), x), "draws random numbers.*draw them before it"),
+        (lambda c, x: (c if c.sum() > 0 else x, x), "a tensor's value is needed in Python"),
+    ],
+)
 def test_scan_refuses(step: Callable[..., Any], message: str) -> None:
     with pytest.raises((RuntimeError, TypeError), match=message):
         torch.scan(step, torch.zeros(3), torch.ones(4, 3))
@@ -109,13 +121,16 @@ def test_a_step_may_write_to_what_is_its_own() -> None:
     assert torch.scan(step, torch.zeros(2), torch.ones(3, 2))[0].tolist() == [1.0, 3.0]
 
 
-# ------------------------------------------------------------------------------------------ cond, while_loop
+# --------------------------------------------------------------------------------- cond, while_loop
 
 
 @pytest.mark.parametrize("mode", [0, 1], ids=["deferred", "compiled"])
 @pytest.mark.parametrize("start", [1.0, 3.0])
 def test_cond(start: float, mode: int) -> None:
-    x, scale = torch.full((2,), start, requires_grad=True), torch.full((2,), 5.0, requires_grad=True)
+    x, scale = (
+        torch.full((2,), start, requires_grad=True),
+        torch.full((2,), 5.0, requires_grad=True),
+    )
     run = modes(lambda x: torch.cond(x.sum() > 4, lambda v: v * scale, lambda v: v + 1, (x,)))[mode]
     y = run(x)
     gradients = torch.autograd.grad(y.sum(), (x, scale), allow_unused=True)
@@ -127,7 +142,9 @@ def test_cond(start: float, mode: int) -> None:
 def test_cond_on_what_python_knows() -> None:
     assert torch.cond(True, lambda v: v + 1, lambda v: v, (torch.ones(2),)).tolist() == [2, 2]
     for wrong in (1.5, torch.ones(2, dtype=torch.bool), torch.tensor(1)):
-        with pytest.raises(RuntimeError, match="Expected pred to be bool or single-element bool tensor"):
+        with pytest.raises(
+            RuntimeError, match="Expected pred to be bool or single-element bool tensor"
+        ):
             torch.cond(wrong, lambda v: v, lambda v: v, (torch.ones(2),))
     with pytest.raises(RuntimeError, match="both must return the same shapes and dtypes"):
         torch.cond(torch.tensor(True), lambda v: v, lambda v: v.sum(), (torch.ones(2),))

@@ -42,6 +42,7 @@ def test_order_follows_the_generator():
     def order(seed):
         generator = torch.Generator().manual_seed(seed)
         return [int(b["y"]) for b in DataLoader(Squares(), shuffle=True, generator=generator)]
+
     assert order(1) == order(1) and sorted(order(2)) == [0, 1, 4, 9, 16]
 
 
@@ -49,6 +50,7 @@ def test_streams_and_combinations():
     class Stream(IterableDataset):
         def __iter__(self):
             return iter(range(5))
+
     assert [b.tolist() for b in DataLoader(Stream(), batch_size=3)] == [[0, 1, 2], [3, 4]]
     with pytest.raises(ValueError, match="IterableDataset"):
         DataLoader(Stream(), shuffle=True)
@@ -60,7 +62,9 @@ def test_streams_and_combinations():
 
 def test_random_split():
     parts = random_split(range(10), [0.7, 0.3], generator=torch.Generator().manual_seed(0))
-    assert [len(p) for p in parts] == [7, 3] and sorted(i for p in parts for i in p) == list(range(10))
+    assert [len(p) for p in parts] == [7, 3] and sorted(i for p in parts for i in p) == list(
+        range(10)
+    )
     with pytest.raises(ValueError, match="Sum of input lengths"):
         random_split(range(10), [3, 3])
 
@@ -86,4 +90,7 @@ def test_samples_without_end_are_drawn_as_they_are_asked_for() -> None:
         seen.append(index)
         torch.rand(2)  # what a loop draws does not change the order
     assert seen == first and sorted(first) == list(range(50))
-    assert len(list(torch.utils.data.RandomSampler(range(5), replacement=True, num_samples=2049))) == 2049
+    assert (
+        len(list(torch.utils.data.RandomSampler(range(5), replacement=True, num_samples=2049)))
+        == 2049
+    )

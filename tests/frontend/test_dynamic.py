@@ -31,7 +31,9 @@ class Attention(nn.Module):
         self.inputs, self.norm, self.output = nn.Linear(8, 24), nn.LayerNorm(8), nn.Linear(8, 8)
 
     def forward(self, x: Any) -> Any:
-        q, k, v = self.inputs(self.norm(x)).reshape(*x.shape[:2], 2, 12).transpose(1, 2).chunk(3, -1)
+        q, k, v = (
+            self.inputs(self.norm(x)).reshape(*x.shape[:2], 2, 12).transpose(1, 2).chunk(3, -1)
+        )
         scores = torch.softmax(q @ k.transpose(-1, -2) / 2, -1)
         return x + self.output((scores @ v).transpose(1, 2).reshape(x.shape))
 
@@ -48,7 +50,9 @@ def batch_norm() -> nn.Module:
 
 
 MODELS: dict[str, tuple[Any, tuple[int, ...]]] = {
-    "mlp": (mlp, (4,)), "cnn": (Cnn, (1, 8, 8)), "batch norm": (batch_norm, (4,)),
+    "mlp": (mlp, (4,)),
+    "cnn": (Cnn, (1, 8, 8)),
+    "batch norm": (batch_norm, (4,)),
     "attention": (Attention, (5, 8)),
     "transformer": (lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), (5, 8)),
 }
@@ -89,6 +93,7 @@ def test_gradients_serve_every_batch(name):
         x.grad = None
         function(x).square().mean().backward()
         return [x.grad.numpy().copy(), *(p.grad.numpy().copy() for p in made.parameters())]
+
     for n in SIZES:
         x = torch.randn(n, *shape, requires_grad=True)
         for a, b in zip(gradients(compiled, x), gradients(made, x), strict=True):
@@ -107,6 +112,7 @@ def losses(dynamic: bool) -> tuple[list[float], Any, list[int]]:
         loss.backward()
         optimizer.step()
         return loss
+
     size = batch(2)
     run = torch.compile(step, dynamic={"x": {0: size}, "target": {0: size}}) if dynamic else step
     torch.manual_seed(1)
@@ -124,16 +130,20 @@ def test_a_training_step_serves_every_batch():
     assert step.recorded == 2 and counts[1] == counts[-1]
 
 
-@pytest.mark.parametrize("function", [
-    lambda x: x.mean() + x.sum(0) / x.shape[0],
-    lambda x: x.view(x.shape[0], -1).view(-1, 3),
-    lambda x: torch.cat([x, x.flip(0)], 0)[1:],
-    lambda x: x + torch.arange(x.shape[0]).reshape(-1, 1, 1) + torch.zeros(x.shape[0], 1, 1),
-    lambda x: x.sort(0).values + x.cumsum(0) + x.argmax(0),
-    lambda x: torch.softmax(x, 0).transpose(0, 1) * x.size(0),
-    lambda x: F.pad(x, (0, 0, 0, 0, 1, 2)).logsumexp((0, 1)),
-    lambda x: x.expand(2, *x.shape).std((0, 1)),
-], ids=["mean", "view", "concat", "arange", "sort", "softmax", "pad", "std"])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.mean() + x.sum(0) / x.shape[0],
+        lambda x: x.view(x.shape[0], -1).view(-1, 3),
+        lambda x: torch.cat([x, x.flip(0)], 0)[1:],
+        lambda x: x + torch.arange(x.shape[0]).reshape(-1, 1, 1) + torch.zeros(x.shape[0], 1, 1),
+        lambda x: x.sort(0).values + x.cumsum(0) + x.argmax(0),
+        lambda x: torch.softmax(x, 0).transpose(0, 1) * x.size(0),
+        lambda x: F.pad(x, (0, 0, 0, 0, 1, 2)).logsumexp((0, 1)),
+        lambda x: x.expand(2, *x.shape).std((0, 1)),
+    ],
+    ids=["mean", "view", "concat", "arange", "sort", "softmax", "pad", "std"],
+)
 def test_shape_arithmetic(function):
     compiled = torch.compile(function, dynamic={0: {0: batch()}})
     for n in SIZES:
@@ -145,7 +155,9 @@ def test_shape_arithmetic(function):
 def test_several_sizes_and_none_special():
     height, width = torch.Dim("height", min=0), torch.Dim("width", min=0)
     made = nn.Conv2d(1, 2, 3, padding=1)
-    compiled = torch.compile(lambda x: made(x).relu().sum(0), dynamic={0: {0: batch(0), 2: height, 3: width}})
+    compiled = torch.compile(
+        lambda x: made(x).relu().sum(0), dynamic={0: {0: batch(0), 2: height, 3: width}}
+    )
     for shape in ((2, 1, 5, 4), (1, 1, 1, 1), (3, 1, 17, 2), (0, 1, 3, 3), (2, 1, 0, 4)):
         x = torch.randn(*shape)
         want = made(x).relu().sum(0).detach().numpy() if x.numel() else np.zeros((2, *shape[2:]))
@@ -157,7 +169,9 @@ def test_sizes_outside_the_range():
     compiled = torch.compile(lambda x: x + 1, dynamic={"x": {0: batch(2, 64)}})
     assert compiled(torch.ones(2)).tolist() == [2, 2]
     for n in (65, 1, 0):
-        with pytest.raises(RuntimeError, match=rf"'x' has size {n} at axis 0, outside Dim\('batch', min=2"):
+        with pytest.raises(
+            RuntimeError, match=rf"'x' has size {n} at axis 0, outside Dim\('batch', min=2"
+        ):
             compiled(torch.ones(n))
     assert compiled.recorded == 1
 
@@ -193,10 +207,13 @@ def test_a_comparison_of_sizes_is_a_recording_for_each_outcome():
 
 @pytest.mark.parametrize("function", [lambda x: x * len(x), lambda x: sum(list(x))])
 def test_a_size_that_python_needs(function):
-    with pytest.raises(TypeError, match="size batch is symbolic here"):  # a graph is to hold for all of them
+    # a graph is to hold for all of them
+    with pytest.raises(TypeError, match="size batch is symbolic here"):
         torch.trace(function, torch.ones(5), dynamic={0: {0: batch()}})
     compiled = torch.compile(function, dynamic={0: {0: batch()}})
-    with pytest.warns(UserWarning, match="size batch is needed as a number.*recorded for each size instead"):
+    with pytest.warns(
+        UserWarning, match="size batch is needed as a number.*recorded for each size instead"
+    ):
         compiled(torch.ones(5))
     for n in (2, 5, 4, 3):
         assert compiled(torch.ones(n)).tolist() == function(torch.ones(n)).tolist()
@@ -205,13 +222,16 @@ def test_a_size_that_python_needs(function):
         compiled(torch.ones(65))
 
 
-@pytest.mark.parametrize("dynamic, error, message", [
-    ({"y": {0: batch()}}, ValueError, "no argument 'y'"),
-    ({1: {0: batch()}}, ValueError, "no argument 1"),
-    ({0: {2: batch()}}, IndexError, "'x' of shape .* has no axis 2"),
-    ({0: {0: 64}}, TypeError, "must be marked with a Dim, not int"),
-    ({0: 64}, TypeError, "expected {axis: Dim}"),
-])
+@pytest.mark.parametrize(
+    "dynamic, error, message",
+    [
+        ({"y": {0: batch()}}, ValueError, "no argument 'y'"),
+        ({1: {0: batch()}}, ValueError, "no argument 1"),
+        ({0: {2: batch()}}, IndexError, "'x' of shape .* has no axis 2"),
+        ({0: {0: 64}}, TypeError, "must be marked with a Dim, not int"),
+        ({0: 64}, TypeError, "expected {axis: Dim}"),
+    ],
+)
 def test_bad_dynamic(dynamic, error, message):
     with pytest.raises(error, match=message):
         torch.compile(lambda x: x + 1, dynamic=dynamic)(torch.ones(3, 3))
@@ -231,19 +251,30 @@ def test_one_onnx_file_serves_every_batch(name, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     made, shape = model(name)
     path = tmp_path / "model.onnx"
-    torch.onnx.export(made, (torch.randn(2, *shape),), path, input_names=["x"], output_names=["y"],
-                      dynamic_axes={"x": {0: "batch"}, "y": {0: "batch"}})
+    torch.onnx.export(
+        made,
+        (torch.randn(2, *shape),),
+        path,
+        input_names=["x"],
+        output_names=["y"],
+        dynamic_axes={"x": {0: "batch"}, "y": {0: "batch"}},
+    )
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    assert session.get_inputs()[0].shape == ["batch", *shape] and session.get_outputs()[0].shape[0] == "batch"
+    assert (
+        session.get_inputs()[0].shape == ["batch", *shape]
+        and session.get_outputs()[0].shape[0] == "batch"
+    )
     for n in SIZES:
         x = torch.randn(n, *shape)
-        found, = session.run(None, {"x": x.numpy()})
+        (found,) = session.run(None, {"x": x.numpy()})
         np.testing.assert_allclose(found, made(x).detach().numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_what_a_traced_graph_assumes_of_its_sizes():
     dims = {0: {0: batch(), 1: torch.Dim("t", min=1)}}
-    traced = torch.trace(lambda x: x[:, :3] * 2 if x.shape[1] > 4 else x, torch.ones(2, 6), dynamic=dims)
+    traced = torch.trace(
+        lambda x: x[:, :3] * 2 if x.shape[1] > 4 else x, torch.ones(2, 6), dynamic=dims
+    )
     assert [str(c) for c in traced.conditions] == ["t-5"]  # at least 0; of which t-3 >= 0 follows
     assert "[batch, 3]" in str(traced.graph)
     assert torch.trace(lambda x: x + 1, torch.ones(2, 6), dynamic=dims).conditions == ()

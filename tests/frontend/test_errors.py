@@ -1,4 +1,5 @@
-"""Bad input: PyTorch's exception type, and a message with what was given, the user's line and what to do."""
+"""Bad input: PyTorch's exception type, and a message with what was given, the user's line and what
+to do."""
 
 from __future__ import annotations
 
@@ -26,58 +27,142 @@ def here(offset: int = 0) -> str:
     return rf"{HERE}:{inspect.currentframe().f_back.f_lineno + offset}\b"
 
 
-# ------------------------------------------------------------------------------------------ beside PyTorch
+# ----------------------------------------------------------------------------------- beside PyTorch
 # name: (a program of the module `t`, exception, pattern of our message)
 
 SHAPES = {
-    "add": (lambda t: t.ones(2, 3) + t.ones(4), RuntimeError, r"tensor a \(3\) must match .* tensor b \(4\)"),
-    "matmul": (lambda t: t.ones(2, 3) @ t.ones(4, 5), RuntimeError, r"cannot be multiplied \(2x3 and 4x5\)"),
+    "add": (
+        lambda t: t.ones(2, 3) + t.ones(4),
+        RuntimeError,
+        r"tensor a \(3\) must match .* tensor b \(4\)",
+    ),
+    "matmul": (
+        lambda t: t.ones(2, 3) @ t.ones(4, 5),
+        RuntimeError,
+        r"cannot be multiplied \(2x3 and 4x5\)",
+    ),
     "mm": (lambda t: t.mm(t.ones(3), t.ones(3, 2)), RuntimeError, "must be matrices"),
-    "cat": (lambda t: t.cat([t.ones(2, 3), t.ones(2, 4)]), RuntimeError, "Expected size 3 but got size 4"),
-    "stack": (lambda t: t.stack([t.ones(2), t.ones(3)]), RuntimeError,
-              r"\[2\] at entry 0 and \[3\] at entry 1"),
-    "reshape": (lambda t: t.ones(6).reshape(-1, 4), RuntimeError, r"\[-1, 4\]' is invalid for input of size"),
+    "cat": (
+        lambda t: t.cat([t.ones(2, 3), t.ones(2, 4)]),
+        RuntimeError,
+        "Expected size 3 but got size 4",
+    ),
+    "stack": (
+        lambda t: t.stack([t.ones(2), t.ones(3)]),
+        RuntimeError,
+        r"\[2\] at entry 0 and \[3\] at entry 1",
+    ),
+    "reshape": (
+        lambda t: t.ones(6).reshape(-1, 4),
+        RuntimeError,
+        r"\[-1, 4\]' is invalid for input of size",
+    ),
     "view": (lambda t: t.ones(2, 3).t().view(6), RuntimeError, r"Use \.reshape"),
     "expand": (lambda t: t.ones(2).expand(3), RuntimeError, r"expanded size of the tensor \(3\)"),
-    "conv": (lambda t: t.nn.functional.conv2d(t.ones(1, 3, 8, 8), t.ones(4, 2, 3, 3)), RuntimeError,
-             "to have 2 channels, but got 3"),
-    "conv kernel": (lambda t: t.nn.functional.conv2d(t.ones(1, 1, 2, 2), t.ones(1, 1, 3, 3)), RuntimeError,
-                    "Kernel size can't be greater"),
+    "conv": (
+        lambda t: t.nn.functional.conv2d(t.ones(1, 3, 8, 8), t.ones(4, 2, 3, 3)),
+        RuntimeError,
+        "to have 2 channels, but got 3",
+    ),
+    "conv kernel": (
+        lambda t: t.nn.functional.conv2d(t.ones(1, 1, 2, 2), t.ones(1, 1, 3, 3)),
+        RuntimeError,
+        "Kernel size can't be greater",
+    ),
     "linear": (lambda t: t.nn.Linear(3, 4)(t.ones(2, 5)), RuntimeError, r"\(2x5 and 3x4\)"),
-    "layer norm": (lambda t: t.nn.LayerNorm(4)(t.ones(2, 3)), RuntimeError, r"normalized_shape=\[4\]"),
-    "batch norm": (lambda t: t.nn.BatchNorm1d(3)(t.ones(1, 3)), ValueError, "more than 1 value per channel"),
-    "cross entropy": (lambda t: t.nn.functional.cross_entropy(t.ones(2, 3), t.tensor([0, 1, 2])), ValueError,
-                      r"batch_size \(2\) to match target batch_size \(3\)"),
-    "assign": (lambda t: t.ones(3).__setitem__(slice(0, 2), t.ones(3)), RuntimeError, "expanded size"),
-    "state dict": (lambda t: t.nn.Linear(2, 2).load_state_dict({"weight": t.ones(3, 3)}), RuntimeError,
-                   r'Missing key.*"bias"[\s\S]*size mismatch for weight'),
+    "layer norm": (
+        lambda t: t.nn.LayerNorm(4)(t.ones(2, 3)),
+        RuntimeError,
+        r"normalized_shape=\[4\]",
+    ),
+    "batch norm": (
+        lambda t: t.nn.BatchNorm1d(3)(t.ones(1, 3)),
+        ValueError,
+        "more than 1 value per channel",
+    ),
+    "cross entropy": (
+        lambda t: t.nn.functional.cross_entropy(t.ones(2, 3), t.tensor([0, 1, 2])),
+        ValueError,
+        r"batch_size \(2\) to match target batch_size \(3\)",
+    ),
+    "assign": (
+        lambda t: t.ones(3).__setitem__(slice(0, 2), t.ones(3)),
+        RuntimeError,
+        "expanded size",
+    ),
+    "state dict": (
+        lambda t: t.nn.Linear(2, 2).load_state_dict({"weight": t.ones(3, 3)}),
+        RuntimeError,
+        r'Missing key.*"bias"[\s\S]*size mismatch for weight',
+    ),
     "empty max": (lambda t: t.zeros(0).max(), RuntimeError, "numel"),
     "empty argmax": (lambda t: t.zeros(0).argmax(), IndexError, "numel"),
-    "ragged": (lambda t: t.tensor([[1, 2], [3]]), ValueError, "expected sequence of length 2 at dim 1"),
-    "dim": (lambda t: t.ones(2).sum(3), IndexError, r"expected to be in range of \[-1, 0\], but got 3"),
+    "ragged": (
+        lambda t: t.tensor([[1, 2], [3]]),
+        ValueError,
+        "expected sequence of length 2 at dim 1",
+    ),
+    "dim": (
+        lambda t: t.ones(2).sum(3),
+        IndexError,
+        r"expected to be in range of \[-1, 0\], but got 3",
+    ),
     "softmax dim": (lambda t: t.softmax(t.ones(2), 2), IndexError, "Dimension out of range"),
     "bool": (lambda t: bool(t.ones(2)), RuntimeError, "ambiguous"),
     "float": (lambda t: float(t.ones(2)), ValueError, "only one element tensors"),
     "item": (lambda t: t.ones(2).item(), RuntimeError, "2 elements cannot be converted to Scalar"),
 }
 TYPES = {
-    "matmul": (lambda t: t.ones(2, 2) @ t.ones(2, 2, dtype=t.float64), RuntimeError,
-               r"float != double.*\.to"),
-    "linear": (lambda t: t.nn.Linear(2, 2)(t.ones(2, 2, dtype=t.float64)), RuntimeError, r"float64.*\.to\("),
-    "conv": (lambda t: t.nn.functional.conv2d(t.ones(1, 3, 8, 8).double(), t.ones(4, 3, 3, 3)), RuntimeError,
-             "float64"),
-    "in place": (lambda t: t.ones(2, dtype=t.int64).add_(0.5), RuntimeError, "result type .* can't be cast"),
+    "matmul": (
+        lambda t: t.ones(2, 2) @ t.ones(2, 2, dtype=t.float64),
+        RuntimeError,
+        r"float != double.*\.to",
+    ),
+    "linear": (
+        lambda t: t.nn.Linear(2, 2)(t.ones(2, 2, dtype=t.float64)),
+        RuntimeError,
+        r"float64.*\.to\(",
+    ),
+    "conv": (
+        lambda t: t.nn.functional.conv2d(t.ones(1, 3, 8, 8).double(), t.ones(4, 3, 3, 3)),
+        RuntimeError,
+        "float64",
+    ),
+    "in place": (
+        lambda t: t.ones(2, dtype=t.int64).add_(0.5),
+        RuntimeError,
+        "result type .* can't be cast",
+    ),
     "index": (lambda t: t.ones(3)[t.tensor([0.5])], IndexError, "must be long, int, byte or bool"),
-    "embedding": (lambda t: t.nn.functional.embedding(t.ones(2), t.ones(3, 4)), RuntimeError, "Long, Int"),
-    "mean": (lambda t: t.ones(2, dtype=t.int64).mean(), RuntimeError, "could not infer output dtype"),
+    "embedding": (
+        lambda t: t.nn.functional.embedding(t.ones(2), t.ones(3, 4)),
+        RuntimeError,
+        "Long, Int",
+    ),
+    "mean": (
+        lambda t: t.ones(2, dtype=t.int64).mean(),
+        RuntimeError,
+        "could not infer output dtype",
+    ),
     "bits": (lambda t: t.ones(2) & t.ones(2), NotImplementedError, "not implemented for"),
-    "gradient": (lambda t: t.ones(2, dtype=t.int64, requires_grad=True), RuntimeError,
-                 "can require gradients"),
-    "str": (lambda t: t.sqrt("a"), TypeError, r"sqrt\(\): argument 'input' .* must be Tensor, not str"),
+    "gradient": (
+        lambda t: t.ones(2, dtype=t.int64, requires_grad=True),
+        RuntimeError,
+        "can require gradients",
+    ),
+    "str": (
+        lambda t: t.sqrt("a"),
+        TypeError,
+        r"sqrt\(\): argument 'input' .* must be Tensor, not str",
+    ),
     "list": (lambda t: t.relu([1.0]), TypeError, "must be Tensor, not list"),
     "operator": (lambda t: t.ones(2) + "a", TypeError, "unsupported operand"),
     "cat of a tensor": (lambda t: t.cat(t.ones(2)), TypeError, "tuple of Tensors, not Tensor"),
-    "linear of None": (lambda t: t.nn.Linear(3, 4)(None), TypeError, "must be Tensor, not NoneType"),
+    "linear of None": (
+        lambda t: t.nn.Linear(3, 4)(None),
+        TypeError,
+        "must be Tensor, not NoneType",
+    ),
     "keyword": (lambda t: t.sum(t.ones(2), bogus=1), TypeError, "bogus"),
     "missing": (lambda t: t.matmul(t.ones(2)), TypeError, "other"),
     "dim": (lambda t: t.ones(2).sum("x"), TypeError, "dim"),
@@ -86,14 +171,23 @@ TYPES = {
     "object": (lambda t: t.tensor(object()), RuntimeError, "Could not infer dtype of object"),
     "from_numpy": (lambda t: t.from_numpy([1, 2]), TypeError, "np.ndarray"),
     "device name": (lambda t: t.ones(2).to("bogus"), RuntimeError, "bogus"),
-    "tensor attribute": (lambda t: t.ones(2).bogus, AttributeError,
-                         "'Tensor' object has no attribute 'bogus'"),
-    "module attribute": (lambda t: t.nn.Linear(2, 2).bogus, AttributeError,
-                         "'Linear' object has no attribute"),
+    "tensor attribute": (
+        lambda t: t.ones(2).bogus,
+        AttributeError,
+        "'Tensor' object has no attribute 'bogus'",
+    ),
+    "module attribute": (
+        lambda t: t.nn.Linear(2, 2).bogus,
+        AttributeError,
+        "'Linear' object has no attribute",
+    ),
     "function": (lambda t: t.bogus, AttributeError, "no attribute 'bogus'"),
     "functional": (lambda t: t.nn.functional.bogus, AttributeError, "no attribute 'bogus'"),
-    "learning rate": (lambda t: t.optim.SGD([t.ones(2, requires_grad=True)], lr=-1), ValueError,
-                      "Invalid learning"),
+    "learning rate": (
+        lambda t: t.optim.SGD([t.ones(2, requires_grad=True)], lr=-1),
+        ValueError,
+        "Invalid learning",
+    ),
     "no parameters": (lambda t: t.optim.SGD([], lr=1), ValueError, "empty parameter list"),
 }
 
@@ -125,35 +219,84 @@ def unused(t: Any) -> None:
 
 
 GRADIENTS = {
-    "freed graph": (twice, RuntimeError, r"backward through the graph a second time[\s\S]*retain_graph=True"),
-    "leaf": (write_to_leaf, RuntimeError, "a leaf Variable that requires grad is being used in an in-place"),
+    "freed graph": (
+        twice,
+        RuntimeError,
+        r"backward through the graph a second time[\s\S]*retain_graph=True",
+    ),
+    "leaf": (
+        write_to_leaf,
+        RuntimeError,
+        "a leaf Variable that requires grad is being used in an in-place",
+    ),
     "view of a leaf": (write_to_view_of_leaf, RuntimeError, "a view of a leaf Variable"),
-    "modified": (modified, RuntimeError,
-                 "modified by an inplace operation.*is at version 1; expected version 0"),
-    "not a scalar": (lambda t: (t.ones(2, requires_grad=True) * 2).backward(), RuntimeError,
-                     "implicitly created only for scalar outputs"),
+    "modified": (
+        modified,
+        RuntimeError,
+        "modified by an inplace operation.*is at version 1; expected version 0",
+    ),
+    "not a scalar": (
+        lambda t: (t.ones(2, requires_grad=True) * 2).backward(),
+        RuntimeError,
+        "implicitly created only for scalar outputs",
+    ),
     "no history": (lambda t: t.ones(2).sum().backward(), RuntimeError, "does not require grad"),
-    "shape": (lambda t: (t.ones(2, requires_grad=True) * 2).backward(t.ones(3)), RuntimeError,
-              "Mismatch in shape"),
+    "shape": (
+        lambda t: (t.ones(2, requires_grad=True) * 2).backward(t.ones(3)),
+        RuntimeError,
+        "Mismatch in shape",
+    ),
     "unused": (unused, RuntimeError, "allow_unused=True"),
-    "numpy": (lambda t: t.ones(2, requires_grad=True).numpy(), RuntimeError,
-              r"tensor\.detach\(\)\.numpy\(\)"),
-    "non-leaf": (lambda t: t.optim.SGD([t.ones(2, requires_grad=True) * 2], lr=1), ValueError, "non-leaf"),
+    "numpy": (
+        lambda t: t.ones(2, requires_grad=True).numpy(),
+        RuntimeError,
+        r"tensor\.detach\(\)\.numpy\(\)",
+    ),
+    "non-leaf": (
+        lambda t: t.optim.SGD([t.ones(2, requires_grad=True) * 2], lr=1),
+        ValueError,
+        "non-leaf",
+    ),
     "grad": (lambda t: setattr(t.ones(2), "grad", 1), TypeError, "expected to be a Tensor or None"),
 }
 INDICES = {
-    "item": (lambda t: t.ones(3)[5], IndexError, "index 5 is out of bounds for dimension 0 with size 3"),
+    "item": (
+        lambda t: t.ones(3)[5],
+        IndexError,
+        "index 5 is out of bounds for dimension 0 with size 3",
+    ),
     "too many": (lambda t: t.ones(3)[0, 0], IndexError, "too many indices"),
-    "array": (lambda t: t.ones(3)[t.tensor([1, 7])].tolist(), IndexError, "index 7 is out of bounds"),
-    "embedding": (lambda t: t.nn.Embedding(3, 4)(t.tensor([9])).tolist(), IndexError,
-                  "index 9 is out of bounds"),
-    "select": (lambda t: t.ones(3).index_select(0, t.tensor([3])).tolist(), IndexError, "index 3 is out"),
-    "target": (lambda t: t.nn.functional.cross_entropy(t.ones(2, 3), t.tensor([1, 3])).item(), IndexError,
-               "Target 3 is out of bounds"),
+    "array": (
+        lambda t: t.ones(3)[t.tensor([1, 7])].tolist(),
+        IndexError,
+        "index 7 is out of bounds",
+    ),
+    "embedding": (
+        lambda t: t.nn.Embedding(3, 4)(t.tensor([9])).tolist(),
+        IndexError,
+        "index 9 is out of bounds",
+    ),
+    "select": (
+        lambda t: t.ones(3).index_select(0, t.tensor([3])).tolist(),
+        IndexError,
+        "index 3 is out",
+    ),
+    "target": (
+        lambda t: t.nn.functional.cross_entropy(t.ones(2, 3), t.tensor([1, 3])).item(),
+        IndexError,
+        "Target 3 is out of bounds",
+    ),
 }
-CASES = {f"{kind}: {name}": case for kind, table in (
-    ("shapes", SHAPES), ("types", TYPES), ("gradients", GRADIENTS), ("indices", INDICES))
-    for name, case in table.items()}
+CASES = {
+    f"{kind}: {name}": case
+    for kind, table in (
+        ("shapes", SHAPES),
+        ("types", TYPES),
+        ("gradients", GRADIENTS),
+        ("indices", INDICES),
+    )
+    for name, case in table.items()
+}
 
 
 @pytest.mark.parametrize("name", list(CASES))
@@ -176,13 +319,18 @@ def test_exception_is_pytorchs(name):
 
 def test_missing_device():
     assert not graphtorch.cuda.is_available()
-    for program in (lambda: graphtorch.ones(2).to("cuda"), lambda: graphtorch.zeros(2, device="cuda:0"),
-                    lambda: nn.Linear(2, 2).cuda()):
-        with pytest.raises(AssertionError, match=r"not compiled with CUDA.*No CUDA GPUs.*GRAPHTORCH_CUDA"):
+    for program in (
+        lambda: graphtorch.ones(2).to("cuda"),
+        lambda: graphtorch.zeros(2, device="cuda:0"),
+        lambda: nn.Linear(2, 2).cuda(),
+    ):
+        with pytest.raises(
+            AssertionError, match=r"not compiled with CUDA.*No CUDA GPUs.*GRAPHTORCH_CUDA"
+        ):
             program()
 
 
-# ------------------------------------------------------------------------------------------ the user's line
+# ---------------------------------------------------------------------------------- the user's line
 
 F = nn.functional
 WRONG = graphtorch.tensor([0, 9])
@@ -208,7 +356,8 @@ def test_an_index_out_of_range_names_the_line(name, compiled):
     line = rf"\(\w+ at {HERE}:{function.__code__.co_firstlineno}\)$"
     run = graphtorch.compile(function) if compiled else function
     weight = graphtorch.ones(3, 3)
-    error = RuntimeError if name in ("gather", "scatter", "scatter_add") else IndexError  # as in PyTorch
+    # as in PyTorch
+    error = RuntimeError if name in ("gather", "scatter", "scatter_add") else IndexError
     end = "" if compiled and name in AT_HAND else line  # compiled functions know their arguments
     for _ in range(2):
         with pytest.raises(error, match=rf"out of bounds.*{end}"):
@@ -252,7 +401,10 @@ VALUES = {
 def test_a_value_needed_in_python_names_the_line(name):
     function = VALUES[name]
     message = rf"needed in Python at {HERE}:{function.__code__.co_firstlineno} .*torch\.where instead of `if`"
-    for attempt in (graphtorch.compile(function, fullgraph=True), lambda x: graphtorch.trace(function, x)):
+    for attempt in (
+        graphtorch.compile(function, fullgraph=True),
+        lambda x: graphtorch.trace(function, x),
+    ):
         with pytest.raises(RuntimeError, match=message):
             attempt(graphtorch.ones(3))
     x = graphtorch.ones(3)
@@ -274,7 +426,7 @@ def test_errors_inside_a_compiled_function():
         y.backward()
 
 
-# ------------------------------------------------------------------------------------------ defects of ours
+# ---------------------------------------------------------------------------------- defects of ours
 
 
 def program(x: Any) -> Any:
@@ -289,6 +441,7 @@ def failing(name: str) -> Any:
     def fail(node: Any) -> None:
         if node.op.name == name:
             raise ZeroDivisionError("division by zero")
+
     return fail
 
 
@@ -307,7 +460,9 @@ def assert_shows_the_graph(message: str) -> None:
 def test_a_failing_pass_names_node_and_line(monkeypatch):
     monkeypatch.setattr(fold, "_folded", failing("exp"))
     message = refused()
-    assert message.startswith("pass fold of graph main failed with ZeroDivisionError: division by zero\n  at")
+    assert message.startswith(
+        "pass fold of graph main failed with ZeroDivisionError: division by zero\n  at"
+    )
     assert "= exp(%x) : f32[3, 3]" in message and f"recorded at {__file__}:{LINE}\n" in message
     assert_shows_the_graph(message)
 
@@ -315,6 +470,7 @@ def test_a_failing_pass_names_node_and_line(monkeypatch):
 def test_a_pass_that_fails_as_a_whole_names_the_lines(monkeypatch):
     def fail(graph):
         raise KeyError("gone")
+
     monkeypatch.setattr(cse, "run", fail)
     message = refused()
     assert message.startswith("pass cse of graph main failed with KeyError: 'gone'")
@@ -323,7 +479,9 @@ def test_a_pass_that_fails_as_a_whole_names_the_lines(monkeypatch):
 
 
 def test_a_pass_that_makes_an_invalid_graph(monkeypatch):
-    monkeypatch.setattr(cse, "run", lambda graph: graph.with_outputs(graph.outputs, graph.nodes[1:]))
+    monkeypatch.setattr(
+        cse, "run", lambda graph: graph.with_outputs(graph.outputs, graph.nodes[1:])
+    )
     message = refused(VerifyError)
     assert message.startswith("after cse, graph main breaks the rule 'order'")
     assert_shows_the_graph(message)
@@ -332,6 +490,7 @@ def test_a_pass_that_makes_an_invalid_graph(monkeypatch):
 def test_failures_behind_the_passes(monkeypatch):
     def fail(*arguments, **options):
         raise AssertionError("no tile")
+
     with monkeypatch.context() as patch:
         patch.setattr(lower, "lower_contraction", fail)
         message = refused()
@@ -340,17 +499,22 @@ def test_failures_behind_the_passes(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(ModuleEmitter, "text", lambda *arguments: "not LLVM")
         message = refused()
-        assert message.startswith("code generation of graph main failed with RuntimeError: LLVM IR parsing")
+        assert message.startswith(
+            "code generation of graph main failed with RuntimeError: LLVM IR parsing"
+        )
         assert_shows_the_graph(message)
 
 
-@pytest.mark.parametrize(("call", "kind", "words"), [
-    (lambda x: graphtorch.einsum(x, x), TypeError, "'equation'"),
-    (lambda x: graphtorch.einsum("ij->i", (1,), x), TypeError, "element 0"),
-    (lambda x: graphtorch.einsum("ij,jk->ik", x), RuntimeError, "2 operands"),
-    (lambda x: graphtorch.nn.utils.rnn.pad_sequence([x, 1]), TypeError, "element 1"),
-    (lambda x: x.type(x), TypeError, "type_as"),
-])
+@pytest.mark.parametrize(
+    ("call", "kind", "words"),
+    [
+        (lambda x: graphtorch.einsum(x, x), TypeError, "'equation'"),
+        (lambda x: graphtorch.einsum("ij->i", (1,), x), TypeError, "element 0"),
+        (lambda x: graphtorch.einsum("ij,jk->ik", x), RuntimeError, "2 operands"),
+        (lambda x: graphtorch.nn.utils.rnn.pad_sequence([x, 1]), TypeError, "element 1"),
+        (lambda x: x.type(x), TypeError, "type_as"),
+    ],
+)
 def test_arguments_that_are_no_tensors_or_should_not_be(call, kind, words):
     with pytest.raises(kind, match=words):
         call(graphtorch.ones(2, 2))

@@ -15,11 +15,21 @@ from graphtorch import nn
 from graphtorch.ir import text
 
 STAGES = {
-    "graph": [r"---- graph of main\ngraph main\(%x: f32\[8, 8\]\) \{\n  %0 = matmul\(%x, %x\) : f32"],
-    "passes": ["---- passes of main after recorded\n", "---- passes of main after fuse\n",
-               r"kind=\"contraction\""],
+    "graph": [
+        r"---- graph of main\ngraph main\(%x: f32\[8, 8\]\) \{\n  %0 = matmul\(%x, %x\) : f32"
+    ],
+    "passes": [
+        "---- passes of main after recorded\n",
+        "---- passes of main after fuse\n",
+        r"kind=\"contraction\"",
+    ],
     "kernels": [r"---- kernels of main\nkernel matmul\w*\(.*: f32\*", r"for \w+ in 0\.\.", "fma"],
-    "llvm": ["---- llvm of main\n", 'target triple = "', r"define \w+ .*@k\.matmul", r"fmul|llvm\.fma"],
+    "llvm": [
+        "---- llvm of main\n",
+        'target triple = "',
+        r"define \w+ .*@k\.matmul",
+        r"fmul|llvm\.fma",
+    ],
     "asm": ["---- asm of main\n", r"k_\w+:", r"\bret"],
 }
 PROGRAM = """
@@ -31,8 +41,14 @@ print(f(torch.ones(8, 8)).sum().item())
 
 def run(debug: str, folder: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "GRAPHTORCH_CACHE": str(folder), "GRAPHTORCH_DEBUG": debug}
-    return subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True,
-                          timeout=60, check=True)
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
 
 
 @pytest.mark.parametrize("stage", list(STAGES))
@@ -46,13 +62,18 @@ def test_debug_prints_one_stage(stage, tmp_path):
 
 def test_debug_of_several_stages_and_of_code_in_the_cache(tmp_path):
     assert run("", tmp_path).stderr == ""
-    for debug, expected in (("graph, kernels", ["graph", "kernels"]), ("all", ["asm", "graph", "kernels",
-                                                                               "llvm",
-                                                                              "passes"])):
+    for debug, expected in (
+        ("graph, kernels", ["graph", "kernels"]),
+        ("all", ["asm", "graph", "kernels", "llvm", "passes"]),
+    ):
         done = run(debug, tmp_path)
-        assert sorted(set(re.findall(r"^---- (\w+) of main", done.stderr, re.MULTILINE))) == expected
-    assert "GRAPHTORCH_DEBUG=kernel: known are graph, passes, kernels, llvm, asm, programs and all" in \
-        run("kernel", tmp_path).stderr
+        assert (
+            sorted(set(re.findall(r"^---- (\w+) of main", done.stderr, re.MULTILINE))) == expected
+        )
+    assert (
+        "GRAPHTORCH_DEBUG=kernel: known are graph, passes, kernels, llvm, asm, programs and all"
+        in run("kernel", tmp_path).stderr
+    )
 
 
 def test_print_is_what_parse_reads(capsys):
@@ -70,7 +91,7 @@ def test_print_is_what_parse_reads(capsys):
 def rows(explanation: str) -> dict[str, list[str]]:
     """The table's cells, by the first."""
     lines = explanation.split("\n")
-    table = lines[1:next(i for i, line in enumerate(lines) if line.startswith("total:"))]
+    table = lines[1 : next(i for i, line in enumerate(lines) if line.startswith("total:"))]
     return {cells[0]: cells for cells in (re.split(r"  +", line) for line in table)}
 
 
@@ -81,22 +102,31 @@ def test_explain():
     with torch.no_grad():
         compiled(torch.randn(16, 64))
     text = compiled.explain()
-    assert re.match(r"main: \d+ ops -> 1 regions -> 1 kernel calls \([\d,]+ bytes of code\) for ", text)
+    assert re.match(
+        r"main: \d+ ops -> 1 regions -> 1 kernel calls \([\d,]+ bytes of code\) for ", text
+    )
     table = rows(text)
     assert table["kernel"] == ["kernel", "what", "FLOPs", "bytes", "reads and writes"]
-    (_, what, flops, moved, slots), = (cells for key, cells in table.items() if key.startswith("matmul"))
+    ((_, what, flops, moved, slots),) = (
+        cells for key, cells in table.items() if key.startswith("matmul")
+    )
     assert what.startswith("matmul+add+relu") and int(flops.replace(",", "")) >= 2 * 16 * 64 * 32
     assert int(moved.replace(",", "")) >= 4 * (16 * 64 + 64 * 32 + 32 + 16 * 32)
     assert "input f32[16, 64]" in slots and "output0 f32[16, 32]" in slots
-    assert re.search(r"total: [\d,]+ FLOPs, [\d,]+ bytes moved\nmemory: arena [\d,]+ bytes for \d+ tempor"
-                     r"aries, packed weights [\d,]+ bytes", text)
+    assert re.search(
+        r"total: [\d,]+ FLOPs, [\d,]+ bytes moved\nmemory: arena [\d,]+ bytes for \d+ tempor"
+        r"aries, packed weights [\d,]+ bytes",
+        text,
+    )
 
 
 def test_explain_counts_in_symbols():
-    compiled = torch.compile(lambda x: torch.softmax(x, -1), dynamic={0: {0: torch.Dim("n", max=64)}})
+    compiled = torch.compile(
+        lambda x: torch.softmax(x, -1), dynamic={0: {0: torch.Dim("n", max=64)}}
+    )
     compiled(torch.ones(4, 16))
     table = rows(compiled.explain())
-    (_, _, flops, moved, slots), = (cells for name, cells in table.items() if name != "kernel")
+    ((_, _, flops, moved, slots),) = (cells for name, cells in table.items() if name != "kernel")
     assert flops.endswith("*n") and moved == "128*n" and "x f32[n, 16]" in slots
 
 

@@ -45,18 +45,25 @@ def test_arguments_are_nests_and_results_carry_more() -> None:
         return (p["a"] * p["b"][0] * scale).sum() + shift, {"scaled": p["a"] * scale}
 
     point = {"a": torch.tensor(X), "b": (torch.tensor(2.0), torch.tensor(5.0))}
-    (by_p, by_scale), aux = grad(f, argnums=(0, 1), has_aux=True)(point, torch.tensor(3.0), shift=1.0)
+    (by_p, by_scale), aux = grad(f, argnums=(0, 1), has_aux=True)(
+        point, torch.tensor(3.0), shift=1.0
+    )
     assert by_p["a"].tolist() == [6.0] * 3
     assert by_p["b"][0].item() == pytest.approx(3 * sum(X)) and by_p["b"][1].item() == 0
     assert by_scale.item() == pytest.approx(2 * sum(X))
-    assert aux["scaled"].tolist() == pytest.approx([3 * v for v in X]) and not aux["scaled"].requires_grad
+    assert (
+        aux["scaled"].tolist() == pytest.approx([3 * v for v in X])
+        and not aux["scaled"].requires_grad
+    )
 
 
 def test_what_is_outside_can_be_differentiated() -> None:
     weight = torch.tensor([2.0, 3.0, 4.0], requires_grad=True)
     found = grad(lambda x: ((x * weight) ** 2).sum())(torch.tensor(X))
     found.sum().backward()  # d/dw of 2 x w^2
-    assert weight.grad.tolist() == pytest.approx([4 * v * w for v, w in zip(X, [2, 3, 4], strict=True)])
+    assert weight.grad.tolist() == pytest.approx(
+        [4 * v * w for v, w in zip(X, [2, 3, 4], strict=True)]
+    )
     with torch.no_grad():
         assert not grad(lambda x: (x * weight).sum())(torch.tensor(X)).requires_grad
 
@@ -65,11 +72,15 @@ def test_jacobians_and_hessians() -> None:
     x = torch.tensor(X)
     for transform in (jacrev, jacfwd):
         matrix = transform(lambda x: x.outer(x).diagonal() * x.sum())(x)
-        want = [[(2 * X[i] * sum(X) if i == j else 0) + X[i] ** 2 for j in range(3)] for i in range(3)]
+        want = [
+            [(2 * X[i] * sum(X) if i == j else 0) + X[i] ** 2 for j in range(3)] for i in range(3)
+        ]
         assert matrix.tolist() == [pytest.approx(row) for row in want]
     found = hessian(lambda x: x[0] * x[1] * x[2])(x)
     assert found.tolist() == [
-        pytest.approx([0, X[2], X[1]]), pytest.approx([X[2], 0, X[0]]), pytest.approx([X[1], X[0], 0])
+        pytest.approx([0, X[2], X[1]]),
+        pytest.approx([X[2], 0, X[0]]),
+        pytest.approx([X[1], X[0], 0]),
     ]
     by_name = jacrev(lambda d: {"p": d["a"] * d["b"]})({"a": x, "b": x + 1})["p"]
     assert by_name["a"].diagonal().tolist() == pytest.approx([v + 1 for v in X])
@@ -81,7 +92,9 @@ def test_products_with_jacobians() -> None:
     assert outputs[1].item() == pytest.approx(sum(X))
     for _ in range(2):  # the pull may be called again
         by_a, by_b = pull((torch.ones(3), torch.tensor(2.0)))
-        assert by_a.tolist() == pytest.approx([v + 3 for v in X]) and by_b.tolist() == pytest.approx(X)
+        assert by_a.tolist() == pytest.approx(
+            [v + 3 for v in X]
+        ) and by_b.tolist() == pytest.approx(X)
     value, product = jvp(cubes, (x,), (torch.tensor([1.0, 0.0, 2.0]),))
     assert value.item() == pytest.approx(sum(v**3 for v in X))
     assert product.item() == pytest.approx(3 * X[0] ** 2 + 6 * X[2] ** 2)
@@ -110,8 +123,10 @@ def test_maps_over_a_batch() -> None:
 
 
 def test_equal_and_different_draws() -> None:
-    draws = {kind: vmap(lambda x: x + torch.rand(3), randomness=kind)(torch.zeros(4, 3)) for kind in
-             ("same", "different")}
+    draws = {
+        kind: vmap(lambda x: x + torch.rand(3), randomness=kind)(torch.zeros(4, 3))
+        for kind in ("same", "different")
+    }
     assert all(torch.equal(row, draws["same"][0]) for row in draws["same"])
     assert not torch.equal(draws["different"][0], draws["different"][1])
 
@@ -122,7 +137,9 @@ def test_gradients_of_each_sample() -> None:
     x, y = torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1])
 
     def loss(p: Any, x: Any, y: Any) -> Any:
-        return nn.functional.cross_entropy(functional_call(model, p, (x.unsqueeze(0),)), y.unsqueeze(0))
+        return nn.functional.cross_entropy(
+            functional_call(model, p, (x.unsqueeze(0),)), y.unsqueeze(0)
+        )
 
     each = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, x, y)
     for i in range(5):
@@ -138,7 +155,8 @@ def test_an_ensemble() -> None:
     assert parameters["0.weight"].shape == (3, 4, 3) and parameters["0.weight"].is_leaf
     x = torch.randn(5, 3)
     found = vmap(lambda p, b, x: functional_call(models[0], (p, b), (x,)), in_dims=(0, 0, None))(
-        parameters, buffers, x)
+        parameters, buffers, x
+    )
     assert torch.allclose(found, torch.stack([m(x) for m in models]), atol=1e-6)
     found.sum().backward()
     assert parameters["0.weight"].grad.shape == (3, 4, 3)
@@ -152,7 +170,10 @@ def test_calls_with_other_parameters() -> None:
     tensors = {name: t.clone() for name, t in model.named_buffers()}
     functional_call(model, tensors, torch.randn(6, 2))
     assert all(torch.equal(model.state_dict()[name], t) for name, t in before.items())
-    assert tensors["num_batches_tracked"].item() == 1 and tensors["running_mean"].abs().sum().item() > 0
+    assert (
+        tensors["num_batches_tracked"].item() == 1
+        and tensors["running_mean"].abs().sum().item() > 0
+    )
 
     tied = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
     tied[1].weight = tied[0].weight
@@ -172,7 +193,8 @@ def test_calls_with_other_parameters() -> None:
 
 
 def _called_with_others(compiled: bool) -> list[Any]:
-    """Modules called with other parameters, in training and not, and after a change of the module."""
+    """Modules called with other parameters, in training and not, and after a change of the
+    module."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.BatchNorm1d(4), nn.Linear(4, 1))
     p = {name: v.detach().clone().requires_grad_() for name, v in net[:3].named_parameters()}
@@ -189,13 +211,19 @@ def _called_with_others(compiled: bool) -> list[Any]:
             net[3].bias = nn.Parameter(torch.ones(1) * 3)
         total = function(p, b, torch.arange(6.0).reshape(2, 3) * step)
         gradients = torch.autograd.grad(total, list(p.values()))
-        found += [total.item(), *[float(g.sum()) for g in gradients], *[float(v.sum()) for v in b.values()]]
+        found += [
+            total.item(),
+            *[float(g.sum()) for g in gradients],
+            *[float(v.sum()) for v in b.values()],
+        ]
     assert not compiled or function.recorded == 3
     return found
 
 
 def test_a_compiled_function_replaces_parameters() -> None:
-    assert _called_with_others(True) == pytest.approx(_called_with_others(False), rel=1e-4, abs=1e-4)
+    assert _called_with_others(True) == pytest.approx(
+        _called_with_others(False), rel=1e-4, abs=1e-4
+    )
     layers = [nn.Linear(3, 2) for _ in range(4)]
     stacked, _ = stack_module_state(layers)
 

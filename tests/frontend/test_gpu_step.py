@@ -16,7 +16,9 @@ from graphtorch.backends.kernels.program.program import Program
 from graphtorch.backends.kernels.text import print_program
 from graphtorch.nn import functional as F
 
-pytestmark = pytest.mark.skipif(emulated.compiler() is None, reason="the emulated device needs a compiler")
+pytestmark = pytest.mark.skipif(
+    emulated.compiler() is None, reason="the emulated device needs a compiler"
+)
 
 
 class Unmoved:
@@ -50,10 +52,17 @@ class Block(nn.Module):
     def __init__(self, channels: int, out: int, stride: int):
         super().__init__()
         self.path = nn.Sequential(
-            nn.Conv2d(channels, out, 3, stride, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU(),
-            nn.Conv2d(out, out, 3, 1, 1, bias=False), nn.BatchNorm2d(out))
-        self.short = nn.Identity() if stride == 1 else nn.Sequential(
-            nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+            nn.Conv2d(channels, out, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(out),
+            nn.ReLU(),
+            nn.Conv2d(out, out, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(out),
+        )
+        self.short = (
+            nn.Identity()
+            if stride == 1
+            else nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.relu(self.path(x) + self.short(x))
@@ -67,7 +76,8 @@ def net() -> nn.Module:
 
 @pytest.mark.parametrize("half", [False, True])
 def test_a_step_of_a_residual_net_copies_nothing(programs: list[Program], half: bool) -> None:
-    """Strided and padded convolutions, norms, pools, short cuts, their gradients and the optimizer."""
+    """Strided and padded convolutions, norms, pools, short cuts, their gradients and the
+    optimizer."""
     model = net().to("cuda")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
 
@@ -123,6 +133,8 @@ MAKERS = torch.empty, torch.zeros, lambda size, device: torch.full((size,), 2.0,
 @pytest.mark.parametrize("make", MAKERS)
 def test_what_no_gpu_holds_is_refused_where_it_is_made(programs: list[Program], make: Any) -> None:
     """A sum would never store it, and go on for hours."""
-    with pytest.raises(torch.cuda.OutOfMemoryError, match="Tried to allocate 4,398,046,511,104 bytes"):
+    with pytest.raises(
+        torch.cuda.OutOfMemoryError, match="Tried to allocate 4,398,046,511,104 bytes"
+    ):
         make(1 << 40, device="cuda")
     assert make(1 << 10, device="cuda").sum().device.type == "cuda" and not programs

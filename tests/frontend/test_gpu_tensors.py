@@ -20,7 +20,9 @@ from graphtorch.backends.gpu import emulated
 from graphtorch.ir import ops
 from graphtorch.nn import functional as F
 
-pytestmark = pytest.mark.skipif(emulated.compiler() is None, reason="the emulated device needs a compiler")
+pytestmark = pytest.mark.skipif(
+    emulated.compiler() is None, reason="the emulated device needs a compiler"
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -78,7 +80,10 @@ def test_to_and_back() -> None:
     assert g.to("cuda") is g and g.cuda() is g and a.to("cpu") is a and g.to(g.device) is g
     assert a.to("cuda", torch.float16).dtype is torch.float16
     assert g.to("cuda", copy=True).data_ptr() != g.data_ptr() and a.to(g).device == g.device
-    assert (g.get_device(), a.get_device()) == (0, -1) and g.cpu().tolist() == a.tolist() == g.tolist()
+    assert (g.get_device(), a.get_device()) == (
+        0,
+        -1,
+    ) and g.cpu().tolist() == a.tolist() == g.tolist()
     assert torch.empty(2).copy_(g).tolist() == [1.5, 2] and "device='cuda:0'" in repr(g)
     with pytest.raises(TypeError, match="cuda:0 device type tensor to numpy"):
         g.numpy()
@@ -88,9 +93,20 @@ def test_to_and_back() -> None:
 
 def test_what_is_made_beside_a_tensor() -> None:
     g = there(1, 2, 3)
-    made = [g.new_zeros(2), g.new([1, 2]), g.new_tensor([1]), torch.zeros_like(g), torch.randn_like(g),
-            torch.cuda.FloatTensor([1]), torch.as_tensor([1], device="cuda"), copy.deepcopy(g), g.data, g[1:],
-            nn.init.orthogonal_(g.new_empty(2, 2)), torch.distributions.Normal(g, 1.0).scale]
+    made = [
+        g.new_zeros(2),
+        g.new([1, 2]),
+        g.new_tensor([1]),
+        torch.zeros_like(g),
+        torch.randn_like(g),
+        torch.cuda.FloatTensor([1]),
+        torch.as_tensor([1], device="cuda"),
+        copy.deepcopy(g),
+        g.data,
+        g[1:],
+        nn.init.orthogonal_(g.new_empty(2, 2)),
+        torch.distributions.Normal(g, 1.0).scale,
+    ]
     assert {t.device for t in made} == {g.device}
     assert g.type() == "torch.cuda.FloatTensor" and g.type("torch.FloatTensor").is_cpu
     assert isinstance(g, torch.cuda.FloatTensor) and not isinstance(g, torch.FloatTensor)
@@ -129,9 +145,16 @@ def test_state_of_optimizers_follows_parameters() -> None:
     assert found["exp_avg"].is_cuda and found["step"].is_cpu
 
 
-@pytest.mark.parametrize("where", [
-    "cpu", torch.device("cpu"), {"cuda:0": "cpu"}, lambda storage, location: storage,
-], ids=["name", "device", "names", "function"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "cpu",
+        torch.device("cpu"),
+        {"cuda:0": "cpu"},
+        lambda storage, location: storage,
+    ],
+    ids=["name", "device", "names", "function"],
+)
 def test_files_are_loaded_elsewhere(where: Any) -> None:
     file = io.BytesIO()
     torch.save({"a": there(1, 2), "b": torch.eye(2, device="cuda").to_sparse()}, file)
@@ -144,7 +167,9 @@ def test_files_are_loaded_elsewhere(where: Any) -> None:
 
 def test_pinned_memory() -> None:
     x = torch.tensor([[1.0, 2.0]]).pin_memory()
-    assert x.is_pinned() and x[0].is_pinned() and x.pin_memory() is x and x.cuda().tolist() == [[1, 2]]
+    assert (
+        x.is_pinned() and x[0].is_pinned() and x.pin_memory() is x and x.cuda().tolist() == [[1, 2]]
+    )
     assert not x.clone().add(1).is_pinned() and torch.zeros(2, pin_memory=True).is_pinned()
     loader = torch.utils.data.DataLoader([{"x": torch.ones(2), "y": 1}] * 2, 2, pin_memory=True)
     assert all(v.is_pinned() for batch in loader for v in batch.values())
@@ -200,11 +225,14 @@ def test_autocast_casts_what_pytorch_casts_on_gpus() -> None:
         narrow = h + h, h.mean(), F.relu(h), f @ f, f.mv(f[0]), F.linear(f, f)
         assert {t.dtype for t in wide} == {single} and {t.dtype for t in narrow} == {half}
         assert F.mse_loss(h, h).dtype is torch.dot(h[0], f[0]).dtype is single
-        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype is single  # CPUs have an autocast of their own
+        # CPUs have an autocast of their own
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype is single
         with pytest.raises(RuntimeError, match="unsafe to autocast"):
             F.binary_cross_entropy(h, h)
     with torch.autocast("cpu"):
-        assert (f @ f).dtype is single and torch.ones(2, dtype=torch.bfloat16).exp().dtype is torch.bfloat16
+        assert (f @ f).dtype is single and torch.ones(
+            2, dtype=torch.bfloat16
+        ).exp().dtype is torch.bfloat16
 
 
 def test_wrong_indices_are_reported_when_the_gpu_is_waited_for() -> None:
@@ -231,7 +259,8 @@ def test_data_parallel_on_one_gpu() -> None:
 
 
 def test_nothing_of_a_gpu_is_computed_on_the_cpu() -> None:
-    """A result that was given no device is an error: native code would read the GPU's memory as its own."""
+    """A result that was given no device is an error: native code would read the GPU's memory as its
+    own."""
     settled = torch.zeros(2).cuda()
     lost = from_value(ops.neg(settled._value()))
     with pytest.raises(RuntimeError, match="said to be on the CPU"):

@@ -21,16 +21,30 @@ from tensor_cases import CASES, Case
 from vision_cases import VISION
 
 APART = {
-    **dict.fromkeys(("scan", "cond", "while_loop"), "bodies that are graphs: tested with what makes them"),
-    **dict.fromkeys(("bernoulli", "poisson", "binomial"),
-                    "its gradient is zero by definition; differences see the jumps"),
-    **dict.fromkeys(("mersenne_poisson", "mersenne_binomial"), "its gradient is zero by definition"),
-    **dict.fromkeys(("standard_gamma", "mersenne_gamma"),
-                    "samples by rejection jump; tests/frontend/test_special.py has its gradient"),
-    **dict.fromkeys(("channels_last_conv", "channels_last_conv_transpose", "channels_last_conv_weight_grad"),
-                    "by their decomposition; tests/backends/test_channels_last.py"),
-    **dict.fromkeys(("winograd_image", "winograd_result"), "the same; tests/backends/test_winograd.py"),
-    **dict.fromkeys(("igamma", "igammac", "zeta"), "one operand only, or once only: test_special.py"),
+    **dict.fromkeys(
+        ("scan", "cond", "while_loop"), "bodies that are graphs: tested with what makes them"
+    ),
+    **dict.fromkeys(
+        ("bernoulli", "poisson", "binomial"),
+        "its gradient is zero by definition; differences see the jumps",
+    ),
+    **dict.fromkeys(
+        ("mersenne_poisson", "mersenne_binomial"), "its gradient is zero by definition"
+    ),
+    **dict.fromkeys(
+        ("standard_gamma", "mersenne_gamma"),
+        "samples by rejection jump; tests/frontend/test_special.py has its gradient",
+    ),
+    **dict.fromkeys(
+        ("channels_last_conv", "channels_last_conv_transpose", "channels_last_conv_weight_grad"),
+        "by their decomposition; tests/backends/test_channels_last.py",
+    ),
+    **dict.fromkeys(
+        ("winograd_image", "winograd_result"), "the same; tests/backends/test_winograd.py"
+    ),
+    **dict.fromkeys(
+        ("igamma", "igammac", "zeta"), "one operand only, or once only: test_special.py"
+    ),
 }
 NO_SECOND: dict[str, str] = {}  # cases without a second derivative, and why
 
@@ -52,11 +66,17 @@ def plain(name: str, *arrays: Any, **attrs: Any) -> Sample:
 
 
 SAMPLES: list[Sample] = [
-    *[plain(name, *map(np.array, operands(name, points(name, case, "smooth"))), **case.attrs)
-      for name, case in named() if not isinstance(OPS[name].vjp, NoGradient)],
+    *[
+        plain(name, *map(np.array, operands(name, points(name, case, "smooth"))), **case.attrs)
+        for name, case in named()
+        if not isinstance(OPS[name].vjp, NoGradient)
+    ],
     *[plain(name, TEN) for name in ("i0", "i0e", "i1", "i1e")],
     *[plain("polygamma", np.concatenate([UNIT, ABOVE]), n=n) for n in (1, 2)],
-    *[plain(name, COMPLEX) for name in ("abs", "angle", "conj", "exp", "imag", "log", "real", "sqrt", "sin")],
+    *[
+        plain(name, COMPLEX)
+        for name in ("abs", "angle", "conj", "exp", "imag", "log", "real", "sqrt", "sin")
+    ],
     plain("add", COMPLEX, COMPLEX * 2),
     plain("muladd", TEN, TEN[::-1].copy(), TEN * 0.5),
     plain("concat", TEN, UNIT, dim=0),
@@ -107,7 +127,9 @@ def data(case: Case) -> list[np.ndarray]:
     arrays = []
     for position, shape in enumerate(case.shapes):
         count = int(np.prod(shape))
-        array = (rng.permutation(count) * 0.37 - count * 0.15 + rng.uniform(0, 0.1, count)).reshape(shape)
+        array = (rng.permutation(count) * 0.37 - count * 0.15 + rng.uniform(0, 0.1, count)).reshape(
+            shape
+        )
         array = array / max(1.0, np.abs(array).max(initial=0) / 3)
         arrays.append(np.abs(array) + 0.5 if position in case.positive else array)
     return [*arrays, *case.integers]

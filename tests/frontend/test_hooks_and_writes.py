@@ -1,4 +1,5 @@
-"""What hooks, kept gradients and requests for gradients see around writes in place; as PyTorch has it."""
+"""What hooks, kept gradients and requests for gradients see around writes in place; as PyTorch has
+it."""
 
 from __future__ import annotations
 

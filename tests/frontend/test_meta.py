@@ -1,4 +1,5 @@
-"""Tensors on the device "meta": shapes, dtypes and gradients' shapes; no elements, and no memory for them."""
+"""Tensors on the device "meta": shapes, dtypes and gradients' shapes; no elements, and no memory
+for them."""
 
 from __future__ import annotations
 
@@ -82,7 +83,7 @@ def test_a_large_one_is_printed_by_its_facts() -> None:
     assert str(x.untyped_storage()).endswith(f"(device=meta) of size {8 * LARGE}]")
 
 
-# ------------------------------------------------------------------------------------------ computing
+# ---------------------------------------------------------------------------------------- computing
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,7 @@ def test_compiled_functions_take_them() -> None:
     assert torch.compile(lambda x: held.weight + held.bias)(1).is_meta
 
 
-# ------------------------------------------------------------------------------------------ refusals
+# ----------------------------------------------------------------------------------------- refusals
 
 
 @pytest.mark.parametrize(
@@ -154,14 +155,26 @@ def test_compiled_functions_take_them() -> None:
         (lambda x: x.tolist(), NotImplementedError, "Cannot copy out of meta tensor; no data!"),
         (lambda x: x.to("cpu"), NotImplementedError, "Cannot copy out of meta tensor; no data!"),
         (lambda x: x.cpu(), NotImplementedError, "Cannot copy out of meta tensor; no data!"),
-        (lambda x: torch.ones(2).copy_(x), NotImplementedError, "Cannot copy out of meta tensor; no data!"),
+        (
+            lambda x: torch.ones(2).copy_(x),
+            NotImplementedError,
+            "Cannot copy out of meta tensor; no data!",
+        ),
         (lambda x: x.nonzero(), NotImplementedError, "no data!"),
         (lambda x: x.numpy(), TypeError, "can't convert meta device type tensor to numpy"),
         (lambda x: torch.from_dlpack(x), ValueError, "meta"),
         (lambda x: x.pin_memory(), RuntimeError, "pin"),
         (lambda x: x.share_memory_(), RuntimeError, "only available on CPU"),
-        (lambda x: x + torch.ones(2), RuntimeError, "device cpu is not on the expected device meta!"),
-        (lambda x: torch.ones(2) + x, RuntimeError, "device meta is not on the expected device cpu!"),
+        (
+            lambda x: x + torch.ones(2),
+            RuntimeError,
+            "device cpu is not on the expected device meta!",
+        ),
+        (
+            lambda x: torch.ones(2) + x,
+            RuntimeError,
+            "device meta is not on the expected device cpu!",
+        ),
         (lambda x: x.sum() + torch.ones(2), RuntimeError, "not on the expected device"),
         (lambda x: torch.cat([x, torch.ones(2)]), RuntimeError, "not on the expected device"),
         (lambda x: nn.Linear(2, 2)(x), RuntimeError, "not on the expected device"),
@@ -170,7 +183,11 @@ def test_compiled_functions_take_them() -> None:
         (lambda x: torch.Tensor(2, device="meta"), RuntimeError, "legacy constructor"),
         (lambda x: torch.Generator(device="meta"), RuntimeError, "META"),
         (lambda x: nn.Linear(2, 2, device="meta").to("cpu"), NotImplementedError, "to_empty"),
-        (lambda x: torch.compile(lambda y: y + x, fullgraph=True)(torch.ones(2)), RuntimeError, "meta"),
+        (
+            lambda x: torch.compile(lambda y: y + x, fullgraph=True)(torch.ones(2)),
+            RuntimeError,
+            "meta",
+        ),
     ],
 )
 def test_reading_what_is_not_there_is_refused(
@@ -192,7 +209,8 @@ def test_a_block_chooses_the_device_of_what_names_none() -> None:
         assert torch.ones(2, device="cpu").tolist() == [1.0, 1.0]
         with torch.device("cpu"):
             x = torch.arange(4.0)
-        assert x.median().item() == 1.0  # what operations make for themselves is where their operands are
+        # what operations make for themselves is where their operands are
+        assert x.median().item() == 1.0
         assert torch.zeros_like(x).tolist() == [0.0] * 4
     assert torch.get_default_device() == torch.device("cpu") and not torch.zeros(2).is_meta
 

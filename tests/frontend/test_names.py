@@ -17,7 +17,11 @@ def test_complex32_is_a_dtype_without_tensors() -> None:
     half = torch.complex32
     assert (repr(half), half.itemsize) == ("torch.complex32", 4)
     assert half.is_complex and not half.is_floating_point
-    assert torch.chalf is half and torch.float16.to_complex() is half and half.to_real() is torch.float16
+    assert (
+        torch.chalf is half
+        and torch.float16.to_complex() is half
+        and half.to_real() is torch.float16
+    )
     assert pickle.loads(pickle.dumps(half)) is half and torch.finfo(half).bits == 16
     with pytest.raises(RuntimeError, match="complex64"):
         torch.zeros(2, dtype=half)
@@ -45,7 +49,10 @@ def test_jit_answers_and_explains() -> None:
 
     for decorator in (torch.jit.ignore(drop=True), torch.jit.unused, torch.jit.export):
         assert decorator(one)() == 1
-    for call, instead in ((torch.jit.ScriptModule, "compile"), (torch.jit.ScriptFunction, "compile")):
+    for call, instead in (
+        (torch.jit.ScriptModule, "compile"),
+        (torch.jit.ScriptFunction, "compile"),
+    ):
         with pytest.raises(RuntimeError, match=instead):
             call()
     with pytest.raises(AttributeError, match=r"use graphtorch\.load or graphtorch\.aot\.load"):
@@ -54,8 +61,13 @@ def test_jit_answers_and_explains() -> None:
 
 def test_scripting_leaves_code_as_it_is() -> None:
     net, x = nn.Linear(2, 3).eval(), torch.ones(1, 2)
-    for made in (torch.jit.script(net), torch.jit.trace(net, x), torch.jit.trace(net, (x,)),
-                 torch.jit.freeze(net), torch.jit.optimize_for_inference(net)):
+    for made in (
+        torch.jit.script(net),
+        torch.jit.trace(net, x),
+        torch.jit.trace(net, (x,)),
+        torch.jit.freeze(net),
+        torch.jit.optimize_for_inference(net),
+    ):
         assert made is net
 
     @torch.jit.script
@@ -68,6 +80,7 @@ def test_scripting_leaves_code_as_it_is() -> None:
     with pytest.raises(RuntimeError, match="eval mode"):
         torch.jit.freeze(nn.Linear(2, 3))
     from graphtorch.jit.annotations import List
+
     assert List[int] and torch.jit.annotations.List is List and torch.jit.annotate(int, 3) == 3
     with pytest.raises(NotImplementedError, match="top level"):
         torch.fx.wrap("len")  # as in PyTorch: here it is called in a function
@@ -75,7 +88,8 @@ def test_scripting_leaves_code_as_it_is() -> None:
 
 def test_hub_of_a_local_folder(tmp_path: Path) -> None:
     (tmp_path / "beside.py").write_text("width = 3\n")
-    (tmp_path / "hubconf.py").write_text(textwrap.dedent("""
+    (tmp_path / "hubconf.py").write_text(
+        textwrap.dedent("""
         dependencies = ["numpy"]
         from graphtorch import nn
         from beside import width
@@ -83,7 +97,8 @@ def test_hub_of_a_local_folder(tmp_path: Path) -> None:
         def net(inputs, pretrained=False):
             'A layer.'
             return nn.Linear(inputs, width)
-    """))
+    """)
+    )
     made = torch.hub.load(tmp_path, "net", 2, source="local", pretrained=True)
     assert made.weight.shape == (3, 2)
     assert torch.hub.help(str(tmp_path), "net", source="local") == "A layer."
@@ -96,6 +111,7 @@ def test_hub_of_a_local_folder(tmp_path: Path) -> None:
 
 def test_profiler_times_blocks(tmp_path: Path) -> None:
     from graphtorch.profiler import ProfilerActivity, profile, record_function, schedule
+
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as run:
         for _ in range(3):
             with record_function("product"):
@@ -107,7 +123,9 @@ def test_profiler_times_blocks(tmp_path: Path) -> None:
     run.export_chrome_trace(str(tmp_path / "trace.json"))
     assert "product" in (tmp_path / "trace.json").read_text()
     done = []
-    with profile(schedule=schedule(wait=1, warmup=1, active=2, repeat=1), on_trace_ready=done.append) as run:
+    with profile(
+        schedule=schedule(wait=1, warmup=1, active=2, repeat=1), on_trace_ready=done.append
+    ) as run:
         for i in range(6):
             with record_function(f"step {i}"):
                 pass
@@ -117,7 +135,11 @@ def test_profiler_times_blocks(tmp_path: Path) -> None:
 
 
 def test_facts_about_dtypes_and_memory() -> None:
-    assert torch.uint16.itemsize == 2 and not torch.uint64.is_signed and repr(torch.uint32) == "torch.uint32"
+    assert (
+        torch.uint16.itemsize == 2
+        and not torch.uint64.is_signed
+        and repr(torch.uint32) == "torch.uint32"
+    )
     assert pickle.loads(pickle.dumps(torch.uint16)) is torch.uint16
     assert torch.iinfo(torch.uint64).max == 2**64 - 1 and torch.iinfo(torch.uint16).bits == 16
     with pytest.raises(RuntimeError, match="tensors of torch"):
@@ -128,17 +150,22 @@ def test_facts_about_dtypes_and_memory() -> None:
 
 def test_normalisation_folded_into_a_layer() -> None:
     from graphtorch.nn.utils import fusion
+
     x = torch.randn(1, 2, 5, 5)
     for layer in (nn.Conv2d(2, 3, 3), nn.ConvTranspose2d(2, 3, 3)):
         norm = nn.BatchNorm2d(3)
         norm(layer(torch.randn(4, 2, 5, 5)) * 3 + 1)
         layer.eval(), norm.eval()
-        fused = fusion.fuse_conv_bn_eval(layer, norm, transpose=isinstance(layer, nn.ConvTranspose2d))
+        fused = fusion.fuse_conv_bn_eval(
+            layer, norm, transpose=isinstance(layer, nn.ConvTranspose2d)
+        )
         assert torch.allclose(fused(x), norm(layer(x)), atol=1e-5) and fused is not layer
     linear, norm = nn.Linear(2, 3).eval(), nn.BatchNorm1d(3).eval()
     norm.running_mean.normal_()
     rows = torch.randn(5, 2)
-    assert torch.allclose(fusion.fuse_linear_bn_eval(linear, norm)(rows), norm(linear(rows)), atol=1e-6)
+    assert torch.allclose(
+        fusion.fuse_linear_bn_eval(linear, norm)(rows), norm(linear(rows)), atol=1e-6
+    )
     with pytest.raises(AssertionError, match="eval"):
         fusion.fuse_linear_bn_eval(nn.Linear(2, 3), norm)
 
@@ -149,13 +176,19 @@ def test_poisson_numbers() -> None:
     assert drawn.mean().item() == pytest.approx(3, abs=0.15)
     assert drawn.var().item() == pytest.approx(3, abs=0.3)
     torch.manual_seed(5)
-    assert torch.equal(torch.poisson(torch.full((4000,), 3.0)), drawn) and drawn.dtype is torch.float32
+    assert (
+        torch.equal(torch.poisson(torch.full((4000,), 3.0)), drawn) and drawn.dtype is torch.float32
+    )
     with pytest.raises(RuntimeError, match="non-negative"):
         torch.poisson(torch.tensor([-1.0]))
 
 
 def test_cpu_and_versions_and_switches() -> None:
-    assert torch.cpu.is_available() and torch.cpu.device_count() == 1 and torch.cpu.current_device() == "cpu"
+    assert (
+        torch.cpu.is_available()
+        and torch.cpu.device_count() == 1
+        and torch.cpu.current_device() == "cpu"
+    )
     torch.cpu.set_device(0)
     torch.cpu.synchronize()
     assert torch.version.cuda is None and torch.version.__version__
@@ -197,7 +230,10 @@ def test_distributed_is_a_group_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
 def _train_distributed(layer: nn.Linear) -> None:
     model = nn.parallel.DistributedDataParallel(layer)
     x = torch.ones(3, 2)
-    assert torch.equal(model(x), layer(x)) and list(model.state_dict()) == ["module.weight", "module.bias"]
+    assert torch.equal(model(x), layer(x)) and list(model.state_dict()) == [
+        "module.weight",
+        "module.bias",
+    ]
     with model.no_sync():
         model(x).sum().backward()
     model(x).sum().backward()
@@ -221,52 +257,85 @@ def test_memory_formats() -> None:
     x = torch.arange(24.0).reshape(1, 2, 3, 4).requires_grad_()
     last = x.contiguous(memory_format=torch.channels_last)
     assert last.stride() == (24, 1, 8, 2) and last.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(last, x) and not last.is_contiguous() and last.contiguous().stride() == x.stride()
+    assert (
+        torch.equal(last, x)
+        and not last.is_contiguous()
+        and last.contiguous().stride() == x.stride()
+    )
     (last * last.detach()).sum().backward()
     assert torch.equal(x.grad, x.detach())
-    for made in (torch.clone(x, memory_format=torch.channels_last), x.to(memory_format=torch.channels_last),
-                 x.double().to(torch.float32, memory_format=torch.channels_last),
-                 x.double(memory_format=torch.channels_last)):
+    for made in (
+        torch.clone(x, memory_format=torch.channels_last),
+        x.to(memory_format=torch.channels_last),
+        x.double().to(torch.float32, memory_format=torch.channels_last),
+        x.double(memory_format=torch.channels_last),
+    ):
         assert made.stride() == last.stride() and made.detach().sum() == 276
-    assert torch.zeros(1, 2, 2, 2, 2).clone(memory_format=torch.channels_last_3d).stride() == (16, 1, 8, 4, 2)
+    assert torch.zeros(1, 2, 2, 2, 2).clone(memory_format=torch.channels_last_3d).stride() == (
+        16,
+        1,
+        8,
+        4,
+        2,
+    )
     for wrong in (torch.zeros(2), torch.zeros(1, 2, 2, 2, 2)):
-        with pytest.raises(RuntimeError, match="required rank 4 tensor to use channels_last format"):
+        with pytest.raises(
+            RuntimeError, match="required rank 4 tensor to use channels_last format"
+        ):
             wrong.clone(memory_format=torch.channels_last)
     with pytest.raises(TypeError, match="memory_format"):
         x.clone(memory_format="channels_last")
     conv = nn.Conv2d(2, 3, 3).to(memory_format=torch.channels_last)
-    assert conv.weight.stride() == (18, 1, 6, 2) and conv.bias.stride() == (1,) and conv.weight.is_leaf
+    assert (
+        conv.weight.stride() == (18, 1, 6, 2) and conv.bias.stride() == (1,) and conv.weight.is_leaf
+    )
 
 
 def test_keywords_as_numpy_users_write_them() -> None:
     x = torch.arange(6.0).reshape(2, 3)
     assert x.sum(axis=0).tolist() == torch.sum(x, axis=0).tolist() == [3, 5, 7]
-    assert x.mean(axis=1, keepdims=True).tolist() == [[1], [4]] and torch.add(x1=x, x2=x)[1, 2] == 10
+    assert (
+        x.mean(axis=1, keepdims=True).tolist() == [[1], [4]] and torch.add(x1=x, x2=x)[1, 2] == 10
+    )
     assert x.softmax(axis=1).shape == (2, 3) and torch.cat([x, x], axis=1).shape == (2, 6)
-    assert torch.zeros(size=(2, 3)).shape == x.view(size=(3, 2)).reshape(shape=(2, 3)).shape == (2, 3)
+    assert (
+        torch.zeros(size=(2, 3)).shape == x.view(size=(3, 2)).reshape(shape=(2, 3)).shape == (2, 3)
+    )
     assert torch.swapaxes(x, axis0=0, axis1=1).shape == (3, 2)
     assert len(torch.tensor_split(x, sections=2, dim=1)) == 2
-    for wrong in (lambda: x.sum(along=0), lambda: x.sum(0, axis=0), lambda: torch.zeros(2, shapes=3)):
+    for wrong in (
+        lambda: x.sum(along=0),
+        lambda: x.sum(0, axis=0),
+        lambda: torch.zeros(2, shapes=3),
+    ):
         with pytest.raises(TypeError):
             wrong()
     for function in (torch.relu, torch.sum, nn.functional.relu, torch.Tensor.add):
         assert pickle.loads(pickle.dumps(function)) is function
 
 
-@pytest.mark.parametrize("call, kind, words", [
-    (lambda: torch.sum(torch.ones(2), dim=0, keepdim=3), TypeError, "'keepdim'.*must be bool, not int"),
-    (lambda: torch.linalg.norm(0, 2, dim=1), TypeError, "'A' .*must be Tensor, not int"),
-    (lambda: torch.flip(torch.ones(2), torch.ones(2)), TypeError, "dim must be an int"),
-    (lambda: torch.nn.Linear(4, torch.ones(2)), TypeError, "sizes to be ints"),
-    (lambda: F.mse_loss(torch.ones(2), [1.5]), AttributeError, "'list' object .*'target'"),
-    (lambda: F.mse_loss(torch.ones(2), torch.ones(2), reduction=1), ValueError, "reduction"),
-    (lambda: torch.nn.ReLU()(object()), TypeError, "must be Tensor, not object"),
-    (lambda: torch.ones(2).requires_grad_(99), TypeError, "must be bool"),
-    (lambda: torch.ones(2).normal_(torch.ones(2), 1), TypeError, "'mean'.*must be float"),
-    (lambda: torch.zeros(dtype=torch.int64), TypeError, "size"),
-    (lambda: torch.normal(0.0, 1.0, (-7, 3)), RuntimeError, "negative dimension"),
-    (lambda: torch.set_grad_enabled("no"), TypeError, "must be bool"),
-], ids=range(12))
+@pytest.mark.parametrize(
+    "call, kind, words",
+    [
+        (
+            lambda: torch.sum(torch.ones(2), dim=0, keepdim=3),
+            TypeError,
+            "'keepdim'.*must be bool, not int",
+        ),
+        (lambda: torch.linalg.norm(0, 2, dim=1), TypeError, "'A' .*must be Tensor, not int"),
+        (lambda: torch.flip(torch.ones(2), torch.ones(2)), TypeError, "dim must be an int"),
+        (lambda: torch.nn.Linear(4, torch.ones(2)), TypeError, "sizes to be ints"),
+        (lambda: F.mse_loss(torch.ones(2), [1.5]), AttributeError, "'list' object .*'target'"),
+        (lambda: F.mse_loss(torch.ones(2), torch.ones(2), reduction=1), ValueError, "reduction"),
+        (lambda: torch.nn.ReLU()(object()), TypeError, "must be Tensor, not object"),
+        (lambda: torch.ones(2).requires_grad_(99), TypeError, "must be bool"),
+        (lambda: torch.ones(2).normal_(torch.ones(2), 1), TypeError, "'mean'.*must be float"),
+        (lambda: torch.zeros(dtype=torch.int64), TypeError, "size"),
+        (lambda: torch.normal(0.0, 1.0, (-7, 3)), RuntimeError, "negative dimension"),
+        (lambda: torch.set_grad_enabled("no"), TypeError, "must be bool"),
+    ],
+    ids=range(12),
+)
 def test_arguments_of_the_wrong_kind(call, kind, words):
     with pytest.raises(kind, match=words):
         call()
@@ -285,8 +354,13 @@ def test_out_and_pin_memory_where_definitions_lack_them():
     picked = torch.empty(0)
     assert torch.masked_select(x, out, out=picked) is picked and picked.tolist() == [-float("inf")]
     low, high = torch.empty(()), torch.empty(())
-    assert torch.aminmax(torch.arange(3.0), out=(low, high))[0] is low and (low.item(), high.item()) == (0, 2)
+    assert torch.aminmax(torch.arange(3.0), out=(low, high))[0] is low and (
+        low.item(),
+        high.item(),
+    ) == (0, 2)
     assert torch.eye(2, pin_memory=False).shape == torch.full((2, 2), 1, pin_memory=False).shape
-    assert torch.linalg.vector_norm(input=torch.ones(4)) == torch.linalg.norm(input=torch.ones(4)) == 2
+    assert (
+        torch.linalg.vector_norm(input=torch.ones(4)) == torch.linalg.norm(input=torch.ones(4)) == 2
+    )
     with pytest.raises(TypeError):
         torch.isnan(x, out=out)

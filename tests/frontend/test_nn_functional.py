@@ -23,9 +23,14 @@ def test_linear_and_conv_agree_on_one_pixel():
 
 def test_unbatched_equals_batch_of_one():
     x = torch.randn(3, 6, 6)
-    for layer in (nn.Conv2d(3, 2, 3, padding="same"), nn.MaxPool2d(2), nn.AvgPool2d(3, 1, 1),
-                  nn.AdaptiveAvgPool2d((2, None)), nn.InstanceNorm2d(3),
-                  nn.ConvTranspose2d(3, 2, 3, 2, 1, 1)):
+    for layer in (
+        nn.Conv2d(3, 2, 3, padding="same"),
+        nn.MaxPool2d(2),
+        nn.AvgPool2d(3, 1, 1),
+        nn.AdaptiveAvgPool2d((2, None)),
+        nn.InstanceNorm2d(3),
+        nn.ConvTranspose2d(3, 2, 3, 2, 1, 1),
+    ):
         close(layer(x), layer(x.unsqueeze(0))[0].detach().numpy())
 
 
@@ -59,7 +64,9 @@ def test_cumulative_batch_norm():
 def test_dropout_modes():
     x = torch.ones(1000)
     y = F.dropout(x, 0.25).numpy()
-    assert set(np.unique(y)) <= {np.float32(0), np.float32(1 / 0.75)} and 0.65 < (y > 0).mean() < 0.85
+    assert (
+        set(np.unique(y)) <= {np.float32(0), np.float32(1 / 0.75)} and 0.65 < (y > 0).mean() < 0.85
+    )
     assert nn.Dropout(0.5).eval()(x) is x
     channels = F.dropout2d(torch.ones(4, 8, 3, 3)).numpy()
     assert all(len(np.unique(c)) == 1 for c in channels.reshape(32, 9))
@@ -93,8 +100,10 @@ def test_cross_entropy_forms():
 
 @pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic", "area"])
 def test_interpolate_keeps_constants(mode):
-    close(F.interpolate(torch.full((1, 1, 3, 5), 2.0), scale_factor=2, mode=mode),
-          np.full((1, 1, 6, 10), 2.0))
+    close(
+        F.interpolate(torch.full((1, 1, 3, 5), 2.0), scale_factor=2, mode=mode),
+        np.full((1, 1, 6, 10), 2.0),
+    )
 
 
 def test_fold_is_the_adjoint_of_unfold():
@@ -112,28 +121,51 @@ def test_inplace_activation_writes_its_input():
         nn.ReLU(inplace=True)(torch.ones(2, requires_grad=True))
 
 
-@pytest.mark.parametrize(("call", "error", "match"), [
-    (lambda: nn.Linear(3, 2)(torch.ones(2, 4)), RuntimeError, "cannot be multiplied"),
-    (lambda: nn.Linear(3, 2)(torch.ones(2, 3, dtype=torch.float64)), RuntimeError, "same dtype"),
-    (lambda: nn.Conv2d(3, 2, 3)(torch.ones(1, 4, 5, 5)), RuntimeError, "to have 3 channels, but got 4"),
-    (lambda: nn.Conv2d(3, 2, 3)(torch.ones(5, 5)), RuntimeError, "Expected 3D"),
-    (lambda: nn.Conv2d(3, 2, 9)(torch.ones(1, 3, 5, 5)), RuntimeError, "Kernel size can't be greater"),
-    (lambda: nn.Conv2d(3, 2, 3, groups=2), ValueError, "divisible by groups"),
-    (lambda: nn.Conv2d(3, 2, 3, padding_mode="wrap"), ValueError, "padding_mode"),
-    (lambda: F.max_pool2d(torch.ones(1, 1, 4, 4), 2, padding=2), RuntimeError, "at most half"),
-    (lambda: F.gelu(torch.ones(2, dtype=torch.int64)), RuntimeError, "not implemented"),
-    (lambda: F.softmax(torch.ones(2), 3), IndexError, "out of range"),
-    (lambda: F.dropout(torch.ones(2), 1.5), ValueError, "probability"),
-    (lambda: F.pad(torch.ones(1, 1, 3), (3, 0), "reflect"), RuntimeError, "Padding size"),
-    (lambda: F.layer_norm(torch.ones(2, 3), (4,)), RuntimeError, "normalized_shape"),
-    (lambda: F.group_norm(torch.ones(2, 3, 4), 2), RuntimeError, "divisible by num_groups"),
-    (lambda: F.cross_entropy(torch.ones(2, 3), torch.ones(3, dtype=torch.int64)), ValueError, "batch_size"),
-    (lambda: F.mse_loss(torch.ones(2), torch.ones(2), reduction="avg"), ValueError, "reduction"),
-    (lambda: F.interpolate(torch.ones(1, 1, 4)), ValueError, "either size or scale_factor"),
-    (lambda: F.glu(torch.ones(3)), RuntimeError, "must be even"),
-    (lambda: nn.Unflatten(1, 3), TypeError, "tuple of ints"),
-    (lambda: nn.MaxPool2d(), TypeError, "kernel_size"),
-])
+@pytest.mark.parametrize(
+    ("call", "error", "match"),
+    [
+        (lambda: nn.Linear(3, 2)(torch.ones(2, 4)), RuntimeError, "cannot be multiplied"),
+        (
+            lambda: nn.Linear(3, 2)(torch.ones(2, 3, dtype=torch.float64)),
+            RuntimeError,
+            "same dtype",
+        ),
+        (
+            lambda: nn.Conv2d(3, 2, 3)(torch.ones(1, 4, 5, 5)),
+            RuntimeError,
+            "to have 3 channels, but got 4",
+        ),
+        (lambda: nn.Conv2d(3, 2, 3)(torch.ones(5, 5)), RuntimeError, "Expected 3D"),
+        (
+            lambda: nn.Conv2d(3, 2, 9)(torch.ones(1, 3, 5, 5)),
+            RuntimeError,
+            "Kernel size can't be greater",
+        ),
+        (lambda: nn.Conv2d(3, 2, 3, groups=2), ValueError, "divisible by groups"),
+        (lambda: nn.Conv2d(3, 2, 3, padding_mode="wrap"), ValueError, "padding_mode"),
+        (lambda: F.max_pool2d(torch.ones(1, 1, 4, 4), 2, padding=2), RuntimeError, "at most half"),
+        (lambda: F.gelu(torch.ones(2, dtype=torch.int64)), RuntimeError, "not implemented"),
+        (lambda: F.softmax(torch.ones(2), 3), IndexError, "out of range"),
+        (lambda: F.dropout(torch.ones(2), 1.5), ValueError, "probability"),
+        (lambda: F.pad(torch.ones(1, 1, 3), (3, 0), "reflect"), RuntimeError, "Padding size"),
+        (lambda: F.layer_norm(torch.ones(2, 3), (4,)), RuntimeError, "normalized_shape"),
+        (lambda: F.group_norm(torch.ones(2, 3, 4), 2), RuntimeError, "divisible by num_groups"),
+        (
+            lambda: F.cross_entropy(torch.ones(2, 3), torch.ones(3, dtype=torch.int64)),
+            ValueError,
+            "batch_size",
+        ),
+        (
+            lambda: F.mse_loss(torch.ones(2), torch.ones(2), reduction="avg"),
+            ValueError,
+            "reduction",
+        ),
+        (lambda: F.interpolate(torch.ones(1, 1, 4)), ValueError, "either size or scale_factor"),
+        (lambda: F.glu(torch.ones(3)), RuntimeError, "must be even"),
+        (lambda: nn.Unflatten(1, 3), TypeError, "tuple of ints"),
+        (lambda: nn.MaxPool2d(), TypeError, "kernel_size"),
+    ],
+)
 def test_errors(call, error, match):
     with pytest.raises(error, match=match):
         call()

@@ -45,8 +45,10 @@ def test_load_state_dict_reports_everything_at_once():
     text = str(caught.value)
     assert 'Missing key(s) in state_dict: "scale". ' in text
     assert 'Unexpected key(s) in state_dict: "extra". ' in text
-    assert "size mismatch for head.weight: copying a param with shape torch.Size([5, 5]) from checkpoint, " \
-        "the shape in current model is torch.Size([2, 4])." in text
+    assert (
+        "size mismatch for head.weight: copying a param with shape torch.Size([5, 5]) from "
+        "checkpoint, the shape in current model is torch.Size([2, 4])." in text
+    )
     del state["head.weight"]
     keys = Net().load_state_dict(state, strict=False)
     assert keys.missing_keys == ["scale", "head.weight"] and keys.unexpected_keys == ["extra"]
@@ -55,8 +57,9 @@ def test_load_state_dict_reports_everything_at_once():
         Net().load_state_dict([1])
 
 
-@pytest.mark.parametrize(("name", "error"),
-                         [("", KeyError), ("a.b", KeyError), ("forward", KeyError), (3, TypeError)])
+@pytest.mark.parametrize(
+    ("name", "error"), [("", KeyError), ("a.b", KeyError), ("forward", KeyError), (3, TypeError)]
+)
 def test_register_checks_names(name, error):
     net = Net()
     for register in (net.register_buffer, net.register_parameter, net.add_module):
@@ -83,6 +86,7 @@ def test_assignment_rules():
     class Early(nn.Module):
         def __init__(self):
             self.weight = nn.Parameter(torch.ones(1))
+
     with pytest.raises(AttributeError, match=r"before Module\.__init__"):
         Early()
 
@@ -178,6 +182,7 @@ def test_extra_state():
 
         def set_extra_state(self, state):
             self.count = state["count"]
+
     a, b = Counting(), Counting()
     a.count = 7
     b.load_state_dict(a.state_dict())
@@ -187,7 +192,9 @@ def test_extra_state():
 def test_copies_are_independent():
     net = Net()
     for made in (copy.deepcopy(net), pickle.loads(pickle.dumps(net.body))):
-        for (_, mine), (_, theirs) in zip(net.named_parameters(), made.named_parameters(), strict=False):
+        for (_, mine), (_, theirs) in zip(
+            net.named_parameters(), made.named_parameters(), strict=False
+        ):
             assert mine is not theirs and theirs.requires_grad
             np.testing.assert_array_equal(mine.detach().numpy(), theirs.detach().numpy())
             with torch.no_grad():
@@ -196,19 +203,27 @@ def test_copies_are_independent():
 
 
 def test_text():
-    assert repr(Net()) == """Net(
+    assert (
+        repr(Net())
+        == """Net(
   (body): Sequential(
     (0): Linear(in_features=3, out_features=4, bias=True)
     (1): ReLU()
   )
   (head): Linear(in_features=4, out_features=2, bias=True)
 )"""
-    assert repr(nn.ModuleList([nn.Tanh() for _ in range(3)] + [nn.ReLU()])) == """ModuleList(
+    )
+    assert (
+        repr(nn.ModuleList([nn.Tanh() for _ in range(3)] + [nn.ReLU()]))
+        == """ModuleList(
   (0-2): 3 x Tanh()
   (3): ReLU()
 )"""
-    assert repr(nn.Conv2d(1, 2, 3, padding=1, bias=False)) == \
-        "Conv2d(1, 2, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)"
+    )
+    assert (
+        repr(nn.Conv2d(1, 2, 3, padding=1, bias=False))
+        == "Conv2d(1, 2, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)"
+    )
 
 
 def test_containers():

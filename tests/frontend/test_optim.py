@@ -33,8 +33,9 @@ def test_sgd_momentum_by_hand():
 
 def test_first_adam_step_is_about_lr():
     p = param(1.0, -1.0)
-    np.testing.assert_allclose(step_with(optim.Adam([p], lr=0.01), p, [100.0, -0.001]), [0.99, -0.99],
-                               rtol=1e-5)
+    np.testing.assert_allclose(
+        step_with(optim.Adam([p], lr=0.01), p, [100.0, -0.001]), [0.99, -0.99], rtol=1e-5
+    )
 
 
 def test_groups_have_options_of_their_own():
@@ -47,21 +48,36 @@ def test_groups_have_options_of_their_own():
     assert [round(float(p), 5) for p in (a, b, c)] == [0.9, 0.5, 0.0]
 
 
-@pytest.mark.parametrize(("make", "error", "match"), [
-    (lambda p: optim.SGD(p, lr=0.1), TypeError, "should be an iterable"),
-    (lambda p: optim.SGD([]), ValueError, "empty parameter list"),
-    (lambda p: optim.SGD([3]), TypeError, "can only optimize Tensors"),
-    (lambda p: optim.SGD([p * 2]), ValueError, "non-leaf"),
-    (lambda p: optim.SGD([p], lr=-1), ValueError, "Invalid learning rate"),
-    (lambda p: optim.SGD([p], nesterov=True), ValueError, "Nesterov"),
-    (lambda p: optim.Adam([p], betas=(1.0, 0.9)), ValueError, "Invalid beta parameter at index 0: 1.0"),
-    (lambda p: optim.Adam([p], eps=-1), ValueError, "Invalid epsilon"),
-    (lambda p: optim.Adam([{"params": p}, {"params": p}]), ValueError, "more than one parameter group"),
-    (lambda p: optim.Adam([{"params": {p}}]), TypeError, "ordered"),
-    (lambda p: optim.lr_scheduler.StepLR(p, 1), TypeError, "not an Optimizer"),
-    (lambda p: optim.lr_scheduler.LambdaLR(optim.SGD([p]), [abs, abs]), ValueError, "same length"),
-    (lambda p: optim.Optimizer([p], {}).step(), NotImplementedError, "step"),
-])
+@pytest.mark.parametrize(
+    ("make", "error", "match"),
+    [
+        (lambda p: optim.SGD(p, lr=0.1), TypeError, "should be an iterable"),
+        (lambda p: optim.SGD([]), ValueError, "empty parameter list"),
+        (lambda p: optim.SGD([3]), TypeError, "can only optimize Tensors"),
+        (lambda p: optim.SGD([p * 2]), ValueError, "non-leaf"),
+        (lambda p: optim.SGD([p], lr=-1), ValueError, "Invalid learning rate"),
+        (lambda p: optim.SGD([p], nesterov=True), ValueError, "Nesterov"),
+        (
+            lambda p: optim.Adam([p], betas=(1.0, 0.9)),
+            ValueError,
+            "Invalid beta parameter at index 0: 1.0",
+        ),
+        (lambda p: optim.Adam([p], eps=-1), ValueError, "Invalid epsilon"),
+        (
+            lambda p: optim.Adam([{"params": p}, {"params": p}]),
+            ValueError,
+            "more than one parameter group",
+        ),
+        (lambda p: optim.Adam([{"params": {p}}]), TypeError, "ordered"),
+        (lambda p: optim.lr_scheduler.StepLR(p, 1), TypeError, "not an Optimizer"),
+        (
+            lambda p: optim.lr_scheduler.LambdaLR(optim.SGD([p]), [abs, abs]),
+            ValueError,
+            "same length",
+        ),
+        (lambda p: optim.Optimizer([p], {}).step(), NotImplementedError, "step"),
+    ],
+)
 def test_errors(make, error, match):
     with pytest.raises(error, match=match):
         make(param(1.0))
@@ -72,6 +88,7 @@ def test_state_dict_round_trip():
         for i in range(steps):
             step_with(opt, p, [0.1 * i - 0.2, 0.3])
         return p.detach().numpy().copy()
+
     p = param(1.0, 2.0)
     opt = optim.AdamW([p], lr=0.1, amsgrad=True)
     train(p, opt, 3)
@@ -118,6 +135,7 @@ def test_hooks_and_closure():
         loss = (p * p).sum()
         loss.backward()
         return loss
+
     assert float(opt.step(closure)) == 1.0 and seen == ["pre", "post"]
 
 
@@ -158,6 +176,7 @@ def test_lbfgs_solves_least_squares():
             loss = (a.matmul(x) - b).square().sum()
             loss.backward()
             return loss
+
         for _ in range(3):
             opt.step(closure)
         want = np.linalg.lstsq(a.numpy(), b.numpy(), rcond=None)[0]

@@ -62,12 +62,17 @@ GIVEN = torch.Generator().manual_seed(11)
 torch.manual_seed(2)
 MODEL = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.4), nn.ReLU(), nn.Linear(8, 2), nn.Dropout(0.1))
 FUNCTIONS: dict[str, Callable[[torch.Tensor], Any]] = {
-    "dropout": lambda x: F.dropout(x, 0.5), "model": MODEL, "unused": unused, "counted": counted,
+    "dropout": lambda x: F.dropout(x, 0.5),
+    "model": MODEL,
+    "unused": unused,
+    "counted": counted,
     "mixed": mixed,
     "rrelu": lambda x: F.rrelu(x - 2, training=True),
     "given": lambda x: x * torch.rand(2, 3, generator=GIVEN) + torch.rand(2, 3),
     "filled": lambda x: x + torch.empty(3, 2).t().uniform_(-1, 1),
-    "checkpoint": lambda x: checkpoint(lambda y: F.dropout(y, 0.5).square(), x, use_reentrant=False),
+    "checkpoint": lambda x: checkpoint(
+        lambda y: F.dropout(y, 0.5).square(), x, use_reentrant=False
+    ),
     "chosen": lambda x: x * 2 if torch.rand(()) > 0.5 else x + torch.rand(()),
 }
 
@@ -128,7 +133,11 @@ def test_unread_draws_move_the_stream() -> None:
 def test_copies_and_files() -> None:
     generator = torch.Generator().manual_seed(2)
     torch.randn(3, generator=generator)  # one number is kept
-    copies = [copy.deepcopy(generator), pickle.loads(pickle.dumps(generator)), generator.clone_state()]
+    copies = [
+        copy.deepcopy(generator),
+        pickle.loads(pickle.dumps(generator)),
+        generator.clone_state(),
+    ]
     kept = io.BytesIO()
     torch.save({"rng": generator.get_state()}, kept)
     kept.seek(0)
@@ -179,9 +188,13 @@ def test_bodies_of_loops_refuse_to_draw() -> None:
 
 
 DRAWS: list[Callable[[], torch.Tensor]] = [
-    lambda: torch.rand(3), lambda: torch.randn(20), lambda: torch.randperm(5),
-    lambda: torch.randint(0, 9, (4,)), lambda: torch.empty(2, 3).exponential_(),
-    lambda: torch.randn(3, dtype=torch.float64), lambda: torch.empty(9).bernoulli_(0.3),
+    lambda: torch.rand(3),
+    lambda: torch.randn(20),
+    lambda: torch.randperm(5),
+    lambda: torch.randint(0, 9, (4,)),
+    lambda: torch.empty(2, 3).exponential_(),
+    lambda: torch.randn(3, dtype=torch.float64),
+    lambda: torch.empty(9).bernoulli_(0.3),
     lambda: F.dropout(torch.ones(5), 0.2),
 ]
 

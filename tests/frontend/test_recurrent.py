@@ -35,7 +35,9 @@ def test_unbatched_batch_first_and_default_state_are_the_same_computation(kind: 
     single, single_state = layer(x[:, 1])
     assert torch.allclose(y, given) and torch.allclose(y, turned.transpose(0, 1), atol=1e-6)
     assert torch.allclose(y[:, 1], single, atol=1e-6) and y.shape == (5, 2, 8)
-    for a, b, c in zip(states_of(state), states_of(turned_state), states_of(single_state), strict=True):
+    for a, b, c in zip(
+        states_of(state), states_of(turned_state), states_of(single_state), strict=True
+    ):
         assert torch.allclose(a, b, atol=1e-6) and torch.allclose(a[:, 1], c, atol=1e-6)
 
 
@@ -75,7 +77,9 @@ def test_dropout_acts_between_layers_in_training_only() -> None:
     layer = nn.GRU(3, 4, 2, dropout=1.0)
     x = torch.randn(5, 2, 3)
     cut = nn.GRU(4, 4)
-    cut.load_state_dict({k.replace("l1", "l0"): v for k, v in layer.state_dict().items() if "l1" in k})
+    cut.load_state_dict(
+        {k.replace("l1", "l0"): v for k, v in layer.state_dict().items() if "l1" in k}
+    )
     assert torch.allclose(layer(x)[0], cut(torch.zeros(5, 2, 4))[0], atol=1e-6)
     assert not torch.allclose(layer.eval()(x)[0], cut(torch.zeros(5, 2, 4))[0])
     with pytest.warns(UserWarning, match="num_layers greater than 1"):
@@ -88,7 +92,9 @@ def test_weights_are_found_anew_after_an_assignment_a_copy_and_a_cast() -> None:
     y = layer(x)[0]
     for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         assert torch.equal(other(x)[0], y)
-        assert [w is p for w, p in zip(other._flat_weights, other.parameters(), strict=True)] == [True] * 5
+        assert [w is p for w, p in zip(other._flat_weights, other.parameters(), strict=True)] == [
+            True
+        ] * 5
     layer.weight_hr_l0 = nn.Parameter(torch.zeros(2, 4))
     assert not layer(x)[0].any() and layer._flat_weights[-1] is layer.weight_hr_l0
     assert layer.double()(x.double())[0].dtype is torch.float64
@@ -115,7 +121,8 @@ def test_one_program_for_all_lengths_and_batches() -> None:
             x = torch.randn(*shape, 3)
             assert torch.allclose(run(x)[0], layer(x)[0], atol=1e-5)
             run(x)
-    assert compiler.compiled_count - before <= 1 + 3  # one compiled, and what runs line by line beside it
+    # one compiled, and what runs line by line beside it
+    assert compiler.compiled_count - before <= 1 + 3
 
 
 def test_packing_by_python_numbers_inside_a_compiled_function() -> None:
@@ -130,7 +137,8 @@ def test_packing_by_python_numbers_inside_a_compiled_function() -> None:
     for lengths in ([2, 5, 1], [4, 1, 3]):
         for a, b in zip(run(x, lengths), last(x, lengths), strict=True):
             assert torch.allclose(a, b, atol=1e-6)
-    for lengths in (torch.tensor([2, 5, 1]), torch.tensor([4, 1, 3])):  # values that Python decides by
+    # values that Python decides by
+    for lengths in (torch.tensor([2, 5, 1]), torch.tensor([4, 1, 3])):
         for a, b in zip(run(x, lengths), last(x, lengths), strict=True):
             assert torch.allclose(a, b, atol=1e-6)
     with pytest.raises(RuntimeError, match="a tensor's value is needed in Python"):
@@ -153,35 +161,75 @@ def test_ahead_of_time_with_any_length_and_batch(tmp_path: Any) -> None:
     run = torch.aot.load(tmp_path / "last.so")
     for shape in ((5, 2), (1, 1), (30, 8)):
         x = torch.randn(*shape, 3)
-        np.testing.assert_allclose(run(x.numpy())[0], model(x).detach().numpy(), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            run(x.numpy())[0], model(x).detach().numpy(), rtol=1e-4, atol=1e-6
+        )
 
 
 # ------------------------------------------------------------------------------------------ errors
 
 
-@pytest.mark.parametrize(("kind", "shape", "hidden", "error", "message"), [
-    ("GRU", (3,), None, ValueError, "GRU: Expected input to be 2D or 3D, got 1D instead"),
-    ("RNN", (3,), None, ValueError, "RNN: Expected input to be 2D or 3D, got 1D tensor instead"),
-    ("LSTM", (2, 1, 4), None, RuntimeError, "must be equal to input_size. Expected 3, got 4"),
-    ("GRU", (2, 1, 3), (1, 2, 4), RuntimeError, r"Expected hidden size \(1, 1, 4\), got \[1, 2, 4\]"),
-    ("GRU", (2, 1, 3), (1, 4), RuntimeError, "batched 3-D input, hx should also be 3-D but got 2-D"),
-    ("RNN", (2, 3), (1, 1, 4), RuntimeError, "unbatched 2-D input, hx should also be 2-D but got 3-D"),
-    ("GRU", (0, 2, 3), None, RuntimeError, "Expected sequence length to be larger than 0 in RNN"),
-])
-def test_calls_that_do_not_fit(kind: str, shape: Any, hidden: Any, error: type, message: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "shape", "hidden", "error", "message"),
+    [
+        ("GRU", (3,), None, ValueError, "GRU: Expected input to be 2D or 3D, got 1D instead"),
+        (
+            "RNN",
+            (3,),
+            None,
+            ValueError,
+            "RNN: Expected input to be 2D or 3D, got 1D tensor instead",
+        ),
+        ("LSTM", (2, 1, 4), None, RuntimeError, "must be equal to input_size. Expected 3, got 4"),
+        (
+            "GRU",
+            (2, 1, 3),
+            (1, 2, 4),
+            RuntimeError,
+            r"Expected hidden size \(1, 1, 4\), got \[1, 2, 4\]",
+        ),
+        (
+            "GRU",
+            (2, 1, 3),
+            (1, 4),
+            RuntimeError,
+            "batched 3-D input, hx should also be 3-D but got 2-D",
+        ),
+        (
+            "RNN",
+            (2, 3),
+            (1, 1, 4),
+            RuntimeError,
+            "unbatched 2-D input, hx should also be 2-D but got 3-D",
+        ),
+        (
+            "GRU",
+            (0, 2, 3),
+            None,
+            RuntimeError,
+            "Expected sequence length to be larger than 0 in RNN",
+        ),
+    ],
+)
+def test_calls_that_do_not_fit(
+    kind: str, shape: Any, hidden: Any, error: type, message: str
+) -> None:
     with pytest.raises(error, match=message):
         getattr(nn, kind)(3, 4)(torch.zeros(shape), None if hidden is None else torch.zeros(hidden))
 
 
-@pytest.mark.parametrize(("arguments", "error", "message"), [
-    ({"hidden_size": 0}, ValueError, "hidden_size must be greater than zero"),
-    ({"hidden_size": 2.0}, TypeError, "hidden_size should be of type int, got: float"),
-    ({"num_layers": 0}, ValueError, "num_layers must be greater than zero"),
-    ({"bias": 1}, TypeError, "bias should be of type bool, got: int"),
-    ({"dropout": 2}, ValueError, "dropout should be a number in range"),
-    ({"proj_size": 4}, ValueError, "proj_size has to be smaller than hidden_size"),
-    ({"proj_size": -1}, ValueError, "proj_size should be a positive integer or zero"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"hidden_size": 0}, ValueError, "hidden_size must be greater than zero"),
+        ({"hidden_size": 2.0}, TypeError, "hidden_size should be of type int, got: float"),
+        ({"num_layers": 0}, ValueError, "num_layers must be greater than zero"),
+        ({"bias": 1}, TypeError, "bias should be of type bool, got: int"),
+        ({"dropout": 2}, ValueError, "dropout should be a number in range"),
+        ({"proj_size": 4}, ValueError, "proj_size has to be smaller than hidden_size"),
+        ({"proj_size": -1}, ValueError, "proj_size should be a positive integer or zero"),
+    ],
+)
 def test_arguments_that_make_no_layer(arguments: dict[str, Any], error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         nn.LSTM(**{"input_size": 3, "hidden_size": 4, **arguments})
@@ -198,7 +246,9 @@ def test_other_refusals() -> None:
         nn.LSTM(3, 4)(torch.zeros(2, 1, 3), (torch.zeros(1, 1, 4), torch.zeros(1, 1, 3)))
     with pytest.raises(RuntimeError, match="input has inconsistent input_size: got 2 expected 3"):
         nn.GRUCell(3, 4)(torch.zeros(1, 2))
-    with pytest.raises(RuntimeError, match="hidden0 has inconsistent hidden_size: got 3, expected 4"):
+    with pytest.raises(
+        RuntimeError, match="hidden0 has inconsistent hidden_size: got 3, expected 4"
+    ):
         nn.GRUCell(3, 4)(torch.zeros(1, 3), torch.zeros(1, 3))
 
 
@@ -208,7 +258,11 @@ def test_other_refusals() -> None:
 def test_packing_there_and_back() -> None:
     x = torch.arange(24.0).reshape(4, 3, 2)
     packed = R.pack_padded_sequence(x, [2, 4, 1], enforce_sorted=False)
-    assert packed.batch_sizes.tolist() == [3, 2, 1, 1] and packed.sorted_indices.tolist() == [1, 0, 2]
+    assert packed.batch_sizes.tolist() == [3, 2, 1, 1] and packed.sorted_indices.tolist() == [
+        1,
+        0,
+        2,
+    ]
     assert R.invert_permutation(packed.sorted_indices).tolist() == packed.unsorted_indices.tolist()
     back, lengths = R.pad_packed_sequence(packed, padding_value=-1.0, total_length=5)
     assert lengths.tolist() == [2, 4, 1] and back.shape == (5, 3, 2)
@@ -228,24 +282,30 @@ def test_padding() -> None:
     assert R.pad_packed_sequence(R.pack_sequence([b, a]))[1].tolist() == [4, 2]
 
 
-@pytest.mark.parametrize(("lengths", "rows", "message"), [
-    ([1, 2], 3, "must be sorted in decreasing order"),
-    ([1], 3, r"batch_size, but got 1 \(batch_size=2\)"),
-    ([1, 0], 3, "greater than 0"),
-    ([1, 1], 0, "Cannot pack empty tensors"),
-    ([4, 1], 3, "a sequence of length 4 is longer than the input"),
-])
+@pytest.mark.parametrize(
+    ("lengths", "rows", "message"),
+    [
+        ([1, 2], 3, "must be sorted in decreasing order"),
+        ([1], 3, r"batch_size, but got 1 \(batch_size=2\)"),
+        ([1, 0], 3, "greater than 0"),
+        ([1, 1], 0, "Cannot pack empty tensors"),
+        ([4, 1], 3, "a sequence of length 4 is longer than the input"),
+    ],
+)
 def test_lengths_that_do_not_fit(lengths: list[int], rows: int, message: str) -> None:
     with pytest.raises(RuntimeError, match=message):
         R.pack_padded_sequence(torch.ones(rows, 2), lengths)
 
 
-@pytest.mark.parametrize(("sequences", "side", "message"), [
-    ([], "right", "received an empty list of sequences"),
-    (3, "right", "Expected iterable"),
-    ([torch.ones(2)], "up", "padding_side to be one of left or right"),
-    ([torch.ones(2, 1), torch.ones(2, 3)], "left", "every size but the first"),
-])
+@pytest.mark.parametrize(
+    ("sequences", "side", "message"),
+    [
+        ([], "right", "received an empty list of sequences"),
+        (3, "right", "Expected iterable"),
+        ([torch.ones(2)], "up", "padding_side to be one of left or right"),
+        ([torch.ones(2, 1), torch.ones(2, 3)], "left", "every size but the first"),
+    ],
+)
 def test_sequences_that_do_not_fit(sequences: Any, side: str, message: str) -> None:
     with pytest.raises(RuntimeError, match=message):
         R.pad_sequence(sequences, padding_side=side)

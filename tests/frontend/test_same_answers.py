@@ -1,4 +1,5 @@
-"""The same call gives the same answer: on every tier up to rounding, natively to the bit for any threads."""
+"""The same call gives the same answer: on every tier up to rounding, natively to the bit for any
+threads."""
 
 from __future__ import annotations
 
@@ -85,9 +86,15 @@ LARGE: dict[str, tuple[Callable[..., Any], list[np.ndarray]]] = {
         [normal(50, 90), places(50, 4000, 90), normal(4000, 90)],
     ),
     "index_put": (put, [normal(40, 600), places(40, 3000), normal(3000, 600)]),
-    "embedding": (gradients(lambda w, i: F.embedding(i, w), 1), [normal(100, 256), places(100, 64, 128)]),
+    "embedding": (
+        gradients(lambda w, i: F.embedding(i, w), 1),
+        [normal(100, 256), places(100, 64, 128)],
+    ),
     "batch norm": (gradients(batch_norm, 2), [normal(16, 24, 28, 28), normal(24)]),
-    "layer norm": (gradients(lambda x, w: F.layer_norm(x, (512,), w), 2), [normal(900, 512), normal(512)]),
+    "layer norm": (
+        gradients(lambda x, w: F.layer_norm(x, (512,), w), 2),
+        [normal(900, 512), normal(512)],
+    ),
     "convolution": (
         gradients(lambda x, w: F.conv2d(x, w, padding=1), 2),
         [normal(8, 16, 24, 24), normal(16, 16, 3, 3)],

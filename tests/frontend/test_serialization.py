@@ -18,9 +18,16 @@ from graphtorch._files.pickling import LoadedStorage
 
 def test_round_trip_keeps_sharing_and_dtypes(tmp_path):
     base = torch.arange(12.0).reshape(3, 4)
-    given = {"all": base, "row": base[1], "turned": base.t(), "half": torch.ones(2, dtype=torch.bfloat16),
-             "flag": torch.tensor(True), "dtype": torch.int64, "size": torch.Size([1, 2]),
-             "n": [1, 2.5, None]}
+    given = {
+        "all": base,
+        "row": base[1],
+        "turned": base.t(),
+        "half": torch.ones(2, dtype=torch.bfloat16),
+        "flag": torch.tensor(True),
+        "dtype": torch.int64,
+        "size": torch.Size([1, 2]),
+        "n": [1, 2.5, None],
+    }
     torch.save(given, tmp_path / "a.pt")
     got = torch.load(tmp_path / "a.pt")
     got["all"][1] = 9
@@ -44,6 +51,7 @@ def test_code_in_a_file_is_refused():
     class Harm:
         def __reduce__(self):
             return os.system, ("true",)
+
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("x/data.pkl", pickle.dumps(Harm(), 2))
@@ -51,8 +59,10 @@ def test_code_in_a_file_is_refused():
         torch.load(io.BytesIO(file.getvalue()))
 
 
-@pytest.mark.parametrize(("offset", "size", "stride"),
-                         [(0, (100,), (1,)), (3, (2,), (1,)), (-1, (1,), (1,)), (0, (2, 2), (9, 1))])
+@pytest.mark.parametrize(
+    ("offset", "size", "stride"),
+    [(0, (100,), (1,)), (3, (2,), (1,)), (-1, (1,), (1,)), (0, (2, 2), (9, 1))],
+)
 def test_a_tensor_beyond_its_storage_is_refused(offset, size, stride):
     with pytest.raises(pickle.UnpicklingError):
         _rebuild_tensor_v2(LoadedStorage(np.zeros(4, np.float32)), offset, size, stride)
@@ -71,8 +81,12 @@ def test_a_failed_save_leaves_the_old_file(tmp_path):
 
 
 def test_safetensors(tmp_path):
-    given = {"w": torch.randn(2, 3), "i": torch.arange(3), "h": torch.ones(3, dtype=torch.float16),
-             "e": torch.ones(0, 2)}
+    given = {
+        "w": torch.randn(2, 3),
+        "i": torch.arange(3),
+        "h": torch.ones(3, dtype=torch.float16),
+        "e": torch.ones(0, 2),
+    }
     torch.save_safetensors(given, tmp_path / "a.safetensors", {"made": "here"})
     got = torch.load_safetensors(tmp_path / "a.safetensors")
     for name, t in given.items():
@@ -102,8 +116,18 @@ def test_damaged_files_raise_and_run_nothing(zipped):
         try:
             loaded = torch.load(io.BytesIO(bytes(data)))
             repr(loaded)
-        except (RuntimeError, EOFError, ValueError, OverflowError, MemoryError, NotImplementedError, KeyError,
-                pickle.UnpicklingError, zipfile.BadZipFile, UnicodeDecodeError):
+        except (
+            RuntimeError,
+            EOFError,
+            ValueError,
+            OverflowError,
+            MemoryError,
+            NotImplementedError,
+            KeyError,
+            pickle.UnpicklingError,
+            zipfile.BadZipFile,
+            UnicodeDecodeError,
+        ):
             pass
 
 
@@ -112,9 +136,16 @@ NOT_A_CALL = b"\x80\x02ctorch\nfloat32\n)R."
 ATTRIBUTE_BY_DOTS = b"\x80\x04\x8c\x05torch\x8c\x13Tensor.__reduce_ex__\x93."
 
 
-@pytest.mark.parametrize("pickled", [BUILD_ON_A_TENSOR, NOT_A_CALL, ATTRIBUTE_BY_DOTS,
-                                     b"\x80\x02cbuiltins\neval\nX\x01\x00\x00\x001\x85R.",
-                                     b"\x80\x02cgraphtorch.cli\nmain\n)R."])
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        BUILD_ON_A_TENSOR,
+        NOT_A_CALL,
+        ATTRIBUTE_BY_DOTS,
+        b"\x80\x02cbuiltins\neval\nX\x01\x00\x00\x001\x85R.",
+        b"\x80\x02cgraphtorch.cli\nmain\n)R.",
+    ],
+)
 def test_pickles_that_reach_for_more_are_refused(pickled):
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
@@ -134,6 +165,7 @@ def test_allowed_classes():
 
     def load():
         return torch.load(io.BytesIO(file.getvalue()))
+
     with pytest.raises(pickle.UnpicklingError, match="add_safe_globals"):
         load()
     modules = [nn.Linear, nn.Parameter, set]
@@ -144,10 +176,15 @@ def test_allowed_classes():
     assert torch.serialization.get_safe_globals() == []
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int64", "bool", "complex64", "uint16",
-                                   "uint32", "uint64"])
+@pytest.mark.parametrize(
+    "dtype",
+    ["float32", "bfloat16", "float16", "int64", "bool", "complex64", "uint16", "uint32", "uint64"],
+)
 def test_safetensors_dtypes(dtype, tmp_path):
-    given = {"a": torch.arange(6).reshape(2, 3).to(getattr(torch, dtype)), "empty": torch.ones(0, 2)}
+    given = {
+        "a": torch.arange(6).reshape(2, 3).to(getattr(torch, dtype)),
+        "empty": torch.ones(0, 2),
+    }
     torch.save_safetensors(given, tmp_path / "x.safetensors", metadata={"format": "pt"})
     got = torch.load_safetensors(tmp_path / "x.safetensors")
     assert got["a"].dtype is given["a"].dtype and torch.equal(got["a"], given["a"])

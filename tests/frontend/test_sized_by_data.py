@@ -32,7 +32,9 @@ def test_values_and_the_error_of_a_capture(name: str) -> None:
     compiled = torch.compile(function)
     assert [compiled(x).tolist() for _ in range(2)] == [expected] * 2
     for attempt in (torch.compile(function, fullgraph=True), lambda x: torch.trace(function, x)):
-        with pytest.raises(RuntimeError, match=f"size of the result depends on the data.*{advice}") as caught:
+        with pytest.raises(
+            RuntimeError, match=f"size of the result depends on the data.*{advice}"
+        ) as caught:
             attempt(x)
         assert "test_sized_by_data.py" in str(caught.value)
 
@@ -40,7 +42,11 @@ def test_values_and_the_error_of_a_capture(name: str) -> None:
 def test_unique_consecutive_counts_and_slices() -> None:
     x = torch.tensor([[1, 1], [1, 1], [0, 2]])
     values, inverse, counts = torch.unique_consecutive(x, True, True, dim=0)
-    assert (values.tolist(), inverse.tolist(), counts.tolist()) == ([[1, 1], [0, 2]], [0, 0, 1], [2, 1])
+    assert (values.tolist(), inverse.tolist(), counts.tolist()) == (
+        [[1, 1], [0, 2]],
+        [0, 0, 1],
+        [2, 1],
+    )
     assert [t.tolist() for t in x.unique_consecutive(return_counts=True)] == [[1, 0, 2], [4, 1, 1]]
 
 

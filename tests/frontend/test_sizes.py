@@ -47,7 +47,10 @@ def test_sizes_beyond_memory_are_errors(name: str) -> None:
 
 
 def test_empty_tensors_of_any_size() -> None:
-    assert torch.zeros(0, 1 << 40).sum().item() == 0 and torch.zeros(1 << 40, 0).shape == (1 << 40, 0)
+    assert torch.zeros(0, 1 << 40).sum().item() == 0 and torch.zeros(1 << 40, 0).shape == (
+        1 << 40,
+        0,
+    )
 
 
 def free_gigabytes() -> float:
@@ -62,12 +65,12 @@ def test_more_elements_than_32_bits_count() -> None:
     x = torch.zeros(MANY, dtype=torch.uint8)
     x[-3:] = torch.tensor([5, 6, 7], dtype=torch.uint8)
     assert (x[MANY - 2].item(), x[-1].item(), x[torch.tensor([MANY - 3])].item()) == (6, 7, 5)
-    assert x[(1 << 31) + 90:].sum().item() == 18 and x.sum().item() == 18
+    assert x[(1 << 31) + 90 :].sum().item() == 18 and x.sum().item() == 18
     assert x.max().item() == 7 and x.argmax().item() == MANY - 1
     copy = x.clone()
-    assert copy[MANY - 3:].tolist() == [5, 6, 7]
+    assert copy[MANY - 3 :].tolist() == [5, 6, 7]
     del copy
     x += 1
-    assert x[::1 << 30].tolist() == [1, 1, 1] and x[-2:].tolist() == [7, 8]
+    assert x[:: 1 << 30].tolist() == [1, 1, 1] and x[-2:].tolist() == [7, 8]
     rows = x[:-100].reshape(-1, 1 << 20)
     assert rows.shape == (2048, 1 << 20) and rows[-1, :4].tolist() == [1] * 4

@@ -28,7 +28,9 @@ def test_incomplete_gamma(function: object) -> None:
 def test_zeta_has_a_gradient_by_its_second_argument() -> None:
     q = X.clone().requires_grad_()
     assert gradcheck(lambda q: torch.special.zeta(A + 1.5, q), (q,))
-    assert math.isclose(torch.special.zeta(2.0, torch.tensor(1.0)).item(), math.pi**2 / 6, rel_tol=1e-6)
+    assert math.isclose(
+        torch.special.zeta(2.0, torch.tensor(1.0)).item(), math.pi**2 / 6, rel_tol=1e-6
+    )
     with pytest.raises(RuntimeError, match="not implemented"):
         torch.special.zeta(A.clone().requires_grad_(), X)
 
@@ -62,7 +64,9 @@ def test_gradients_of_dirichlet_numbers() -> None:
     turned = torch._dirichlet_grad(1 - x, torch.ones_like(a), a + 1)  # of 1 - y for y of the same
     h = 1e-5
     moved = [torch.distributions.Beta(1 + s * h, a) for s in (1, -1)]
-    slope = (moved[0]._dirichlet.concentration[..., 0] - moved[1]._dirichlet.concentration[..., 0]) / (2 * h)
+    slope = (
+        moved[0]._dirichlet.concentration[..., 0] - moved[1]._dirichlet.concentration[..., 0]
+    ) / (2 * h)
     assert torch.allclose(slope, torch.ones_like(a)) and bool((turned > 0).all())
 
 

@@ -1,4 +1,5 @@
-"""Sizes as symbols of a compiled function: a recording for each branch that Python takes by them."""
+"""Sizes as symbols of a compiled function: a recording for each branch that Python takes by
+them."""
 
 from __future__ import annotations
 
@@ -147,7 +148,8 @@ def test_models_and_their_training() -> None:
             gradients.append([p.grad.clone() for p in net.parameters()])
         for a, b in zip(*gradients, strict=True):
             assert torch.allclose(a, b, rtol=1e-4, atol=1e-6)
-    assert compiled.recorded <= 2  # features have to be 3: only the first sizes are symbols all over
+    # features have to be 3: only the first sizes are symbols all over
+    assert compiled.recorded <= 2
 
 
 def test_second_gradients() -> None:
@@ -282,8 +284,6 @@ def test_deterministic_calls_do_not_depend_on_earlier_ones() -> None:
     finally:
         torch.use_deterministic_algorithms(False)
     assert not any(g.symbols() for g in compiled.graphs)
-
-
 
 
 def test_views_of_arguments_whose_strides_are_symbols() -> None:

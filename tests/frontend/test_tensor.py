@@ -88,7 +88,9 @@ def test_inplace_keeps_dtype_and_shape():
 
 
 def test_errors_name_what_was_given():
-    with pytest.raises(RuntimeError, match=r"mat1 and mat2 shapes cannot be multiplied \(2x3 and 2x3\)"):
+    with pytest.raises(
+        RuntimeError, match=r"mat1 and mat2 shapes cannot be multiplied \(2x3 and 2x3\)"
+    ):
         torch.zeros(2, 3) @ torch.zeros(2, 3)
     with pytest.raises(RuntimeError, match="must match the size of tensor b"):
         torch.zeros(2, 3) + torch.zeros(2, 4)
@@ -190,7 +192,11 @@ def test_slices_of_empty_tensors_are_empty() -> None:
 def test_numpys_names_of_arguments():
     x = torch.arange(6.0).reshape(2, 3)
     assert x.sum(axis=1, keepdims=True).tolist() == [[3.0], [12.0]]
-    assert torch.argmax(x, axis=1).tolist() == [2, 2] and torch.cumsum(x, axis=0)[1].tolist() == [3, 5, 7]
+    assert torch.argmax(x, axis=1).tolist() == [2, 2] and torch.cumsum(x, axis=0)[1].tolist() == [
+        3,
+        5,
+        7,
+    ]
     with pytest.raises(TypeError, match="'dim' and 'axis'"):
         x.sum(dim=0, axis=0)
 
@@ -200,7 +206,10 @@ def test_results_of_several_print_as_pytorchs():
     assert repr(found) == (
         "torch.return_types.sort(\nvalues=tensor([1., 3.]),\nindices=tensor([1, 0]))"
     )
-    assert type(found) is torch.return_types.sort and str(torch.Tensor) == "<class 'graphtorch.Tensor'>"
+    assert (
+        type(found) is torch.return_types.sort
+        and str(torch.Tensor) == "<class 'graphtorch.Tensor'>"
+    )
 
 
 @pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
@@ -217,15 +226,20 @@ def test_storages_count_elements_or_bytes():
 def test_nodes_of_the_autograd_graph_have_classes_of_their_own():
     x = torch.ones(2, requires_grad=True)
     fn = (x * 2).sum().grad_fn
-    assert type(fn).__name__ == "SumBackward0" and type(fn.next_functions[0][0]).__name__ == "MulBackward0"
+    assert (
+        type(fn).__name__ == "SumBackward0"
+        and type(fn.next_functions[0][0]).__name__ == "MulBackward0"
+    )
 
 
 def test_batches_from_other_places_of_the_data_find_the_same_program():
     data = torch.arange(60.0).reshape(3, 20)
     counts = []
     for start in range(6):
-        doubled = data[:, start:start + 4] * 2
-        assert doubled.sum().item() == 2 * sum(20 * r + c for r in range(3) for c in range(start, start + 4))
+        doubled = data[:, start : start + 4] * 2
+        assert doubled.sum().item() == 2 * sum(
+            20 * r + c for r in range(3) for c in range(start, start + 4)
+        )
         counts.append(programs.new_count)
     assert counts[0] == counts[-1]
     part = data[:, 1:3]

@@ -1,4 +1,5 @@
-"""Threads, forks and interrupts: what one of them does is never part of what another one records."""
+"""Threads, forks and interrupts: what one of them does is never part of what another one
+records."""
 
 from __future__ import annotations
 
@@ -61,7 +62,7 @@ def switching() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
-# ------------------------------------------------------------------------------------------ programs at once
+# --------------------------------------------------------------------------------- programs at once
 
 
 def test_programs_of_threads_give_what_each_gives_alone(switching: None) -> None:
@@ -90,7 +91,9 @@ def test_gradients_of_threads_add_up(switching: None) -> None:
     assert weight.grad.tolist() == [2.0 * 25 * THREADS] * 4
 
 
-def test_a_graph_still_compiling_does_not_stop_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_still_compiling_does_not_stop_other_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     entered, leave = threading.Event(), threading.Event()
 
     def slow(*args: Any) -> Any:
@@ -126,11 +129,14 @@ def test_threads_that_share_a_generator_draw_different_numbers(switching: None) 
     assert len(set(numbers)) > 0.99 * len(numbers)
 
 
-# ------------------------------------------------------------------------------------------ during a capture
+# --------------------------------------------------------------------------------- during a capture
 
 
-def during_a_capture(function: Callable[..., Any], other: Callable[[], Any], x: Any) -> tuple[Any, Any]:
-    """A compiled `function`, and what `other` returned in another thread in the middle of its recording.
+def during_a_capture(
+    function: Callable[..., Any], other: Callable[[], Any], x: Any
+) -> tuple[Any, Any]:
+    """A compiled `function`, and what `other` returned in another thread in the middle of its
+    recording.
 
     `function` takes a callable that lets the other thread run, and `x`.
     """
@@ -222,7 +228,7 @@ def test_random_numbers_of_another_thread_are_not_drawn_again() -> None:
     assert len({tuple(d) for d in drawn}) == 3
 
 
-# ------------------------------------------------------------------------------------ processes, interrupts
+# ---------------------------------------------------------------------------- processes, interrupts
 
 
 SCRIPT = """
@@ -287,7 +293,8 @@ def test_a_fork_while_other_threads_run_and_compile() -> None:
             assert torch.compile(lambda x: (x * 2).sum())(x).item() == 2 * size * (seed + 2)
             assert (x @ x.T).sum().item() == size * size * (seed + 2)
 
-    torch.compile(torch.exp)(torch.ones(1))  # imports what compiles: Python's own locks do not survive a fork
+    # imports what compiles: Python's own locks do not survive a fork
+    torch.compile(torch.exp)(torch.ones(1))
     threads = [threading.Thread(target=work, args=(i,)) for i in range(3)]
     for t in threads:
         t.start()
@@ -325,8 +332,11 @@ def test_calls_after_an_interrupt_work() -> None:
     try:
         for trial in range(24):
             weight = torch.randn(trial + 2, 3)
-            function = torch.compile(lambda x, w=weight: torch.tanh(x @ w).sum(0)) if trial % 2 else (
-                lambda x, w=weight: torch.tanh(x @ w).sum(0))
+            function = (
+                torch.compile(lambda x, w=weight: torch.tanh(x @ w).sum(0))
+                if trial % 2
+                else (lambda x, w=weight: torch.tanh(x @ w).sum(0))
+            )
             x = torch.randn(4, trial + 2)
             try:
                 armed = True

@@ -1,4 +1,5 @@
-"""Where PyTorch looks at elements and raises, so do we: in the call itself where they are in memory."""
+"""Where PyTorch looks at elements and raises, so do we: in the call itself where they are in
+memory."""
 
 from __future__ import annotations
 
@@ -53,8 +54,11 @@ def test_division_of_floats_by_zero_is_infinite() -> None:
 @pytest.mark.parametrize("side", ["input", "target"])
 def test_cross_entropy_of_what_is_no_probability(value: float, side: str) -> None:
     good, bad = torch.tensor([0.5, 0.25]), torch.tensor([0.5, value])
-    call = (lambda x: F.binary_cross_entropy(x, good)) if side == "input" else \
-        (lambda x: F.binary_cross_entropy(good, x))
+    call = (
+        (lambda x: F.binary_cross_entropy(x, good))
+        if side == "input"
+        else (lambda x: F.binary_cross_entropy(good, x))
+    )
     with pytest.raises(RuntimeError, match=f"elements of {side} should be between 0 and 1"):
         call(bad)
     late = call(bad * 1)
@@ -102,11 +106,17 @@ def test_places_outside_are_found_in_the_call(name: str) -> None:
 def test_ignored_targets_are_no_classes() -> None:
     loss = F.cross_entropy(torch.zeros(2, 3), torch.tensor([-100, 1]))
     assert loss.item() == pytest.approx(np.log(3))
-    assert F.cross_entropy(torch.zeros(2, 3), torch.tensor([7, 1]), ignore_index=7).item() == loss.item()
+    assert (
+        F.cross_entropy(torch.zeros(2, 3), torch.tensor([7, 1]), ignore_index=7).item()
+        == loss.item()
+    )
 
 
 WEIGHTS = {
-    "negative": [-1.0, 2.0], "nan": [float("nan"), 2.0], "inf": [float("inf"), 1.0], "nothing": [0.0, 0.0],
+    "negative": [-1.0, 2.0],
+    "nan": [float("nan"), 2.0],
+    "inf": [float("inf"), 1.0],
+    "nothing": [0.0, 0.0],
 }
 
 
@@ -125,12 +135,17 @@ def test_weights_that_cannot_be_drawn_with(name: str, replacement: bool) -> None
 def test_parameters_of_draws() -> None:
     x = torch.zeros(2)
     for call in (
-        lambda: torch.bernoulli(x + 2), lambda: torch.bernoulli(torch.tensor([-0.5])),
-        lambda: x.bernoulli_(torch.tensor([2.0])), lambda: torch.bernoulli(x, 1.5),
+        lambda: torch.bernoulli(x + 2),
+        lambda: torch.bernoulli(torch.tensor([-0.5])),
+        lambda: x.bernoulli_(torch.tensor([2.0])),
+        lambda: torch.bernoulli(x, 1.5),
         lambda: torch.normal(0.0, torch.tensor([-1.0])),
         lambda: torch.normal(x, torch.tensor([float("nan")] * 2)),
-        lambda: x.exponential_(0.0), lambda: x.geometric_(1.5), lambda: x.geometric_(p=0.0),
-        lambda: x.cauchy_(0.0, -1.0), lambda: F.interpolate(torch.zeros(1, 1, 4, 4), size=0),
+        lambda: x.exponential_(0.0),
+        lambda: x.geometric_(1.5),
+        lambda: x.geometric_(p=0.0),
+        lambda: x.cauchy_(0.0, -1.0),
+        lambda: F.interpolate(torch.zeros(1, 1, 4, 4), size=0),
         lambda: F.interpolate(torch.zeros(1, 1, 4, 4), scale_factor=0.1, mode="bilinear"),
     ):
         with pytest.raises(RuntimeError):

@@ -53,7 +53,10 @@ def test_after_a_write_gradients_go_to_the_base() -> None:
     base.mul_(2)
     row = view[0]  # of the new elements
     assert torch.autograd.grad(turned.sum(), leaf, retain_graph=True)[0].tolist() == [2] * 6
-    assert torch.autograd.grad((row * row).sum(), [view, leaf])[0].tolist() == [[0, 4, 8], [0, 0, 0]]
+    assert torch.autograd.grad((row * row).sum(), [view, leaf])[0].tolist() == [
+        [0, 4, 8],
+        [0, 0, 0],
+    ]
 
 
 def test_second_order_through_a_view_of_everything() -> None:

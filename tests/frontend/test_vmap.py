@@ -9,7 +9,16 @@ import pytest
 import graphtorch as torch
 from graphtorch import nn
 from graphtorch._deferred.walk import Walk
-from graphtorch.func import functional_call, grad, jacfwd, jacrev, linearize, stack_module_state, vjp, vmap
+from graphtorch.func import (
+    functional_call,
+    grad,
+    jacfwd,
+    jacrev,
+    linearize,
+    stack_module_state,
+    vjp,
+    vmap,
+)
 from graphtorch.ir.graph import topological
 from graphtorch.utils.checkpoint import checkpoint
 
@@ -20,7 +29,10 @@ def test_the_function_is_called_once() -> None:
     calls = []
     found = vmap(lambda x: (calls.append(x.shape), x * 2)[1])(X)
     assert calls == [(3,)] and found.tolist() == (X * 2).tolist()
-    assert vmap(lambda x: (calls.append(x.shape), x * 2)[1], chunk_size=3)(X).tolist() == (X * 2).tolist()
+    assert (
+        vmap(lambda x: (calls.append(x.shape), x * 2)[1], chunk_size=3)(X).tolist()
+        == (X * 2).tolist()
+    )
     assert len(calls) == 3
 
 
@@ -91,7 +103,9 @@ def test_what_is_kept_outside_has_no_elements() -> None:
 
 def test_branches_and_loops() -> None:
     def steps(x: Any) -> Any:
-        return torch.while_loop(lambda x, n: x.sum() < 10, lambda x, n: (x + 1, n + 1), (x, torch.tensor(0)))
+        return torch.while_loop(
+            lambda x, n: x.sum() < 10, lambda x, n: (x + 1, n + 1), (x, torch.tensor(0))
+        )
 
     values, counts = vmap(steps)(X)
     for x, value, count in zip(X, values, counts, strict=True):
@@ -103,10 +117,15 @@ def test_branches_and_loops() -> None:
     assert torch.allclose(total, X.sum(1)) and sums.shape == (4, 3)
 
 
-@pytest.mark.parametrize("model", [
-    nn.GRU(3, 4, batch_first=True), nn.TransformerEncoderLayer(3, 1, 8, batch_first=True, dropout=0.0),
-    nn.Sequential(nn.Conv1d(5, 4, 2), nn.GELU(), nn.Flatten(), nn.Linear(8, 2)),
-], ids=["gru", "transformer", "conv"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.GRU(3, 4, batch_first=True),
+        nn.TransformerEncoderLayer(3, 1, 8, batch_first=True, dropout=0.0),
+        nn.Sequential(nn.Conv1d(5, 4, 2), nn.GELU(), nn.Flatten(), nn.Linear(8, 2)),
+    ],
+    ids=["gru", "transformer", "conv"],
+)
 def test_modules(model: nn.Module) -> None:
     x = torch.randn(3, 2, 5, 3)
 
@@ -150,7 +169,9 @@ def test_an_ensemble_in_training() -> None:
 
 def test_gradients_reach_what_the_function_reads() -> None:
     w, x = torch.tensor([1.0, 2.0, 3.0], requires_grad=True), X.clone().requires_grad_()
-    y = vmap(lambda r: (r * w).detach() * w + checkpoint(lambda r: r * w, r, use_reentrant=False))(x)
+    y = vmap(lambda r: (r * w).detach() * w + checkpoint(lambda r: r * w, r, use_reentrant=False))(
+        x
+    )
     to_x, to_w = torch.autograd.grad(y.sum(), (x, w))
     assert torch.allclose(to_x, w.expand(4, 3)) and torch.allclose(to_w, (X * w + X).sum(0))
     with torch.no_grad():

@@ -59,6 +59,7 @@ def test_order_and_seeds_follow_the_generator():
         generator = torch.Generator().manual_seed(3)
         loader = DataLoader(Seeds(), batch_size=2, shuffle=True, num_workers=2, generator=generator)
         return [[t.tolist() for t in batch] for batch in loader]
+
     first, second = run(), run()
     assert first == second
     drawn = [row for batch in first for row in zip(*batch, strict=True)]
@@ -88,7 +89,10 @@ def test_streams(persistent):
     for _ in range(2):
         assert [b.tolist() for b in loader] == [[0, 2], [1, 3], [4, 6], [5]]
     assert get_worker_info() is None
-    assert [b.tolist() for b in DataLoader(Parts(), batch_size=3, drop_last=True)] == [[0, 1, 2], [3, 4, 5]]
+    assert [b.tolist() for b in DataLoader(Parts(), batch_size=3, drop_last=True)] == [
+        [0, 1, 2],
+        [3, 4, 5],
+    ]
 
 
 def test_persistent_workers_stay():
@@ -96,7 +100,9 @@ def test_persistent_workers_stay():
     passes = [{int(p) for p in loader} for _ in range(2)]
     next(iter(loader))  # a pass that is given up
     passes.append({int(p) for p in loader})
-    assert passes[0] == passes[1] == passes[2] and len(passes[0]) == 2 and os.getpid() not in passes[0]
+    assert (
+        passes[0] == passes[1] == passes[2] and len(passes[0]) == 2 and os.getpid() not in passes[0]
+    )
 
 
 class Pids(Dataset):
@@ -129,13 +135,18 @@ def test_errors_come_with_the_workers_traceback(act, kind):
 def test_errors_while_starting():
     def init(number):
         raise ValueError(f"worker {number}")
+
     with pytest.raises(ValueError, match="worker 0"):
         next(iter(DataLoader(Numbers(), num_workers=1, worker_init_fn=init)))
 
 
 def test_a_killed_worker_is_reported():
-    loader = DataLoader(Numbers(at=5, act=lambda: os.kill(os.getpid(), signal.SIGKILL)), num_workers=2)
-    with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid\(s\) \d+\) exited unexpectedly"):
+    loader = DataLoader(
+        Numbers(at=5, act=lambda: os.kill(os.getpid(), signal.SIGKILL)), num_workers=2
+    )
+    with pytest.raises(
+        RuntimeError, match=r"DataLoader worker \(pid\(s\) \d+\) exited unexpectedly"
+    ):
         list(loader)
 
 
@@ -153,8 +164,9 @@ def test_compiled_code_works_after_the_fork():
         expected = (weight @ weight).relu().sum()
         expected.item()
     pending = weight * 3  # not computed when the workers begin
-    assert [x.item() for x in DataLoader(Products(weight), batch_size=None, num_workers=2)] == \
-        [expected.item()] * 6
+    assert [x.item() for x in DataLoader(Products(weight), batch_size=None, num_workers=2)] == [
+        expected.item()
+    ] * 6
     assert torch.equal(pending, 3 * weight)
 
 
@@ -169,7 +181,9 @@ class Products(Dataset):
         return (self.weight @ self.weight).relu().sum()
 
 
-@pytest.mark.parametrize("ending", ["break", "raise SystemExit(0)", "list(loader)", "loader = 1 / 0"])
+@pytest.mark.parametrize(
+    "ending", ["break", "raise SystemExit(0)", "list(loader)", "loader = 1 / 0"]
+)
 def test_programs_end(ending):
     program = f"""
 import graphtorch as torch
@@ -186,13 +200,20 @@ for batch in loader:
     assert "torch.Size([100, 500])" in done.stdout
 
 
-@pytest.mark.parametrize(("options", "error"), [
-    ({"num_workers": -1}, ValueError), ({"timeout": -1}, ValueError), ({"prefetch_factor": 2}, ValueError),
-    ({"persistent_workers": True}, ValueError), ({"multiprocessing_context": "fork"}, ValueError),
-    ({"num_workers": 1, "multiprocessing_context": "thread"}, ValueError),
-    ({"num_workers": 1, "multiprocessing_context": 3}, TypeError),
-    ({"num_workers": 1, "prefetch_factor": -1}, ValueError), ({"batch_size": 0}, ValueError),
-])
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"num_workers": -1}, ValueError),
+        ({"timeout": -1}, ValueError),
+        ({"prefetch_factor": 2}, ValueError),
+        ({"persistent_workers": True}, ValueError),
+        ({"multiprocessing_context": "fork"}, ValueError),
+        ({"num_workers": 1, "multiprocessing_context": "thread"}, ValueError),
+        ({"num_workers": 1, "multiprocessing_context": 3}, TypeError),
+        ({"num_workers": 1, "prefetch_factor": -1}, ValueError),
+        ({"batch_size": 0}, ValueError),
+    ],
+)
 def test_arguments(options, error):
     with pytest.raises(error):
         DataLoader(Numbers(), **options)
@@ -213,9 +234,15 @@ def test_what_stays_fixed_and_what_is_said():
 
 @pytest.mark.parametrize("drop_last", [False, True])
 def test_distributed_sampler(drop_last):
-    parts = [list(DistributedSampler(Numbers(10), 4, r, shuffle=False, drop_last=drop_last))
-             for r in range(4)]
-    expected = [[0, 4], [1, 5], [2, 6], [3, 7]] if drop_last else [[0, 4, 8], [1, 5, 9], [2, 6, 0], [3, 7, 1]]
+    parts = [
+        list(DistributedSampler(Numbers(10), 4, r, shuffle=False, drop_last=drop_last))
+        for r in range(4)
+    ]
+    expected = (
+        [[0, 4], [1, 5], [2, 6], [3, 7]]
+        if drop_last
+        else [[0, 4, 8], [1, 5, 9], [2, 6, 0], [3, 7, 1]]
+    )
     assert parts == expected
     shuffled = DistributedSampler(Numbers(10), 2, 0, seed=1)
     before = list(shuffled)

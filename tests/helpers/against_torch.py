@@ -1,4 +1,5 @@
-"""Calls on PyTorch and on graphtorch that have to give the same values, gradients and kinds of errors."""
+"""Calls on PyTorch and on graphtorch that have to give the same values, gradients and kinds of
+errors."""
 
 from __future__ import annotations
 
@@ -11,12 +12,17 @@ import pytest
 import graphtorch as gt
 
 
-def compare(call: Callable[..., Any], arrays: Sequence[np.ndarray], theirs: Any = None, mine: Any = None,
-            tolerance: float = 1e-4) -> None:
+def compare(
+    call: Callable[..., Any],
+    arrays: Sequence[np.ndarray],
+    theirs: Any = None,
+    mine: Any = None,
+    tolerance: float = 1e-4,
+) -> None:
     """`call(framework, module, *tensors)` gives the same values and gradients in both.
 
-    Gradients are those of the floating-point arrays and of the modules' parameters; an array that stands
-    twice is one tensor.
+    Gradients are those of the floating-point arrays and of the modules' parameters; an array that
+    stands twice is one tensor.
     """
     torch = pytest.importorskip("torch")
     found = []

@@ -29,7 +29,11 @@ class Mlp(nn.Module):
 class Cnn(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.conv, self.norm, self.head = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Linear(64, 5)
+        self.conv, self.norm, self.head = (
+            nn.Conv2d(1, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.Linear(64, 5),
+        )
 
     def forward(self, x: Any) -> Any:
         x = nn.functional.max_pool2d(nn.functional.relu(self.norm(self.conv(x))), 2)
@@ -53,23 +57,34 @@ def model(kind: type[nn.Module]) -> nn.Module:
     return kind().eval()
 
 
-def library(folder: Path, name: str, kind: type[nn.Module], example: Any,
-            **options: Any) -> tuple[Any, aot.Compiled]:
+def library(
+    folder: Path, name: str, kind: type[nn.Module], example: Any, **options: Any
+) -> tuple[Any, aot.Compiled]:
     made = model(kind)
     return made, aot.compile(made, example, folder / name, **options)
 
 
 def mlp_of(folder: Path) -> tuple[Any, aot.Compiled]:
-    return library(folder, "mlp.so", Mlp, torch.zeros(2, 6), dynamic={"x": {0: BATCH}}, weights="external")
+    return library(
+        folder, "mlp.so", Mlp, torch.zeros(2, 6), dynamic={"x": {0: BATCH}}, weights="external"
+    )
 
 
 def cnn_of(folder: Path) -> tuple[Any, aot.Compiled]:
-    return library(folder, "cnn.so", Cnn, torch.zeros(2, 1, 8, 8), dynamic={0: {0: BATCH}},
-                   output_names=["scores"])
+    return library(
+        folder,
+        "cnn.so",
+        Cnn,
+        torch.zeros(2, 1, 8, 8),
+        dynamic={0: {0: BATCH}},
+        output_names=["scores"],
+    )
 
 
 def words_of(folder: Path) -> tuple[Any, aot.Compiled]:
-    return library(folder, "words.so", Words, (torch.zeros(2, 3, dtype=torch.int64), torch.ones(2, 3)))
+    return library(
+        folder, "words.so", Words, (torch.zeros(2, 3, dtype=torch.int64), torch.ones(2, 3))
+    )
 
 
 def assert_close(found: np.ndarray, want: Any) -> None:

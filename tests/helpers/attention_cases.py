@@ -26,8 +26,10 @@ def in_torch(causal: bool) -> Any:
         if seen is not None:
             scores = scores.masked_fill(~seen, -math.inf)
         out = torch.nn.functional.scaled_dot_product_attention(
-            q, k, v, *mask, is_causal=causal, scale=SCALE)
+            q, k, v, *mask, is_causal=causal, scale=SCALE
+        )
         return out, scores.logsumexp(-1)
+
     return attention
 
 
@@ -42,19 +44,40 @@ def grad(q: Value, k: Value, v: Value, g: Value, *rows: Value) -> Any:
     return ops.attention_grad(q, k, v, g, *rows, scale=SCALE, is_causal=True)
 
 
-def attention(name: str, *shapes: tuple[int, ...], causal: bool = False, masks: tuple[Any, ...] = (),
-              symbolic: tuple[tuple[int, int], ...] = ()) -> Case:
-    return Case(f"attention {name}".strip(), shapes,
-                lambda *x: out_and_lse(*x, causal=causal), in_torch(causal), masks, symbolic)
+def attention(
+    name: str,
+    *shapes: tuple[int, ...],
+    causal: bool = False,
+    masks: tuple[Any, ...] = (),
+    symbolic: tuple[tuple[int, int], ...] = (),
+) -> Case:
+    return Case(
+        f"attention {name}".strip(),
+        shapes,
+        lambda *x: out_and_lse(*x, causal=causal),
+        in_torch(causal),
+        masks,
+        symbolic,
+    )
 
 
 LENGTHS = (0, 2), (1, 2), (2, 2)
 ATTENTION = [
     attention("", (2, 1, 3, 2), (1, 2, 4, 2), (2, 2, 4, 3), symbolic=(*LENGTHS, (0, 0), (2, 0))),
     attention("causal", (1, 2, 4, 2), (1, 2, 3, 2), (1, 2, 3, 2), causal=True, symbolic=LENGTHS),
-    attention("boolean mask", (1, 2, 3, 2), (1, 2, 4, 2), (1, 2, 4, 3), masks=(SEEN,),
-              symbolic=((0, 0), (1, 0))),
+    attention(
+        "boolean mask",
+        (1, 2, 3, 2),
+        (1, 2, 4, 2),
+        (1, 2, 4, 3),
+        masks=(SEEN,),
+        symbolic=((0, 0), (1, 0)),
+    ),
     attention("added mask", (1, 2, 3, 2), (1, 2, 4, 2), (1, 2, 4, 3), (2, 1, 4)),
-    Case("attention_grad", ((2, 2, 3, 2), (2, 1, 4, 2), (2, 2, 4, 3), (2, 2, 3, 3), (2, 2, 3), (2, 2, 3)),
-         grad, symbolic=tuple((i, 0) for i in range(6))),
+    Case(
+        "attention_grad",
+        ((2, 2, 3, 2), (2, 1, 4, 2), (2, 2, 4, 3), (2, 2, 3, 3), (2, 2, 3), (2, 2, 3)),
+        grad,
+        symbolic=tuple((i, 0) for i in range(6)),
+    ),
 ]

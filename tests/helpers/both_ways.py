@@ -1,5 +1,5 @@
-"""Programs that take `compile`, call what it made several times, and return what they saw: compiled and plain
-must agree."""
+"""Programs that take `compile`, call what it made several times, and return what they saw: compiled
+and plain must agree."""
 
 from __future__ import annotations
 
@@ -43,4 +43,7 @@ def agrees(program: Callable[[Compile], Any]) -> None:
     plain, compiled = flat(program(lambda f: f)), flat(program(torch.compile))
     assert len(plain) == len(compiled)
     for a, b in zip(plain, compiled, strict=True):
-        assert b == (pytest.approx(a, rel=1e-5, abs=1e-6) if isinstance(a, float) else a), (plain, compiled)
+        assert b == (pytest.approx(a, rel=1e-5, abs=1e-6) if isinstance(a, float) else a), (
+            plain,
+            compiled,
+        )

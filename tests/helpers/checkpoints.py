@@ -33,15 +33,22 @@ def block_of(t: Any, inputs: int, width: int, stride: int) -> Any:
 
 
 def model_of(t: Any, width: int = 64, blocks: int = 2, stages: int = 4) -> Any:
-    """Stages of residual blocks (He et al. 2015) for small pictures, with weights that do not depend on
-    the library."""
+    """Stages of residual blocks (He et al. 2015) for small pictures, with weights that do not
+    depend on the library."""
     nn, layers, inputs = t.nn, [], width
     for stage in range(stages):
         for i in range(blocks):
             layers.append(block_of(t, inputs, width << stage, 2 if stage and i == 0 else 1))
             inputs = width << stage
-    net = nn.Sequential(nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(), *layers,
-                        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, 10))
+    net = nn.Sequential(
+        nn.Conv2d(3, width, 3, 1, 1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        *layers,
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(inputs, 10),
+    )
     r = np.random.default_rng(7)
     with t.no_grad():
         for p in net.parameters():
@@ -52,14 +59,17 @@ def model_of(t: Any, width: int = 64, blocks: int = 2, stages: int = 4) -> Any:
 
 
 def optimizer_of(t: Any, kind: str, net: Any) -> Any:
-    """At rates where rounding stays rounding: with the usual ones, weights that differ by 1e-7 give losses
-    that differ by 1e-2 after 20 steps, in PyTorch alone. (In double precision any rate would do.)"""
+    """At rates where rounding stays rounding: with the usual ones, weights that differ by 1e-7 give
+    losses that differ by 1e-2 after 20 steps, in PyTorch alone. (In double precision any rate would
+    do.)"""
     if kind == "adam":
         return t.optim.Adam(net.parameters(), lr=1e-5, eps=1e-3)
     return t.optim.SGD(net.parameters(), lr=3e-5, momentum=0.9, weight_decay=1e-4)
 
 
-def continued(t: Any, net: Any, optimizer: Any, steps: int, seed: int, size: int = 32) -> list[float]:
+def continued(
+    t: Any, net: Any, optimizer: Any, steps: int, seed: int, size: int = 32
+) -> list[float]:
     """Losses of `steps` steps on data of `seed`."""
     r, losses = np.random.default_rng(seed), []
     for _ in range(steps):

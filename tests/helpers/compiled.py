@@ -24,17 +24,24 @@ TOLERANCE = {"f16": 2e-3, "bf16": 2e-2, "f32": 1e-5, "f64": 1e-12}
 
 def graph_of(build: Build, types: Sequence[tuple[DType, Shape]]) -> Graph:
     """The graph of ``build(*inputs)``, which gives a Value or several."""
-    inputs = [Value(Type(dtype, tuple(shape)), name=f"x{i}") for i, (dtype, shape) in enumerate(types)]
+    inputs = [
+        Value(Type(dtype, tuple(shape)), name=f"x{i}") for i, (dtype, shape) in enumerate(types)
+    ]
     results = build(*inputs)
     return Graph("test", inputs, [results] if isinstance(results, Value) else list(results))
 
 
 def run(graph: Graph, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The results of the compiled graph."""
-    return [b.numpy() for b in compiler.compile(graph)([Buffer.of(np.asarray(a, order="C")) for a in arrays])]
+    return [
+        b.numpy()
+        for b in compiler.compile(graph)([Buffer.of(np.asarray(a, order="C")) for a in arrays])
+    ]
 
 
-def check(build: Build, arrays: Sequence[np.ndarray], shapes: Sequence[Shape] | None = None) -> None:
+def check(
+    build: Build, arrays: Sequence[np.ndarray], shapes: Sequence[Shape] | None = None
+) -> None:
     """Compile ``build`` for inputs like `arrays` and compare; `shapes` may be symbolic."""
     arrays = [np.asarray(a) for a in arrays]
     shapes = [a.shape for a in arrays] if shapes is None else shapes

@@ -1,4 +1,5 @@
-"""Runs one contraction through lowering and native code, launch by launch, next to its reference."""
+"""Runs one contraction through lowering and native code, launch by launch, next to its
+reference."""
 
 from __future__ import annotations
 
@@ -39,15 +40,22 @@ def sample(shape: Sequence[int], dtype: DType, seed: int) -> np.ndarray:
     return rng.integers(0, 10, shape).astype(dtype.numpy)
 
 
-def run(program: Program, arrays: Sequence[np.ndarray], sizes: Mapping[str, int]) -> list[np.ndarray]:
+def run(
+    program: Program, arrays: Sequence[np.ndarray], sizes: Mapping[str, int]
+) -> list[np.ndarray]:
     """Every launch in order. Memory that kernels fill starts as garbage."""
-    memory: dict[Slot, np.ndarray] = dict(zip(program.inputs, map(np.ascontiguousarray, arrays), strict=True))
+    memory: dict[Slot, np.ndarray] = dict(
+        zip(program.inputs, map(np.ascontiguousarray, arrays), strict=True)
+    )
 
     def array(slot: Slot) -> np.ndarray:
         slot = slot.alias or slot
         if slot not in memory:
-            memory[slot] = slot.literal.numpy().copy() if slot.literal else \
-                garbage(int(evaluate(slot.elements, sizes)), slot.dtype)
+            memory[slot] = (
+                slot.literal.numpy().copy()
+                if slot.literal
+                else garbage(int(evaluate(slot.elements, sizes)), slot.dtype)
+            )
         return memory[slot]
 
     for launch in (*program.prologue, *program.launches):
@@ -55,24 +63,36 @@ def run(program: Program, arrays: Sequence[np.ndarray], sizes: Mapping[str, int]
         run_kernel(launch.kernel, [array(s) for s in launch.slots], values)
     shapes = [tuple(int(evaluate(d, sizes)) for d in s.shape) for s in program.outputs]
     slots = zip(program.outputs, shapes, strict=True)
-    return [array(slot)[:int(np.prod(shape))].reshape(shape) for slot, shape in slots]
+    return [array(slot)[: int(np.prod(shape))].reshape(shape) for slot, shape in slots]
 
 
 def garbage(elements: int, dtype: DType) -> np.ndarray:
     raw = np.full(elements * dtype.itemsize + 64, 0xAB, np.uint8)
     start = -raw.ctypes.data % 64
-    return raw[start:start + elements * dtype.itemsize].view(dtype.numpy)
+    return raw[start : start + elements * dtype.itemsize].view(dtype.numpy)
 
 
-def check(build: Build, shapes: Sequence[Sequence[Dim]], dtype: DType = f32, stable: Sequence[int] = (),
-          machine: Machine | None = None, **sizes: int) -> Program:
+def check(
+    build: Build,
+    shapes: Sequence[Sequence[Dim]],
+    dtype: DType = f32,
+    stable: Sequence[int] = (),
+    machine: Machine | None = None,
+    **sizes: int,
+) -> Program:
     """Compare native code with the reference; returns the program that ran."""
     graph = graph_of(build, shapes, dtype)
-    arrays = [sample([int(evaluate(d, sizes)) for d in shape], dtype, i) for i, shape in enumerate(shapes)]
+    arrays = [
+        sample([int(evaluate(d, sizes)) for d in shape], dtype, i) for i, shape in enumerate(shapes)
+    ]
     program = program_of(graph, stable, machine)
     for got, expected in zip(run(program, arrays, sizes), interpret(graph, arrays), strict=True):
         assert got.shape == expected.shape
         scale = max(1.0, float(np.abs(expected.astype(np.float64)).max(initial=0)))
-        np.testing.assert_allclose(got.astype(np.float64) / scale, expected.astype(np.float64) / scale,
-                                   rtol=0, atol=TOLERANCE.get(dtype.name, 0))
+        np.testing.assert_allclose(
+            got.astype(np.float64) / scale,
+            expected.astype(np.float64) / scale,
+            rtol=0,
+            atol=TOLERANCE.get(dtype.name, 0),
+        )
     return program

@@ -43,14 +43,29 @@ class Raw:
         read = self.function("last_error", ctypes.c_char_p, ctypes.c_void_p)
         return read(self.context if context == -1 else context).decode()
 
-    def run(self, inputs: Any, outputs: Any, counts: tuple[int, int] | None = None,
-            context: int | None = -1) -> int:
-        """The code `NAME_run` returns; `inputs` and `outputs` are lists of DLTensors, or None for NULL."""
+    def run(
+        self,
+        inputs: Any,
+        outputs: Any,
+        counts: tuple[int, int] | None = None,
+        context: int | None = -1,
+    ) -> int:
+        """The code `NAME_run` returns; `inputs` and `outputs` are lists of DLTensors, or None for
+        NULL."""
         counts = counts or (len(inputs), len(outputs))
-        run = self.function("run", ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32,
-                            ctypes.c_void_p, ctypes.c_int32)
+        run = self.function(
+            "run",
+            ctypes.c_int32,
+            ctypes.c_void_p,
+            ctypes.c_void_p,
+            ctypes.c_int32,
+            ctypes.c_void_p,
+            ctypes.c_int32,
+        )
         packed = [None if s is None else (DLTensor * max(1, len(s)))(*s) for s in (inputs, outputs)]
-        return run(self.context if context == -1 else context, packed[0], counts[0], packed[1], counts[1])
+        return run(
+            self.context if context == -1 else context, packed[0], counts[0], packed[1], counts[1]
+        )
 
     def destroy(self) -> None:
         self.function("destroy", None, ctypes.c_void_p)(self.context)

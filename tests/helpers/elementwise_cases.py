@@ -1,6 +1,7 @@
 """A table of the elementwise ops: points, and PyTorch's function for each.
 
-tests/ir/test_pointwise.py holds the records against it, tests/frontend/test_gradcheck.py the functions.
+tests/ir/test_pointwise.py holds the records against it, tests/frontend/test_gradcheck.py the
+functions.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ COMPLEX = (0.3 + 0.4j, -1.2 + 0.7j, 2.1 - 1.3j, -0.4 - 0.8j)
 
 @dataclass(frozen=True)
 class Case:
-    """`oracle` is PyTorch's function, by its name or as one of the package and operands; `smooth` are points
-    where finite differences hold; `corners` others."""
+    """`oracle` is PyTorch's function, by its name or as one of the package and operands; `smooth`
+    are points where finite differences hold; `corners` others."""
 
     oracle: str | Callable[..., Any]
     smooth: tuple[float, ...] = REALS
@@ -94,25 +95,36 @@ UNARY: dict[str, list[Case]] = {
     "digamma": [Case("digamma", corners=(0.0, -0.0, inf, nan, 1.4616, 30.0, 1e10, -0.5, -10.25))],
     "relu": [Case("relu", integers=True)],
     "leaky_relu": [Case(lambda t, x: t.nn.functional.leaky_relu(x, 0.2), attrs={"slope": 0.2})],
-    "hardtanh": [Case(lambda t, x: t.nn.functional.hardtanh(x, -1.0, 2.0), attrs={"low": -1.0, "high": 2.0})],
+    "hardtanh": [
+        Case(lambda t, x: t.nn.functional.hardtanh(x, -1.0, 2.0), attrs={"low": -1.0, "high": 2.0})
+    ],
     "hardsigmoid": [Case("nn.functional.hardsigmoid", corners=(*CORNERS, 3.0, -3.0))],
     "hardswish": [Case("nn.functional.hardswish", corners=(0.0, 3.0, -3.0, nan, 80.0, -80.0))],
     "softsign": [Case("nn.functional.softsign")],
     "gelu": [
         Case("nn.functional.gelu", attrs={"approximate": "none"}),
-        Case(lambda t, x: t.nn.functional.gelu(x, approximate="tanh"), attrs={"approximate": "tanh"}),
+        Case(
+            lambda t, x: t.nn.functional.gelu(x, approximate="tanh"), attrs={"approximate": "tanh"}
+        ),
     ],
     "silu": [Case("nn.functional.silu")],
     "softplus": [
         Case("nn.functional.softplus", attrs={"beta": 1.0, "threshold": 20.0}),
-        Case(lambda t, x: t.nn.functional.softplus(x, 2.0, 3.0), attrs={"beta": 2.0, "threshold": 3.0}),
+        Case(
+            lambda t, x: t.nn.functional.softplus(x, 2.0, 3.0),
+            attrs={"beta": 2.0, "threshold": 3.0},
+        ),
     ],
     "log_sigmoid": [Case("nn.functional.logsigmoid")],
     "elu": [
-        Case(lambda t, x: t.nn.functional.elu(x, 0.7),
-             attrs={"alpha": 0.7, "scale": 1.0, "input_scale": 1.0}),
-        Case(lambda t, x: t.nn.functional.celu(x, 0.7),
-             attrs={"alpha": 0.7, "scale": 1.0, "input_scale": 1 / 0.7}),
+        Case(
+            lambda t, x: t.nn.functional.elu(x, 0.7),
+            attrs={"alpha": 0.7, "scale": 1.0, "input_scale": 1.0},
+        ),
+        Case(
+            lambda t, x: t.nn.functional.celu(x, 0.7),
+            attrs={"alpha": 0.7, "scale": 1.0, "input_scale": 1 / 0.7},
+        ),
     ],
     "mish": [Case("nn.functional.mish")],
 }

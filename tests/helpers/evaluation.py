@@ -26,7 +26,8 @@ def evaluate(outputs: Sequence[Value], given: dict[Value, np.ndarray]) -> list[n
         for value, array in zip(node.results(), results, strict=True):
             assert isinstance(array, np.ndarray), f"{node.op.name} gave {type(array)}"
             assert (array.dtype, array.shape) == (value.dtype.numpy, value.shape), (
-                f"{node.op.name}: inferred {value.type}, reference gave {array.dtype}{list(array.shape)}"
+                f"{node.op.name}: inferred {value.type}, reference gave "
+                f"{array.dtype}{list(array.shape)}"
             )
             known[value] = array
     return [known[v] for v in outputs]
@@ -72,7 +73,8 @@ def differences(
     cotangent: np.ndarray,
     step: float = 1e-6,
 ) -> np.ndarray:
-    """Central differences of sum(re(conj(cotangent) * function)) by each part of ``arrays[which]``."""
+    """Central differences of sum(re(conj(cotangent) * function)) by each part of
+    ``arrays[which]``."""
 
     def total(x: np.ndarray) -> float:
         replaced = [*arrays[:which], x, *arrays[which + 1 :]]

@@ -1,4 +1,5 @@
-"""Factorizations for the table of tensor ops, as functions that do not depend on the sign of a vector."""
+"""Factorizations for the table of tensor ops, as functions that do not depend on the sign of a
+vector."""
 
 from __future__ import annotations
 
@@ -90,17 +91,37 @@ FACTOR = [
         wide=True,
         symbolic=((0, 0),),
     ),
-    Case("require", ((3, 3),), required, lambda x: T().linalg.cholesky(positive_torch(x)), wide=True),
+    Case(
+        "require", ((3, 3),), required, lambda x: T().linalg.cholesky(positive_torch(x)), wide=True
+    ),
     *[
-        Case(f"lu {shape}", (shape,), lambda x: ops.lu(x)[0], lambda x: T().linalg.lu_factor(x)[0], wide=True)
+        Case(
+            f"lu {shape}",
+            (shape,),
+            lambda x: ops.lu(x)[0],
+            lambda x: T().linalg.lu_factor(x)[0],
+            wide=True,
+        )
         for shape in ((2, 3, 3), (2, 2, 4), (4, 3))
     ],
     *[
-        Case(f"pinv_of {shape}", (shape,), inverted, lambda x: T().linalg.pinv(x), wide=True, symbolic=())
+        Case(
+            f"pinv_of {shape}",
+            (shape,),
+            inverted,
+            lambda x: T().linalg.pinv(x),
+            wide=True,
+            symbolic=(),
+        )
         for shape in ((4, 3), (2, 2, 4))
     ],
     *[
-        Case(f"triangular_solve {upper} {one}", ((2, 3, 3), (2, 3, 2)), *triangular(upper, one), wide=True)
+        Case(
+            f"triangular_solve {upper} {one}",
+            ((2, 3, 3), (2, 3, 2)),
+            *triangular(upper, one),
+            wide=True,
+        )
         for upper in (False, True)
         for one in (False, True)
     ],

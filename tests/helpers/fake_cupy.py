@@ -1,6 +1,8 @@
-"""What graphtorch calls of CuPy, with its signatures, on the host; kernels run as on the emulated device.
+"""What graphtorch calls of CuPy, with its signatures, on the host; kernels run as on the emulated
+device.
 
-What stands for a cubin is the text of its unit. The null stream is not offered: nothing of ours may use it.
+What stands for a cubin is the text of its unit. The null stream is not offered: nothing of ours may
+use it.
 """
 
 from __future__ import annotations
@@ -171,9 +173,19 @@ def funcGetAttribute(attribute: int, f: int) -> int:
 
 
 @driver_call
-def launchKernel(f: int, grid_dim_x: int, grid_dim_y: int, grid_dim_z: int, block_dim_x: int,
-                 block_dim_y: int, block_dim_z: int, shared_mem_bytes: int, stream: int, kernel_params: int,
-                 extra: int) -> None:
+def launchKernel(
+    f: int,
+    grid_dim_x: int,
+    grid_dim_y: int,
+    grid_dim_z: int,
+    block_dim_x: int,
+    block_dim_y: int,
+    block_dim_z: int,
+    shared_mem_bytes: int,
+    stream: int,
+    kernel_params: int,
+    extra: int,
+) -> None:
     library, name = machine.handles[f]
     call = getattr(library, f"{name}_emulated")
     call.restype = ctypes.c_char_p
@@ -185,14 +197,19 @@ def launchKernel(f: int, grid_dim_x: int, grid_dim_y: int, grid_dim_z: int, bloc
     def run() -> None:
         library.gt_ranges(1, (ctypes.c_void_p * 1)(0), (ctypes.c_size_t * 1)(EVERYTHING))
         given = (ctypes.c_void_p * count)(*[ctypes.addressof(words) + 8 * i for i in range(count)])
-        found = call(given, (ctypes.c_uint * 3)(*grid), (ctypes.c_uint * 3)(*block),
-                     ctypes.c_size_t(shared_mem_bytes), 0)
+        found = call(
+            given,
+            (ctypes.c_uint * 3)(*grid),
+            (ctypes.c_uint * 3)(*block),
+            ctypes.c_size_t(shared_mem_bytes),
+            0,
+        )
         assert not found, found
 
     machine.queue(stream, f"launch {name}", run)
 
 
-# ------------------------------------------------------------------------------------------ cupy.cuda
+# ---------------------------------------------------------------------------------------- cupy.cuda
 
 
 class Module:
@@ -233,8 +250,13 @@ class MemoryPool:
 
 
 class Stream:
-    def __init__(self, null: bool = False, non_blocking: bool = False, ptds: bool = False,
-                 priority: Any = None):
+    def __init__(
+        self,
+        null: bool = False,
+        non_blocking: bool = False,
+        ptds: bool = False,
+        priority: Any = None,
+    ):
         assert not null and not ptds
         self.ptr = machine.handle(self)
 
@@ -260,7 +282,9 @@ class Graph:
 
 
 class Event:
-    def __init__(self, block: bool = False, disable_timing: bool = False, interprocess: bool = False):
+    def __init__(
+        self, block: bool = False, disable_timing: bool = False, interprocess: bool = False
+    ):
         self.ptr = machine.handle(self)
 
     @property
@@ -270,12 +294,23 @@ class Event:
 
 def modules() -> dict[str, ModuleType]:
     """What stands for CuPy in `sys.modules`."""
-    cupy, cuda, function = ModuleType("cupy"), ModuleType("cupy.cuda"), ModuleType("cupy.cuda.function")
+    cupy, cuda, function = (
+        ModuleType("cupy"),
+        ModuleType("cupy.cuda"),
+        ModuleType("cupy.cuda.function"),
+    )
     function.Module = Module
     cupy.cuda = cuda
-    for name, x in {"runtime": runtime, "driver": driver, "function": function, "MemoryPool": MemoryPool,
-                    "Stream": Stream, "Event": Event, "MemoryPointer": MemoryPointer,
-                    "PinnedMemoryPointer": PinnedMemoryPointer,
-                    "alloc_pinned_memory": PinnedMemoryPointer}.items():
+    for name, x in {
+        "runtime": runtime,
+        "driver": driver,
+        "function": function,
+        "MemoryPool": MemoryPool,
+        "Stream": Stream,
+        "Event": Event,
+        "MemoryPointer": MemoryPointer,
+        "PinnedMemoryPointer": PinnedMemoryPointer,
+        "alloc_pinned_memory": PinnedMemoryPointer,
+    }.items():
         setattr(cuda, name, x)
     return {"cupy": cupy, "cupy.cuda": cuda}

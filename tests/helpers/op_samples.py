@@ -29,15 +29,22 @@ X = np.array([[0.3, -0.7, 1.1], [0.9, -0.2, 0.4]])
 ABOVE_ONE = np.abs(X) + 1.5
 FLAGS, WHOLE = X > 0, np.array([[3, -2, 1], [0, 5, -4]])
 IN_TABLE = {"svd", "eigh", "qr", "cholesky", "lu", "pinv_of", "triangular_solve"}
-SIMPLE = [n for n, op in OPS.items() if len(op.operands) in (1, 2, 3) and not op.is_variadic
-          and not op.operands[-1].endswith("?") and n not in IN_TABLE]
+SIMPLE = [
+    n
+    for n, op in OPS.items()
+    if len(op.operands) in (1, 2, 3)
+    and not op.is_variadic
+    and not op.operands[-1].endswith("?")
+    and n not in IN_TABLE
+]
 REDUCTIONS = ("sum", "prod", "max", "min", "mean", "logsumexp", "var", "any", "all")
 ALONG = ("argmax", "argmin", "cumsum", "cumprod", "cummax", "cummin")
 WITHOUT_GRADIENTS = ("igamma", "igammac", "zeta", "dirichlet_grad", "standard_gamma_grad")  # loops
 
 
 class Sample(NamedTuple):
-    """`build` makes values of inputs like `arrays`; `gradients` says whether its graph has them too."""
+    """`build` makes values of inputs like `arrays`; `gradients` says whether its graph has them
+    too."""
 
     name: str
     build: Callable[..., Any]
@@ -100,9 +107,12 @@ def accepts(op: Op, *arrays: np.ndarray) -> bool:
 
 
 def pointwise(name: str) -> Iterator[Sample]:
-    """An op on operands of one shape, of shapes that broadcast, and on scalars, in each kind of dtype."""
+    """An op on operands of one shape, of shapes that broadcast, and on scalars, in each kind of
+    dtype."""
     op = OPS[name]
-    taken = [s for s in (ABOVE_ONE, X, FLAGS, WHOLE, X + 1j) if accepts(op, *[s] * len(op.operands))]
+    taken = [
+        s for s in (ABOVE_ONE, X, FLAGS, WHOLE, X + 1j) if accepts(op, *[s] * len(op.operands))
+    ]
     looped = name in WITHOUT_GRADIENTS
     for x in taken:
         operands = [x, x[1], x[:, :1]][: len(op.operands)] if len(op.operands) > 1 else [x]
@@ -143,18 +153,28 @@ def others() -> Iterator[Sample]:
     yield sample("fft", lambda x: ops.fft(x, dim=0, inverse=False), X + 1j)
     yield sample("size", lambda x: ops.mul(x, ops.cast(ops.size(x, dim=1), dtype=f64)), X)
     yield sample("within", lambda x: ops.within(x, rule="positive", message="no"), ABOVE_ONE)
-    yield sample("require", lambda x, info: ops.require(x, info, message="no"), X, np.zeros((), np.int32))
+    yield sample(
+        "require", lambda x, info: ops.require(x, info, message="no"), X, np.zeros((), np.int32)
+    )
     yield sample("concat", lambda x, y, z: ops.concat(x, y, z, dim=1), X, X[:, :1], X)
     yield sample("concat", lambda x: ops.concat(x, x, dim=0), X)
     images = np.random.default_rng(4).permutation(32).reshape(1, 2, 4, 4) / 8
-    yield sample("max_pool_input_grad",
-                 lambda g, x: ops.max_pool_input_grad(g, x, kernel=(2, 2), stride=(2, 2)),
-                 np.cos(images[:, :, :2, :2]), images)
+    yield sample(
+        "max_pool_input_grad",
+        lambda g, x: ops.max_pool_input_grad(g, x, kernel=(2, 2), stride=(2, 2)),
+        np.cos(images[:, :, :2, :2]),
+        images,
+    )
 
 
 def products() -> Iterator[Sample]:
     rng = np.random.default_rng(0)
-    for a, b in (((2, 3), (3, 4)), ((5, 2, 3), (3, 4)), ((2, 3), (5, 3, 4)), ((5, 2, 3), (5, 3, 1))):
+    for a, b in (
+        ((2, 3), (3, 4)),
+        ((5, 2, 3), (3, 4)),
+        ((2, 3), (5, 3, 4)),
+        ((5, 2, 3), (5, 3, 1)),
+    ):
         yield sample("matmul", ops.matmul, rng.standard_normal(a), rng.standard_normal(b))
     for shape in ((3,), (2, 3), (2, 2, 3)):
         x, w, b = (rng.standard_normal(s) for s in (shape, (4, 3), (4,)))
@@ -165,30 +185,56 @@ def products() -> Iterator[Sample]:
 def convolutions() -> Iterator[Sample]:
     for groups in (1, 2):
         rng = np.random.default_rng(1)
-        place: dict[str, Any] = {"stride": (2,), "padding": ((1, 1),), "dilation": (1,), "groups": groups}
+        place: dict[str, Any] = {
+            "stride": (2,),
+            "padding": ((1, 1),),
+            "dilation": (1,),
+            "groups": groups,
+        }
         x, w, b = (rng.standard_normal(s) for s in ((2, 4, 5), (6, 4 // groups, 3), (6,)))
         yield sample("conv", lambda *v, p=place: ops.conv(*v, **p), x, w, b)
         w = rng.standard_normal((4, 6 // groups, 3))
-        yield sample("conv_transpose",
-                     lambda *v, p=place: ops.conv_transpose(*v, **p, output_padding=(0,)), x, w, b)
+        yield sample(
+            "conv_transpose",
+            lambda *v, p=place: ops.conv_transpose(*v, **p, output_padding=(0,)),
+            x,
+            w,
+            b,
+        )
         g = rng.standard_normal((2, 6, 3))
-        yield sample("conv_weight_grad",
-                     lambda *v, p=place: ops.conv_weight_grad(*v, kernel=(3,), **p), x, g)
+        yield sample(
+            "conv_weight_grad", lambda *v, p=place: ops.conv_weight_grad(*v, kernel=(3,), **p), x, g
+        )
 
 
 def channels_last() -> Iterator[Sample]:
     for groups in (1, 2):
         rng = np.random.default_rng(3)
-        place: dict[str, Any] = {"stride": (2,), "padding": ((1, 1),), "dilation": (1,), "groups": groups}
+        place: dict[str, Any] = {
+            "stride": (2,),
+            "padding": ((1, 1),),
+            "dilation": (1,),
+            "groups": groups,
+        }
         x, w, b = (rng.standard_normal(s) for s in ((2, 5, 4), (6, 4 // groups, 3), (6,)))
-        yield sample("channels_last_conv", lambda *v, p=place: ops.channels_last_conv(*v, **p), x, w, b)
+        yield sample(
+            "channels_last_conv", lambda *v, p=place: ops.channels_last_conv(*v, **p), x, w, b
+        )
         w = rng.standard_normal((4, 6 // groups, 3))
-        yield sample("channels_last_conv_transpose",
-                     lambda *v, p=place: ops.channels_last_conv_transpose(*v, **p, output_padding=(0,)),
-                     x, w, b)
+        yield sample(
+            "channels_last_conv_transpose",
+            lambda *v, p=place: ops.channels_last_conv_transpose(*v, **p, output_padding=(0,)),
+            x,
+            w,
+            b,
+        )
         g = rng.standard_normal((2, 3, 6))
-        yield sample("channels_last_conv_weight_grad",
-                     lambda *v, p=place: ops.channels_last_conv_weight_grad(*v, kernel=(3,), **p), x, g)
+        yield sample(
+            "channels_last_conv_weight_grad",
+            lambda *v, p=place: ops.channels_last_conv_weight_grad(*v, kernel=(3,), **p),
+            x,
+            g,
+        )
 
 
 def minimal_filtering() -> Iterator[Sample]:
@@ -209,7 +255,10 @@ def positions() -> Iterator[Sample]:
         taken = x[tuple(indices[dims.index(d)] if d in dims else slice(None) for d in range(4))]
         for accumulate in (True, False):
             if accumulate or len(dims) == 1:
-                def put(x: Value, s: Value, *i: Value, d: Any = dims, acc: bool = accumulate) -> Value:
+
+                def put(
+                    x: Value, s: Value, *i: Value, d: Any = dims, acc: bool = accumulate
+                ) -> Value:
                     return ops.index_put(x, s, *i, dims=d, accumulate=acc)
 
                 yield sample("index_put", put, x, np.cos(taken), *indices)
@@ -235,16 +284,30 @@ def loops() -> Iterator[Sample]:
     graph = body("step", [carry, step, weight], after, ops.mul(after, step))
     steps = np.random.default_rng(3).standard_normal((4, 3))
     for reverse in (False, True):
-        yield sample("scan", lambda c, xs, w, r=reverse: ops.scan(
-            c, xs, w, body=graph, carries=1, stacked=1, length=4, reverse=r), X, steps, X[1])
+        yield sample(
+            "scan",
+            lambda c, xs, w, r=reverse: ops.scan(
+                c, xs, w, body=graph, carries=1, stacked=1, length=4, reverse=r
+            ),
+            X,
+            steps,
+            X[1],
+        )
 
 
 def branches() -> Iterator[Sample]:
     x, y = values_for([X, X[1]])
-    then, orelse = (body(n, [x, y], o, ops.exp(y)) for n, o in (("a", ops.mul(x, y)), ("b", ops.add(x, y))))
+    then, orelse = (
+        body(n, [x, y], o, ops.exp(y)) for n, o in (("a", ops.mul(x, y)), ("b", ops.add(x, y)))
+    )
     for holds in (True, False):
-        yield sample("cond", lambda p, x, y: ops.cond(p, x, y, then=then, orelse=orelse),
-                     np.bool_(holds), X, X[1])
+        yield sample(
+            "cond",
+            lambda p, x, y: ops.cond(p, x, y, then=then, orelse=orelse),
+            np.bool_(holds),
+            X,
+            X[1],
+        )
 
 
 def repeated() -> Sample:
@@ -253,11 +316,17 @@ def repeated() -> Sample:
     test = body("test", [x, n, limit], ops.lt(n, limit))
     one = ops.constant(value=Literal.of(1, i64))
     step = body("body", [x, n, limit], ops.mul(x, ops.sin(x)), ops.add(n, one))
-    return sample("while_loop", lambda x, n, limit: ops.while_loop(
-        x, n, limit, test=test, body=step, carries=2), X, np.int64(0), np.int64(4), gradients=False)
+    return sample(
+        "while_loop",
+        lambda x, n, limit: ops.while_loop(x, n, limit, test=test, body=step, carries=2),
+        X,
+        np.int64(0),
+        np.int64(4),
+        gradients=False,
+    )
 
 
-# ------------------------------------------------------------------------------------------ random numbers
+# ----------------------------------------------------------------------------------- random numbers
 
 
 def places(name: str, count: int) -> list[np.ndarray]:
@@ -286,8 +355,13 @@ RANDOM: dict[str, tuple[list[np.ndarray], dict[str, Any]]] = {
 def draw(name: str) -> Sample:
     """A draw from the first of `places`."""
     parameters, attrs = RANDOM[name]
-    return sample(name, lambda *x: OPS[name](*x, **attrs), *parameters, *[s[0] for s in places(name, 1)],
-                  gradients=False)
+    return sample(
+        name,
+        lambda *x: OPS[name](*x, **attrs),
+        *parameters,
+        *[s[0] for s in places(name, 1)],
+        gradients=False,
+    )
 
 
 def words() -> Iterator[Sample]:
@@ -304,4 +378,14 @@ def words() -> Iterator[Sample]:
     yield sample("muladd", ops.muladd, X, X * 2, X[0])
 
 
-GROUPS = (others, products, convolutions, channels_last, minimal_filtering, positions, loops, branches, words)
+GROUPS = (
+    others,
+    products,
+    convolutions,
+    channels_last,
+    minimal_filtering,
+    positions,
+    loops,
+    branches,
+    words,
+)

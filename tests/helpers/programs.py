@@ -27,7 +27,9 @@ def run_program(
     program: Program, inputs: Sequence[np.ndarray], sizes: dict[str, int]
 ) -> tuple[list[np.ndarray], int]:
     """The outputs and the error status (0: none)."""
-    arrays: dict[Slot, np.ndarray] = dict(zip(program.inputs, map(np.ascontiguousarray, inputs), strict=True))
+    arrays: dict[Slot, np.ndarray] = dict(
+        zip(program.inputs, map(np.ascontiguousarray, inputs), strict=True)
+    )
     status = 0
     for launch in (*program.prologue, *program.launches):
         for slot in launch.slots:

@@ -17,8 +17,22 @@ from graphtorch.ir.shape import broadcast
 
 DTYPES = (dt.f32, dt.f32, dt.f32, dt.f64, dt.i32, dt.i64, dt.boolean, dt.bf16)
 UNARY = (
-    "neg", "abs", "square", "exp", "tanh", "sigmoid", "relu", "floor", "sin", "erf", "gelu", "silu",
-    "softplus", "rsqrt", "log1p", "sqrt",
+    "neg",
+    "abs",
+    "square",
+    "exp",
+    "tanh",
+    "sigmoid",
+    "relu",
+    "floor",
+    "sin",
+    "erf",
+    "gelu",
+    "silu",
+    "softplus",
+    "rsqrt",
+    "log1p",
+    "sqrt",
 )
 UNARY_INT = (
     "neg",
@@ -27,10 +41,25 @@ UNARY_INT = (
     "sign",
 )
 BINARY = (
-    "add", "sub", "mul", "div", "maximum", "minimum", "atan2", "copysign",
+    "add",
+    "sub",
+    "mul",
+    "div",
+    "maximum",
+    "minimum",
+    "atan2",
+    "copysign",
 )
 BINARY_INT = (
-    "add", "sub", "mul", "floor_div", "remainder", "maximum", "minimum", "bitwise_and", "bitwise_xor",
+    "add",
+    "sub",
+    "mul",
+    "floor_div",
+    "remainder",
+    "maximum",
+    "minimum",
+    "bitwise_and",
+    "bitwise_xor",
 )
 BINARY_BOOL = (
     "logical_and",
@@ -38,21 +67,63 @@ BINARY_BOOL = (
     "logical_xor",
 )
 COMPARE = (
-    "eq", "ne", "lt", "le", "gt", "ge",
+    "eq",
+    "ne",
+    "lt",
+    "le",
+    "gt",
+    "ge",
 )
 REDUCE = (
-    "sum", "max", "min", "mean", "logsumexp", "var",
+    "sum",
+    "max",
+    "min",
+    "mean",
+    "logsumexp",
+    "var",
 )
 SIZE_LIMIT = 4000
 
-# Results that are the same on every machine: no rounding. Whatever jumps (floor, comparisons, casts to whole
-# numbers) is applied to such only, so that a difference in the last bit never becomes one in the first.
+# Results that are the same on every machine: no rounding. Whatever jumps (floor, comparisons, casts
+# to whole numbers) is applied to such only, so that a difference in the last bit never becomes one
+# in the first.
 EXACT = frozenset(
     (
-        "neg", "abs", "maximum", "minimum", "relu", "floor", "copysign", "where", "eq", "ne", "lt", "le",
-        "gt", "ge", "logical_and", "logical_or", "logical_xor", "logical_not", "reshape", "permute", "expand",
-        "slice", "flip", "pad", "concat", "index_select", "gather", "max", "min", "any", "all", "constant",
-        "argmax", "argmin", "sign",
+        "neg",
+        "abs",
+        "maximum",
+        "minimum",
+        "relu",
+        "floor",
+        "copysign",
+        "where",
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "logical_and",
+        "logical_or",
+        "logical_xor",
+        "logical_not",
+        "reshape",
+        "permute",
+        "expand",
+        "slice",
+        "flip",
+        "pad",
+        "concat",
+        "index_select",
+        "gather",
+        "max",
+        "min",
+        "any",
+        "all",
+        "constant",
+        "argmax",
+        "argmin",
+        "sign",
     )
 )
 
@@ -70,7 +141,8 @@ PRECISION = {"bf16": 0.1, "f16": 0.02, "f32": 2e-4, "f64": 1e-9, "c64": 2e-4, "c
 
 
 def tolerance(value: Value) -> float:
-    """How far two correct results may be apart: as the narrowest float on the way allows; 0 if exact."""
+    """How far two correct results may be apart: as the narrowest float on the way allows; 0 if
+    exact."""
     if is_exact(value):
         return 0
     nodes = topological([value])
@@ -99,13 +171,16 @@ def assert_close(
 
 
 def evaluate(graph: Graph, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """By the references, but every array is contiguous: NumPy's sums depend on strides in the last bit."""
+    """By the references, but every array is contiguous: NumPy's sums depend on strides in the last
+    bit."""
     known = dict(zip(graph.inputs, arrays, strict=True))
     flat = legalize.run(graph, lambda n: n.op is not ops.region)
     for node in flat.nodes:
         with np.errstate(all="ignore"):
             found = node.op.reference(node.attrs, *(known[v] for v in node.operands))
-        for value, array in zip(node.results(), found if isinstance(found, tuple) else (found,), strict=True):
+        for value, array in zip(
+            node.results(), found if isinstance(found, tuple) else (found,), strict=True
+        ):
             known[value] = np.ascontiguousarray(array).reshape(array.shape)
     return [known[v] for v in flat.outputs]
 
@@ -131,8 +206,10 @@ class Generator:
 
     def __init__(self, seed: int):
         self.random = random.Random(seed)
-        self.inputs = [Value(Type(self.random.choice(self.dtypes), self.shape()), name=f"x{i}")
-                       for i in range(3)]
+        self.inputs = [
+            Value(Type(self.random.choice(self.dtypes), self.shape()), name=f"x{i}")
+            for i in range(3)
+        ]
         self.inputs.append(Value(Type(dt.f32, self.shape(2)), name="x3"))
         self.values = list(self.inputs)
 
@@ -146,7 +223,8 @@ class Generator:
         return self.random.choice(recent) if recent else None
 
     def graph(self, nodes: int) -> Graph:
-        """A graph of at least `nodes` nodes, all of whose last results (and some others) are outputs."""
+        """A graph of at least `nodes` nodes, all of whose last results (and some others) are
+        outputs."""
         steps = [
             self.unary,
             self.binary,
@@ -213,7 +291,9 @@ class Generator:
             return None
         if name in ("sqrt", "rsqrt", "log1p"):
             x = ops.add(ops.abs(x), ops.constant(value=Literal.of(0.5, x.dtype)))
-        attrs = {"gelu": {"approximate": "none"}, "softplus": {"beta": 1.0, "threshold": 20.0}}.get(name, {})
+        attrs = {"gelu": {"approximate": "none"}, "softplus": {"beta": 1.0, "threshold": 20.0}}.get(
+            name, {}
+        )
         return getattr(ops, name)(x, **attrs)
 
     def binary(self) -> Value | None:
@@ -221,7 +301,9 @@ class Generator:
         y = self.partner(x) if x is not None else None
         if x is None or y is None:
             return None
-        names = BINARY_BOOL if x.dtype.is_bool else BINARY if x.dtype.is_floating_point else BINARY_INT
+        names = (
+            BINARY_BOOL if x.dtype.is_bool else BINARY if x.dtype.is_floating_point else BINARY_INT
+        )
         name = self.random.choice(names)
         if name == "copysign" and not (is_exact(x) and is_exact(y)):
             return None
@@ -260,7 +342,9 @@ class Generator:
         x = self.pick(lambda v: v.rank > 0)
         if x is None:
             return None
-        return self.random.choice((self.reshape, self.permute, self.expand, self.slice, self.flip))(x)
+        return self.random.choice((self.reshape, self.permute, self.expand, self.slice, self.flip))(
+            x
+        )
 
     def reshape(self, x: Value) -> Value:
         shape = list(x.shape)
@@ -309,7 +393,10 @@ class Generator:
             lambda v: (
                 v.dtype is x.dtype
                 and v.rank == x.rank
-                and all(a == b or d == dim for d, (a, b) in enumerate(zip(v.shape, x.shape, strict=True)))
+                and all(
+                    a == b or d == dim
+                    for d, (a, b) in enumerate(zip(v.shape, x.shape, strict=True))
+                )
             )
         )
         return ops.concat(x, other or x, dim=dim)
@@ -323,7 +410,9 @@ class Generator:
         if x.dtype.is_bool:
             return getattr(ops, self.random.choice(("any", "all")))(x, dims=dims, keepdim=keepdim)
         if self.random.random() < 0.15 and is_exact(x):
-            return getattr(ops, self.random.choice(("argmax", "argmin")))(x, dim=dims[0], keepdim=keepdim)
+            return getattr(ops, self.random.choice(("argmax", "argmin")))(
+                x, dim=dims[0], keepdim=keepdim
+            )
         if not x.dtype.is_floating_point:
             return ops.max(x, dims=dims, keepdim=keepdim)
         name = self.random.choice(REDUCE)
@@ -372,8 +461,9 @@ class UnsignedGenerator(Generator):
         y = self.partner(x) if x is not None else None
         if x is None or y is None or self.random.random() < 0.4:
             return super().binary()
-        name = self.random.choice(("trunc_div", "fmod", "pow", "shift_left", "shift_right", "bitwise_or",
-                                   "fmax", "fmin"))
+        name = self.random.choice(
+            ("trunc_div", "fmod", "pow", "shift_left", "shift_right", "bitwise_or", "fmax", "fmin")
+        )
         return getattr(ops, name)(*self.random.sample((x, y), 2))  # type: ignore[no-any-return]
 
     def reduce(self) -> Value | None:
@@ -384,7 +474,9 @@ class UnsignedGenerator(Generator):
         if name in ("sum", "prod", "min"):
             return getattr(ops, name)(x, dims=(dim,), keepdim=True)  # type: ignore[no-any-return]
         if name == "sort":
-            return ops.sort(x, dim=dim, descending=self.random.random() < 0.5)[self.random.randrange(2)]
+            return ops.sort(x, dim=dim, descending=self.random.random() < 0.5)[
+                self.random.randrange(2)
+            ]
         found = getattr(ops, name)(x, dim=dim)
         return found[self.random.randrange(2)] if isinstance(found, tuple) else found
 
@@ -398,7 +490,9 @@ class ComplexGenerator(Generator):
     def __init__(self, seed: int):
         super().__init__(seed)
         numbers = (dt.c64, dt.c64, dt.c128, dt.f32)
-        self.inputs = [Value(Type(self.random.choice(numbers), self.shape()), name=f"x{i}") for i in range(3)]
+        self.inputs = [
+            Value(Type(self.random.choice(numbers), self.shape()), name=f"x{i}") for i in range(3)
+        ]
         self.inputs.append(Value(Type(dt.c64, self.shape(2)), name="x3"))
         self.values = list(self.inputs)
 
@@ -414,7 +508,19 @@ class ComplexGenerator(Generator):
         if self.random.random() < 0.3:
             return getattr(ops, self.random.choice(("abs", "real", "imag")))(x)
         bounded = ops.div(x, ops.cast(ops.add(ops.abs(x), self.one(x)), dtype=x.dtype))
-        names = ("exp", "log1p", "sqrt", "sin", "cosh", "tanh", "conj", "neg", "square", "reciprocal", "asin")
+        names = (
+            "exp",
+            "log1p",
+            "sqrt",
+            "sin",
+            "cosh",
+            "tanh",
+            "conj",
+            "neg",
+            "square",
+            "reciprocal",
+            "asin",
+        )
         name = self.random.choice(names)
         # away from poles and cuts, where a difference in the last bit is none in the first
         shifted = ops.add(bounded, ops.constant(value=Literal.of(1.5 + 1.5j, x.dtype)))
@@ -431,7 +537,9 @@ class ComplexGenerator(Generator):
         if self.random.random() < 0.2:
             y = ops.add(ops.mul(y, ops.conj(y)), ops.constant(value=Literal.of(1, x.dtype)))
             return ops.div(x, y)
-        return getattr(ops, self.random.choice(("add", "sub", "mul")))(*self.random.sample((x, y), 2))
+        return getattr(ops, self.random.choice(("add", "sub", "mul")))(
+            *self.random.sample((x, y), 2)
+        )
 
     def compare(self) -> Value | None:
         return None
@@ -454,7 +562,9 @@ class ComplexGenerator(Generator):
         if name == "cumsum":
             return ops.cumsum(x, dim=dims[0])
         extra = {"correction": 1.0} if name == "var" else {}
-        return getattr(ops, name)(x, dims=dims[:1] if name == "prod" else dims, keepdim=True, **extra)
+        return getattr(ops, name)(
+            x, dims=dims[:1] if name == "prod" else dims, keepdim=True, **extra
+        )
 
     def matmul(self) -> Value | None:
         x = self.pick(lambda v: v.rank >= 2 and v.dtype.is_complex)
@@ -488,5 +598,7 @@ def _array(type: Type, rng: np.random.Generator) -> np.ndarray:
     if type.dtype.is_integer:
         return rng.integers(-5, 6, shape).astype(type.dtype.numpy)
     if type.dtype.is_complex:
-        return np.asarray(rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(type.dtype.numpy)
+        return np.asarray(rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(
+            type.dtype.numpy
+        )
     return rng.normal(size=shape).astype(type.dtype.numpy)

@@ -17,7 +17,8 @@ def value(name: str, *shape: Dim, dtype: DType = f64) -> Value:
 
 
 def gru(batch: Dim = 3, hidden: int = 2, dtype: DType = f64, saves: bool = True) -> Graph:
-    """A GRU's step on projected input: carry, slice, weight, bias. With `saves` its gates are results."""
+    """A GRU's step on projected input: carry, slice, weight, bias. With `saves` its gates are
+    results."""
     h, x = value("h", batch, hidden, dtype=dtype), value("x", batch, 3 * hidden, dtype=dtype)
     w, b = value("w", 3 * hidden, hidden, dtype=dtype), value("b", 3 * hidden, dtype=dtype)
     ours = ops.add(ops.matmul(h, ops.permute(w, dims=(1, 0))), b)
@@ -43,13 +44,18 @@ def outer_products() -> Graph:
     """A matrix that grows by the outer product of a slice with itself, scaled by a weight."""
     m, x, w = value("m", 3, 3), value("x", 3, 1), value("w", 3, 3)
     step = ops.matmul(x, ops.permute(x, dims=(1, 0)))
-    return Graph("outer", [m, x, w], [ops.add(ops.mul(m, w), step), ops.sum(m, dims=(0,), keepdim=False)])
+    return Graph(
+        "outer", [m, x, w], [ops.add(ops.mul(m, w), step), ops.sum(m, dims=(0,), keepdim=False)]
+    )
 
 
 def convolved() -> Graph:
-    """A weight used by an op that is no matrix product, so that its gradient is added up in the loop."""
+    """A weight used by an op that is no matrix product, so that its gradient is added up in the
+    loop."""
     h, x, w = value("h", 1, 1, 5), value("x", 1, 1, 5), value("w", 1, 1, 3)
-    y = ops.tanh(ops.conv(ops.add(h, x), w, stride=(1,), padding=((1, 1),), dilation=(1,), groups=1))
+    y = ops.tanh(
+        ops.conv(ops.add(h, x), w, stride=(1,), padding=((1, 1),), dilation=(1,), groups=1)
+    )
     return Graph("convolved", [h, x, w], [y, y])
 
 
@@ -65,12 +71,18 @@ BODIES: dict[str, tuple[Callable[[], Graph], int]] = {  # and the number of carr
 def looped(body: Graph, carries: int, length: Dim = 5, reverse: bool = False) -> Graph:
     """A graph of one scan with one stacked operand, all its results outputs."""
     inputs = [value(f"{v.name}0", *v.shape, dtype=v.dtype) for v in body.inputs]
-    inputs[carries] = value("xs", length, *body.inputs[carries].shape, dtype=body.inputs[carries].dtype)
-    results = ops.scan(*inputs, body=body, carries=carries, stacked=1, length=length, reverse=reverse)
+    inputs[carries] = value(
+        "xs", length, *body.inputs[carries].shape, dtype=body.inputs[carries].dtype
+    )
+    results = ops.scan(
+        *inputs, body=body, carries=carries, stacked=1, length=length, reverse=reverse
+    )
     return Graph("looped", inputs, list(results))
 
 
-def arrays_for(graph: Graph, sizes: dict[str, int] | None = None, seed: int = 0) -> list[np.ndarray]:
+def arrays_for(
+    graph: Graph, sizes: dict[str, int] | None = None, seed: int = 0
+) -> list[np.ndarray]:
     """Normal numbers for the inputs of `graph`."""
     rng = np.random.default_rng(seed)
     found = []

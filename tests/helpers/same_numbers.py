@@ -9,12 +9,19 @@ import torch
 
 import graphtorch
 
-SPACING = {"float32": 2.0**-23, "float64": 2.0**-52, "float16": 2.0**-10, "bfloat16": 2.0**-7,
-           "complex64": 2.0**-23, "complex128": 2.0**-52}
+SPACING = {
+    "float32": 2.0**-23,
+    "float64": 2.0**-52,
+    "float16": 2.0**-10,
+    "bfloat16": 2.0**-7,
+    "complex64": 2.0**-23,
+    "complex128": 2.0**-52,
+}
 
 
 def bits(x: Any) -> np.ndarray:
-    """The elements of a tensor of either library, 16-bit floats and complex numbers as wider reals."""
+    """The elements of a tensor of either library, 16-bit floats and complex numbers as wider
+    reals."""
     if x.is_complex():
         module = torch if isinstance(x, torch.Tensor) else graphtorch
         x = module.view_as_real(x.resolve_conj() if module is torch else x)

@@ -1,9 +1,10 @@
-"""Which rows of the table of the surface (tests/surface/surface.tsv) the behavioural checks exercise.
+"""Which rows of the table of the surface (tests/surface/surface.tsv) the behavioural checks
+exercise.
 
-The functions ``check_*`` in tests/surface/*.py call the library and assert what it answers. Their source is
-compiled so that each call, attribute and operator they write is noted: the place it was taken from
-(``torch.nn``, a tensor, an optimizer), its name, and the arguments that were given. A row works when a check
-that passes has used its name, given its parameter, or given its mode.
+The functions ``check_*`` in tests/surface/*.py call the library and assert what it answers. Their
+source is compiled so that each call, attribute and operator they write is noted: the place it was
+taken from (``torch.nn``, a tensor, an optimizer), its name, and the arguments that were given. A
+row works when a check that passes has used its name, given its parameter, or given its mode.
 """
 
 from __future__ import annotations
@@ -35,13 +36,23 @@ SPELLED = {  # parameters whose name in PyTorch is another one than in the table
     "torch.ones(sizes)": "size",
     "torch.nn.init.dirac_(group)": "groups",
 }
-OPERATORS = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "truediv", ast.Pow: "pow",
-             ast.MatMult: "matmul", ast.Mod: "mod", ast.Lt: "lt", ast.Eq: "eq"}
+OPERATORS = {
+    ast.Add: "add",
+    ast.Sub: "sub",
+    ast.Mult: "mul",
+    ast.Div: "truediv",
+    ast.Pow: "pow",
+    ast.MatMult: "matmul",
+    ast.Mod: "mod",
+    ast.Lt: "lt",
+    ast.Eq: "eq",
+}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row: a name, a parameter of it (``name(parameter)``) or a mode (``name(parameter='x')``)."""
+    """One row: a name, a parameter of it (``name(parameter)``) or a mode
+    (``name(parameter='x')``)."""
 
     name: str
     kind: str
@@ -72,7 +83,7 @@ def resolve(name: str) -> Any:
     return found
 
 
-# ------------------------------------------------------------------------------------------ noting uses
+# -------------------------------------------------------------------------------------- noting uses
 
 
 @functools.cache
@@ -126,7 +137,9 @@ class Notes:
             self.used.add((f"torch.Tensor.__r{name}__", None, None))
 
 
-def given(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def given(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
     """The arguments of a call by the names of the parameters that took them."""
     found = dict(kwargs)
     try:
@@ -169,10 +182,13 @@ class Noting(ast.NodeTransformer):
 
     def visit_Compare(self, node: ast.Compare) -> ast.AST:
         self.generic_visit(node)
-        return self._operator(node, node.left, node.comparators[0], OPERATORS.get(type(node.ops[0])), node)
+        return self._operator(
+            node, node.left, node.comparators[0], OPERATORS.get(type(node.ops[0])), node
+        )
 
-    def _operator(self, node: ast.expr, left: ast.expr, right: ast.expr, name: str | None,
-                  result: ast.expr) -> ast.AST:
+    def _operator(
+        self, node: ast.expr, left: ast.expr, right: ast.expr, name: str | None, result: ast.expr
+    ) -> ast.AST:
         if name is None or not (_plain(left) and _plain(right)):
             return node
         note = _notes("operator", left, right, ast.Constant(name))
@@ -185,10 +201,12 @@ def _plain(node: ast.expr) -> bool:
 
 
 def _notes(method: str, *args: ast.expr) -> ast.Call:
-    return ast.Call(ast.Attribute(ast.Name("notes", ast.Load()), method, ast.Load()), list(args), [])
+    return ast.Call(
+        ast.Attribute(ast.Name("notes", ast.Load()), method, ast.Load()), list(args), []
+    )
 
 
-# ------------------------------------------------------------------------------------------ running checks
+# ----------------------------------------------------------------------------------- running checks
 
 
 @dataclass
@@ -215,7 +233,8 @@ class Check:
 
 @contextlib.contextmanager
 def raises(kind: type[Exception]) -> Iterator[None]:
-    """What is in the block raises this. (The page of the surface is made where there may be no pytest.)"""
+    """What is in the block raises this. (The page of the surface is made where there may be no
+    pytest.)"""
     try:
         yield
     except kind:
@@ -263,5 +282,9 @@ def checks_of(row: Row) -> list[str]:
     if row.name in ABSENT:
         return [c.name for c in ran() if row.name in c.declared and not c.error]
     if row.kind == "module":
-        return [c.name for c in ran() if not c.error and any(u[0].startswith(parts[0] + ".") for u in c.used)]
+        return [
+            c.name
+            for c in ran()
+            if not c.error and any(u[0].startswith(parts[0] + ".") for u in c.used)
+        ]
     return [c.name for c in ran() if not c.error and parts in c.used]

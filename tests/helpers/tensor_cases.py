@@ -1,4 +1,5 @@
-"""A table of tensor ops: shape, index, contraction, window, norm and loss, with PyTorch's name for each."""
+"""A table of tensor ops: shape, index, contraction, window, norm and loss, with PyTorch's name for
+each."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ class Case:
     op: Builder
     torch: Builder | None = None
     integers: tuple[Any, ...] = ()
-    symbolic: tuple[tuple[int, int], ...] = ()  # (operand, axis) pairs that become one symbol each per size
+    # (operand, axis) pairs that become one symbol each per size
+    symbolic: tuple[tuple[int, int], ...] = ()
     positive: tuple[int, ...] = ()
     wide: bool = False  # there is no 16-bit form, in PyTorch either
 
@@ -37,7 +39,9 @@ def unary(
     **attrs: Any,
 ) -> Case:
     made = getattr(ops, name.split()[0])
-    return Case(name, (size,), lambda x: made(x, **attrs), torch, symbolic=tuple((0, a) for a in symbolic))
+    return Case(
+        name, (size,), lambda x: made(x, **attrs), torch, symbolic=tuple((0, a) for a in symbolic)
+    )
 
 
 def F() -> Any:
@@ -85,7 +89,9 @@ SHAPE = [
         value=1.5,
     ),
     unary("pad 0-d", (), lambda x: x, low=(), high=(), value=0),
-    unary("pad empty", (0, 2), lambda x: F().pad(x, (0, 0, 1, 1)), low=(1, 0), high=(1, 0), value=0),
+    unary(
+        "pad empty", (0, 2), lambda x: F().pad(x, (0, 0, 1, 1)), low=(1, 0), high=(1, 0), value=0
+    ),
     unary("flip", (2, 3, 2), lambda x: x.flip(0, 2), symbolic=(0, 1), dims=(0, 2)),
     unary("tril", (2, 4, 3), lambda x: x.tril(-1), symbolic=(0, 1), diagonal=-1),
     unary("triu", (4, 3), lambda x: x.triu(1), symbolic=(0, 1), diagonal=1),
@@ -200,7 +206,13 @@ INDEX = [
         lambda x, i, j: x[:, i, :, j],
         (I([0, 3, 3]), I([0, 1, 1])),
     ),
-    Case("index 0-d", ((4, 3),), lambda x, i: ops.index(x, i, dims=(1,)), lambda x, i: x[:, i], (I(2),)),
+    Case(
+        "index 0-d",
+        ((4, 3),),
+        lambda x, i: ops.index(x, i, dims=(1,)),
+        lambda x, i: x[:, i],
+        (I(2),),
+    ),
     Case(
         "index_put",
         ((4, 3), (2, 3)),
@@ -253,7 +265,13 @@ INDEX = [
 
 LINALG = [
     Case("matmul", ((2, 3), (3, 4)), ops.matmul, lambda a, b: a @ b, symbolic=((0, 0), (1, 1))),
-    Case("matmul batch", ((5, 1, 2, 3), (4, 3, 2)), ops.matmul, lambda a, b: a @ b, symbolic=((0, 0),)),
+    Case(
+        "matmul batch",
+        ((5, 1, 2, 3), (4, 3, 2)),
+        ops.matmul,
+        lambda a, b: a @ b,
+        symbolic=((0, 0),),
+    ),
     Case("matmul empty", ((2, 0), (0, 3)), ops.matmul, lambda a, b: a @ b),
 ]
 
@@ -290,9 +308,19 @@ def conv_case(
 
 CONV = [
     conv_case("conv1d", (2, 3, 7), (4, 3, 3), (1,), (1,), (1,), bias=True, symbolic=(0, 2)),
-    conv_case("conv1d stride leaves a rest", (2, 3, 8), (4, 3, 3), (2,), (0,), (1,), symbolic=(0, 2)),
     conv_case(
-        "conv2d", (2, 4, 6, 5), (6, 2, 3, 2), (2, 1), (1, 0), (1, 2), groups=2, bias=True, symbolic=(0, 2, 3)
+        "conv1d stride leaves a rest", (2, 3, 8), (4, 3, 3), (2,), (0,), (1,), symbolic=(0, 2)
+    ),
+    conv_case(
+        "conv2d",
+        (2, 4, 6, 5),
+        (6, 2, 3, 2),
+        (2, 1),
+        (1, 0),
+        (1, 2),
+        groups=2,
+        bias=True,
+        symbolic=(0, 2, 3),
     ),
     conv_case("conv2d depthwise", (1, 3, 5, 5), (6, 1, 3, 3), (2, 2), (2, 2), (1, 1), groups=3),
     conv_case("conv3d", (1, 2, 3, 4, 3), (2, 2, 2, 2, 1), (1, 2, 1), (0, 1, 0), (1, 1, 1)),
@@ -307,11 +335,25 @@ CONV = [
         "conv_transpose1d", (2, 3, 4), (3, 2, 3), (2,), (1,), (1,), (1,), bias=True, symbolic=(0, 2)
     ),
     conv_case(
-        "conv_transpose2d", (1, 4, 3, 3), (4, 2, 3, 2), (2, 3), (1, 0), (1, 2), (1, 2), groups=2, bias=True
+        "conv_transpose2d",
+        (1, 4, 3, 3),
+        (4, 2, 3, 2),
+        (2, 3),
+        (1, 0),
+        (1, 2),
+        (1, 2),
+        groups=2,
+        bias=True,
     ),
     conv_case("conv_transpose1d wide", (1, 2, 3), (2, 2, 2), (1,), (0,), (3,), (2,), bias=True),
     conv_case(
-        "conv_transpose3d", (1, 2, 2, 2, 2), (2, 1, 2, 1, 2), (1, 2, 1), (0, 0, 0), (1, 1, 1), (0, 0, 0)
+        "conv_transpose3d",
+        (1, 2, 2, 2, 2),
+        (2, 1, 2, 1, 2),
+        (1, 2, 1),
+        (0, 0, 0),
+        (1, 1, 1),
+        (0, 0, 0),
     ),
     Case(
         "conv_weight_grad",
@@ -336,13 +378,21 @@ def max_case(
     symbolic: Sequence[int] = (),
 ) -> Case:
     rank = len(kernel)
-    attrs = {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation, "ceil_mode": ceil}
+    attrs = {
+        "kernel": kernel,
+        "stride": stride,
+        "padding": padding,
+        "dilation": dilation,
+        "ceil_mode": ceil,
+    }
     function = f"max_pool{rank}d"
     return Case(
         name,
         (x,),
         lambda v: ops.max_pool(v, **attrs),
-        lambda v: getattr(F(), function)(v, kernel, stride, padding, dilation, ceil, return_indices=True),
+        lambda v: getattr(F(), function)(
+            v, kernel, stride, padding, dilation, ceil, return_indices=True
+        ),
         symbolic=tuple((0, a) for a in symbolic),
     )
 
@@ -380,8 +430,12 @@ def avg_case(
 POOL = [
     max_case("max_pool1d", (2, 3, 7), (3,), (2,), (1,), (1,), symbolic=(0, 2)),
     max_case("max_pool2d", (2, 3, 6, 5), (2, 3), (2, 1), (1, 1), (1, 2), symbolic=(0, 2, 3)),
-    max_case("max_pool2d ceil", (1, 2, 6, 7), (3, 2), (2, 3), (1, 0), (1, 1), True, symbolic=(2, 3)),
-    max_case("max_pool2d ceil drops", (1, 2, 5, 5), (2, 2), (2, 2), (1, 1), (1, 1), True, symbolic=(2, 3)),
+    max_case(
+        "max_pool2d ceil", (1, 2, 6, 7), (3, 2), (2, 3), (1, 0), (1, 1), True, symbolic=(2, 3)
+    ),
+    max_case(
+        "max_pool2d ceil drops", (1, 2, 5, 5), (2, 2), (2, 2), (1, 1), (1, 1), True, symbolic=(2, 3)
+    ),
     max_case("max_pool3d", (1, 2, 4, 4, 4), (2, 2, 2), (2, 2, 2), (0, 0, 0), (1, 1, 1)),
     max_case("max_pool no batch", (0, 2, 4), (2,), (2,), (0,), (1,)),
     avg_case("avg_pool1d", (2, 3, 7), (3,), (2,), (1,), symbolic=(0, 2)),
@@ -399,7 +453,9 @@ POOL = [
         output_size=(3, 2),
         symbolic=(0, 2, 3),
     ),
-    unary("adaptive_avg_pool up", (1, 2, 3), lambda x: F().adaptive_avg_pool1d(x, 5), output_size=(5,)),
+    unary(
+        "adaptive_avg_pool up", (1, 2, 3), lambda x: F().adaptive_avg_pool1d(x, 5), output_size=(5,)
+    ),
     Case(
         "adaptive_max_pool",
         ((2, 3, 7, 5),),
@@ -549,7 +605,18 @@ def loss_case(
 
     marks = [" weight" * weighted, " spatial" * bool(spatial), f" {smoothing}" * bool(smoothing)]
     label = f"{name} {reduction}{''.join(marks)}"
-    return Case(label, shapes, op, torch, (target,), positive=(1,), symbolic=((0, 1), *((1, 0),) * weighted))
+    return Case(
+        label, shapes, op, torch, (target,), positive=(1,), symbolic=((0, 1), *((1, 0),) * weighted)
+    )
 
 
-CASES = [*SHAPE, *INDEX, *LINALG, *CONV, *POOL, *NORM, *loss_cases("nll_loss"), *loss_cases("cross_entropy")]
+CASES = [
+    *SHAPE,
+    *INDEX,
+    *LINALG,
+    *CONV,
+    *POOL,
+    *NORM,
+    *loss_cases("nll_loss"),
+    *loss_cases("cross_entropy"),
+]

@@ -11,14 +11,23 @@ from graphtorch.ir.graph import Value
 from graphtorch.ir.literal import Literal
 from tensor_cases import Case, F, T
 
-REGIONS = np.array([
-    [0, 1.2, 0.4, 6.1, 4.7], [1, -1.5, 1, 4, 9], [1, 3, 3.3, 2, 3.1], [0, 0.3, 0.2, 4.4, 3.6],
-])
+REGIONS = np.array(
+    [
+        [0, 1.2, 0.4, 6.1, 4.7],
+        [1, -1.5, 1, 4, 9],
+        [1, 3, 3.3, 2, 3.1],
+        [0, 0.3, 0.2, 4.4, 3.6],
+    ]
+)
 BINS: dict[str, Any] = {"scale": 0.7, "size": (2, 2)}
 MAP = (2, 4, 5, 6)
 CONVOLVED = (2, 4, 5, 6), (4, 2, 3, 2), (2, 24, 3, 4), (4,)
 DEFORM: dict[str, Any] = {
-    "stride": (2, 1), "padding": (1, 0), "dilation": (1, 2), "groups": 2, "offset_groups": 2,
+    "stride": (2, 1),
+    "padding": (1, 0),
+    "dilation": (1, 2),
+    "groups": 2,
+    "offset_groups": 2,
 }
 
 
@@ -51,7 +60,10 @@ def sampled(x: Value, rows: Value, columns: Value) -> Value:
 
 
 def sampled_torch(x: Any, rows: Any, columns: Any) -> Any:
-    places = [(2 * (n * 1.7 + 1.9) + 1) / size - 1 for n, size in ((columns, x.shape[3]), (rows, x.shape[2]))]
+    places = [
+        (2 * (n * 1.7 + 1.9) + 1) / size - 1
+        for n, size in ((columns, x.shape[3]), (rows, x.shape[2]))
+    ]
     return F().grid_sample(x, T().stack(places, -1), align_corners=False)
 
 
@@ -75,10 +87,20 @@ VISION = [
     pooled("ps_roi_pool", 1, grad=True),
     pooled("roi_pool", 4),
     Case("roi_pool_grad", (MAP, (len(REGIONS), 4, 2, 2)), maxima_grad),
-    Case("sample_bilinear", ((2, 3, 4, 5), (2, 2, 3), (2, 2, 3)), sampled, sampled_torch,
-         symbolic=((0, 1), (0, 2), (0, 3)), wide=True),
-    Case("sample_bilinear_grad", ((2, 3, 2, 3), (2, 3, 4, 5), (2, 2, 3), (2, 2, 3)), sampled_grad,
-         wide=True),
+    Case(
+        "sample_bilinear",
+        ((2, 3, 4, 5), (2, 2, 3), (2, 2, 3)),
+        sampled,
+        sampled_torch,
+        symbolic=((0, 1), (0, 2), (0, 3)),
+        wide=True,
+    ),
+    Case(
+        "sample_bilinear_grad",
+        ((2, 3, 2, 3), (2, 3, 4, 5), (2, 2, 3), (2, 2, 3)),
+        sampled_grad,
+        wide=True,
+    ),
     Case("deform_conv2d", (*CONVOLVED, (2, 12, 3, 4)), deformed, wide=True),
     Case("deform_conv2d without mask", CONVOLVED, deformed, wide=True),
     Case("nms", ((2, 9, 4),), lambda x: ops.nms(x, threshold=0.1)),

@@ -35,14 +35,16 @@ def case(last: bool, groups: int, bias: bool) -> tuple[Graph, list[Value]]:
 
 
 def given(graph: Graph) -> list[np.ndarray]:
-    return [np.abs(a) + 0.5 if v.name == "var" else a
-            for a, v in zip(arrays_for(graph), graph.inputs, strict=True)]
+    return [
+        np.abs(a) + 0.5 if v.name == "var" else a
+        for a, v in zip(arrays_for(graph), graph.inputs, strict=True)
+    ]
 
 
 def after(graph: Graph, name: str) -> list[str]:
     """The ops from the first `name` on."""
     names = [n.op.name for n in graph.nodes]
-    return names[names.index(name):]
+    return names[names.index(name) :]
 
 
 @pytest.mark.parametrize("last", [False, True])
@@ -61,7 +63,9 @@ def test_what_changes_from_call_to_call_stays() -> None:
     for kept in (graph.inputs[1], seldom[2], seldom[4]):
         found = affine.run(graph, set(seldom) - {kept})
         arrays = given(graph)
-        np.testing.assert_allclose(evaluate(found, arrays)[0], evaluate(graph, arrays)[0], 1e-9, 1e-9)
+        np.testing.assert_allclose(
+            evaluate(found, arrays)[0], evaluate(graph, arrays)[0], 1e-9, 1e-9
+        )
         assert len(after(found, "conv")) > 2
 
 

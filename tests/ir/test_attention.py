@@ -17,7 +17,8 @@ from graphtorch.ir.passes.autodiff import vjp
 
 RNG = np.random.default_rng(0)
 Q, K, V = (RNG.standard_normal((2, n, 2)) for n in (3, 4, 4))
-BLIND = np.array([[True, False, True, False], [False] * 4, [True] * 4])  # the middle row sees nothing
+# the middle row sees nothing
+BLIND = np.array([[True, False, True, False], [False] * 4, [True] * 4])
 
 
 @pytest.mark.parametrize("mask", [BLIND, np.where(BLIND, 0.5, -np.inf)], ids=["boolean", "added"])
@@ -33,7 +34,9 @@ def test_a_row_that_sees_nothing_is_zero_and_gives_no_gradient(mask: np.ndarray)
     values = [Value(Type(DType.of(a.dtype), a.shape), name=f"x{i}") for i, a in enumerate(kept)]
     out, lse = ops.attention(*values, scale=0.5)
     want = evaluate(Graph("g", values, [out, lse, *vjp([out], [out], values[:3])]), kept)
-    for found, expected in zip((made[:, seeing], rows[:, seeing], gq[:, seeing], gk, gv), want, strict=True):
+    for found, expected in zip(
+        (made[:, seeing], rows[:, seeing], gq[:, seeing], gk, gv), want, strict=True
+    ):
         np.testing.assert_allclose(found, expected, 1e-12, 1e-12)
 
 
@@ -53,19 +56,36 @@ def attend(*operands: Value) -> Any:
 REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: attend(v(3), v(4, 2), v(4, 2)), RuntimeError, "at least 2 dimensions"),
     (lambda: attend(v(3, 2), v(4, 3), v(4, 2)), RuntimeError, "same size in the last dimension"),
-    (lambda: attend(v(3, 2), v(4, 2), v(5, 2)), RuntimeError, r"same length .* \[4, 2\] and \[5, 2\]"),
+    (
+        lambda: attend(v(3, 2), v(4, 2), v(5, 2)),
+        RuntimeError,
+        r"same length .* \[4, 2\] and \[5, 2\]",
+    ),
     (lambda: attend(v(3, 2), v(4, 2, dtype=f64), v(4, 2)), RuntimeError, "same dtype"),
     (lambda: attend(*[v(3, 2, dtype=i64)] * 3), NotImplementedError, "not implemented for 'Long'"),
     (lambda: attend(v(3, 2), v(4, 2), v(4, 2), v(3, 5)), RuntimeError, r"broadcast|size of tensor"),
-    (lambda: attend(v(3, 2), v(4, 2), v(4, 2), v(2, 3, 4)), RuntimeError, r"broadcasts to .* \[3, 4\]"),
-    (lambda: attend(v(3, 2), v(4, 2), v(4, 2), v(3, 4, dtype=i64)), RuntimeError, "attn_mask dtype to be"),
-    (lambda: ops.attention_grad(v(3, 2), v(4, 2), v(4, 2), v(3, 2), v(4), v(3), scale=1.0), RuntimeError,
-     r"expected lse f32\[3\]"),
+    (
+        lambda: attend(v(3, 2), v(4, 2), v(4, 2), v(2, 3, 4)),
+        RuntimeError,
+        r"broadcasts to .* \[3, 4\]",
+    ),
+    (
+        lambda: attend(v(3, 2), v(4, 2), v(4, 2), v(3, 4, dtype=i64)),
+        RuntimeError,
+        "attn_mask dtype to be",
+    ),
+    (
+        lambda: ops.attention_grad(v(3, 2), v(4, 2), v(4, 2), v(3, 2), v(4), v(3), scale=1.0),
+        RuntimeError,
+        r"expected lse f32\[3\]",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("made", "kind", "words"), REFUSED, ids=[w[:30] for _, _, w in REFUSED])
-def test_refused_while_recording(made: Callable[[], Any], kind: type[Exception], words: str) -> None:
+def test_refused_while_recording(
+    made: Callable[[], Any], kind: type[Exception], words: str
+) -> None:
     with pytest.raises(kind, match=words):
         made()
 

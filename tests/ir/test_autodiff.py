@@ -49,7 +49,8 @@ def test_a_value_used_twice_gets_both_gradients() -> None:
 
 def test_one_operand_in_two_places_of_a_composite() -> None:
     x, m = tensor(2, 3), tensor(3, name="m")
-    y = ops.batch_norm(x, m, m, eps=0.0)  # (x - m) / sqrt(m), differentiated through its decomposition
+    # (x - m) / sqrt(m), differentiated through its decomposition
+    y = ops.batch_norm(x, m, m, eps=0.0)
     (gm,) = gradient(y, m)
     assert run([x, m], [gm], np.ones((2, 3)), np.full(3, 4.0))[0] == pytest.approx([-5 / 8] * 3)
     _, first, second = pullback(y.node, [ops.expand(number(1.0), shape=(2, 3))])
@@ -98,7 +99,8 @@ def test_only_what_is_asked_for_is_built() -> None:
     x, w = tensor(3, 4), tensor(4, 5, name="w")
     (g,) = gradient(ops.relu(ops.matmul(x, w)), w)
     graph = Graph("g", [x, w], [g])
-    assert sum(n.op is ops.matmul for n in graph.nodes) == 2  # forward, and one of the two backward products
+    # forward, and one of the two backward products
+    assert sum(n.op is ops.matmul for n in graph.nodes) == 2
 
 
 def test_several_outputs_of_one_node() -> None:
@@ -149,7 +151,9 @@ def test_a_wrong_rule_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     try:
         x = tensor(3)
-        with pytest.raises(TypeError, match=r"vjp of op wrong_rule made a gradient f64\[\] for operand 0"):
+        with pytest.raises(
+            TypeError, match=r"vjp of op wrong_rule made a gradient f64\[\] for operand 0"
+        ):
             gradient(wrong(x), x)
     finally:
         del OPS["wrong_rule"]

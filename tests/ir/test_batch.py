@@ -1,6 +1,7 @@
 """Batching: what a rule computes for several entries at once is what the op computes of each.
 
-Every case of the tables runs, with its gradients, with entries in each operand alone, and in all of them.
+Every case of the tables runs, with its gradients, with entries in each operand alone, and in all of
+them.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ def subsets(count: int) -> list[tuple[bool, ...]]:
 
 
 def check(graph: Graph, arrays: Sequence[np.ndarray], tolerance: float = 1e-9) -> None:
-    """Compare a graph for several entries with the graph of one, with entries in each input and in all."""
+    """Compare a graph for several entries with the graph of one, with entries in each input and in
+    all."""
     met.update(n.op.name for n in graph.nodes)
     for mapped in subsets(len(arrays)):
         several, flags = batch(graph, mapped, SIZE)
@@ -76,7 +78,9 @@ def check(graph: Graph, arrays: Sequence[np.ndarray], tolerance: float = 1e-9) -
             for y, has, want in zip(found, flags, evaluate(graph, one), strict=True):
                 entry = y[i] if has else y
                 assert entry.shape == want.shape and entry.dtype == want.dtype
-                np.testing.assert_allclose(entry, want, tolerance, tolerance, err_msg=f"{mapped} {i}")
+                np.testing.assert_allclose(
+                    entry, want, tolerance, tolerance, err_msg=f"{mapped} {i}"
+                )
 
 
 def check_sample(sample: Sample) -> None:
@@ -133,8 +137,10 @@ def test_loops_that_end_at_different_steps() -> None:
 def test_draws(name: str) -> None:
     """Each entry draws from its own place, or all from one."""
     parameters, streams, graph = RANDOM[name][0], places(name, SIZE), draw(name).graph()
-    for mapped in ([False] * len(parameters) + [True] * len(streams),
-                   [True] * len(parameters) + [False] * len(streams)):
+    for mapped in (
+        [False] * len(parameters) + [True] * len(streams),
+        [True] * len(parameters) + [False] * len(streams),
+    ):
         if not any(mapped):
             continue
         given = [*(np.stack([p + i * 0.001 for i in range(SIZE)]) for p in parameters), *streams]
@@ -151,7 +157,9 @@ def test_draws(name: str) -> None:
 def test_entries_of_unknown_number() -> None:
     x, w = values_for([X, X[0]])
     size = symbol("entries", min=1)
-    graph, flags = batch(Graph("g", [x, w], [ops.softmax(ops.mul(x, w), dim=1)]), [True, False], size)
+    graph, flags = batch(
+        Graph("g", [x, w], [ops.softmax(ops.mul(x, w), dim=1)]), [True, False], size
+    )
     assert flags == [True] and graph.outputs[0].shape == (size, 2, 3)
     verify(graph)
 
@@ -180,7 +188,8 @@ def test_every_op_has_a_sample() -> None:
 
 
 def test_every_rule_was_compared() -> None:
-    """Runs last in this file: ops that were met above, and those that have no operands or come after this."""
+    """Runs last in this file: ops that were met above, and those that have no operands or come
+    after this."""
     if "matmul" not in met or "add" not in met or "mersenne_skip" not in met:
         pytest.skip("the tests above did not all run in this process")
     unmet = [n for n, op in OPS.items() if n not in met and not isinstance(op.batch, NoBatch)]

@@ -1,4 +1,5 @@
-"""`bitcast`: what it decomposes into, and what compiled code makes of it, have the bytes of the reference."""
+"""`bitcast`: what it decomposes into, and what compiled code makes of it, have the bytes of the
+reference."""
 
 from __future__ import annotations
 

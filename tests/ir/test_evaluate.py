@@ -27,7 +27,9 @@ def halves() -> Graph:
     n = value("y", N)
     front = ops.slice(x, start=(0, 0), stop=(N, 3), step=(1, 1))
     return Graph(
-        "halves", [x, n], [ops.reshape(front, shape=(3 * N,)), ops.iota(shape=(N,), dim=0, dtype=i64)]
+        "halves",
+        [x, n],
+        [ops.reshape(front, shape=(3 * N,)), ops.iota(shape=(N,), dim=0, dtype=i64)],
     )
 
 
@@ -66,9 +68,9 @@ def test_symbols_must_be_found_in_the_inputs() -> None:
     with pytest.raises(RuntimeError, match="Dim 'm' cannot be read off the inputs"):
         evaluate(product, [ones(6)])
     assert (
-        evaluate(Graph("g", [value("x", 2 * N + 1)], [ops.iota(shape=(N,), dim=0, dtype=i64)]), [ones(7)])[0][
-            -1
-        ]
+        evaluate(
+            Graph("g", [value("x", 2 * N + 1)], [ops.iota(shape=(N,), dim=0, dtype=i64)]), [ones(7)]
+        )[0][-1]
         == 2
     )
 
@@ -76,7 +78,9 @@ def test_symbols_must_be_found_in_the_inputs() -> None:
 def test_sizes_that_turn_out_negative_are_an_error() -> None:
     h = symbol("h")
     x, w = value("x", 1, 1, h), value("w", 1, 1, 5)
-    graph = Graph("g", [x, w], [ops.conv(x, w, stride=(1,), padding=((0, 0),), dilation=(1,), groups=1)])
+    graph = Graph(
+        "g", [x, w], [ops.conv(x, w, stride=(1,), padding=((0, 0),), dilation=(1,), groups=1)]
+    )
     assert evaluate(graph, [ones(1, 1, 7), ones(1, 1, 5)])[0].shape == (1, 1, 3)
     with pytest.raises(RuntimeError, match="too small"):
         evaluate(graph, [ones(1, 1, 2), ones(1, 1, 5)])

@@ -53,10 +53,12 @@ def gradients(loss: Value, wrt: Sequence[Value]) -> list[Value]:
 
 def conv(x: Value, w: Value, b: Value | None = None, padding: int = 1) -> Value:
     operands = (x, w) if b is None else (x, w, b)
-    return ops.conv(*operands, stride=(1, 1), padding=((padding, padding),) * 2, dilation=(1, 1), groups=1)
+    return ops.conv(
+        *operands, stride=(1, 1), padding=((padding, padding),) * 2, dilation=(1, 1), groups=1
+    )
 
 
-# ------------------------------------------------------------------------------------------ programs
+# ----------------------------------------------------------------------------------------- programs
 
 
 def softmax() -> Graph:
@@ -90,7 +92,9 @@ def mlp_backward() -> Graph:
     )
     target = tensor("t", 64, dtype=i64)
     logits = linear(ops.relu(linear(x, w, b)), v, c)
-    loss = ops.cross_entropy(logits, target, reduction="mean", ignore_index=-100, label_smoothing=0.0)
+    loss = ops.cross_entropy(
+        logits, target, reduction="mean", ignore_index=-100, label_smoothing=0.0
+    )
     return compiled([loss, *gradients(loss, [w, b, v, c])], [x, w, b, v, c, target])
 
 
@@ -134,7 +138,9 @@ def attention() -> Graph:
 
     scores = ops.matmul(heads(q), ops.permute(heads(k), dims=(0, 1, 3, 2)))
     mixed = ops.matmul(ops.softmax(ops.mul(scores, number(0.25)), dim=3), heads(v))
-    return compiled(ops.reshape(ops.permute(mixed, dims=(0, 2, 1, 3)), shape=(2, 10, 64)), [q, k, v])
+    return compiled(
+        ops.reshape(ops.permute(mixed, dims=(0, 2, 1, 3)), shape=(2, 10, 64)), [q, k, v]
+    )
 
 
 PROGRAMS = [
@@ -171,14 +177,18 @@ def test_counts_of_kernels() -> None:
 def test_an_op_is_in_one_region_only() -> None:
     x, w = tensor("x", 8, 8), tensor("w", 8, 8)
     y = ops.exp(x)
-    graph = compiled([ops.matmul(y, w), ops.matmul(w, y), ops.sum(y, dims=(0,), keepdim=False)], [x, w])
+    graph = compiled(
+        [ops.matmul(y, w), ops.matmul(w, y), ops.sum(y, dims=(0,), keepdim=False)], [x, w]
+    )
     assert sum(names.count("exp") for _, names in regions(graph)) == 1
 
 
 def test_reductions_of_different_axes_are_apart() -> None:
     x = tensor("x", 8, 9)
     y = ops.exp(x)
-    graph = compiled([ops.sum(y, dims=(0,), keepdim=False), ops.sum(y, dims=(1,), keepdim=False)], [x])
+    graph = compiled(
+        [ops.sum(y, dims=(0,), keepdim=False), ops.sum(y, dims=(1,), keepdim=False)], [x]
+    )
     assert len(regions(graph)) == 2
 
 
@@ -212,11 +222,17 @@ def test_groups_do_not_depend_on_each_other_in_a_circle() -> None:
 def test_views_of_a_contraction_are_absorbed_where_strides_express_them() -> None:
     x, w = tensor("x", 4, 6, 8), tensor("w", 8, 5)
     merged = ops.reshape(ops.permute(x, dims=(1, 0, 2)), shape=(24, 8))  # needs a copy
-    assert [k for k, _ in regions(compiled(ops.matmul(merged, w), [x, w]))] == ["loop", "contraction"]
+    assert [k for k, _ in regions(compiled(ops.matmul(merged, w), [x, w]))] == [
+        "loop",
+        "contraction",
+    ]
     swapped = ops.permute(x, dims=(1, 0, 2))
     assert [k for k, _ in regions(compiled(ops.matmul(swapped, w), [x, w]))] == ["contraction"]
     flipped = ops.flip(x, dims=(1,))
-    assert [k for k, _ in regions(compiled(ops.matmul(flipped, w), [x, w]))] == ["loop", "contraction"]
+    assert [k for k, _ in regions(compiled(ops.matmul(flipped, w), [x, w]))] == [
+        "loop",
+        "contraction",
+    ]
 
 
 def test_a_cast_is_absorbed_by_the_contraction_that_reads_it() -> None:
@@ -245,7 +261,8 @@ def test_a_window_takes_an_epilogue() -> None:
 
 
 def test_an_update_by_a_gradient_is_not_an_epilogue() -> None:
-    """The gradient is an output; one update kernel serves all weights, and no register tile repeats it."""
+    """The gradient is an output; one update kernel serves all weights, and no register tile repeats
+    it."""
     x, g, w, m = tensor("x", 64, 30), tensor("g", 64, 20), tensor("w", 30, 20), tensor("m", 30, 20)
     grad = ops.matmul(ops.permute(x, dims=(1, 0)), g)
     moment = ops.add(ops.mul(m, number(0.9)), grad)
@@ -264,7 +281,9 @@ def test_constants_with_dimensions_stay_outside() -> None:
 
 def test_an_output_that_is_a_view_is_stored() -> None:
     x = tensor("x", 3, 4)
-    graph = compiled([ops.permute(ops.exp(x), dims=(1, 0)), ops.expand(number(2.0), shape=(5,))], [x])
+    graph = compiled(
+        [ops.permute(ops.exp(x), dims=(1, 0)), ops.expand(number(2.0), shape=(5,))], [x]
+    )
     assert len(regions(graph)) == 2
     found = reference.run(graph, [np.ones((3, 4), np.float32)])
     np.testing.assert_array_equal(found[1], np.full(5, 2, np.float32))
@@ -284,7 +303,9 @@ def deep(layers: int) -> Graph:
     biases = [tensor(f"b{i}", 64) for i in range(layers)]
     y = x
     for w, b in zip(weights, biases, strict=True):
-        y = ops.add(ops.gelu(ops.layer_norm(linear(y, w, b), axes=1, eps=1e-5), approximate="none"), y)
+        y = ops.add(
+            ops.gelu(ops.layer_norm(linear(y, w, b), axes=1, eps=1e-5), approximate="none"), y
+        )
     loss = ops.mean(ops.mul(y, y), dims=(0, 1), keepdim=False)
     return Graph("deep", [x, *weights, *biases], [loss, *gradients(loss, [*weights, *biases])])
 
@@ -292,8 +313,11 @@ def deep(layers: int) -> Graph:
 def test_three_thousand_nodes_become_a_few_regions_a_layer() -> None:
     layers = 75
     nodes: dict[str, int] = {}
-    fused = pipeline.run(deep(layers), lambda n: n.op.is_core,
-                         on_stage=lambda name, graph: nodes.update({name: len(graph.nodes)}))
+    fused = pipeline.run(
+        deep(layers),
+        lambda n: n.op.is_core,
+        on_stage=lambda name, graph: nodes.update({name: len(graph.nodes)}),
+    )
     assert nodes["dce-legal"] > 3000
     regions = sum(n.op.name == "region" for n in fused.nodes)
     assert regions <= 7 * layers, regions

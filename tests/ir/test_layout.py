@@ -46,7 +46,9 @@ def block(x: Value, *w: Value) -> Value:
 
 def blocks(batch: object = 2) -> Graph:
     x = value("x", batch, 16, 12, 12)
-    weights = [value(f"w{i}", *s) for i, s in enumerate([(32, 16, 1, 1), (32, 1, 3, 3), (16, 32, 1, 1)])]
+    weights = [
+        value(f"w{i}", *s) for i, s in enumerate([(32, 16, 1, 1), (32, 1, 3, 3), (16, 32, 1, 1)])
+    ]
     y = block(block(x, *weights), *weights)
     return Graph("g", [x, *weights], [ops.sum(y, dims=(2, 3), keepdim=False)])
 
@@ -88,12 +90,18 @@ def deep(x: Value, w: Value, between: Callable[[Value], Value]) -> Value:
 
 
 BETWEEN: dict[str, Callable[[Value], Value]] = {
-    "max pool": lambda x: ops.max_pool(x, kernel=(3, 3), stride=(2, 2), padding=(1, 1), dilation=(1, 1),
-                                       ceil_mode=False)[0],
-    "average pool": lambda x: ops.avg_pool(x, kernel=(2, 3), stride=(2, 1), padding=(1, 1), ceil_mode=True,
-                                           count_include_pad=False),
-    "concat": lambda x: ops.slice(ops.concat(x, x, dim=1), start=(0, 4, 0, 0),
-                                  stop=(*x.shape[:1], 4 + x.shape[1], *x.shape[2:]), step=(1, 1, 1, 1)),
+    "max pool": lambda x: ops.max_pool(
+        x, kernel=(3, 3), stride=(2, 2), padding=(1, 1), dilation=(1, 1), ceil_mode=False
+    )[0],
+    "average pool": lambda x: ops.avg_pool(
+        x, kernel=(2, 3), stride=(2, 1), padding=(1, 1), ceil_mode=True, count_include_pad=False
+    ),
+    "concat": lambda x: ops.slice(
+        ops.concat(x, x, dim=1),
+        start=(0, 4, 0, 0),
+        stop=(*x.shape[:1], 4 + x.shape[1], *x.shape[2:]),
+        step=(1, 1, 1, 1),
+    ),
     "pad": lambda x: ops.pad(x, low=(0, 0, 1, 2), high=(0, 0, 0, 1), value=3.0),
     "statistics": lambda x: ops.sub(x, ops.sum(x, dims=(0, 2, 3), keepdim=True)),
     "gate": lambda x: ops.mul(x, ops.sigmoid(ops.adaptive_avg_pool(x, output_size=(1, 1)))),
@@ -134,7 +142,9 @@ def test_images_that_the_program_turns_itself_are_not_turned_again() -> None:
 def test_positions_of_a_pool_that_are_read_keep_it_in_place() -> None:
     x, w = value("x", 2, 24, 10, 10), value("w", 24, 1, 3, 3)
     y = conv(x, w, groups=24)
-    pool = ops.max_pool(y, kernel=(2, 2), stride=(2, 2), padding=(0, 0), dilation=(1, 1), ceil_mode=False)
+    pool = ops.max_pool(
+        y, kernel=(2, 2), stride=(2, 2), padding=(0, 0), dilation=(1, 1), ceil_mode=False
+    )
     same(Graph("g", [x, w], list(pool)))
 
 
@@ -144,11 +154,18 @@ def test_a_pool_and_its_gradient_work_in_the_same_order(stride: int) -> None:
     g = value("g", 2, 24, 10 // stride, 10 // stride)
     pads = (1, 1) if stride == 1 else (0, 0)
     kernel = (3, 3) if stride == 1 else (2, 2)
-    pool = ops.max_pool(conv(x, w, groups=24), kernel=kernel, stride=(stride, stride), padding=pads,
-                        dilation=(1, 1), ceil_mode=False)
+    pool = ops.max_pool(
+        conv(x, w, groups=24),
+        kernel=kernel,
+        stride=(stride, stride),
+        padding=pads,
+        dilation=(1, 1),
+        ceil_mode=False,
+    )
     grad = ops.max_pool_grad(ops.mul(pool[0], g), pool[1], spatial=(10, 10))
-    mean = ops.avg_pool_grad(ops.mul(pool[0], g), spatial=(10, 10), kernel=kernel, stride=(stride, stride),
-                             padding=pads)
+    mean = ops.avg_pool_grad(
+        ops.mul(pool[0], g), spatial=(10, 10), kernel=kernel, stride=(stride, stride), padding=pads
+    )
     found = same(Graph("g", [x, w, g], [conv(ops.add(grad, mean), w, groups=24)]))
     turned = [n for n in found.nodes if n.op is ops.permute and n.types[0].numel == x.type.numel]
     assert len(turned) <= 3 and names(found).count("channels_last_conv") == 2

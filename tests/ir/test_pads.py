@@ -1,4 +1,5 @@
-"""Sums of padded parts become concatenations, stored piece by piece by the kernel that makes the pieces."""
+"""Sums of padded parts become concatenations, stored piece by piece by the kernel that makes the
+pieces."""
 
 from __future__ import annotations
 
@@ -26,13 +27,16 @@ def total(places: list[tuple[int, int]], size: int) -> Graph:
     return Graph("g", inputs, [result])
 
 
-@pytest.mark.parametrize(("places", "size", "names"), [
-    ([(0, 2), (2, 3)], 5, ["concat"]),
-    ([(4, 2), (0, 2), (2, 2)], 6, ["concat"]),  # the first two leave a gap
-    ([(3, 2), (1, 2)], 7, ["concat", "pad"]),
-    ([(0, 2), (3, 2)], 5, ["pad", "pad", "add"]),
-    ([(0, 3), (2, 3)], 5, ["pad", "pad", "add"]),
-])
+@pytest.mark.parametrize(
+    ("places", "size", "names"),
+    [
+        ([(0, 2), (2, 3)], 5, ["concat"]),
+        ([(4, 2), (0, 2), (2, 2)], 6, ["concat"]),  # the first two leave a gap
+        ([(3, 2), (1, 2)], 7, ["concat", "pad"]),
+        ([(0, 2), (3, 2)], 5, ["pad", "pad", "add"]),
+        ([(0, 3), (2, 3)], 5, ["pad", "pad", "add"]),
+    ],
+)
 def test_parts_side_by_side(places: list[tuple[int, int]], size: int, names: list[str]) -> None:
     graph = total(places, size)
     joined = pads.run(graph)

@@ -1,4 +1,5 @@
-"""Complex values as pairs of reals: golden texts, every rule against the references, what has no rule."""
+"""Complex values as pairs of reals: golden texts, every rule against the references, what has no
+rule."""
 
 from __future__ import annotations
 
@@ -21,7 +22,21 @@ from graphtorch.ir.verify import verify
 from random_graphs import as_complex, as_pairs
 
 Golden = Callable[[str, str], None]
-SPECIAL = (0.0, -0.0, 1.0, -1.0, 0.5, -2.0, math.inf, -math.inf, math.nan, 1e30, -1e-30, 89.0, -20.0)
+SPECIAL = (
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    0.5,
+    -2.0,
+    math.inf,
+    -math.inf,
+    math.nan,
+    1e30,
+    -1e-30,
+    89.0,
+    -20.0,
+)
 
 
 def both(graph: Graph, arrays: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -34,7 +49,9 @@ def both(graph: Graph, arrays: Sequence[np.ndarray]) -> list[tuple[np.ndarray, n
     return [(as_complex(a, b), b) for a, b in zip(found, expected, strict=True)]
 
 
-def check(outputs: Sequence[Value] | Value, given: dict[Value, np.ndarray], tolerance: float = 2e-6) -> None:
+def check(
+    outputs: Sequence[Value] | Value, given: dict[Value, np.ndarray], tolerance: float = 2e-6
+) -> None:
     outputs = [outputs] if isinstance(outputs, Value) else list(outputs)
     for a, b in both(Graph("g", list(given), outputs), list(given.values())):
         assert (a.dtype, a.shape) == (b.dtype, b.shape)
@@ -81,11 +98,13 @@ def test_a_real_graph_stays() -> None:
     assert pairs.run(graph) is graph
 
 
-# ------------------------------------------------------------------------------------------ functions
+# ---------------------------------------------------------------------------------------- functions
 
 
 @pytest.mark.parametrize("dtype", [c64, c128])
-@pytest.mark.parametrize("name", [*FUNCTIONS, "abs", "angle", "isnan", "isinf", "isfinite", "conj", "neg"])
+@pytest.mark.parametrize(
+    "name", [*FUNCTIONS, "abs", "angle", "isnan", "isinf", "isfinite", "conj", "neg"]
+)
 def test_functions(name: str, dtype: DType) -> None:
     x = tensor("x", 500, dtype=dtype)
     check(getattr(ops, name)(x), {x: random(500, dtype=dtype)}, 2e-6 if dtype is c64 else 1e-14)
@@ -114,7 +133,9 @@ def test_functions_at_the_ends(name: str, dtype: DType) -> None:
     x = tensor("x", points.size, dtype=dtype)
     [(found, expected)] = both(Graph("g", [x], [getattr(ops, name)(x)]), [points])
     for part in (np.real, np.imag):
-        np.testing.assert_allclose(part(found), part(expected), rtol=2e-6, atol=2e-6, err_msg=str(points))
+        np.testing.assert_allclose(
+            part(found), part(expected), rtol=2e-6, atol=2e-6, err_msg=str(points)
+        )
 
 
 def test_signs_of_zeros_on_branch_cuts() -> None:
@@ -155,7 +176,7 @@ def test_a_number_times_its_conjugate_is_real() -> None:
     assert not found.any()
 
 
-# ------------------------------------------------------------------------------------------ the rest
+# ----------------------------------------------------------------------------------------- the rest
 
 
 def test_casts() -> None:
@@ -169,36 +190,66 @@ def test_moves() -> None:
     z, w = tensor("z", 4, 6), tensor("w", 2, 6)
     index = ops.constant(value=Literal.of([[0, 1, 2, 3, 1, 1]], i64))
     rows = ops.constant(value=Literal.of([3, 0], i64))
-    check([
-        ops.reshape(z, shape=(3, 8)), ops.permute(z, dims=(1, 0)), ops.flip(z, dims=(1,)),
-        ops.slice(z, start=(1, 0), stop=(4, 6), step=(2, 1)), ops.concat(z, w, dim=0),
-        ops.expand(w, shape=(3, 2, 6)), ops.pad(z, low=(1, 0), high=(0, 2), value=2 - 1j), ops.triu(z),
-        ops.tril(z), ops.size(z, dim=0),
-        ops.gather(z, index, dim=0), ops.index_select(z, rows, dim=0), ops.index(z, rows, dims=(0,)),
-        ops.scatter(z, index, ops.slice(w, start=(0, 0), stop=(1, 6), step=(1, 1)), dim=0),
-        ops.scatter_add(z, index, ops.slice(w, start=(0, 0), stop=(1, 6), step=(1, 1)), dim=0),
-        ops.index_put(z, w, rows, dims=(0,), accumulate=True),
-        ops.slice_update(z, w, start=(1, 0), stop=(3, 6), step=(1, 1)),
-        ops.where(ops.ne(ops.real(z), ops.constant(value=Literal.of(0, f32))), z, ops.neg(z)),
-    ], {z: random(4, 6), w: random(2, 6, seed=1)})
+    check(
+        [
+            ops.reshape(z, shape=(3, 8)),
+            ops.permute(z, dims=(1, 0)),
+            ops.flip(z, dims=(1,)),
+            ops.slice(z, start=(1, 0), stop=(4, 6), step=(2, 1)),
+            ops.concat(z, w, dim=0),
+            ops.expand(w, shape=(3, 2, 6)),
+            ops.pad(z, low=(1, 0), high=(0, 2), value=2 - 1j),
+            ops.triu(z),
+            ops.tril(z),
+            ops.size(z, dim=0),
+            ops.gather(z, index, dim=0),
+            ops.index_select(z, rows, dim=0),
+            ops.index(z, rows, dims=(0,)),
+            ops.scatter(z, index, ops.slice(w, start=(0, 0), stop=(1, 6), step=(1, 1)), dim=0),
+            ops.scatter_add(z, index, ops.slice(w, start=(0, 0), stop=(1, 6), step=(1, 1)), dim=0),
+            ops.index_put(z, w, rows, dims=(0,), accumulate=True),
+            ops.slice_update(z, w, start=(1, 0), stop=(3, 6), step=(1, 1)),
+            ops.where(ops.ne(ops.real(z), ops.constant(value=Literal.of(0, f32))), z, ops.neg(z)),
+        ],
+        {z: random(4, 6), w: random(2, 6, seed=1)},
+    )
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 5, 16, 33])
 def test_reductions(length: int) -> None:
     z = tensor("z", 3, length)
-    sums = [ops.sum(z, dims=(1,), keepdim=True), ops.cumsum(z, dim=1), ops.mean(z, dims=(0,), keepdim=False)]
-    products = [ops.prod(z, dims=(1,), keepdim=False), ops.prod(z, dims=(0, 1), keepdim=True),
-                ops.cumprod(z, dim=1)]
+    sums = [
+        ops.sum(z, dims=(1,), keepdim=True),
+        ops.cumsum(z, dim=1),
+        ops.mean(z, dims=(0,), keepdim=False),
+    ]
+    products = [
+        ops.prod(z, dims=(1,), keepdim=False),
+        ops.prod(z, dims=(0, 1), keepdim=True),
+        ops.cumprod(z, dim=1),
+    ]
     check([*sums, *products], {z: random(3, length)}, 1e-5)
 
 
 def test_contractions() -> None:
     a, b, x, w = tensor("a", 2, 3, 4), tensor("b", 4, 5), tensor("x", 6, 4), tensor("w", 5, 4)
     bias, image, kernel = tensor("c", 5), tensor("i", 1, 2, 6, 6), tensor("k", 3, 2, 3, 3)
-    conv = ops.conv(image, kernel, stride=(1, 1), padding=((1, 1), (1, 1)), dilation=(1, 1), groups=1)
-    check([ops.matmul(a, b), ops.linear(x, w), ops.affine(bias, x, w), conv],
-          {a: random(2, 3, 4), b: random(4, 5), x: random(6, 4), w: random(5, 4), bias: random(5),
-           image: random(1, 2, 6, 6), kernel: random(3, 2, 3, 3)}, 1e-4)
+    conv = ops.conv(
+        image, kernel, stride=(1, 1), padding=((1, 1), (1, 1)), dilation=(1, 1), groups=1
+    )
+    check(
+        [ops.matmul(a, b), ops.linear(x, w), ops.affine(bias, x, w), conv],
+        {
+            a: random(2, 3, 4),
+            b: random(4, 5),
+            x: random(6, 4),
+            w: random(5, 4),
+            bias: random(5),
+            image: random(1, 2, 6, 6),
+            kernel: random(3, 2, 3, 3),
+        },
+        1e-4,
+    )
 
 
 def test_branches_and_loops() -> None:

@@ -148,7 +148,9 @@ def test_views_combine() -> None:
         lambda x: ops.permute(ops.permute(x, dims=(1, 2, 0)), dims=(2, 1, 0)), tensor(2, 3, 4)
     )
     assert names(result) == ["permute"]
-    assert names(simplified(lambda x: ops.add(ops.expand(x, shape=(4, 9)), tensor_of_ones()), X)) == [
+    assert names(
+        simplified(lambda x: ops.add(ops.expand(x, shape=(4, 9)), tensor_of_ones()), X)
+    ) == [
         "constant",
         "expand",
         "add",
@@ -174,6 +176,7 @@ def test_a_product_of_all_rows_keeps_their_dims() -> None:
 
     def folded(x: Value, w: Value) -> Value:
         return ops.matmul(ops.reshape(x, shape=(6, 4)), w)
+
     result = simplified(lambda x, w: ops.reshape(folded(x, w), shape=(2, 3, 5)), x, w)
     assert names(result) == ["matmul"]
     for shape in ((3, 2, 5), (6, 5, 1)):
@@ -181,14 +184,20 @@ def test_a_product_of_all_rows_keeps_their_dims() -> None:
         assert names(other) == ["reshape", "matmul", "reshape"]
     product = folded(x, w)
     both = Graph("g", [x, w], [ops.reshape(product, shape=(2, 3, 5)), product])
-    assert names(simplify.run(both)) == ["reshape", "matmul", "reshape"], "the product itself is needed too"
+    assert names(simplify.run(both)) == ["reshape", "matmul", "reshape"], (
+        "the product itself is needed too"
+    )
 
 
 def test_a_size_is_read_off_an_input() -> None:
     n = symbol("n")
     x = tensor(3, n)
     graph = simplify.run(Graph("g", [x], [ops.size(ops.exp(ops.permute(x, dims=(1, 0))), dim=0)]))
-    assert names(graph) == ["size"] and graph.nodes[0].operands == (x,) and graph.nodes[0].attrs.dim == 1
+    assert (
+        names(graph) == ["size"]
+        and graph.nodes[0].operands == (x,)
+        and graph.nodes[0].attrs.dim == 1
+    )
 
 
 def test_exactness_of_casts() -> None:
@@ -209,7 +218,7 @@ def test_exactness_of_casts() -> None:
     assert not any(simplify.is_exact(a, b) for a, b in lossy)
 
 
-# ------------------------------------------------------------------------------------------ fold, cse, dce
+# ----------------------------------------------------------------------------------- fold, cse, dce
 
 
 def test_fold_computes_constants() -> None:
@@ -262,7 +271,7 @@ def test_detach_goes() -> None:
     assert names(detach.run(Graph("g", [x], [ops.neg(ops.detach(x))]))) == ["neg"]
 
 
-# ---------------------------------------------------------------------------- legalize, rewrite, pipeline
+# ---------------------------------------------------------------------- legalize, rewrite, pipeline
 
 
 def test_legalize_expands_what_is_not_supported() -> None:
@@ -277,7 +286,9 @@ def test_legalize_names_what_a_target_lacks() -> None:
     with located(Location("train.py", 31)):
         y = ops.lgamma(tensor(3))
     graph = Graph("g", [y.node.operands[0]], [y])
-    with pytest.raises(NotImplementedError, match=r"toaster has no op lgamma.*f32\[3\].*train\.py:31"):
+    with pytest.raises(
+        NotImplementedError, match=r"toaster has no op lgamma.*f32\[3\].*train\.py:31"
+    ):
         legalize.run(graph, lambda n: n.op is not ops.lgamma, "toaster")
 
 
@@ -290,7 +301,10 @@ def test_rewriting_keeps_locations_and_what_does_not_change() -> None:
     graph = Graph("g", [x], [z], donates=[(0, 0)])
     assert rewrite(graph, lambda n: None) is graph
     result = rewrite(graph, lambda n: ops.log(n.operands[0]) if n.op is ops.exp else None)
-    assert [(n.op.name, n.location) for n in result.nodes] == [("log", ("a.py", 1)), ("neg", ("a.py", 2))]
+    assert [(n.op.name, n.location) for n in result.nodes] == [
+        ("log", ("a.py", 1)),
+        ("neg", ("a.py", 2)),
+    ]
     assert result.donates == graph.donates
     with pytest.raises(TypeError, match="a replacement keeps the types"):
         rewrite(graph, lambda n: ops.isnan(n.operands[0]) if n.op is ops.exp else None)
@@ -299,11 +313,21 @@ def test_rewriting_keeps_locations_and_what_does_not_change() -> None:
 
 
 def max_pool_step(kernel: int, stride: int) -> tuple[Graph, Graph]:
-    """A gradient through ``max_pool(relu(x))`` and its sum for a bias; before and after the pass."""
-    x, g = tensor(2, 3, 8, 8), tensor(2, 3, (8 - kernel) // stride + 1, (8 - kernel) // stride + 1, name="g")
+    """A gradient through ``max_pool(relu(x))`` and its sum for a bias; before and after the
+    pass."""
+    x, g = (
+        tensor(2, 3, 8, 8),
+        tensor(2, 3, (8 - kernel) // stride + 1, (8 - kernel) // stride + 1, name="g"),
+    )
     y = ops.relu(x)
-    values, places = ops.max_pool(y, kernel=(kernel,) * 2, stride=(stride,) * 2, padding=(0, 0),
-                                  dilation=(1, 1), ceil_mode=False)
+    values, places = ops.max_pool(
+        y,
+        kernel=(kernel,) * 2,
+        stride=(stride,) * 2,
+        padding=(0, 0),
+        dilation=(1, 1),
+        ceil_mode=False,
+    )
     grad = ops.max_pool_grad(g, places, spatial=(8, 8))
     masked = ops.where(ops.le(y, number(0)), number(0), grad)
     graph = Graph("g", [x, g], [values, masked, ops.sum(masked, dims=(0, 2, 3), keepdim=False)])
@@ -311,11 +335,15 @@ def max_pool_step(kernel: int, stride: int) -> tuple[Graph, Graph]:
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(2, 2), (2, 3), (3, 2)])
-def test_the_mask_and_the_sum_of_a_pools_gradient_move_to_its_result(kernel: int, stride: int) -> None:
+def test_the_mask_and_the_sum_of_a_pools_gradient_move_to_its_result(
+    kernel: int, stride: int
+) -> None:
     before, after = max_pool_step(kernel, stride)
     op = "max_pool_grad" if stride < kernel else "max_pool_input_grad"
     assert names(after).count(op) == 1
-    assert {n.types[0].shape for n in after.nodes if n.op in (ops.where, ops.le)} == {before.inputs[1].shape}
+    assert {n.types[0].shape for n in after.nodes if n.op in (ops.where, ops.le)} == {
+        before.inputs[1].shape
+    }
     rng = np.random.default_rng(0)
     x = rng.choice(np.array([-1, 0, 1, 2, np.nan], np.float32), (2, 3, 8, 8))
     g = rng.integers(-4, 5, before.inputs[1].shape).astype(np.float32)

@@ -1,4 +1,5 @@
-"""Elementwise ops: a table of all of them, against PyTorch, finite differences and their decompositions."""
+"""Elementwise ops: a table of all of them, against PyTorch, finite differences and their
+decompositions."""
 
 from __future__ import annotations
 
@@ -11,7 +12,22 @@ import pytest
 import elementwise_cases
 from elementwise_cases import BINARY, COMPLEX, UNARY, Case, inf, nan, points
 from evaluation import apply, decomposed, differences, gradients
-from graphtorch.ir.dtype import DType, bf16, boolean, c64, c128, f16, f32, f64, i8, i16, i32, i64, u8, u32
+from graphtorch.ir.dtype import (
+    DType,
+    bf16,
+    boolean,
+    c64,
+    c128,
+    f16,
+    f32,
+    f64,
+    i8,
+    i16,
+    i32,
+    i64,
+    u8,
+    u32,
+)
 from graphtorch.ir.evaluate import evaluate
 from graphtorch.ir.graph import Graph, Type, Value
 from graphtorch.ir.op import OPS, NoGradient
@@ -24,7 +40,8 @@ torch = pytest.importorskip("torch")
 
 BOOLS = ("logical_and", "logical_or", "logical_xor", "logical_not")
 BITS = ("bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not", "shift_left", "shift_right")
-APART = ("real", "imag", "complex", "where", "muladd", "cast", *BOOLS, *BITS)  # tested one by one below
+# tested one by one below
+APART = ("real", "imag", "complex", "where", "muladd", "cast", *BOOLS, *BITS)
 
 NAMED_CASES = [
     pytest.param(name, case, id=f"{name}-{i}" if i else name)
@@ -75,7 +92,14 @@ def assert_close(actual: np.ndarray, expected: np.ndarray, dtype: DType) -> None
 @pytest.mark.parametrize(("name", "case"), NAMED_CASES)
 def test_forward_is_pytorchs(name: str, case: Case, dtype: DType) -> None:
     if dtype.itemsize == 2 and name in (
-        "fmin", "fmax", "copysign", "nextafter", "xlogy", "hypot", "logaddexp", "fmod",
+        "fmin",
+        "fmax",
+        "copysign",
+        "nextafter",
+        "xlogy",
+        "hypot",
+        "logaddexp",
+        "fmod",
     ):
         pytest.skip("compared in f32")
     for kind in ("smooth", "corners"):
@@ -83,9 +107,11 @@ def test_forward_is_pytorchs(name: str, case: Case, dtype: DType) -> None:
         (found,) = apply(OPS[name], *arrays, **case.attrs)
         expected = from_torch(case.function(torch)(*map(to_torch, arrays)))
         compared = np.ones(expected.shape, bool)
-        if dtype.itemsize == 2 and expected.dtype.kind == "f":  # PyTorch rounds some of these results twice
+        # PyTorch rounds some of these results twice
+        if dtype.itemsize == 2 and expected.dtype.kind == "f":
             compared &= np.isfinite(expected)
-        if name == "gelu":  # of infinities PyTorch's kernel for AVX-512 makes NaN, its others do not
+        # of infinities PyTorch's kernel for AVX-512 makes NaN, its others do not
+        if name == "gelu":
             compared &= np.isfinite(arrays[0].astype(np.float32))
         found, expected = found[compared], expected[compared]
         assert_close(found, expected, dtype if found.dtype.kind in "fV" else boolean)
@@ -132,7 +158,9 @@ def test_gradient_is_the_difference_quotient(name: str, case: Case) -> None:
     cotangent = np.random.default_rng(0).normal(size=arrays[0].shape)
     found = gradients(OPS[name], arrays, [cotangent], **case.attrs)
     for which, gradient in enumerate(found):
-        expected = differences(lambda *xs: apply(OPS[name], *xs, **case.attrs)[0], arrays, which, cotangent)
+        expected = differences(
+            lambda *xs: apply(OPS[name], *xs, **case.attrs)[0], arrays, which, cotangent
+        )
         np.testing.assert_allclose(gradient, expected, 2e-6, 2e-8)
 
 
@@ -148,7 +176,9 @@ def test_second_derivative_is_the_difference_quotient(name: str, case: Case) -> 
     weights = [np.random.default_rng(i).normal(size=a.shape) for i, a in enumerate(arrays)]
     seeds = [Value(v.type, name=f"w{i}") for i, v in enumerate(inputs)]
     found = zip(inputs, vjp(graph.outputs, seeds, inputs), strict=True)
-    second = Graph("second", [*inputs, *seeds], [zeros_like(x) if g is None else g for x, g in found])
+    second = Graph(
+        "second", [*inputs, *seeds], [zeros_like(x) if g is None else g for x, g in found]
+    )
 
     def slopes(*xs: np.ndarray) -> np.ndarray:
         return np.stack(evaluate(graph, xs))
@@ -250,9 +280,11 @@ def test_bits(name: str, dtype: DType) -> None:
     x = np.array([[0], [1], [5], [info.max], [info.min]], dtype.numpy)
     y = np.array([0, 1, 3, dtype.bits - 1], dtype.numpy)
     (found,) = apply(OPS[name], *[x, y][: len(OPS[name].operands)])
-    oracle = {"shift_left": "left_shift", "shift_right": "right_shift", "bitwise_not": "invert"}.get(
-        name, name
-    )
+    oracle = {
+        "shift_left": "left_shift",
+        "shift_right": "right_shift",
+        "bitwise_not": "invert",
+    }.get(name, name)
     np.testing.assert_array_equal(found, getattr(np, oracle)(*[x, y][: len(OPS[name].operands)]))
 
 
@@ -280,7 +312,10 @@ def test_integer_division_never_traps(dtype: DType) -> None:
 
 
 def test_integer_power() -> None:
-    x, y = np.array([0, 1, -1, -1, 2, 3, -2], np.int64), np.array([-1, -5, -3, -2, -1, 4, 3], np.int64)
+    x, y = (
+        np.array([0, 1, -1, -1, 2, 3, -2], np.int64),
+        np.array([-1, -5, -3, -2, -1, 4, 3], np.int64),
+    )
     assert apply(OPS["pow"], x, y)[0].tolist() == [0, 1, -1, 1, 0, 81, -8]
 
 
@@ -333,7 +368,10 @@ def test_cast_between_kinds() -> None:
     ]
     assert apply(OPS["cast"], np.array([300, -1], np.int32), dtype=u8)[0].tolist() == [44, 255]
     assert apply(OPS["cast"], np.array([1 + 2j]), dtype=f32)[0].tolist() == [1]
-    assert apply(OPS["cast"], np.array([True, False]), dtype=bf16)[0].astype(float).tolist() == [1, 0]
+    assert apply(OPS["cast"], np.array([True, False]), dtype=bf16)[0].astype(float).tolist() == [
+        1,
+        0,
+    ]
 
 
 def test_cast_gradients() -> None:
@@ -353,7 +391,9 @@ def test_erfinv_is_exact_far_out() -> None:
     np.testing.assert_allclose(y, from_torch(torch.erfinv(to_torch(x))), 1e-11)
     np.testing.assert_allclose([math.erfc(v) for v in y], 1 - x, 1e-13)
     small = np.array([1e-300, 1e-20, 1e-8, 0.25])
-    np.testing.assert_allclose([math.erf(v) for v in decomposed(OPS["erfinv"], small)[0]], small, 1e-15)
+    np.testing.assert_allclose(
+        [math.erf(v) for v in decomposed(OPS["erfinv"], small)[0]], small, 1e-15
+    )
 
 
 def test_digamma_at_poles() -> None:
@@ -385,7 +425,9 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("name", "dtypes", "error", "words"), REFUSED)
-def test_wrong_dtypes_are_refused(name: str, dtypes: tuple[DType, ...], error: type, words: str) -> None:
+def test_wrong_dtypes_are_refused(
+    name: str, dtypes: tuple[DType, ...], error: type, words: str
+) -> None:
     with pytest.raises(error, match=words):
         OPS[name](*[Value(Type(d, (2,)), name="x") for d in dtypes])
 

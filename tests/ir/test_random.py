@@ -35,16 +35,24 @@ def scalar_philox(counter: tuple[int, ...], key: tuple[int, ...]) -> tuple[int, 
     c, k = list(counter), list(key)
     for _ in range(10):
         first, second = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
-        c = [second >> 32 ^ c[1] ^ k[0], second & 0xFFFFFFFF, first >> 32 ^ c[3] ^ k[1], first & 0xFFFFFFFF]
+        c = [
+            second >> 32 ^ c[1] ^ k[0],
+            second & 0xFFFFFFFF,
+            first >> 32 ^ c[3] ^ k[1],
+            first & 0xFFFFFFFF,
+        ]
         k = [k[0] + 0x9E3779B9 & 0xFFFFFFFF, k[1] + 0xBB67AE85 & 0xFFFFFFFF]
     return tuple(c)
 
 
 @pytest.mark.parametrize(("counter", "key", "words"), KNOWN)
-def test_known_answers(counter: tuple[int, ...], key: tuple[int, ...], words: tuple[int, ...]) -> None:
+def test_known_answers(
+    counter: tuple[int, ...], key: tuple[int, ...], words: tuple[int, ...]
+) -> None:
     assert scalar_philox(counter, key) == words
     seed, start = key[0] | key[1] << 32, counter[0] | counter[1] << 32
-    words = scalar_philox((*counter[:2], 0, 0), key)  # the ops leave the upper half of the counter zero
+    # the ops leave the upper half of the counter zero
+    words = scalar_philox((*counter[:2], 0, 0), key)
     assert random.philox(seed, np.array([start], np.uint64))[0].tolist() == list(words)
 
 
@@ -60,7 +68,8 @@ def test_words_and_lanes(seed: int, offset: int) -> None:
     assert narrow.tolist() == [block(i // 4)[i % 4] for i in range(10)]
     wide = draw("random_int", seed, offset, low=-(2**63), high=2**63, shape=(5,), dtype=i64)
     expected = [
-        (block(i // 2)[2 * (i % 2)] << 32 | block(i // 2)[2 * (i % 2) + 1]) - 2**63 for i in range(5)
+        (block(i // 2)[2 * (i % 2)] << 32 | block(i // 2)[2 * (i % 2) + 1]) - 2**63
+        for i in range(5)
     ]
     assert wide.tolist() == expected
 
@@ -69,7 +78,9 @@ def test_words_and_lanes(seed: int, offset: int) -> None:
 def test_uniform(dtype: DType, bits: int) -> None:
     x = draw("random_uniform", shape=(200, 100), dtype=dtype).astype(np.float64)
     assert x.min() >= 0 and x.max() < 1
-    assert np.all(x * 2**bits == np.floor(x * 2**bits)), "a multiple of the step, never rounded up to 1"
+    assert np.all(x * 2**bits == np.floor(x * 2**bits)), (
+        "a multiple of the step, never rounded up to 1"
+    )
     assert abs(x.mean() - 0.5) < 0.01 and abs(x.var() - 1 / 12) < 0.005
 
 
@@ -86,7 +97,10 @@ def test_normal_is_box_muller_of_the_stated_lanes() -> None:
     words = random.narrow_words(7, 0, 8)
     x = draw("random_normal", shape=(8,), dtype=f32)
     for pair in range(4):
-        u, v = ((int(words[2 * pair]) >> 8) + 1) * 2.0**-24, (int(words[2 * pair + 1]) >> 8) * 2.0**-24
+        u, v = (
+            ((int(words[2 * pair]) >> 8) + 1) * 2.0**-24,
+            (int(words[2 * pair + 1]) >> 8) * 2.0**-24,
+        )
         radius = math.sqrt(-2 * math.log(u))
         expected = radius * math.cos(2 * math.pi * v), radius * math.sin(2 * math.pi * v)
         np.testing.assert_allclose(x[2 * pair : 2 * pair + 2], expected, 1e-5, 1e-6)
@@ -98,7 +112,9 @@ def test_only_the_position_decides(name: str, dtype: DType) -> None:
     whole = draw(name, shape=(3, 7), dtype=dtype).reshape(-1)
     assert np.array_equal(draw(name, shape=(5,), dtype=dtype), whole[:5])
     lanes = random.lanes(OPS[name].attrs(shape=(1,), dtype=dtype))
-    assert np.array_equal(draw(name, offset=2, shape=(4,), dtype=dtype), whole[2 * lanes : 2 * lanes + 4])
+    assert np.array_equal(
+        draw(name, offset=2, shape=(4,), dtype=dtype), whole[2 * lanes : 2 * lanes + 4]
+    )
     assert not np.array_equal(draw(name, seed=8, shape=(21,), dtype=dtype), whole)
 
 

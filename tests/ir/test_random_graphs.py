@@ -1,4 +1,5 @@
-"""Random graphs: every pass alone, none and all give the same results, and every stage prints and parses."""
+"""Random graphs: every pass alone, none and all give the same results, and every stage prints and
+parses."""
 
 from __future__ import annotations
 
@@ -30,13 +31,20 @@ def is_core(node: Node) -> bool:
 
 
 PASSES: dict[str, Callable[[Graph], Graph]] = {
-    "cse": cse.run, "dce": dce.run, "detach": detach.run, "fold": fold.run, "simplify": simplify.run,
-    "legalize": lambda g: legalize.run(g, is_core), "fuse": lambda g: fuse.run(g, Limits()),
+    "cse": cse.run,
+    "dce": dce.run,
+    "detach": detach.run,
+    "fold": fold.run,
+    "simplify": simplify.run,
+    "legalize": lambda g: legalize.run(g, is_core),
+    "fuse": lambda g: fuse.run(g, Limits()),
 }
 
 
-@pytest.mark.parametrize(("kind", "chunk"), [*((Generator, c) for c in range(CHUNKS)),
-                                              *((UnsignedGenerator, c) for c in range(3))])
+@pytest.mark.parametrize(
+    ("kind", "chunk"),
+    [*((Generator, c) for c in range(CHUNKS)), *((UnsignedGenerator, c) for c in range(3))],
+)
 def test_passes_keep_the_meaning(kind: type[Generator], chunk: int) -> None:
     for seed in range(chunk * CHUNK, (chunk + 1) * CHUNK):
         generator = kind(seed)
@@ -46,7 +54,8 @@ def test_passes_keep_the_meaning(kind: type[Generator], chunk: int) -> None:
         for name, change in PASSES.items():
             changed = change(graph)
             verify(changed, name)
-            # Decompositions may round differently than the references of composites; the rest may not.
+            # Decompositions may round differently than the references of composites; the rest may
+            # not.
             check = assert_close if name == "legalize" else assert_same
             check(graph, evaluate(changed, arrays), expected, f"seed {seed}, {name}")
         stages: dict[str, Graph] = {}
@@ -56,7 +65,9 @@ def test_passes_keep_the_meaning(kind: type[Generator], chunk: int) -> None:
             assert parse(str(stage)) == stage, f"seed {seed}: text after {name}"
 
 
-def assert_same(graph: Graph, found: list[np.ndarray], expected: list[np.ndarray], what: str) -> None:
+def assert_same(
+    graph: Graph, found: list[np.ndarray], expected: list[np.ndarray], what: str
+) -> None:
     for i, (a, b) in enumerate(zip(found, expected, strict=True)):
         np.testing.assert_array_equal(a, b, err_msg=f"{what}: output {i}")
 

@@ -24,7 +24,9 @@ def test_no_slot_is_silent(op: Op) -> None:
     assert callable(op.decompose) or isinstance(op.decompose, Core)
     assert isinstance(op.kind, Kind) and isinstance(op.weight, Weight)
     if op.kind is Kind.CONTRACTION or op.weight is Weight.CONTRACTION:
-        assert op.weight is Weight.CONTRACTION and callable(op.reference_ns), "by how many products?"
+        assert op.weight is Weight.CONTRACTION and callable(op.reference_ns), (
+            "by how many products?"
+        )
     if op.kind is Kind.VIEW:
         assert op.weight is Weight.FREE
     if isinstance(op.vjp, NoGradient):
@@ -69,9 +71,19 @@ def test_the_catalogue_is_in_the_hundreds_not_the_thousands() -> None:
 # ------------------------------ facts stand in records alone
 
 ROOT = Path(__file__).parent.parent.parent
-FOLDERS = ("ir", "backends", "graphtorch/_deferred", "graphtorch/_captured", "graphtorch/autograd",
-           "graphtorch/utils")
-KERNEL_IR, WRITTEN, PARTS = "ops of the kernel IR", "what its functions write", "how each is taken apart"
+FOLDERS = (
+    "ir",
+    "backends",
+    "graphtorch/_deferred",
+    "graphtorch/_captured",
+    "graphtorch/autograd",
+    "graphtorch/utils",
+)
+KERNEL_IR, WRITTEN, PARTS = (
+    "ops of the kernel IR",
+    "what its functions write",
+    "how each is taken apart",
+)
 ELSEWHERE = {
     "ir/ops": "the records",
     "ir/passes/pairs.py": PARTS,
@@ -96,20 +108,30 @@ ELSEWHERE = {
 
 
 def tables_of(path: Path) -> Iterator[str]:
-    """Lists of three names of ops or more, but for keys of dicts, which say what is done for each."""
+    """Lists of three names of ops or more, but for keys of dicts, which say what is done for
+    each."""
     nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
     assigned = [n for n in nodes if isinstance(n, ast.Assign)]
     exported = [n.value for n in assigned if ast.unparse(n.targets[0]) == "__all__"]
     for node in nodes:
         if isinstance(node, (ast.Tuple, ast.List, ast.Set)) and node not in exported:
-            names = [e.value for e in node.elts if isinstance(e, ast.Constant) and isinstance(e.value, str)]
+            names = [
+                e.value
+                for e in node.elts
+                if isinstance(e, ast.Constant) and isinstance(e.value, str)
+            ]
             if len(names) >= 3 and len(names) == len(node.elts) and all(n in OPS for n in names):
                 yield f"{path.relative_to(ROOT)}:{node.lineno}: {names}"
 
 
 def test_no_table_of_names_says_what_a_record_could_say() -> None:
     known = {ROOT / path for path in ELSEWHERE}
-    found = [table for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))
-             if known.isdisjoint((path, *path.parents)) for table in tables_of(path)]
+    found = [
+        table
+        for folder in FOLDERS
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        if known.isdisjoint((path, *path.parents))
+        for table in tables_of(path)
+    ]
     assert found == [], "a fact of ops: put it into their records (docs/adding_an_op.md)"
     assert {path for path in known if not path.exists()} == set()

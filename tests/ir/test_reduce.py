@@ -101,7 +101,9 @@ def test_forward_is_pytorchs(
         x = sample(shape, dtype)
         (found,) = apply(OPS[name], x, **attrs_of(name, dims, keepdim))
         expected = oracle(name, to_torch(x), dims, keepdim).double().numpy()
-        np.testing.assert_allclose(found.astype(np.float64), expected, TOLERANCE[dtype], TOLERANCE[dtype])
+        np.testing.assert_allclose(
+            found.astype(np.float64), expected, TOLERANCE[dtype], TOLERANCE[dtype]
+        )
         assert found.dtype == dtype.numpy
 
 
@@ -110,7 +112,9 @@ def test_forward_is_pytorchs(
 def test_integers_keep_their_dtype_and_wrap(name: str, dtype: DType) -> None:
     x = sample((3, 5), dtype)
     (found,) = apply(OPS[name], x, dims=(1,), keepdim=False)
-    expected = oracle(name, torch.from_numpy(x.astype(np.int64)), (1,), False).numpy().astype(dtype.numpy)
+    expected = (
+        oracle(name, torch.from_numpy(x.astype(np.int64)), (1,), False).numpy().astype(dtype.numpy)
+    )
     np.testing.assert_array_equal(found, expected)
 
 
@@ -141,13 +145,17 @@ def test_nan_and_infinity() -> None:
     for name in ("max", "min", "sum", "logsumexp", "mean"):
         for run in (apply, decomposed) if not OPS[name].is_core else (apply,):
             (found,) = run(OPS[name], x, dims=(1,), keepdim=False)
-            np.testing.assert_allclose(found, oracle(name, torch.from_numpy(x), (1,), False).numpy())
+            np.testing.assert_allclose(
+                found, oracle(name, torch.from_numpy(x), (1,), False).numpy()
+            )
 
 
 def test_sums_of_half_precision_accumulate_in_f32() -> None:
     for dtype in (f16, bf16):
         ones = np.ones(5000, dtype.numpy)
-        assert float(apply(OPS["sum"], ones, dims=(0,), keepdim=False)[0]) == float(dtype.numpy.type(5000))
+        assert float(apply(OPS["sum"], ones, dims=(0,), keepdim=False)[0]) == float(
+            dtype.numpy.type(5000)
+        )
         huge = np.full(5000, 100, dtype.numpy)
         assert float(decomposed(OPS["mean"], huge, dims=(0,), keepdim=False)[0]) == 100
 
@@ -213,7 +221,9 @@ def test_ties_share_the_gradient() -> None:
 ZEROS = [[2.0, 3, 4], [2, 0, 4], [0, 0, 4], [0, 0, 0], [5, 7, 0]]
 
 
-def reference_gradient(function: Any, x: np.ndarray, cotangent: np.ndarray, order: int) -> np.ndarray:
+def reference_gradient(
+    function: Any, x: np.ndarray, cotangent: np.ndarray, order: int
+) -> np.ndarray:
     """PyTorch's gradient, or that of the sum of squares of the gradient."""
     tensor = torch.from_numpy(x.copy()).requires_grad_()
     (first,) = torch.autograd.grad(
@@ -239,7 +249,9 @@ def test_gradient_of_products_with_zeros(order: int) -> None:
     np.testing.assert_allclose(found, reference_gradient(lambda v: v.prod(1), x, g, order))
     g = sample(x.shape)
     found = our_gradient(lambda v: ops.cumprod(v, dim=1), x, g, order)
-    np.testing.assert_allclose(found, reference_gradient(lambda v: v.cumprod(1), x, g, order), 1e-12, 1e-12)
+    np.testing.assert_allclose(
+        found, reference_gradient(lambda v: v.cumprod(1), x, g, order), 1e-12, 1e-12
+    )
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 7, 8, 9])
@@ -290,7 +302,9 @@ def test_size_is_a_value() -> None:
 def test_extremum_of_a_symbolic_size_that_is_zero() -> None:
     n = symbol("n")
     x = Value(Type(f32, (2, n)), name="x")
-    graph = Graph("g", [x], [ops.max(x, dims=(1,)), ops.argmax(x, dim=1), ops.logsumexp(x, dims=(1,))])
+    graph = Graph(
+        "g", [x], [ops.max(x, dims=(1,)), ops.argmax(x, dim=1), ops.logsumexp(x, dims=(1,))]
+    )
     values, places, sums = evaluate(graph, [np.zeros((2, 0), np.float32)])
     assert values.tolist() == sums.tolist() == [-inf, -inf] and places.tolist() == [0, 0]
 
@@ -308,7 +322,9 @@ def test_positions(name: str, keepdim: bool) -> None:
         sample((3, 2), f16),
     ):
         (found,) = apply(OPS[name], x, dim=1, keepdim=keepdim)
-        expected = np.expand_dims(getattr(np, name)(x, 1), 1) if keepdim else getattr(np, name)(x, 1)
+        expected = (
+            np.expand_dims(getattr(np, name)(x, 1), 1) if keepdim else getattr(np, name)(x, 1)
+        )
         np.testing.assert_array_equal(found, expected)
     assert apply(OPS[name], np.array(3.0), dim=0, keepdim=keepdim)[0].shape == ()
 

@@ -1,4 +1,5 @@
-"""`scan`, `cond` and `while_loop`: meaning, gradients, text, checks, and what passes do inside of them."""
+"""`scan`, `cond` and `while_loop`: meaning, gradients, text, checks, and what passes do inside of
+them."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ from recurrences import BODIES, arrays_for, gru, looped, value
 
 
 def with_gradients(graph: Graph, only: int | None = None) -> Graph:
-    """The outputs of `graph` (or one), then the gradients of all inputs for further inputs as cotangents."""
+    """The outputs of `graph` (or one), then the gradients of all inputs for further inputs as
+    cotangents."""
     outputs = list(graph.outputs) if only is None else [graph.outputs[only]]
     given = [Value(v.type, name=f"{graph.name}_c{i}") for i, v in enumerate(outputs)]
     found = [g for g in vjp(outputs, given, graph.inputs) if g is not None]
@@ -85,7 +87,7 @@ def test_no_steps_hand_the_carry_through() -> None:
     assert found[7].shape == (0, 3, 6) and not found[8].any()
 
 
-# ------------------------------------------------------------------------------------------ structure
+# ---------------------------------------------------------------------------------------- structure
 
 
 def loops(graph: Graph) -> list[Node]:
@@ -182,11 +184,14 @@ def test_symbolic_length(size: int) -> None:
 # ------------------------------------------------------------------------------------------ errors
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"carries": 5}, "carries and 1 stacked operands"),
-    ({"length": 4}, "its first size must be the number of steps, 4"),
-    ({"stacked": 2}, "stacked operand 1"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"carries": 5}, "carries and 1 stacked operands"),
+        ({"length": 4}, "its first size must be the number of steps, 4"),
+        ({"stacked": 2}, "stacked operand 1"),
+    ],
+)
 def test_operands_that_do_not_fit(change: dict[str, int], message: str) -> None:
     node = looped(gru(), 1).nodes[0]
     with pytest.raises((TypeError, RuntimeError), match=message):
@@ -216,7 +221,7 @@ def test_verifier_looks_into_bodies() -> None:
         verify(Graph("g", graph.inputs, [wrong.result(0)], [wrong]))
 
 
-# ------------------------------------------------------------------------------------------ cond, while
+# -------------------------------------------------------------------------------------- cond, while
 
 
 def conditional() -> Graph:
@@ -252,7 +257,9 @@ def test_branches_return_the_same_types() -> None:
     other = Graph("other", [x], [ops.sum(x, dims=(0,), keepdim=False)])
     with pytest.raises(TypeError, match="both must return the same types"):
         ops.cond.node((p, value("y", 3)), CondAttrs(Graph("same", [x], [x]), other))
-    with pytest.raises(RuntimeError, match="expected the predicate to be a bool without dimensions"):
+    with pytest.raises(
+        RuntimeError, match="expected the predicate to be a bool without dimensions"
+    ):
         ops.cond.node((value("q"), value("y", 3)), CondAttrs(other, other))
 
 

@@ -1,4 +1,5 @@
-"""Quotients and remainders of symbolic sizes: right for every value, and one form for equal ones."""
+"""Quotients and remainders of symbolic sizes: right for every value, and one form for equal
+ones."""
 
 from __future__ import annotations
 
@@ -11,7 +12,14 @@ N, M = symbol("n", 1), symbol("m")
 coefficient = st.integers(-12, 12)
 
 
-@given(coefficient, coefficient, coefficient, st.integers(1, 12), st.integers(1, 30), st.integers(0, 30))
+@given(
+    coefficient,
+    coefficient,
+    coefficient,
+    st.integers(1, 12),
+    st.integers(1, 30),
+    st.integers(0, 30),
+)
 def test_division_is_pythons(a: int, b: int, c: int, divisor: int, n: int, m: int) -> None:
     size, values = a * N + b * M + c, {"n": n, "m": m}
     whole = evaluate(size, values)

@@ -1,4 +1,5 @@
-"""Corners of tensor ops: NaN, infinities, ties, empty and 0-d operands, integers, complex numbers."""
+"""Corners of tensor ops: NaN, infinities, ties, empty and 0-d operands, integers, complex
+numbers."""
 
 from __future__ import annotations
 
@@ -73,7 +74,9 @@ def test_max_pool_of_integers() -> None:
 @pytest.mark.parametrize("descending", [False, True])
 def test_sort_is_stable_and_puts_nan_as_pytorch_does(dtype: str, descending: bool) -> None:
     torch = pytest.importorskip("torch")
-    numbers = [3.0, NAN, 1.0, 3.0, -INF, NAN, 1.0, INF] if "float" in dtype else [3, 0, 1, 3, 0, 2, 1, 1]
+    numbers = (
+        [3.0, NAN, 1.0, 3.0, -INF, NAN, 1.0, INF] if "float" in dtype else [3, 0, 1, 3, 0, 2, 1, 1]
+    )
     given = torch.tensor(numbers).to(getattr(torch, dtype))
     expected = given.sort(stable=True, descending=descending)
     if dtype == "bfloat16":
@@ -115,12 +118,16 @@ def test_losses_without_a_counted_target() -> None:
 
 
 def test_scatter_keeps_the_last_of_several_writes() -> None:
-    same(apply(ops.scatter, np.zeros(3), np.array([1, 1]), np.array([5.0, 6.0]), dim=0)[0], [0, 6, 0])
+    same(
+        apply(ops.scatter, np.zeros(3), np.array([1, 1]), np.array([5.0, 6.0]), dim=0)[0], [0, 6, 0]
+    )
 
 
 def test_sixteen_bit_sums_do_not_stall() -> None:
     many = np.full(4096, 1.0, np.float16)
-    total = apply(ops.scatter_add, np.zeros(1, np.float16), np.zeros(4096, np.int64), many, dim=0)[0]
+    total = apply(ops.scatter_add, np.zeros(1, np.float16), np.zeros(4096, np.int64), many, dim=0)[
+        0
+    ]
     same(total, [4096])
 
 
@@ -135,10 +142,15 @@ def test_iota_constant_detach() -> None:
 def test_integers_and_bools_move() -> None:
     x = np.array([[True, False], [True, True]])
     same(apply(ops.tril, x, diagonal=0)[0], [[True, False], [True, True]])
-    same(apply(ops.pad, x, low=(0, 1), high=(0, 0), value=True)[0], [[True, True, False], [True, True, True]])
+    same(
+        apply(ops.pad, x, low=(0, 1), high=(0, 0), value=True)[0],
+        [[True, True, False], [True, True, True]],
+    )
     same(apply(ops.matmul, np.array([[1, 2]]), np.array([[3], [4]]))[0], [[11]])
     same(
-        apply(ops.index_put, np.arange(3), np.array(7), np.array([0, 0]), dims=(0,), accumulate=True)[0],
+        apply(
+            ops.index_put, np.arange(3), np.array(7), np.array([0, 0]), dims=(0,), accumulate=True
+        )[0],
         [14, 1, 2],
     )
 
@@ -154,7 +166,9 @@ def complex_gradients(build: Any, arrays: list[np.ndarray]) -> None:
     seed = np.random.default_rng(1).standard_normal((2, *expected_y.shape))
     seed = seed[0] + 1j * seed[1]
     cotangent = Value(y.type, name="c")
-    found = evaluate(Graph("g", [*values, cotangent], [y, *vjp([y], [cotangent], values)]), [*arrays, seed])
+    found = evaluate(
+        Graph("g", [*values, cotangent], [y, *vjp([y], [cotangent], values)]), [*arrays, seed]
+    )
     expected = torch.autograd.grad(expected_y, tensors, torch.tensor(seed))
     for a, e in zip(found, [expected_y, *expected], strict=True):
         np.testing.assert_allclose(a, e.detach().numpy(), 1e-10)
@@ -187,7 +201,10 @@ def test_complex_linear_maps_take_conjugates() -> None:
 def test_linear_maps_are_products_of_rows(lead: tuple[int, ...], dtype: Any) -> None:
     rng = np.random.default_rng(3)
     x, w, b = (rng.integers(-4, 5, shape).astype(dtype) for shape in ((*lead, 3), (4, 3), (4,)))
-    for op, arrays, expected in ((ops.linear, (x, w), x @ w.T), (ops.affine, (b, x, w), x @ w.T + b)):
+    for op, arrays, expected in (
+        (ops.linear, (x, w), x @ w.T),
+        (ops.affine, (b, x, w), x @ w.T + b),
+    ):
         same(apply(op, *arrays)[0], expected)
         same(decomposed(op, *arrays)[0], expected)
         if dtype is not np.float16:

@@ -1,7 +1,7 @@
 """Shape, index, contraction, window, norm and loss ops against PyTorch and finite differences.
 
-Each case of the table runs in f64 (values, first and second derivatives, decomposition), in f32 and 16-bit
-floats, and once more with the named axes symbolic.
+Each case of the table runs in f64 (values, first and second derivatives, decomposition), in f32 and
+16-bit floats, and once more with the named axes symbolic.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from graphtorch.ir.text import parse
 from tensor_cases import CASES, Builder, Case
 from vision_cases import VISION
 
-each_case = pytest.mark.parametrize("case", [*CASES, *ATTENTION, *FACTOR, *VISION], ids=lambda c: c.name)
+each_case = pytest.mark.parametrize(
+    "case", [*CASES, *ATTENTION, *FACTOR, *VISION], ids=lambda c: c.name
+)
 
 
 def data(case: Case) -> list[np.ndarray]:
@@ -32,7 +34,9 @@ def data(case: Case) -> list[np.ndarray]:
     arrays = []
     for position, shape in enumerate(case.shapes):
         count = int(np.prod(shape))
-        array = (rng.permutation(count) * 0.37 - count * 0.15 + rng.uniform(0, 0.1, count)).reshape(shape)
+        array = (rng.permutation(count) * 0.37 - count * 0.15 + rng.uniform(0, 0.1, count)).reshape(
+            shape
+        )
         array = array / max(1.0, np.abs(array).max(initial=0) / 3)
         arrays.append(np.abs(array) + 0.5 if position in case.positive else array)
     return arrays
@@ -104,11 +108,15 @@ def test_decomposition_agrees(case: Case) -> None:
         pytest.skip("a core op")
     parts = node.op.decompose(node)
     assert tuple(p.type for p in parts) == node.types
-    for a, e in zip(evaluate(Graph("d", values, parts), arrays), run(case.op, values, arrays), strict=True):
+    for a, e in zip(
+        evaluate(Graph("d", values, parts), arrays), run(case.op, values, arrays), strict=True
+    ):
         close(a, e, 1e-10)
 
 
-def directional(build: Builder, arrays: Sequence[np.ndarray], floats: int, values: Sequence[Value]) -> None:
+def directional(
+    build: Builder, arrays: Sequence[np.ndarray], floats: int, values: Sequence[Value]
+) -> None:
     """<vjp, direction> against the central difference of <cotangent, f> along it."""
     rng = np.random.default_rng(3)
     outputs = tuple_of(build(*values))
@@ -171,7 +179,9 @@ def test_second_derivative(case: Case) -> None:
         return tuple(g for g in vjp(outputs, cotangents, operands[:floats]) if g is not None)
 
     everything = [*seeds, *arrays]
-    values = [Value(Type(DType.of(a.dtype), a.shape), name=f"v{i}") for i, a in enumerate(everything)]
+    values = [
+        Value(Type(DType.of(a.dtype), a.shape), name=f"v{i}") for i, a in enumerate(everything)
+    ]
     directional(gradients, everything, len(seeds) + floats, values)
 
 
@@ -204,7 +214,9 @@ def test_text_reads_back(case: Case) -> None:
         values = inputs(case, arrays, symbolic)
         outputs = tuple_of(case.op(*values))
         cotangents = [o if o.dtype is f64 else None for o in outputs]
-        gradients = [g for g in vjp(outputs, cotangents, values[: len(case.shapes)]) if g is not None]
+        gradients = [
+            g for g in vjp(outputs, cotangents, values[: len(case.shapes)]) if g is not None
+        ]
         graph = Graph("g", values, [*outputs, *gradients])
         assert parse(str(graph)) == graph
 

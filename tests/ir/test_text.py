@@ -48,7 +48,9 @@ def test_golden(golden: Callable[[str, str], None]) -> None:
 def test_literals_of_every_dtype(dtype: object) -> None:
     rng = np.random.default_rng(0)
     for shape in ((), (3,), (2, 0), (5, 7)):
-        data = rng.integers(0, 2 if dtype.is_bool else 256, (*shape, dtype.itemsize), dtype=np.uint8)
+        data = rng.integers(
+            0, 2 if dtype.is_bool else 256, (*shape, dtype.itemsize), dtype=np.uint8
+        )
         array = data.view(dtype.numpy)[..., 0] if not dtype.is_bool else data[..., 0].astype(bool)
         round_trip(constant(array, dtype))
 
@@ -86,7 +88,21 @@ def test_sizes() -> None:
 
 
 def test_names() -> None:
-    names = ["x", "a.b", "été", "two words", '"', "0", "nan", "f32", "return", "%1", "a..b", "\n", "x0"]
+    names = [
+        "x",
+        "a.b",
+        "été",
+        "two words",
+        '"',
+        "0",
+        "nan",
+        "f32",
+        "return",
+        "%1",
+        "a..b",
+        "\n",
+        "x0",
+    ]
     inputs = [Value(Type(f32), name=n) for n in names]
     round_trip(Graph("my graph", inputs, inputs))
     round_trip(Graph("empty", [], []))
@@ -123,9 +139,24 @@ ERRORS = [
     ("graph g<n in 5..2>() { return }", 1, 18, "expected 0 <= min <= max"),
     ("graph g<nan>() { return }", 1, 12, "not a free identifier"),
     ("graph g(%x: f32[2]) { %0 = permute(%x) : f32[2]\n return }", 1, 40, "lacks attribute dims"),
-    ("graph g(%x: f32[2]) { %0 = permute(%x) {dim=1} : f32[2]\n return }", 1, 41, "'dim' is unexpected"),
-    ("graph g(%x: f32[2]) { %0, %1 = neg(%x) : f32[2]\n return }", 1, 23, "2 values on the left have 1"),
-    ("graph g() { %0 = constant() {value=f32[2](1.0)} : f32[2]\n return }", 1, 42, "has 8 bytes, got 4"),
+    (
+        "graph g(%x: f32[2]) { %0 = permute(%x) {dim=1} : f32[2]\n return }",
+        1,
+        41,
+        "'dim' is unexpected",
+    ),
+    (
+        "graph g(%x: f32[2]) { %0, %1 = neg(%x) : f32[2]\n return }",
+        1,
+        23,
+        "2 values on the left have 1",
+    ),
+    (
+        "graph g() { %0 = constant() {value=f32[2](1.0)} : f32[2]\n return }",
+        1,
+        42,
+        "has 8 bytes, got 4",
+    ),
     ('graph g() { %0 = constant() {value=f32[1]"A"} : f32[1]\n return }', 1, 45, ""),
     ("graph g() { %0 = constant() {value=u8[](256)} : u8[]\n return }", 1, 45, ""),
     ("graph g() { %0 = constant() {value=bool[](1)} : bool[]\n return }", 1, 45, "True or False"),
@@ -134,7 +165,9 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("text", "line", "column", "message"), ERRORS)
-def test_bad_text_is_refused_where_it_is_wrong(text: str, line: int, column: int, message: str) -> None:
+def test_bad_text_is_refused_where_it_is_wrong(
+    text: str, line: int, column: int, message: str
+) -> None:
     with pytest.raises(ParseError) as caught:
         parse(text)
     assert message in str(caught.value)

@@ -1,4 +1,5 @@
-"""Corrupted graphs, one rule broken each: the verifier names the rule, the node and the user's line."""
+"""Corrupted graphs, one rule broken each: the verifier names the rule, the node and the user's
+line."""
 
 from __future__ import annotations
 
@@ -21,14 +22,23 @@ def x_of(*shape: int, name: str = "x") -> Value:
     return Value(Type(f32, shape), name=name)
 
 
-def node(op: Op, *operands: Value, attrs: Attrs = NO_ATTRS, types: tuple[Type, ...] | None = None) -> Node:
+def node(
+    op: Op, *operands: Value, attrs: Attrs = NO_ATTRS, types: tuple[Type, ...] | None = None
+) -> Node:
     """A node nobody checked."""
     return Node(op, operands, attrs, types or (operands[0].type,), LINE)
 
 
-def graph(*nodes: Node, inputs: tuple[Value, ...], outputs: tuple[Value, ...] | None = None,
-          donates: tuple[tuple[int, int], ...] = (), name: str = "g") -> Graph:
-    return Graph(name, inputs, (nodes[-1].result(),) if outputs is None else outputs, nodes, donates)
+def graph(
+    *nodes: Node,
+    inputs: tuple[Value, ...],
+    outputs: tuple[Value, ...] | None = None,
+    donates: tuple[tuple[int, int], ...] = (),
+    name: str = "g",
+) -> Graph:
+    return Graph(
+        name, inputs, (nodes[-1].result(),) if outputs is None else outputs, nodes, donates
+    )
 
 
 def unregistered(name: str) -> Op:
@@ -84,7 +94,9 @@ def unprintable_attribute() -> Graph:
 
 
 def senseless_attribute() -> Graph:
-    return graph(node(ops.permute, x := x_of(2, 3), attrs=ops.permute.attrs(dims="ab")), inputs=(x,))
+    return graph(
+        node(ops.permute, x := x_of(2, 3), attrs=ops.permute.attrs(dims="ab")), inputs=(x,)
+    )
 
 
 def refused_by_inference() -> Graph:
@@ -157,8 +169,12 @@ def symbol_of_two_ranges() -> Graph:
 def symbol_of_another_range_in_attributes() -> Graph:
     n, m = symbol("n", 1, 8), symbol("n", 2, 8)
     x = Value(Type(f32, (n,)), name="x")
-    return graph(node(ops.iota, attrs=ops.iota.attrs(shape=(m,), dim=0, dtype=i64), types=(Type(i64, (m,)),)),
-                 inputs=(x,))
+    return graph(
+        node(
+            ops.iota, attrs=ops.iota.attrs(shape=(m,), dim=0, dtype=i64), types=(Type(i64, (m,)),)
+        ),
+        inputs=(x,),
+    )
 
 
 def negative_size() -> Graph:
@@ -177,7 +193,9 @@ def donation_to_no_output() -> Graph:
 def input_donated_twice() -> Graph:
     x = x_of(2)
     made = node(ops.neg, x)
-    return graph(made, inputs=(x,), outputs=(made.result(), made.result()), donates=((0, 0), (1, 0)))
+    return graph(
+        made, inputs=(x,), outputs=(made.result(), made.result()), donates=((0, 0), (1, 0))
+    )
 
 
 def donation_of_another_type() -> Graph:
@@ -189,7 +207,9 @@ def corrupt_body() -> Graph:
     inner = x_of(2)
     body = graph(node(ops.neg, inner, types=(Type(f32, (3,)),)), inputs=(inner,))
     x = x_of(2)
-    region = node(ops.region, x, attrs=ops.region.attrs(kind="loop", body=body), types=(Type(f32, (3,)),))
+    region = node(
+        ops.region, x, attrs=ops.region.attrs(kind="loop", body=body), types=(Type(f32, (3,)),)
+    )
     return graph(region, inputs=(x,))
 
 

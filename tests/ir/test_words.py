@@ -32,36 +32,60 @@ def test_floats(dtype: DType, shape: tuple[int, ...]) -> None:
 def test_normals(dtype: DType, count: int, every: bool, cephes: bool) -> None:
     attrs = Normals((count,), dtype, count % 16 != 0, cephes)
     drawn = normal_words(attrs, every)
-    check(lambda w: ops.words_to_normal(w, shape=(count,), dtype=dtype, rest=attrs.rest, cephes=cephes),
-          [words(drawn)])
+    check(
+        lambda w: ops.words_to_normal(
+            w, shape=(count,), dtype=dtype, rest=attrs.rest, cephes=cephes
+        ),
+        [words(drawn)],
+    )
 
 
 def test_normals_in_single_precision_are_rounded_right() -> None:
     """Each of logarithm, root, wave and product by less than 0.51 of its last place."""
     n = 1 << 16
     given = words(n)
-    graph = graph_of(lambda w: ops.words_to_normal(w, shape=(n,), dtype=f32, rest=False, cephes=False),
-                     [(i32, (n,))])
-    found, = run(graph, [given])
-    expected, = evaluate(graph, [given])
+    graph = graph_of(
+        lambda w: ops.words_to_normal(w, shape=(n,), dtype=f32, rest=False, cephes=False),
+        [(i32, (n,))],
+    )
+    (found,) = run(graph, [given])
+    (expected,) = evaluate(graph, [given])
     assert np.mean(found == expected) > 0.98
     assert np.max(np.abs(found - expected) / np.spacing(np.abs(expected))) <= 2
 
 
-@pytest.mark.parametrize(("low", "high"), [
-    (0, 1), (-5, 100), (0, (1 << 28) - 1), (0, 1 << 28), (-(1 << 31), 1 << 31), (7, (1 << 62) - 1),
-    (0, 1 << 62), (-(1 << 62), 1 << 62), (-(1 << 63), 1 << 62), (-(1 << 63), 1 << 63),
-    (-(1 << 63), (1 << 63) - 1)])
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [
+        (0, 1),
+        (-5, 100),
+        (0, (1 << 28) - 1),
+        (0, 1 << 28),
+        (-(1 << 31), 1 << 31),
+        (7, (1 << 62) - 1),
+        (0, 1 << 62),
+        (-(1 << 62), 1 << 62),
+        (-(1 << 63), 1 << 62),
+        (-(1 << 63), 1 << 63),
+        (-(1 << 63), (1 << 63) - 1),
+    ],
+)
 def test_integers(low: int, high: int) -> None:
     for wide in (False, True):
         if wide or high - low <= 1 << 32:
-            check(lambda w, wide=wide: ops.words_to_integer(
-                w, low=low, high=high, shape=(50,), dtype=i64, wide=wide), [words(100 if wide else 50)])
+            check(
+                lambda w, wide=wide: ops.words_to_integer(
+                    w, low=low, high=high, shape=(50,), dtype=i64, wide=wide
+                ),
+                [words(100 if wide else 50)],
+            )
 
 
 def test_narrow_integers() -> None:
-    check(lambda w: ops.words_to_integer(w, low=-9, high=9, shape=(50,), dtype=i32, wide=False),
-          [words(50)])
+    check(
+        lambda w: ops.words_to_integer(w, low=-9, high=9, shape=(50,), dtype=i32, wide=False),
+        [words(50)],
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

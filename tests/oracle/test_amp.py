@@ -40,8 +40,10 @@ def test_dtypes(call: str) -> None:
         dtypes = []
         for given, target in itertools.product(("float32", "bfloat16"), ("bfloat16", "float16")):
             r = np.random.default_rng(0)
-            names = {n: t.tensor(r.random(s).astype(np.float32)).to(getattr(t, given))
-                     for n, s in (("a", (4, 4)), ("b", (4, 4)), ("c", (4, 4, 4)), ("v", (4,)))}
+            names = {
+                n: t.tensor(r.random(s).astype(np.float32)).to(getattr(t, given))
+                for n, s in (("a", (4, 4)), ("b", (4, 4)), ("c", (4, 4, 4)), ("v", (4,)))
+            }
             names |= {"i": t.tensor([0, 2, 1, 3]), "torch": t, "F": t.nn.functional, "nn": t.nn}
             try:
                 with t.autocast("cpu", dtype=getattr(t, target)):
@@ -150,12 +152,15 @@ def scaling(t: Any) -> list[Any]:
     found.append(other.state_dict())
     scaler.update(32.0)
     found.append(scaler.get_scale())
-    for wrong in (lambda: t.amp.GradScaler("cpu", growth_factor=1.0),
-                  lambda: t.amp.GradScaler("cpu").update(),
-                  lambda: t.amp.GradScaler("cpu").unscale_(optimizer), lambda: scaler.scale(3),
-                  lambda: (scaler.unscale_(optimizer), scaler.unscale_(optimizer)),
-                  lambda: t.amp.GradScaler("cpu").load_state_dict({}),
-                  lambda: scaler.step(optimizer, closure=lambda: 0)):
+    for wrong in (
+        lambda: t.amp.GradScaler("cpu", growth_factor=1.0),
+        lambda: t.amp.GradScaler("cpu").update(),
+        lambda: t.amp.GradScaler("cpu").unscale_(optimizer),
+        lambda: scaler.scale(3),
+        lambda: (scaler.unscale_(optimizer), scaler.unscale_(optimizer)),
+        lambda: t.amp.GradScaler("cpu").load_state_dict({}),
+        lambda: scaler.step(optimizer, closure=lambda: 0),
+    ):
         with pytest.raises(Exception) as caught:
             wrong()
         found.append(caught.type)
@@ -190,7 +195,7 @@ def test_checkpoint(reentrant: bool) -> None:
         hidden, nothing, number = checkpoint(part, x * 2, w1, use_reentrant=reentrant)
         assert nothing is None and number == 7
         out = checkpoint(lambda h, w2=w2: (h @ w2).relu(), hidden, use_reentrant=reentrant)
-        (out ** 2).sum().backward()
+        (out**2).sum().backward()
         assert len(runs) == 2
         found.append([g.grad.numpy() for g in (x, w1, w2)])
     for theirs, ours in zip(*found, strict=True):
@@ -203,11 +208,11 @@ def test_checkpoint_gradients_of_all_kinds() -> None:
         x, w, _ = parts(t)
         x.requires_grad_()
         out = checkpoint(lambda h, k, w=w, t=t: t.sin(h @ w) * k, x, k=2.0, use_reentrant=False)
-        first, = grad(out.sum(), x, create_graph=True)
-        second, = grad((first ** 2).sum(), w)
+        (first,) = grad(out.sum(), x, create_graph=True)
+        (second,) = grad((first**2).sum(), w)
         plain = t.sin(x @ w) * 2.0
-        first_, = grad(plain.sum(), x, create_graph=True)
-        second_, = grad((first_ ** 2).sum(), w)
+        (first_,) = grad(plain.sum(), x, create_graph=True)
+        (second_,) = grad((first_**2).sum(), w)
         np.testing.assert_allclose(first.detach().numpy(), first_.detach().numpy(), 1e-5, 1e-6)
         np.testing.assert_allclose(second.numpy(), second_.numpy(), 1e-5, 1e-5)
         with pytest.raises(RuntimeError, match=r"When use_reentrant=True, .* is incompatible"):
@@ -260,4 +265,6 @@ def test_checkpoint_sequential_and_errors() -> None:
             module.checkpoint(t.sin, x)
         flip = iter([t.sin, lambda h: h[:1]])
         with pytest.raises(RuntimeError, match=r"torch\.utils\.checkpoint"):
-            module.checkpoint(lambda h, flip=flip: next(flip)(h), x, use_reentrant=False).sum().backward()
+            module.checkpoint(
+                lambda h, flip=flip: next(flip)(h), x, use_reentrant=False
+            ).sum().backward()

@@ -46,14 +46,19 @@ def expected(encoder, arrays):
 def test_onnx(encoder, opset, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     path = str(tmp_path / "encoder.onnx")
-    model = gt.onnx.export(encoder, tuple(map(gt.tensor, inputs(2, 3))), path, opset_version=opset,
-                           dynamic_shapes=dynamic())
+    model = gt.onnx.export(
+        encoder,
+        tuple(map(gt.tensor, inputs(2, 3))),
+        path,
+        opset_version=opset,
+        dynamic_shapes=dynamic(),
+    )
     assert ("Attention" in {n.op_type for n in model.graph.node}) == (opset == 23)
     session = onnxruntime.InferenceSession(path)
     for size in SIZES:
         arrays = inputs(*size)
         names = [i.name for i in session.get_inputs()]
-        found, = session.run(None, dict(zip(names, arrays, strict=True)))
+        (found,) = session.run(None, dict(zip(names, arrays, strict=True)))
         np.testing.assert_allclose(found, expected(encoder, arrays), 1e-4, 1e-5)
 
 
@@ -63,5 +68,5 @@ def test_library(encoder, tmp_path):
     library = gt.aot.load(path)
     for size in SIZES:
         arrays = inputs(*size)
-        found, = library(*arrays)
+        (found,) = library(*arrays)
         np.testing.assert_allclose(found, expected(encoder, arrays), 1e-4, 1e-5)

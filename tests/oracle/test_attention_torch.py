@@ -51,7 +51,8 @@ REFUSED = {
     "mask rank": lambda t, q, k, v: (q, k, v, t.ones(1, 2, 2, 3, 5) + t.ones(3, 1, 1, 1, 1)),
     "causal and mask": lambda t, q, k, v: (q, k, v, t.ones(3, 5), 0.0, True),
     "probability": lambda t, q, k, v: (q, k, v, None, 1.5),
-    "not a tensor": lambda t, q, k, v: (q, [1], v), "mask of numbers": lambda t, q, k, v: (q, k, v, [1]),
+    "not a tensor": lambda t, q, k, v: (q, [1], v),
+    "mask of numbers": lambda t, q, k, v: (q, k, v, [1]),
     "text": lambda t, q, k, v: (q, k, v, None, "0"),
     "groups": lambda t, q, k, v: (t.ones(2, 3, 3, 8), k, v),
     "groups of unbatched": lambda t, q, k, v: (q[0, 0], k[0, 0], v[0, 0]),
@@ -64,8 +65,12 @@ def test_what_attention_refuses(given):
 
     def kind(t):
         q, k, v = (t.tensor(a) for a in (Q[:, :2], K, V))
-        return error_of(lambda: t.nn.functional.scaled_dot_product_attention(
-            *operands(t, q, k, v), enable_gqa="groups" in name))
+        return error_of(
+            lambda: t.nn.functional.scaled_dot_product_attention(
+                *operands(t, q, k, v), enable_gqa="groups" in name
+            )
+        )
+
     assert kind(gt) is kind(torch)
 
 
@@ -78,7 +83,9 @@ def test_dropout_in_attention_keeps_the_mean_and_drops_shares():
     assert abs(kept.float().mean().item() - 0.75) < 0.02
     np.testing.assert_allclose(shares[kept].numpy(), 1 / 0.75, rtol=1e-4)
     blind = gt.zeros(200, 200, dtype=gt.bool)
-    assert (gt.nn.functional.scaled_dot_product_attention(q, k, v, blind, dropout_p=0.25) == 0).all()
+    assert (
+        gt.nn.functional.scaled_dot_product_attention(q, k, v, blind, dropout_p=0.25) == 0
+    ).all()
 
 
 def pair(name, *args, **options):
@@ -105,13 +112,19 @@ HEADS = {
     "three tensors, batch first": ({"batch_first": True}, (Y, array(4, 5, 8), array(4, 5, 8)), {}),
     "unbatched": ({"batch_first": True}, (X[:, 0].copy(),) * 3, {}),
     "other sizes": ({"kdim": 3, "vdim": 7}, (Y, array(5, 2, 3), array(5, 2, 7)), {}),
-    "more positions": ({"add_bias_kv": True, "add_zero_attn": True}, (X, X, X),
-                       {"key_padding_mask": PADDING, "attn_mask": LATER, "need_weights": False}),
+    "more positions": (
+        {"add_bias_kv": True, "add_zero_attn": True},
+        (X, X, X),
+        {"key_padding_mask": PADDING, "attn_mask": LATER, "need_weights": False},
+    ),
     "padding": ({}, (Y, X, X), {"key_padding_mask": PADDING}),
     "mask of each head": ({}, (Y, X, X), {"attn_mask": array(4, 4, 5), "need_weights": False}),
     "causal": ({}, (X, X, X), {"attn_mask": LATER, "is_causal": True, "need_weights": False}),
-    "causal and padding": ({}, (X, X, X), {"attn_mask": LATER, "is_causal": True,
-                                           "key_padding_mask": PADDING}),
+    "causal and padding": (
+        {},
+        (X, X, X),
+        {"attn_mask": LATER, "is_causal": True, "key_padding_mask": PADDING},
+    ),
 }
 
 
@@ -122,11 +135,13 @@ def test_multihead_attention(made, arrays, options):
     def call(t, module, *tensors):
         given = {k: t.tensor(v) if isinstance(v, np.ndarray) else v for k, v in options.items()}
         return module(*tensors, **given)
+
     compare(call, arrays, theirs, mine)
 
 
 BAD_HEADS = {
-    "query rank": lambda t, x: (x[0, 0], x, x), "key rank": lambda t, x: (x, x[0], x),
+    "query rank": lambda t, x: (x[0, 0], x, x),
+    "key rank": lambda t, x: (x, x[0], x),
     "padding rank": lambda t, x: (x, x, x, t.ones(5).bool()),
     "padding shape": lambda t, x: (x, x, x, t.ones(2, 4).bool()),
     "padding dtype": lambda t, x: (x, x, x, t.ones(2, 5).int()),
@@ -145,6 +160,7 @@ def test_what_multihead_attention_refuses(given):
     def kind(t):
         module = t.nn.MultiheadAttention(8, 2)
         return error_of(lambda: module(*given(t, t.tensor(X))))
+
     assert kind(gt) is kind(torch)
 
 
@@ -157,14 +173,30 @@ def test_sizes_that_do_not_divide(bad):
 SMALL = {"d_model": 8, "nhead": 2, "dim_feedforward": 12, "dropout": 0.0}
 LAYERS = {
     "encoder": ("TransformerEncoderLayer", {}, (X,), {"src_mask": LATER, "is_causal": True}),
-    "encoder, gelu": ("TransformerEncoderLayer", {"activation": "gelu", "norm_first": True, "bias": False},
-                      (X,), {"src_key_padding_mask": PADDING}),
-    "decoder": ("TransformerDecoderLayer", {"norm_first": True}, (Y, X),
-                {"memory_key_padding_mask": PADDING}),
-    "decoder, batch first": ("TransformerDecoderLayer", {"batch_first": True, "layer_norm_eps": 0.1},
-                             (X, array(5, 3, 8)), {}),
-    "whole": ("Transformer", {"num_encoder_layers": 2, "num_decoder_layers": 1}, (X, Y),
-              {"src_key_padding_mask": PADDING, "tgt_mask": LATER[:4, :4], "tgt_is_causal": True}),
+    "encoder, gelu": (
+        "TransformerEncoderLayer",
+        {"activation": "gelu", "norm_first": True, "bias": False},
+        (X,),
+        {"src_key_padding_mask": PADDING},
+    ),
+    "decoder": (
+        "TransformerDecoderLayer",
+        {"norm_first": True},
+        (Y, X),
+        {"memory_key_padding_mask": PADDING},
+    ),
+    "decoder, batch first": (
+        "TransformerDecoderLayer",
+        {"batch_first": True, "layer_norm_eps": 0.1},
+        (X, array(5, 3, 8)),
+        {},
+    ),
+    "whole": (
+        "Transformer",
+        {"num_encoder_layers": 2, "num_decoder_layers": 1},
+        (X, Y),
+        {"src_key_padding_mask": PADDING, "tgt_mask": LATER[:4, :4], "tgt_is_causal": True},
+    ),
 }
 
 
@@ -175,17 +207,24 @@ def test_transformer(name, made, arrays, options):
     def call(t, module, *tensors):
         given = {k: t.tensor(v) if isinstance(v, np.ndarray) else v for k, v in options.items()}
         return module(*tensors, **given)
+
     compare(call, arrays, theirs, mine, 1e-3)
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested")
-@pytest.mark.parametrize("padding", [[[0] * 5, [0, 0, 0, 1, 1]], [[0] * 5, [0, 1, 0, 0, 1]]],
-                         ids=["at the end", "anywhere"])
+@pytest.mark.parametrize(
+    "padding",
+    [[[0] * 5, [0, 0, 0, 1, 1]], [[0] * 5, [0, 1, 0, 0, 1]]],
+    ids=["at the end", "anywhere"],
+)
 def test_encoder_leaves_padding_out_where_pytorch_does(padding):
     def run(t, layer, norm):
         encoder = t.nn.TransformerEncoder(layer, 2, norm).eval()
         with t.no_grad():
-            return encoder(t.tensor(X).transpose(0, 1), src_key_padding_mask=t.tensor(padding).bool()).numpy()
+            return encoder(
+                t.tensor(X).transpose(0, 1), src_key_padding_mask=t.tensor(padding).bool()
+            ).numpy()
+
     theirs, mine = pair("TransformerEncoderLayer", **SMALL, batch_first=True)
     want, found = (run(t, m, t.nn.LayerNorm(8)) for t, m in ((torch, theirs), (gt, mine)))
     np.testing.assert_allclose(found, want, 1e-4, 1e-4)
@@ -196,7 +235,9 @@ def test_masks_and_custom_parts():
     mask = gt.nn.Transformer.generate_square_subsequent_mask(3)
     want = torch.nn.Transformer.generate_square_subsequent_mask(3)
     np.testing.assert_array_equal(mask.numpy(), want.numpy())
-    model = gt.nn.Transformer(8, 2, custom_encoder=gt.nn.Identity(), num_decoder_layers=1, dim_feedforward=4)
+    model = gt.nn.Transformer(
+        8, 2, custom_encoder=gt.nn.Identity(), num_decoder_layers=1, dim_feedforward=4
+    )
     assert isinstance(model.encoder, gt.nn.Identity)
     with pytest.raises(RuntimeError, match="activation should be relu/gelu, not tanh"):
         gt.nn.TransformerEncoderLayer(8, 2, activation="tanh")
@@ -209,8 +250,13 @@ def test_masks_and_custom_parts():
 
 @pytest.mark.filterwarnings("ignore:enable_nested_tensor")
 def test_whole_modules_go_to_files_and_back(tmp_path):
-    made = {"nhead": 2, "num_encoder_layers": 1, "num_decoder_layers": 1, "dim_feedforward": 4,
-            "dropout": 0.0}
+    made = {
+        "nhead": 2,
+        "num_encoder_layers": 1,
+        "num_decoder_layers": 1,
+        "dim_feedforward": 4,
+        "dropout": 0.0,
+    }
     theirs = torch.nn.Transformer(8, **made)
     torch.save(theirs, tmp_path / "theirs.pt")
     mine = gt.load(tmp_path / "theirs.pt", weights_only=False)
@@ -229,8 +275,9 @@ def test_choices_of_an_implementation_are_accepted_and_change_nothing():
     q, k, v = map(gt.tensor, (Q[:, :2], K, V))
     with gt.nn.attention.sdpa_kernel([backend]):
         inside = gt.nn.functional.scaled_dot_product_attention(q, k, v)
-    np.testing.assert_array_equal(inside.numpy(),
-                                  gt.nn.functional.scaled_dot_product_attention(q, k, v).numpy())
+    np.testing.assert_array_equal(
+        inside.numpy(), gt.nn.functional.scaled_dot_product_attention(q, k, v).numpy()
+    )
     for kernel in (gt.nn.attention.sdpa_kernel, torch.nn.attention.sdpa_kernel):
         with pytest.raises(AssertionError, match="instance of SDPBackend"), kernel("math"):
             pass

@@ -1,4 +1,5 @@
-"""autograd.functional, gradcheck, anomaly detection and higher derivatives: the same programs on PyTorch."""
+"""autograd.functional, gradcheck, anomaly detection and higher derivatives: the same programs on
+PyTorch."""
 
 from __future__ import annotations
 
@@ -98,9 +99,14 @@ class Wrong:
 def test_gradcheck_finds_a_wrong_gradient(fast: bool) -> None:
     for m in MODULES:
         x = m.ones(2, dtype=m.float64, requires_grad=True)
-        with pytest.raises(RuntimeError, match="Jacobian mismatch for output 0 with respect to input 0"):
+        with pytest.raises(
+            RuntimeError, match="Jacobian mismatch for output 0 with respect to input 0"
+        ):
             m.autograd.gradcheck(Wrong(m).apply, (x,), fast_mode=fast)
-        assert m.autograd.gradcheck(Wrong(m).apply, (x,), raise_exception=False, fast_mode=fast) is False
+        assert (
+            m.autograd.gradcheck(Wrong(m).apply, (x,), raise_exception=False, fast_mode=fast)
+            is False
+        )
         assert m.autograd.gradgradcheck(lambda x: (x**3).sum(), (x,), fast_mode=fast)
 
 
@@ -114,9 +120,13 @@ def test_gradcheck_of_complex_functions() -> None:
 
 def test_gradcheck_wants_a_gradient_and_double_precision() -> None:
     for m in MODULES:
-        with pytest.raises(ValueError, match="expects at least one input tensor to require gradient"):
+        with pytest.raises(
+            ValueError, match="expects at least one input tensor to require gradient"
+        ):
             m.autograd.gradcheck(m.sin, (m.ones(2),))
-        with pytest.warns(UserWarning, match="Input #0 requires gradient and is not a double precision"):
+        with pytest.warns(
+            UserWarning, match="Input #0 requires gradient and is not a double precision"
+        ):
             m.autograd.gradcheck(m.sin, (m.ones(2, requires_grad=True),), eps=1e-2, atol=1e-2)
 
 
@@ -126,10 +136,14 @@ def test_anomaly_detection_names_the_forward_line() -> None:
         with warnings.catch_warnings(record=True) as caught, m.autograd.detect_anomaly():
             warnings.simplefilter("always")
             y = x.sqrt()  # this line
-            with pytest.raises(RuntimeError, match="Function 'SqrtBackward0' returned nan values in its 0th"):
+            with pytest.raises(
+                RuntimeError, match="Function 'SqrtBackward0' returned nan values in its 0th"
+            ):
                 y.sum().backward()
         texts = [str(w.message) for w in caught]
-        assert any("y = x.sqrt()  # this line" in text and __file__ in text for text in texts), texts
+        assert any("y = x.sqrt()  # this line" in text and __file__ in text for text in texts), (
+            texts
+        )
         assert not m.is_anomaly_enabled()
         with m.autograd.set_detect_anomaly(True, check_nan=False):
             assert m.is_anomaly_enabled() and not m.is_anomaly_check_nan_enabled()
@@ -160,11 +174,18 @@ def test_gradients_of_triangular_factors_of_any_shape(shape: tuple[int, ...], dt
     given = numbers.standard_normal(shape) + 1j * numbers.standard_normal(shape)
     found = []
     for m in MODULES:
-        x = m.tensor((given if dtype == "complex128" else given.real).tolist(), dtype=getattr(m, dtype),
-                     requires_grad=True)
+        x = m.tensor(
+            (given if dtype == "complex128" else given.real).tolist(),
+            dtype=getattr(m, dtype),
+            requires_grad=True,
+        )
         _, lower, upper = m.linalg.lu(x.reshape(shape))
         packed = m.linalg.lu_factor_ex(x.reshape(shape)).LU
-        total = (lower.abs().sin().sum() + (upper * upper.conj()).real.sum() + (packed.real * 3).cos().sum())
+        total = (
+            lower.abs().sin().sum()
+            + (upper * upper.conj()).real.sum()
+            + (packed.real * 3).cos().sum()
+        )
         (g,) = m.autograd.grad(total, x, create_graph=True)
         (h,) = m.autograd.grad(g.abs().square().sum(), x)
         found.append((g.detach().numpy(), h.detach().numpy()))

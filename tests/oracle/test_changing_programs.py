@@ -1,8 +1,9 @@
-"""Programs whose steps differ (in sizes, structure or control flow) print the same under both frameworks.
+"""Programs whose steps differ (in sizes, structure or control flow) print the same under both
+frameworks.
 
-They print verdicts, counts and rounded numbers, so the lines have to be equal. They run as a user runs them;
-the longest only with GRAPHTORCH_PROGRAMS=all, and GRAPHTORCH_PROGRAMS=maml_sines,beam_search runs those.
-`python tools/bench programs` measures them.
+They print verdicts, counts and rounded numbers, so the lines have to be equal. They run as a user
+runs them; the longest only with GRAPHTORCH_PROGRAMS=all, and
+GRAPHTORCH_PROGRAMS=maml_sines,beam_search runs those. `python tools/bench programs` measures them.
 """
 
 from __future__ import annotations
@@ -23,9 +24,18 @@ import pytest
 torch = pytest.importorskip("torch")
 
 PROGRAMS = Path(__file__).parent.parent / "programs"
-NAMES = sorted(p.stem for p in PROGRAMS.glob("*.py") if "--init" not in p.read_text(encoding="utf-8"))
+NAMES = sorted(
+    p.stem for p in PROGRAMS.glob("*.py") if "--init" not in p.read_text(encoding="utf-8")
+)
 # Most of their time is spent recording: only when asked for.
-LONG = {"names_rnn", "replay_dqn", "seq2seq_attention", "series_autoencoder", "small_gpt", "tree_lstm"}
+LONG = {
+    "names_rnn",
+    "replay_dqn",
+    "seq2seq_attention",
+    "series_autoencoder",
+    "small_gpt",
+    "tree_lstm",
+}
 CHOSEN = os.environ.get("GRAPHTORCH_PROGRAMS", "")
 SECONDS = 300
 

@@ -1,4 +1,5 @@
-"""Files of PyTorch read here, files of ours read by PyTorch, and training that moves between the two."""
+"""Files of PyTorch read here, files of ours read by PyTorch, and training that moves between the
+two."""
 
 from __future__ import annotations
 
@@ -15,8 +16,23 @@ from checkpoints import continued, model_of, optimizer_of, same_losses
 
 torch = pytest.importorskip("torch")
 SMALL = {"width": 4, "stages": 1, "blocks": 1}
-DTYPES = ["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64",
-          "complex64", "complex128", "uint16", "uint32", "uint64"]
+DTYPES = [
+    "bool",
+    "uint8",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "float16",
+    "bfloat16",
+    "float32",
+    "float64",
+    "complex64",
+    "complex128",
+    "uint16",
+    "uint32",
+    "uint64",
+]
 
 
 def contents(t: Any, dtypes: Any = DTYPES) -> dict[str, Any]:
@@ -25,12 +41,26 @@ def contents(t: Any, dtypes: Any = DTYPES) -> dict[str, Any]:
     named.note = "kept"
     return {
         "dtypes": [t.tensor([0, 1, 3]).to(getattr(t, d)) for d in dtypes],
-        "views": [base, base[1], base.t(), base[::2, 1:4], base.view(-1), base.diagonal(), base[:0]],
-        "zero-d": t.tensor(2.5), "parameter": t.nn.Parameter(t.ones(2, 2)), "frozen": t.nn.Parameter(
-            t.ones(1), requires_grad=False), "named": named, "leaf": t.ones(2, requires_grad=True),
-        "ordered": OrderedDict([("b", 1), ("a", t.zeros(1))]), "size": t.Size([2, 3]),
+        "views": [
+            base,
+            base[1],
+            base.t(),
+            base[::2, 1:4],
+            base.view(-1),
+            base.diagonal(),
+            base[:0],
+        ],
+        "zero-d": t.tensor(2.5),
+        "parameter": t.nn.Parameter(t.ones(2, 2)),
+        "frozen": t.nn.Parameter(t.ones(1), requires_grad=False),
+        "named": named,
+        "leaf": t.ones(2, requires_grad=True),
+        "ordered": OrderedDict([("b", 1), ("a", t.zeros(1))]),
+        "size": t.Size([2, 3]),
         "plain": [None, True, 7, 2.5, 1j, "text", b"bytes", (1, (2,)), {1, 2}, 1 << 70],
-        "dtype": t.float16, "device": t.device("cpu"), "layout": t.strided,
+        "dtype": t.float16,
+        "device": t.device("cpu"),
+        "layout": t.strided,
         "sparse": t.sparse_coo_tensor([[0, 2], [1, 0]], [1.0, 2.0], (3, 2)).coalesce(),
     }
 
@@ -94,11 +124,27 @@ def test_file_objects() -> None:
 def test_whole_modules_and_optimizers(writer: str) -> None:
     save, load = (torch, graphtorch) if writer == "torch" else (graphtorch, torch)
     nn = save.nn
-    net = nn.Sequential(OrderedDict(
-        conv=nn.Conv2d(2, 4, 3, padding=1), norm=nn.BatchNorm2d(4), act=nn.ReLU(), pool=nn.MaxPool2d(2),
-        drop=nn.Dropout(0.5), flat=nn.Flatten(), heads=nn.Linear(16, 3), gelu=nn.GELU(), ln=nn.LayerNorm(3)))
-    others = [nn.Upsample(scale_factor=2.0), nn.InstanceNorm1d(2), nn.PixelShuffle(2), nn.LSTM(2, 3, 2),
-              nn.TransformerEncoderLayer(4, 2, 8), nn.ParameterDict({"a": nn.Parameter(save.ones(2))})]
+    net = nn.Sequential(
+        OrderedDict(
+            conv=nn.Conv2d(2, 4, 3, padding=1),
+            norm=nn.BatchNorm2d(4),
+            act=nn.ReLU(),
+            pool=nn.MaxPool2d(2),
+            drop=nn.Dropout(0.5),
+            flat=nn.Flatten(),
+            heads=nn.Linear(16, 3),
+            gelu=nn.GELU(),
+            ln=nn.LayerNorm(3),
+        )
+    )
+    others = [
+        nn.Upsample(scale_factor=2.0),
+        nn.InstanceNorm1d(2),
+        nn.PixelShuffle(2),
+        nn.LSTM(2, 3, 2),
+        nn.TransformerEncoderLayer(4, 2, 8),
+        nn.ParameterDict({"a": nn.Parameter(save.ones(2))}),
+    ]
     optimizer = save.optim.Adam(net.parameters(), lr=0.1)
     x = np.random.default_rng(0).standard_normal((2, 2, 4, 4)).astype(np.float32)
     net(save.tensor(x)).sum().backward()
@@ -108,14 +154,30 @@ def test_whole_modules_and_optimizers(writer: str) -> None:
     file.seek(0)
     got = load.load(file, weights_only=False)
     assert type(got["net"]).__module__.startswith(load.__name__) and not got["net"].training
-    np.testing.assert_allclose(got["net"](load.tensor(x)).detach().numpy(),
-                               net(save.tensor(x)).detach().numpy(), 1e-4, 1e-5)
+    np.testing.assert_allclose(
+        got["net"](load.tensor(x)).detach().numpy(),
+        net(save.tensor(x)).detach().numpy(),
+        1e-4,
+        1e-5,
+    )
     assert repr(got["others"]) == repr(nn.ModuleList(others))
     assert [n for n, _ in got["net"].named_parameters()] == [n for n, _ in net.named_parameters()]
 
 
-@pytest.mark.parametrize("location", ["cpu", "cuda", "foo", 3, None, {"cuda:0": "cpu"}, {"cpu": "cuda"},
-                                      lambda storage, where: storage, lambda storage, where: None])
+@pytest.mark.parametrize(
+    "location",
+    [
+        "cpu",
+        "cuda",
+        "foo",
+        3,
+        None,
+        {"cuda:0": "cpu"},
+        {"cpu": "cuda"},
+        lambda storage, where: storage,
+        lambda storage, where: None,
+    ],
+)
 def test_map_location(location: Any) -> None:
     file = io.BytesIO()
     torch.save(torch.ones(2), file)
@@ -144,11 +206,15 @@ def test_training_moves_between_the_two(kind: str, tmp_path: Path) -> None:
         first = model_of(save, **SMALL)
         optimizer = optimizer_of(save, kind, first)
         continued(save, first, optimizer, steps=2, seed=0, size=8)
-        save.save({"model": first.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "c.pt")
+        save.save(
+            {"model": first.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "c.pt"
+        )
         second = model_of(load, **SMALL)
         other = optimizer_of(load, kind, second)
         read = load.load(tmp_path / "c.pt")
         second.load_state_dict(read["model"])
         other.load_state_dict(read["optimizer"])
-        same_losses(continued(save, first, optimizer, steps=3, seed=1, size=8),
-                    continued(load, second, other, steps=3, seed=1, size=8))
+        same_losses(
+            continued(save, first, optimizer, steps=3, seed=1, size=8),
+            continued(load, second, other, steps=3, seed=1, size=8),
+        )

@@ -16,20 +16,28 @@ dynamo = pytest.importorskip("torch._dynamo")
 inductor = pytest.importorskip("torch._inductor.config")
 
 WITHOUT = {"load_compiled_function"}  # it reads what PyTorch's own compiler saved
-OWN_VALUE = {"compile_threads", "worker_start_method", "debug_dir_root"}  # of the machine, or of the day
+# of the machine, or of the day
+OWN_VALUE = {"compile_threads", "worker_start_method", "debug_dir_root"}
 
 
 def test_every_name_of_the_compiler_module_is_there() -> None:
     assert set(torch.compiler.__all__) - WITHOUT <= set(graphtorch.compiler.__all__)
 
 
-@pytest.mark.parametrize("ours, theirs", [(graphtorch._dynamo.config, dynamo.config),
-                                          (graphtorch._inductor.config, inductor)])
+@pytest.mark.parametrize(
+    "ours, theirs",
+    [(graphtorch._dynamo.config, dynamo.config), (graphtorch._inductor.config, inductor)],
+)
 @pytest.mark.filterwarnings("ignore")
 def test_options_have_pytorchs_values(ours: Any, theirs: Any) -> None:
     compared = 0
     for name, value in vars(ours).items():
-        if name.startswith("_") or callable(value) or isinstance(value, ModuleType) or name in OWN_VALUE:
+        if (
+            name.startswith("_")
+            or callable(value)
+            or isinstance(value, ModuleType)
+            or name in OWN_VALUE
+        ):
             continue
         if not hasattr(theirs, name) or name in ("Any", "annotations", "patch"):
             continue
@@ -64,8 +72,13 @@ def flags(torch: Any) -> Any:
 
     @torch.compile(backend="eager")
     def f(v: Any) -> Any:
-        return (torch.compiler.is_compiling(), torch.compiler.is_dynamo_compiling(), apart(),
-                torch._dynamo.is_compiling(), torch.compiler.is_exporting())
+        return (
+            torch.compiler.is_compiling(),
+            torch.compiler.is_dynamo_compiling(),
+            apart(),
+            torch._dynamo.is_compiling(),
+            torch.compiler.is_exporting(),
+        )
 
     return f(x(torch)), f(x(torch)), torch.compiler.is_compiling()
 
@@ -76,10 +89,20 @@ def module(torch: Any) -> Any:
     run.extra = 3
     run.eval()
     made = copy.deepcopy(run)
-    return (type(run).__name__, list(run.state_dict()), repr(run), net.extra, net.training, run.training,
-            list(made.state_dict()), type(pickle.loads(pickle.dumps(run))).__name__, made._orig_mod is net,
-            [n for n, _ in run.named_modules()], [n for n, _ in run.named_parameters()],
-            hasattr(run, "nothing"))
+    return (
+        type(run).__name__,
+        list(run.state_dict()),
+        repr(run),
+        net.extra,
+        net.training,
+        run.training,
+        list(made.state_dict()),
+        type(pickle.loads(pickle.dumps(run))).__name__,
+        made._orig_mod is net,
+        [n for n, _ in run.named_modules()],
+        [n for n, _ in run.named_parameters()],
+        hasattr(run, "nothing"),
+    )
 
 
 def forms(torch: Any) -> Any:
@@ -125,13 +148,19 @@ PROGRAMS = [
     lambda torch: torch._inductor.list_mode_options(),
     lambda torch: torch.compiler.wrap_numpy(lambda a: a * 2)(x(torch)).tolist(),
     lambda torch: torch._dynamo.optimize("eager")(one)(x(torch)).tolist(),
-    lambda torch: torch.compile(lambda v: torch._dynamo.graph_break(), backend="eager",
-                                fullgraph=True)(x(torch)),
-    lambda torch: torch.compile(lambda v: torch.compiler.disable(one)(v), backend="eager",
-                                fullgraph=True)(x(torch)),
-    lambda torch: [issubclass(getattr(torch._dynamo.exc, n), RuntimeError)
-                   for n in ("InvalidBackend", "Unsupported", "TorchDynamoException", "TorchRuntimeError")],
-    flags, module, forms,
+    lambda torch: torch.compile(
+        lambda v: torch._dynamo.graph_break(), backend="eager", fullgraph=True
+    )(x(torch)),
+    lambda torch: torch.compile(
+        lambda v: torch.compiler.disable(one)(v), backend="eager", fullgraph=True
+    )(x(torch)),
+    lambda torch: [
+        issubclass(getattr(torch._dynamo.exc, n), RuntimeError)
+        for n in ("InvalidBackend", "Unsupported", "TorchDynamoException", "TorchRuntimeError")
+    ],
+    flags,
+    module,
+    forms,
 ]
 
 

@@ -11,8 +11,18 @@ import torch
 
 import graphtorch
 
-DTYPES = ("float32", "float64", "int16", "uint8", "complex64", "bfloat16", "int64", "complex128",
-          "int8", "int32")
+DTYPES = (
+    "float32",
+    "float64",
+    "int16",
+    "uint8",
+    "complex64",
+    "bfloat16",
+    "int64",
+    "complex128",
+    "int8",
+    "int32",
+)
 
 
 def elements(x: Any) -> np.ndarray:
@@ -122,7 +132,9 @@ def test_views_of_bits_take_no_part_in_gradients() -> None:
         assert x.grad.tolist() == [1.0] * 4
 
 
-@pytest.mark.parametrize("shape, cut", [((4, 7), 6), ((4, 6), 3), ((6, 4), None), ((4, 3), 3), ((), None)])
+@pytest.mark.parametrize(
+    "shape, cut", [((4, 7), 6), ((4, 6), 3), ((6, 4), None), ((4, 3), 3), ((), None)]
+)
 def test_what_cannot_be_seen_as_another_dtype(shape: tuple[int, ...], cut: int | None) -> None:
     messages = []
     for m in (torch, graphtorch):
@@ -136,6 +148,7 @@ def test_what_cannot_be_seen_as_another_dtype(shape: tuple[int, ...], cut: int |
 
 def test_one_complex_value_does_not_hold_up_the_rest() -> None:
     """Plain code: what has no native code alone is run by NumPy."""
+
     def run(m: Any, big: Any, z: Any) -> Any:
         total = z.new_zeros(())
         for _ in range(4):

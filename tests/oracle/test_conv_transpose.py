@@ -1,4 +1,5 @@
-"""conv_transpose1d and its gradients against PyTorch over stride, padding, output padding and dilation."""
+"""conv_transpose1d and its gradients against PyTorch over stride, padding, output padding and
+dilation."""
 
 from __future__ import annotations
 
@@ -11,15 +12,25 @@ import graphtorch as gt
 
 torch = pytest.importorskip("torch")
 
-SETTINGS = [s for s in itertools.product((1, 2), (0, 1, 2), (0, 1, 2, 3), (1, 2, 4))
-            if s[2] < max(s[0], s[3])]
+SETTINGS = [
+    s
+    for s in itertools.product((1, 2), (0, 1, 2), (0, 1, 2, 3), (1, 2, 4))
+    if s[2] < max(s[0], s[3])
+]
 
 
 @pytest.mark.parametrize(("stride", "padding", "output_padding", "dilation"), SETTINGS)
 def test_conv_transpose(stride: int, padding: int, output_padding: int, dilation: int) -> None:
     rng = np.random.default_rng(0)
-    arrays = [rng.standard_normal(shape).astype(np.float32) for shape in ((1, 2, 5), (2, 3, 3), (3,))]
-    options = {"stride": stride, "padding": padding, "output_padding": output_padding, "dilation": dilation}
+    arrays = [
+        rng.standard_normal(shape).astype(np.float32) for shape in ((1, 2, 5), (2, 3, 3), (3,))
+    ]
+    options = {
+        "stride": stride,
+        "padding": padding,
+        "output_padding": output_padding,
+        "dilation": dilation,
+    }
     theirs = [torch.tensor(a, requires_grad=True) for a in arrays]
     mine = [gt.tensor(a, requires_grad=True) for a in arrays]
     try:

@@ -19,27 +19,42 @@ CASES = {
     "joined": (SCORES, JOINED, (7, 6, 5), (4, 2, 1), {"reduction": "sum"}),
     "nothing to find": (SCORES, PADDED, (7, 0, 5), (0, 0, 2), {"reduction": "none"}),
     "no targets": (SCORES, PADDED[:, :0], (7, 6, 5), (0, 0, 0), {"reduction": "none"}),
-    "another blank": (SCORES, np.array([[0, 1], [3, 3], [2, 0]]), (7, 6, 5), (2, 2, 2), {"blank": 4}),
+    "another blank": (
+        SCORES,
+        np.array([[0, 1], [3, 3], [2, 0]]),
+        (7, 6, 5),
+        (2, 2, 2),
+        {"blank": 4},
+    ),
     "impossible": (SCORES, PADDED, (3, 6, 0), (4, 2, 1), {"reduction": "none"}),
     "impossible made zero": (SCORES, PADDED, (3, 6, 0), (4, 2, 1), {"zero_infinity": True}),
     "single": (SCORES[:, 0].copy(), PADDED[0], (6,), (3,), {"reduction": "none"}),
 }
 
 
-@pytest.mark.parametrize(("scores", "targets", "steps", "lengths", "options"), CASES.values(), ids=CASES)
+@pytest.mark.parametrize(
+    ("scores", "targets", "steps", "lengths", "options"), CASES.values(), ids=CASES
+)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_values_and_gradients(scores, targets, steps, lengths, options, dtype):
     if "joined" not in options and targets.ndim == 1 and len(lengths) == 1:
-        targets = targets[:lengths[0]]
+        targets = targets[: lengths[0]]
 
     def call(t, _, x):
-        return t.nn.functional.ctc_loss(x.log_softmax(-1), t.tensor(targets), steps, lengths, **options)
+        return t.nn.functional.ctc_loss(
+            x.log_softmax(-1), t.tensor(targets), steps, lengths, **options
+        )
+
     compare(call, [scores.astype(dtype)], tolerance=1e-4 if dtype == np.float32 else 1e-9)
 
 
 def test_the_gradient_leaves_the_normalisation_out_as_pytorchs():
-    compare(lambda t, _, x: t.nn.functional.ctc_loss(
-        x, t.tensor(PADDED), t.tensor([7, 6, 5]), t.tensor([4, 2, 1])), [SCORES.astype(np.float32)])
+    compare(
+        lambda t, _, x: t.nn.functional.ctc_loss(
+            x, t.tensor(PADDED), t.tensor([7, 6, 5]), t.tensor([4, 2, 1])
+        ),
+        [SCORES.astype(np.float32)],
+    )
 
 
 REFUSED = {
@@ -68,7 +83,9 @@ REFUSED = {
 
 @pytest.mark.parametrize("arguments", REFUSED.values(), ids=REFUSED)
 def test_what_is_refused(arguments):
-    same_error(lambda t: t.nn.functional.ctc_loss(*arguments(t, t.tensor(SCORES), t.tensor(PADDED))))
+    same_error(
+        lambda t: t.nn.functional.ctc_loss(*arguments(t, t.tensor(SCORES), t.tensor(PADDED)))
+    )
 
 
 def test_layer_trains():
@@ -92,5 +109,7 @@ def test_one_compiled_call_serves_all_lengths():
     for steps, lengths in (((7, 6, 5), (4, 2, 1)), ((7, 7, 2), (1, 0, 1))):
         given = (np.array(steps), np.array(lengths))
         found = compiled(gt.tensor(scores), gt.tensor(PADDED), *map(gt.tensor, given))
-        want = torch.nn.functional.ctc_loss(*map(torch.tensor, (scores, PADDED, *given)), reduction="none")
+        want = torch.nn.functional.ctc_loss(
+            *map(torch.tensor, (scores, PADDED, *given)), reduction="none"
+        )
         np.testing.assert_allclose(found.numpy(), want.numpy(), 1e-5)

@@ -18,6 +18,8 @@ def test_function(name: str, case: Case) -> None:
     for kind in ("smooth", "corners"):
         lists = operands(name, points(name, case, kind))
         expected, found = [
-            case.function(package)(*[package.tensor(x) for x in lists]) for package in (torch, graphtorch)]
+            case.function(package)(*[package.tensor(x) for x in lists])
+            for package in (torch, graphtorch)
+        ]
         assert str(found.dtype).split(".")[1] == str(expected.dtype).split(".")[1]
         np.testing.assert_allclose(found.numpy(), expected.numpy(), 3e-6, 1e-6)

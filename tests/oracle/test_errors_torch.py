@@ -1,4 +1,5 @@
-"""A sample of random wrong calls: refused with PyTorch's exception type, and never with a crash or a hang."""
+"""A sample of random wrong calls: refused with PyTorch's exception type, and never with a crash or
+a hang."""
 
 from __future__ import annotations
 
@@ -32,7 +33,9 @@ def test_calls_are_the_same_for_a_seed_and_hardly_two_alike() -> None:
     assert calls == [fuzz.wrong_call(seed) for seed in range(200)] and len(set(calls)) > 190
 
 
-def test_a_process_that_dies_is_a_crash_and_a_slow_one_a_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_dies_is_a_crash_and_a_slow_one_a_hang(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(fuzz, "LIMIT", 1.0)
     side = fuzz.Side("graphtorch")
     try:

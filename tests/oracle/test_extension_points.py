@@ -1,4 +1,5 @@
-"""What libraries build on, beside PyTorch: trees, overriding, operators of one's own, symbolic traces."""
+"""What libraries build on, beside PyTorch: trees, overriding, operators of one's own, symbolic
+traces."""
 
 from __future__ import annotations
 
@@ -21,8 +22,13 @@ def pair(of: Any) -> tuple[Any, Any]:
 
 
 TREES: list[Any] = [
-    1, [1, (2, 3)], {"b": 1, "a": [2, None]}, Point(1, [2]), collections.OrderedDict(x=1, y=(2,)),
-    collections.deque([1, 2], maxlen=3), collections.defaultdict(list, k=[1]),
+    1,
+    [1, (2, 3)],
+    {"b": 1, "a": [2, None]},
+    Point(1, [2]),
+    collections.OrderedDict(x=1, y=(2,)),
+    collections.deque([1, 2], maxlen=3),
+    collections.defaultdict(list, k=[1]),
 ]
 
 
@@ -35,8 +41,10 @@ def test_trees_come_apart_and_together_alike(tree: Any) -> None:
     leaves, spec = mine.tree_flatten(tree)
     assert leaves == theirs.tree_flatten(tree)[0]
     assert mine.tree_unflatten(leaves, spec) == tree
-    paths = [[(mine.keystr(p), leaf) for p, leaf in mine.tree_flatten_with_path(tree)[0]],
-             [(theirs.keystr(p), leaf) for p, leaf in theirs.tree_flatten_with_path(tree)[0]]]
+    paths = [
+        [(mine.keystr(p), leaf) for p, leaf in mine.tree_flatten_with_path(tree)[0]],
+        [(theirs.keystr(p), leaf) for p, leaf in theirs.tree_flatten_with_path(tree)[0]],
+    ]
     assert paths[0] == paths[1]
     if type(tree) not in (Point, collections.defaultdict):
         assert mine.treespec_loads(mine.treespec_dumps(spec)) == spec
@@ -61,17 +69,34 @@ def _subclasses(t: Any) -> list[str]:
         calls: list[str] = []  # noqa: RUF012
 
         @classmethod
-        def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def __torch_function__(
+            cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
             cls.calls.append(func.__name__)
             with t._C.DisableTorchFunctionSubclass():
                 return func(*args, **(kwargs or {}))
 
     x = t.arange(4.0).as_subclass(Kept)
     y = t.arange(4.0).as_subclass(Logged)
-    results = [x + 1, 1 - x, x.exp(), t.add(t.ones(4), x), x[1:], x.T, t.nn.functional.relu(x),
-               t.stack([x, x]),
-               *t.split(x, 2), x.sum(), x.data, t.nn.Parameter(x), y * 2, t.cat([y, y])]
-    return [type(r).__name__ for r in results] + sorted({c.strip("_") for c in Logged.calls} - {"get"})
+    results = [
+        x + 1,
+        1 - x,
+        x.exp(),
+        t.add(t.ones(4), x),
+        x[1:],
+        x.T,
+        t.nn.functional.relu(x),
+        t.stack([x, x]),
+        *t.split(x, 2),
+        x.sum(),
+        x.data,
+        t.nn.Parameter(x),
+        y * 2,
+        t.cat([y, y]),
+    ]
+    return [type(r).__name__ for r in results] + sorted(
+        {c.strip("_") for c in Logged.calls} - {"get"}
+    )
 
 
 def test_subclasses_of_tensor_take_part_alike() -> None:
@@ -85,7 +110,9 @@ def _duck(t: Any) -> Any:
             self.n, self.value = n, value
 
         @classmethod
-        def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def __torch_function__(
+            cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
             return ("mean", args[0].value / args[0].n) if func is t.mean else NotImplemented
 
     found = [t.mean(Diagonal(5, 2.0))]
@@ -104,7 +131,9 @@ def _mode(t: Any) -> list[str]:
         def __init__(self) -> None:
             self.names: list[str] = []
 
-        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
             self.names.append(func.__name__)
             return func(*args, **(kwargs or {}))
 
@@ -127,8 +156,9 @@ def _operator(t: Any) -> list[Any]:
     def scaled(x: t.Tensor, factor: float = 2.0) -> t.Tensor:
         return x.detach() * factor
 
-    made = t.library.custom_op(name, scaled, mutates_args=(),
-                               schema="(Tensor x, float factor=2.0) -> Tensor")
+    made = t.library.custom_op(
+        name, scaled, mutates_args=(), schema="(Tensor x, float factor=2.0) -> Tensor"
+    )
     x = t.arange(3.0, requires_grad=True)
     refused = ""
     try:
@@ -143,9 +173,14 @@ def _operator(t: Any) -> list[Any]:
     made.register_autograd(lambda ctx, g: (g * ctx.factor, None), setup_context=setup)
     made(x, 3.0).sum().backward()
     op = getattr(getattr(t.ops, name.split("::")[0]), "scaled")  # noqa: B009
-    return [refused, x.grad.tolist(), op(x.detach(), 4.0).tolist(), op.default.name().split("::")[1],
-            t.ops.aten.add.Tensor(x.detach(), 1).tolist(),
-            t.ops.aten.mm.default(t.ones(2, 2), t.ones(2, 2)).tolist()]
+    return [
+        refused,
+        x.grad.tolist(),
+        op(x.detach(), 4.0).tolist(),
+        op.default.name().split("::")[1],
+        t.ops.aten.add.Tensor(x.detach(), 1).tolist(),
+        t.ops.aten.mm.default(t.ones(2, 2), t.ones(2, 2)).tolist(),
+    ]
 
 
 def test_operators_of_ones_own() -> None:
@@ -207,8 +242,12 @@ def test_images_are_resampled_alike(mode: str, antialias: bool) -> None:
     floats = np.random.default_rng(0).normal(size=(2, 3, 17, 23)).astype(np.float32)
     for array in (floats, np.clip(floats * 60 + 128, 0, 255).astype(np.uint8)):
         for size in ((8, 9), (30, 12), (17, 40)):
-            mine, other = (t.nn.functional.interpolate(
-                t.from_numpy(array), size, mode=mode, antialias=antialias) for t in BOTH)
+            mine, other = (
+                t.nn.functional.interpolate(
+                    t.from_numpy(array), size, mode=mode, antialias=antialias
+                )
+                for t in BOTH
+            )
             assert np.allclose(mine.numpy(), other.numpy(), atol=1e-5 if array is floats else 0)
 
 
@@ -217,7 +256,14 @@ def _masks(t: Any) -> list[Any]:
     yes, no = t.tensor(True), t.tensor(False)
     a, b = x.clone(), t.tensor(2.0)
     a[yes], b[no] = t.ones(3), 5.0
-    return [x[yes].tolist(), x[no].shape, x[0, 0][yes].tolist(), x[1:, yes].tolist(), a.tolist(), b.tolist()]
+    return [
+        x[yes].tolist(),
+        x[no].shape,
+        x[0, 0][yes].tolist(),
+        x[1:, yes].tolist(),
+        a.tolist(),
+        b.tolist(),
+    ]
 
 
 def test_masks_without_dimensions_index_as_bools() -> None:
@@ -263,7 +309,9 @@ def test_attention_by_functions_is_attention() -> None:
     wanted = gt.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
     assert gt.allclose(flex_attention(q, k, v, block_mask=mask), wanted, atol=1e-5)
     half = flex_attention(q, k, v, lambda s, b, h, i, j: s * 0.5, scale=1.0)
-    assert gt.allclose(half, gt.nn.functional.scaled_dot_product_attention(q, k, v, scale=0.5), atol=1e-5)
+    assert gt.allclose(
+        half, gt.nn.functional.scaled_dot_product_attention(q, k, v, scale=0.5), atol=1e-5
+    )
 
 
 def test_regions_have_gradients() -> None:
@@ -271,10 +319,12 @@ def test_regions_have_gradients() -> None:
     draw = np.random.default_rng(0)
     x = gt.tensor(draw.normal(size=(2, 4, 10, 12)), requires_grad=True)
     tv = gt.ops.torchvision
-    for op in (lambda x: tv.roi_align(x, regions, 1.0, 2, 2, 2, True),
-               lambda x: tv.roi_pool(x, regions, 1.0, 2, 2)[0],
-               lambda x: tv.ps_roi_align(x, regions, 1.0, 2, 2, 2)[0],
-               lambda x: tv.ps_roi_pool(x, regions, 1.0, 2, 2)[0]):
+    for op in (
+        lambda x: tv.roi_align(x, regions, 1.0, 2, 2, 2, True),
+        lambda x: tv.roi_pool(x, regions, 1.0, 2, 2)[0],
+        lambda x: tv.ps_roi_align(x, regions, 1.0, 2, 2, 2)[0],
+        lambda x: tv.ps_roi_pool(x, regions, 1.0, 2, 2)[0],
+    ):
         direction = gt.tensor(draw.normal(size=x.shape))
         y = op(x)
         weights = gt.tensor(draw.normal(size=y.shape))
@@ -288,17 +338,22 @@ def test_a_deformable_convolution_without_offsets_is_a_convolution() -> None:
     offset, mask = gt.zeros(2, 18, 4, 4), gt.ones(2, 9, 4, 4)
     found = gt.ops.torchvision.deform_conv2d(x, w, offset, mask, b, 2, 2, 1, 1, 1, 1, 2, 1, True)
     assert gt.allclose(found, gt.nn.functional.conv2d(x, w, b, 2, 1, 1, 2), atol=1e-4)
-    shifted = gt.ops.torchvision.deform_conv2d(x, w, offset + 1, mask, b, 2, 2, 1, 1, 1, 1, 2, 1, False)
+    shifted = gt.ops.torchvision.deform_conv2d(
+        x, w, offset + 1, mask, b, 2, 2, 1, 1, 1, 1, 2, 1, False
+    )
     padded = gt.nn.functional.pad(x, (0, 2, 0, 2))
     assert gt.allclose(shifted, gt.nn.functional.conv2d(padded, w, b, 2, 0, 1, 2), atol=1e-4)
 
 
 def test_tensors_of_pytorch_override_nothing() -> None:
-    """Once some class overrides, what PyTorch's own tensors say of operations is still not asked."""
+    """Once some class overrides, what PyTorch's own tensors say of operations is still not
+    asked."""
 
     class Other:
         @classmethod
-        def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> str:
+        def __torch_function__(
+            cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> str:
             return "other"
 
     assert gt.add(Other(), 1) == "other"
@@ -306,7 +361,9 @@ def test_tensors_of_pytorch_override_nothing() -> None:
 
 
 def _operator_of(t: Any, name: str, function: Any, schema: str, backward: Any = None) -> Any:
-    made = t.library.custom_op(f"{t.__name__}_more::{name}", function, mutates_args=(), schema=schema)
+    made = t.library.custom_op(
+        f"{t.__name__}_more::{name}", function, mutates_args=(), schema=schema
+    )
     if backward is not None:
         made.register_autograd(backward)
     return made
@@ -319,7 +376,9 @@ def _rules(t: Any) -> list[Any]:
         return t.from_numpy(x.detach().numpy() * 2)
 
     twice = _operator_of(t, "twice", by_numpy, "(Tensor x) -> Tensor", lambda ctx, g: g * 2)
-    summed = _operator_of(t, "summed", lambda xs, k=3: sum(xs) * k, "(Tensor[] xs, int k=3) -> Tensor")
+    summed = _operator_of(
+        t, "summed", lambda xs, k=3: sum(xs) * k, "(Tensor[] xs, int k=3) -> Tensor"
+    )
 
     @twice.register_vmap
     def _(info: Any, in_dims: Any, x: Any) -> Any:
@@ -329,15 +388,29 @@ def _rules(t: Any) -> list[Any]:
     @t.library.register_vmap(f"{t.__name__}_more::summed")
     def _(info: Any, in_dims: Any, xs: Any, k: int = 3) -> Any:
         seen.append(in_dims)
-        return summed([x if d == 0 else x.expand(info.batch_size, *x.shape)
-                       for x, d in zip(xs, in_dims[0], strict=True)], k), 0
+        return summed(
+            [
+                x if d == 0 else x.expand(info.batch_size, *x.shape)
+                for x, d in zip(xs, in_dims[0], strict=True)
+            ],
+            k,
+        ), 0
 
     shared, rows = t.ones(3), t.arange(6.0).reshape(2, 3)
     leaf = rows.clone().requires_grad_()
     t.vmap(twice)(leaf).sum().backward()
-    results = [t.vmap(twice)(rows), t.vmap(lambda a, b: summed([a, b], 0))(rows, rows), leaf.grad,
-               t.vmap(lambda a: summed([a, shared], 2))(rows), twice(rows)]
-    return [*[r.tolist() for r in results], *seen, twice(leaf).grad_fn.name().replace(t.__name__, "")]
+    results = [
+        t.vmap(twice)(rows),
+        t.vmap(lambda a, b: summed([a, b], 0))(rows, rows),
+        leaf.grad,
+        t.vmap(lambda a: summed([a, shared], 2))(rows),
+        twice(rows),
+    ]
+    return [
+        *[r.tolist() for r in results],
+        *seen,
+        twice(leaf).grad_fn.name().replace(t.__name__, ""),
+    ]
 
 
 def test_rules_for_vmap_of_operators() -> None:

@@ -1,4 +1,5 @@
-"""Calls that fail by the values they are given: PyTorch's error, in the call or at the first use."""
+"""Calls that fail by the values they are given: PyTorch's error, in the call or at the first
+use."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ def used(found: Any) -> None:
 def test_matrices(name: str) -> None:
     call = OF_MATRICES[name]
     expected = kind(lambda: call(torch, torch.zeros(2, 2)))
-    assert kind(lambda: call(gt, gt.zeros(2, 2))) == expected  # of numbers of the program: in the call
+    # of numbers of the program: in the call
+    assert kind(lambda: call(gt, gt.zeros(2, 2))) == expected
     if "NaN" not in name and not name.startswith("cholesky"):
         assert kind(lambda: call(gt, gt.tensor([[0.0, 0.0], [0.0, 0.0]]))) == expected
     x = gt.tensor([1.0, 2.0])
@@ -95,7 +97,9 @@ AT_PLACES: dict[str, Callable[[Any, Any], Any]] = {
     "nll_loss": lambda t, i: t.nn.functional.nll_loss(t.ones(1, 3), i),
     "cross_entropy": lambda t, i: t.nn.functional.cross_entropy(t.ones(1, 3), i),
     "multi_margin_loss": lambda t, i: t.nn.functional.multi_margin_loss(t.ones(1, 3), i),
-    "multilabel": lambda t, i: t.nn.functional.multilabel_margin_loss(t.ones(1, 3), t.stack([i, -i, -i], 1)),
+    "multilabel": lambda t, i: t.nn.functional.multilabel_margin_loss(
+        t.ones(1, 3), t.stack([i, -i, -i], 1)
+    ),
     "max_unpool": lambda t, i: t.nn.functional.max_unpool1d(t.ones(1, 1, 1), i.reshape(1, 1, 1), 2),
     "take_along_dim": lambda t, i: t.take_along_dim(t.ones(3), i, 0),
     "searchsorted": lambda t, i: t.searchsorted(t.ones(1), t.ones(1), sorter=i),
@@ -134,9 +138,12 @@ def test_arguments() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         calls: list[Callable[[Any], Any]] = [
-            lambda t: t.tril_indices(-1, 2), lambda t: t.triu_indices(2, -1),
-            lambda t: t.renorm(t.ones(2, 2), -1, 0, 1), lambda t: t.renorm(t.ones(2, 2), 1, 0, -1),
-            lambda t: t.renorm(t.ones(2), 1, 0, 1), lambda t: t.binomial(t.tensor([-1.0]), t.tensor([0.5])),
+            lambda t: t.tril_indices(-1, 2),
+            lambda t: t.triu_indices(2, -1),
+            lambda t: t.renorm(t.ones(2, 2), -1, 0, 1),
+            lambda t: t.renorm(t.ones(2, 2), 1, 0, -1),
+            lambda t: t.renorm(t.ones(2), 1, 0, 1),
+            lambda t: t.binomial(t.tensor([-1.0]), t.tensor([0.5])),
         ]
         for call in calls:
             found = []

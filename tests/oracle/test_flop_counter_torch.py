@@ -17,7 +17,9 @@ def _counted(t: Any, of: Callable[[Any], Any], **options: Any) -> dict[str, dict
     with t.utils.flop_counter.FlopCounterMode(display=False, **options) as mode:
         of(t)
     assert mode.get_total_flops() == sum(mode.get_flop_counts()["Global"].values())
-    return {m: {str(k): n for k, n in counts.items()} for m, counts in mode.get_flop_counts().items()}
+    return {
+        m: {str(k): n for k, n in counts.items()} for m, counts in mode.get_flop_counts().items()
+    }
 
 
 def _both(of: Callable[[Any], Any]) -> list[dict[str, dict[str, int]]]:
@@ -27,28 +29,49 @@ def _both(of: Callable[[Any], Any]) -> list[dict[str, dict[str, int]]]:
 
 
 PRODUCTS: dict[str, Callable[[Any], Any]] = {
-    "vectors": lambda t: (t.ones(2, 3) @ t.ones(3), t.ones(3) @ t.ones(3), t.ones(3) @ t.ones(3, 2)),
+    "vectors": lambda t: (
+        t.ones(2, 3) @ t.ones(3),
+        t.ones(3) @ t.ones(3),
+        t.ones(3) @ t.ones(3, 2),
+    ),
     "matrices": lambda t: (t.ones(5, 2, 3) @ t.ones(3, 2), t.mm(t.ones(2, 3), t.ones(3, 1))),
     "batches": lambda t: (t.ones(5, 2, 3) @ t.ones(5, 3, 2), t.ones(4, 1, 2, 3) @ t.ones(5, 3, 2)),
-    "sums": lambda t: (t.addmm(t.ones(2, 2), t.ones(2, 3), t.ones(3, 2)),
-                       t.baddbmm(t.ones(5, 2, 2), t.ones(5, 2, 3), t.ones(5, 3, 2)),
-                       t.addbmm(t.ones(2, 2), t.ones(5, 2, 3), t.ones(5, 3, 2))),
-    "einsum": lambda t: (t.einsum("bij,bjk->bik", t.ones(5, 2, 3), t.ones(5, 3, 2)),
-                         t.einsum("i,j->ij", t.ones(3), t.ones(2)), t.einsum("i,i->", t.ones(3), t.ones(3))),
-    "others": lambda t: (t.outer(t.ones(3), t.ones(3)), t.cdist(t.ones(30, 3), t.ones(40, 3)),
-                         t.nn.Bilinear(3, 4, 5)(t.ones(2, 3), t.ones(2, 4)), t.tensordot(
-                             t.ones(2, 3), t.ones(3, 4), 1)),
-    "recurrent": lambda t: (t.nn.GRU(3, 4)(t.ones(5, 2, 3)), t.nn.RNN(3, 4)(t.ones(5, 2, 3)),
-                            t.nn.LSTMCell(3, 4)(t.ones(2, 3))),
+    "sums": lambda t: (
+        t.addmm(t.ones(2, 2), t.ones(2, 3), t.ones(3, 2)),
+        t.baddbmm(t.ones(5, 2, 2), t.ones(5, 2, 3), t.ones(5, 3, 2)),
+        t.addbmm(t.ones(2, 2), t.ones(5, 2, 3), t.ones(5, 3, 2)),
+    ),
+    "einsum": lambda t: (
+        t.einsum("bij,bjk->bik", t.ones(5, 2, 3), t.ones(5, 3, 2)),
+        t.einsum("i,j->ij", t.ones(3), t.ones(2)),
+        t.einsum("i,i->", t.ones(3), t.ones(3)),
+    ),
+    "others": lambda t: (
+        t.outer(t.ones(3), t.ones(3)),
+        t.cdist(t.ones(30, 3), t.ones(40, 3)),
+        t.nn.Bilinear(3, 4, 5)(t.ones(2, 3), t.ones(2, 4)),
+        t.tensordot(t.ones(2, 3), t.ones(3, 4), 1),
+    ),
+    "recurrent": lambda t: (
+        t.nn.GRU(3, 4)(t.ones(5, 2, 3)),
+        t.nn.RNN(3, 4)(t.ones(5, 2, 3)),
+        t.nn.LSTMCell(3, 4)(t.ones(2, 3)),
+    ),
     "one gradient": lambda t: (t.ones(2, 3, requires_grad=True) @ t.ones(3, 4)).sum().backward(),
     "gradients": lambda t: t.nn.Linear(3, 4)(t.ones(5, 2, 3, requires_grad=True)).sum().backward(),
     "second": lambda t: _second(t, t.ones(2, 3, requires_grad=True)),
     "convs": lambda t: [
         layer(t.ones(2, 4, *[8] * dims)).sum().backward()
-        for dims, layer in ((2, t.nn.Conv2d(4, 6, 3)), (1, t.nn.Conv1d(4, 6, 3, dilation=2)),
-                            (2, t.nn.Conv2d(4, 6, 3, groups=2, stride=2, padding=1)),
-                            (2, t.nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2)))],
-    "images": lambda t: t.nn.Conv2d(4, 6, 3)(t.ones(2, 4, 8, 8, requires_grad=True)).sum().backward(),
+        for dims, layer in (
+            (2, t.nn.Conv2d(4, 6, 3)),
+            (1, t.nn.Conv1d(4, 6, 3, dilation=2)),
+            (2, t.nn.Conv2d(4, 6, 3, groups=2, stride=2, padding=1)),
+            (2, t.nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2)),
+        )
+    ],
+    "images": lambda t: (
+        t.nn.Conv2d(4, 6, 3)(t.ones(2, 4, 8, 8, requires_grad=True)).sum().backward()
+    ),
 }
 
 
@@ -70,19 +93,31 @@ def _residual(t: Any) -> Any:
         def __init__(self, given: int, made: int, stride: int):
             super().__init__()
             self.body = nn.Sequential(
-                nn.Conv2d(given, made, 3, stride, 1, bias=False), nn.BatchNorm2d(made), nn.ReLU(),
-                nn.Conv2d(made, made, 3, 1, 1, bias=False), nn.BatchNorm2d(made))
+                nn.Conv2d(given, made, 3, stride, 1, bias=False),
+                nn.BatchNorm2d(made),
+                nn.ReLU(),
+                nn.Conv2d(made, made, 3, 1, 1, bias=False),
+                nn.BatchNorm2d(made),
+            )
             self.short = nn.Conv2d(given, made, 1, stride, bias=False)
 
         def forward(self, x: Any) -> Any:
             return nn.functional.relu(self.body(x) + self.short(x))
 
-    return nn.Sequential(nn.Conv2d(3, 8, 7, 2, 3), nn.MaxPool2d(2), Block(8, 8, 1), Block(8, 16, 2),
-                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 7, 2, 3),
+        nn.MaxPool2d(2),
+        Block(8, 8, 1),
+        Block(8, 16, 2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 10),
+    )
 
 
 def _without(counts: dict[str, Any], *ends: str) -> dict[str, Any]:
-    """Without modules that share their input with others: PyTorch gives them gradients of those, too."""
+    """Without modules that share their input with others: PyTorch gives them gradients of those,
+    too."""
     return {name: count for name, count in counts.items() if not name.endswith(ends)}
 
 
@@ -132,7 +167,8 @@ def test_fused_attention_counts_as_kernels_of_gpus_do() -> None:
     q, k = (2, 3, 4, 8), (2, 3, 5, 8)
     assert _counted(gt, attend)["Global"] == {
         "aten._scaled_dot_product_flash_attention": sdpa_flop_count(q, k, k),
-        "aten._scaled_dot_product_flash_attention_backward": sdpa_backward_flop_count(q, q, k, k)}
+        "aten._scaled_dot_product_flash_attention_backward": sdpa_backward_flop_count(q, q, k, k),
+    }
 
 
 def test_a_compiled_function_counts_as_the_plain_one() -> None:
@@ -146,7 +182,9 @@ def test_a_compiled_function_counts_as_the_plain_one() -> None:
 
 def test_operators_of_ones_own_and_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     def run(t: Any) -> Any:
-        @t.library.custom_op(f"{t.__name__}_flops::twice", mutates_args=(), schema="(Tensor x) -> Tensor")
+        @t.library.custom_op(
+            f"{t.__name__}_flops::twice", mutates_args=(), schema="(Tensor x) -> Tensor"
+        )
         def twice(x: Any) -> Any:
             return x * 2
 
@@ -155,7 +193,9 @@ def test_operators_of_ones_own_and_the_table(capsys: pytest.CaptureFixture[str])
 
         name = getattr(t.ops, f"{t.__name__}_flops").twice
         net = t.nn.Sequential(t.nn.Linear(20, 30), t.nn.Sequential(t.nn.Linear(30, 5)))
-        with t.utils.flop_counter.FlopCounterMode(display=False, custom_mapping={name: count}) as mode:
+        with t.utils.flop_counter.FlopCounterMode(
+            display=False, custom_mapping={name: count}
+        ) as mode:
             twice(net(t.ones(8, 20)))
         return mode, {str(k).split(".")[-1]: n for k, n in mode.get_flop_counts()["Global"].items()}
 

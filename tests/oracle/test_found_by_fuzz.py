@@ -25,19 +25,29 @@ def checkpointed_inputs_with_hooks(m: Any, compile: Any) -> Any:
         q.register_hook(lambda g: g * 0.25)
         h = p * 2
         h.register_hook(lambda g: g * 10)
-        checkpoint_of(m)(lambda a, b, q=q: a * b * q, p, h, use_reentrant=reentrant).sum().backward()
+        checkpoint_of(m)(
+            lambda a, b, q=q: a * b * q, p, h, use_reentrant=reentrant
+        ).sum().backward()
         found += [p.grad, q.grad]
     return found
 
 
 def checkpointed_arguments_that_are_written_to(m: Any, compile: Any) -> Any:
-    """After the call an argument may change: an error, if the gradient reads what is computed from it."""
+    """After the call an argument may change: an error, if the gradient reads what is computed from
+    it."""
     found: list[Any] = []
-    for reentrant, function in ((False, m.square), (True, m.square), (False, lambda x: x + 1), (True, m.neg)):
+    for reentrant, function in (
+        (False, m.square),
+        (True, m.square),
+        (False, lambda x: x + 1),
+        (True, m.neg),
+    ):
         for write in (lambda h, p: h.mul_(p), lambda h, p: h.data.mul_(2)):
             p = m.tensor([1.0, 2.0], requires_grad=True)
             h = p * 2 if reentrant else m.tensor([0.5, 0.25])
-            loss = checkpoint_of(m)(lambda x, p=p, f=function: f(x) * p, h, use_reentrant=reentrant).sum()
+            loss = checkpoint_of(m)(
+                lambda x, p=p, f=function: f(x) * p, h, use_reentrant=reentrant
+            ).sum()
             write(h, p)
             try:
                 loss.backward()
@@ -48,17 +58,20 @@ def checkpointed_arguments_that_are_written_to(m: Any, compile: Any) -> Any:
 
 
 def checkpointed_functions_that_read_around_them(m: Any, compile: Any) -> Any:
-    """What a function reads from outside may have a history, be an argument as well, or have led to one."""
+    """What a function reads from outside may have a history, be an argument as well, or have led to
+    one."""
     found: list[Any] = []
     p = m.tensor([0.5, 1.5], requires_grad=True)
     h = (p * 3).square()
     h.register_hook(lambda g: found.append(g))
-    run = compile(lambda x: checkpoint_of(m)(lambda x: x * h * p * x.square(), x, use_reentrant=False))
+    run = compile(
+        lambda x: checkpoint_of(m)(lambda x: x * h * p * x.square(), x, use_reentrant=False)
+    )
     for x in (p, p * 2, h, h.detach()):
         p.grad = None
         (run(x).sum() + h.sum()).backward(retain_graph=True)
         found.append(p.grad)
-    first, = m.autograd.grad(run(p * p).sum(), p, create_graph=True)
+    (first,) = m.autograd.grad(run(p * p).sum(), p, create_graph=True)
     return [*found, *m.autograd.grad(first.sum(), [p, h])]
 
 
@@ -135,10 +148,15 @@ def products_of_empty_batches(m: Any, compile: Any) -> Any:
 
 
 PROGRAMS: list[Callable[[Any, Any], Any]] = [
-    checkpointed_inputs_with_hooks, checkpointed_arguments_that_are_written_to,
-    checkpointed_functions_that_read_around_them, orders_of_memory_after_a_branch,
-    aliases_that_leave_inference_mode, zeros_in_a_gradients_own_memory,
-    defaults_of_a_nested_compiled_function, backward_hooks_of_modules, constants_as_results,
+    checkpointed_inputs_with_hooks,
+    checkpointed_arguments_that_are_written_to,
+    checkpointed_functions_that_read_around_them,
+    orders_of_memory_after_a_branch,
+    aliases_that_leave_inference_mode,
+    zeros_in_a_gradients_own_memory,
+    defaults_of_a_nested_compiled_function,
+    backward_hooks_of_modules,
+    constants_as_results,
     products_of_empty_batches,
 ]
 

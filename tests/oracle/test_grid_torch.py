@@ -11,7 +11,11 @@ import graphtorch as gt
 
 torch = pytest.importorskip("torch")
 
-CASES = [((2, 3, 5, 7), (2, 4, 6, 2)), ((1, 2, 1, 4), (1, 3, 3, 2)), ((2, 2, 3, 4, 5), (2, 2, 3, 4, 3))]
+CASES = [
+    ((2, 3, 5, 7), (2, 4, 6, 2)),
+    ((1, 2, 1, 4), (1, 3, 3, 2)),
+    ((2, 2, 3, 4, 5), (2, 2, 3, 4, 3)),
+]
 MODES, PADDINGS = ("bilinear", "nearest", "bicubic"), ("zeros", "border", "reflection")
 WAYS = list(itertools.product(MODES, PADDINGS, (False, True)))
 
@@ -48,9 +52,15 @@ def test_affine_grid(size: tuple[int, ...], aligned: bool) -> None:
 
 ERRORS = [
     lambda t: t.nn.functional.grid_sample(t.ones(1, 1, 2, 2), t.ones(1, 2, 2, 2), "linear"),
-    lambda t: t.nn.functional.grid_sample(t.ones(1, 1, 2, 2), t.ones(1, 2, 2, 2), padding_mode="no"),
-    lambda t: t.nn.functional.grid_sample(t.ones(1, 1, 2, 2), t.ones(1, 2, 2, 3), align_corners=True),
-    lambda t: t.nn.functional.grid_sample(t.ones(2, 1, 2, 2), t.ones(1, 2, 2, 2), align_corners=True),
+    lambda t: t.nn.functional.grid_sample(
+        t.ones(1, 1, 2, 2), t.ones(1, 2, 2, 2), padding_mode="no"
+    ),
+    lambda t: t.nn.functional.grid_sample(
+        t.ones(1, 1, 2, 2), t.ones(1, 2, 2, 3), align_corners=True
+    ),
+    lambda t: t.nn.functional.grid_sample(
+        t.ones(2, 1, 2, 2), t.ones(1, 2, 2, 2), align_corners=True
+    ),
     lambda t: t.nn.functional.grid_sample(t.ones(1, 1, 2), t.ones(1, 2, 2), align_corners=True),
     lambda t: t.nn.functional.affine_grid(t.ones(1, 2, 2), (1, 1, 2, 2), True),
     lambda t: t.nn.functional.affine_grid(t.ones(1, 2, 3), (1, 1, 2, 0), True),

@@ -1,4 +1,5 @@
-"""Memory shared with NumPy and PyTorch, copies and pickles of tensors, modules, optimizers and generators."""
+"""Memory shared with NumPy and PyTorch, copies and pickles of tensors, modules, optimizers and
+generators."""
 
 from __future__ import annotations
 
@@ -14,8 +15,23 @@ import graphtorch
 
 torch = pytest.importorskip("torch")
 BOTH = (torch, graphtorch)
-DTYPES = ["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64",
-          "complex64", "complex128", "uint16", "uint32", "uint64"]
+DTYPES = [
+    "bool",
+    "uint8",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "float16",
+    "bfloat16",
+    "float32",
+    "float64",
+    "complex64",
+    "complex128",
+    "uint16",
+    "uint32",
+    "uint64",
+]
 RECORDS = np.zeros(4, [("x", np.float32), ("y", np.int8)])  # x lies 5 bytes apart
 
 
@@ -46,14 +62,23 @@ def test_dlpack_keeps_memory_alive() -> None:
     assert all((k == 3).all() for k in kept) and other
 
 
-@pytest.mark.parametrize("call", [
-    lambda t: t.from_dlpack(3), lambda t: t.ones(1, requires_grad=True).__dlpack__(),
-    lambda t: t.from_dlpack(t.ones(1, requires_grad=True)), lambda t: t.ones(1).__dlpack__(stream=1),
-    lambda t: np.asarray(t.ones(1, requires_grad=True)), lambda t: t.ones(1, dtype=t.bfloat16).numpy(),
-    lambda t: t.from_numpy([1]), lambda t: t.from_numpy(np.arange(3)[::-1]),
-    lambda t: t.from_numpy(np.array("a")), lambda t: t.from_numpy(RECORDS["x"]),
-    lambda t: t.ones(1).__cuda_array_interface__, lambda t: np.ones(2) + t.ones(2),
-])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda t: t.from_dlpack(3),
+        lambda t: t.ones(1, requires_grad=True).__dlpack__(),
+        lambda t: t.from_dlpack(t.ones(1, requires_grad=True)),
+        lambda t: t.ones(1).__dlpack__(stream=1),
+        lambda t: np.asarray(t.ones(1, requires_grad=True)),
+        lambda t: t.ones(1, dtype=t.bfloat16).numpy(),
+        lambda t: t.from_numpy([1]),
+        lambda t: t.from_numpy(np.arange(3)[::-1]),
+        lambda t: t.from_numpy(np.array("a")),
+        lambda t: t.from_numpy(RECORDS["x"]),
+        lambda t: t.ones(1).__cuda_array_interface__,
+        lambda t: np.ones(2) + t.ones(2),
+    ],
+)
 def test_refusals(call: Any) -> None:
     kinds = []
     for t in BOTH:
@@ -79,12 +104,18 @@ def test_numpy_shares_memory() -> None:
         assert x[0, 0] == -1 and np.shares_memory(back, array)
         assert t.ones(1, requires_grad=True).numpy(force=True) == 1
         assert np.asarray(t.ones(2), dtype=np.int32).dtype == np.int32
-        assert type(np.float64(2) * t.ones(2)) is t.Tensor and (t.ones(2) + np.ones(2)).dtype is t.float64
+        assert (
+            type(np.float64(2) * t.ones(2)) is t.Tensor
+            and (t.ones(2) + np.ones(2)).dtype is t.float64
+        )
         assert type(np.sin(t.ones(2))) is t.Tensor
 
 
-ROUND_TRIPS = [lambda x: pickle.loads(pickle.dumps(x)), lambda x: pickle.loads(pickle.dumps(x, 2)),
-               copy.deepcopy]
+ROUND_TRIPS = [
+    lambda x: pickle.loads(pickle.dumps(x)),
+    lambda x: pickle.loads(pickle.dumps(x, 2)),
+    copy.deepcopy,
+]
 
 
 @pytest.mark.parametrize("trip", [0, 1, 2])
@@ -95,9 +126,18 @@ def test_copies_and_pickles(trip: int) -> None:
         base.note = "n"
         leaf = t.ones(2, requires_grad=True)
         leaf.grad = t.ones(2)
-        given = {"base": base, "row": base[1], "turned": base.t(), "leaf": leaf, "half": t.ones(1).half(),
-                 "parameter": t.nn.Parameter(t.ones(2), requires_grad=False), "size": base.shape,
-                 "dtype": t.int8, "device": t.device("cpu"), "flag": t.tensor(True)}
+        given = {
+            "base": base,
+            "row": base[1],
+            "turned": base.t(),
+            "leaf": leaf,
+            "half": t.ones(1).half(),
+            "parameter": t.nn.Parameter(t.ones(2), requires_grad=False),
+            "size": base.shape,
+            "dtype": t.int8,
+            "device": t.device("cpu"),
+            "flag": t.tensor(True),
+        }
         got = again(given)
         assert got["base"].note == "n" and type(got["parameter"]) is t.nn.Parameter
         assert got["leaf"].requires_grad and not got["parameter"].requires_grad

@@ -27,8 +27,9 @@ class Pool(nn.Module):
 
     def forward(self, x):
         samples = self.samples.expand(x.shape[0], 3, 2)
-        return nn.functional.fractional_max_pool2d(x, 2, output_size=4, return_indices=True,
-                                                   _random_samples=samples)
+        return nn.functional.fractional_max_pool2d(
+            x, 2, output_size=4, return_indices=True, _random_samples=samples
+        )
 
 
 def array(*shape):
@@ -42,8 +43,13 @@ def rows(n):
 INDEX, STARTS = np.array([1, 2, 3, 4, 5, 2]), np.array([0, 2, 2])
 CTC = (array(6, 2, 5), np.array([[1, 2], [3, 3]]), np.array([6, 5]), np.array([2, 1]))
 CASES = {
-    **{f"{mode} of bags": (lambda mode=mode: nn.EmbeddingBag(9, 4, mode=mode, padding_idx=2),
-                           [(INDEX, STARTS)]) for mode in ("sum", "mean", "max")},
+    **{
+        f"{mode} of bags": (
+            lambda mode=mode: nn.EmbeddingBag(9, 4, mode=mode, padding_idx=2),
+            [(INDEX, STARTS)],
+        )
+        for mode in ("sum", "mean", "max")
+    },
     "bags of one length": (lambda: nn.EmbeddingBag(9, 4, mode="max"), [(INDEX.reshape(2, -1),)]),
     "adaptive softmax": (Adaptive, [rows(3), rows(6)]),
     "fractional pool": (Pool, [(array(2, 3, 9, 9),), (array(5, 3, 9, 9),)]),

@@ -1,5 +1,5 @@
-"""Libraries written for PyTorch, unmodified, on graphtorch and on PyTorch. `tools/libraries.py` runs many
-more."""
+"""Libraries written for PyTorch, unmodified, on graphtorch and on PyTorch. `tools/libraries.py`
+runs many more."""
 
 from __future__ import annotations
 
@@ -16,20 +16,42 @@ SELECTION = [
         "vision",
         1e-4,
         "torchvision",
-        ("resnet18", "mobilenet_v3_small", "vit_b_32", "operators", "transforms", "subclasses", "features"),
+        (
+            "resnet18",
+            "mobilenet_v3_small",
+            "vit_b_32",
+            "operators",
+            "transforms",
+            "subclasses",
+            "features",
+        ),
     ),
     (
         "augmentation",
         1e-6,
         "torchvision.transforms",
-        ("v1 ColorJitter", "v2 RandomResizedCrop", "v2 RandomErasing", "v2 RandAugment", "boxes detection"),
+        (
+            "v1 ColorJitter",
+            "v2 RandomResizedCrop",
+            "v2 RandomErasing",
+            "v2 RandAugment",
+            "boxes detection",
+        ),
     ),
     (
         "language+generation+exporting",
         1e-3,
         "transformers",
         (
-            "bert", "gpt2", "llama", "t5", "vit", "falcon", "gpt2 generates", "pipelines", "bert exported",
+            "bert",
+            "gpt2",
+            "llama",
+            "t5",
+            "vit",
+            "falcon",
+            "gpt2 generates",
+            "pipelines",
+            "bert exported",
         ),
     ),
     (

@@ -17,8 +17,11 @@ rng = np.random.default_rng(3)
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 8.0])
 def test_matrix_exp(scale: float) -> None:
     a = rng.standard_normal((2, 4, 4)) * scale
-    compare(lambda t, _, x: t.linalg.matrix_exp(x) / t.linalg.matrix_exp(x).detach().abs().amax(), (a,),
-            tolerance=1e-9)
+    compare(
+        lambda t, _, x: t.linalg.matrix_exp(x) / t.linalg.matrix_exp(x).detach().abs().amax(),
+        (a,),
+        tolerance=1e-9,
+    )
     found = gt.compile(gt.matrix_exp, fullgraph=True)(gt.tensor(a)).numpy()
     np.testing.assert_allclose(found, torch.matrix_exp(torch.tensor(a)).numpy(), 1e-9)
     assert gt.tensor(a).matrix_exp().shape == (2, 4, 4)
@@ -27,10 +30,12 @@ def test_matrix_exp(scale: float) -> None:
 def test_householder_product() -> None:
     a, tau = rng.standard_normal((2, 5, 3)), rng.standard_normal((2, 2))
     compare(lambda t, _, x, s: t.linalg.householder_product(x, s), (a, tau), tolerance=1e-9)
-    for wrong in (lambda t: t.linalg.householder_product(t.ones(2, 3), t.ones(3)),
-                  lambda t: t.linalg.householder_product(t.ones(3, 2), t.ones(3)),
-                  lambda t: t.linalg.matrix_exp(t.ones(2, 3)),
-                  lambda t: t.matrix_exp(t.ones(2, 2, dtype=t.int64))):
+    for wrong in (
+        lambda t: t.linalg.householder_product(t.ones(2, 3), t.ones(3)),
+        lambda t: t.linalg.householder_product(t.ones(3, 2), t.ones(3)),
+        lambda t: t.linalg.matrix_exp(t.ones(2, 3)),
+        lambda t: t.matrix_exp(t.ones(2, 2, dtype=t.int64)),
+    ):
         for t in (torch, gt):
             with pytest.raises(RuntimeError):
                 wrong(t)
@@ -40,13 +45,24 @@ low = rng.standard_normal((4, 2)) @ rng.standard_normal((2, 3))
 turned = np.linalg.qr(rng.standard_normal((2, 3, 3)))[0]
 
 
-@pytest.mark.parametrize("a", [np.eye(3), low, low.T.copy(), turned, turned[:, :2] * 2, np.zeros((2, 3)),
-                               np.zeros((2, 0, 3))])
+@pytest.mark.parametrize(
+    "a",
+    [
+        np.eye(3),
+        low,
+        low.T.copy(),
+        turned,
+        turned[:, :2] * 2,
+        np.zeros((2, 3)),
+        np.zeros((2, 0, 3)),
+    ],
+)
 def test_pseudo_inverses_whose_singular_values_coincide(a: np.ndarray) -> None:
     """Their gradient does not divide by differences, nor by what counts as zero."""
     compare(lambda t, _, x: t.linalg.pinv(x, rtol=1e-8), (a,), tolerance=1e-8)
     weight = gt.tensor(rng.standard_normal((a.shape[-1], a.shape[-2])))
-    if a.size and np.linalg.matrix_rank(a).min() == min(a.shape[-2:]):  # nearby matrices have its rank
+    # nearby matrices have its rank
+    if a.size and np.linalg.matrix_rank(a).min() == min(a.shape[-2:]):
         x = gt.tensor(a, requires_grad=True)
         assert gt.autograd.gradgradcheck(lambda x: (gt.linalg.pinv(x) * weight).sum(), x)
 
@@ -62,8 +78,10 @@ def test_least_squares(sizes: tuple[int, int], driver: str | None) -> None:
     """Which results are empty and which have a gradient depends on the driver."""
     a, b = rng.standard_normal((2, *sizes)), rng.standard_normal((2, sizes[0], 2))
     compare(lambda t, _, x, y: t.linalg.lstsq(x, y, driver=driver)[:2], (a, b), tolerance=1e-8)
-    results = [t.linalg.lstsq(t.tensor(a, requires_grad=True), t.tensor(b), driver=driver)
-               for t in (torch, gt)]
+    results = [
+        t.linalg.lstsq(t.tensor(a, requires_grad=True), t.tensor(b), driver=driver)
+        for t in (torch, gt)
+    ]
     theirs, mine = ([(list(x.shape), x.requires_grad) for x in r] for r in results)
     assert mine == theirs
 
@@ -86,13 +104,16 @@ def test_orthogonal(sizes: tuple[int, int], how: str | None) -> None:
         made = t.nn.utils.parametrizations.orthogonal(layer, orthogonal_map=how)
         made.weight = t.tensor(start)
         return t.tensor(made.weight.detach().numpy()), made.parametrizations.weight[0].forward(
-            made.parametrizations.weight.original.detach() + moved)[:, :min(sizes)] * (sizes[0] >= sizes[1])
+            made.parametrizations.weight.original.detach() + moved
+        )[:, : min(sizes)] * (sizes[0] >= sizes[1])
 
     square = sizes[0] == sizes[1]
     moved = rng.standard_normal(sizes).astype(np.float32) * (0.1 if square else 0.0)
     if square or how == "householder":
         compare(call, (moved,), tolerance=2e-5)
-    layer = gt.nn.utils.parametrizations.orthogonal(gt.nn.Linear(sizes[1], sizes[0]), orthogonal_map=how)
+    layer = gt.nn.utils.parametrizations.orthogonal(
+        gt.nn.Linear(sizes[1], sizes[0]), orthogonal_map=how
+    )
     optimizer = gt.optim.SGD(layer.parameters(), lr=0.5)
     for _ in range(3):
         optimizer.zero_grad()
@@ -112,7 +133,9 @@ def test_orthogonal_without_a_base() -> None:
             layer.weight.copy_(t.tensor(q))
         make = t.nn.utils.parametrizations.orthogonal
         made = make(layer, orthogonal_map="householder", use_trivialization=False)
-        found.append((made.weight.detach().numpy(), made.parametrizations.weight.original.detach().numpy()))
+        found.append(
+            (made.weight.detach().numpy(), made.parametrizations.weight.original.detach().numpy())
+        )
         with pytest.raises(ValueError, match="has to be one of"):
             make(t.nn.Linear(2, 2), orthogonal_map="other")
         with pytest.raises(ValueError, match="Expected a matrix"):
@@ -138,11 +161,14 @@ def test_shifts_in_onnx(dtype: str) -> None:
     bits = np.iinfo(dtype).bits
     s = np.repeat(np.array([0, 1, bits - 1, bits // 2]), 8).astype(dtype)
     for shift in (lambda a, b: a << b, lambda a, b: a >> b):
+
         class Shift(gt.nn.Module):
             def forward(self, a: Any, b: Any, shift: Any = shift) -> Any:
                 return shift(a, b)
 
         model = gt.onnx.export(Shift(), (gt.tensor(x), gt.tensor(s)), input_names=["a", "b"])
-        session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        session = runtime.InferenceSession(
+            model.SerializeToString(), providers=["CPUExecutionProvider"]
+        )
         found = session.run(None, {"a": x, "b": s})[0]
         assert found.tolist() == shift(torch.tensor(x), torch.tensor(s)).tolist()

@@ -1,4 +1,5 @@
-"""Where results lie in memory: strides as PyTorch's, and what is drawn, written and viewed in that order."""
+"""Where results lie in memory: strides as PyTorch's, and what is drawn, written and viewed in that
+order."""
 
 from __future__ import annotations
 
@@ -85,9 +86,11 @@ PROGRAMS: dict[str, Callable[[Any, Any], Any]] = {
 @pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_writes_and_gradients(name: str, compiled: bool) -> None:
-    """The result of a pointwise operation is written to, viewed and differentiated like any tensor."""
+    """The result of a pointwise operation is written to, viewed and differentiated like any
+    tensor."""
     found = []
     for t in (graphtorch, torch):
+
         def program(a: Any, t: Any = t) -> tuple[Any, Any]:
             x = a.t() * 3
             return x, PROGRAMS[name](t, x)
@@ -115,7 +118,9 @@ def test_a_view_that_memory_does_not_allow_is_refused() -> None:
 
 @pytest.mark.parametrize("outer", [False, True], ids=["argument", "result"])
 def test_a_compiled_function_tells_orders_apart(outer: bool) -> None:
-    """The same sizes in another order are another call: what comes out lies, and is drawn, otherwise."""
+    """The same sizes in another order are another call: what comes out lies, and is drawn,
+    otherwise."""
+
     def dropped(t: Any, x: Any) -> Any:
         return t.nn.functional.dropout(t.relu(x.t() if outer else x), 0.5)
 
@@ -134,8 +139,15 @@ def test_channels_last_goes_through_a_net() -> None:
     found = []
     for t in (graphtorch, torch):
         t.manual_seed(0)
-        layers = [t.nn.Conv2d(3, 8, 3, padding=1), t.nn.BatchNorm2d(8), t.nn.ReLU(), t.nn.MaxPool2d(2)]
-        net = t.nn.Sequential(*layers, t.nn.Dropout(0.3), t.nn.Upsample(scale_factor=2), t.nn.ZeroPad2d(1))
+        layers = [
+            t.nn.Conv2d(3, 8, 3, padding=1),
+            t.nn.BatchNorm2d(8),
+            t.nn.ReLU(),
+            t.nn.MaxPool2d(2),
+        ]
+        net = t.nn.Sequential(
+            *layers, t.nn.Dropout(0.3), t.nn.Upsample(scale_factor=2), t.nn.ZeroPad2d(1)
+        )
         net = net.to(memory_format=t.channels_last)
         x = t.arange(2 * 3 * 8 * 8.0).reshape(2, 3, 8, 8) / 400
         made = net(x.to(memory_format=t.channels_last))

@@ -1,4 +1,5 @@
-"""Gradients of every module class, for its input and its parameters, against finite differences in f64.
+"""Gradients of every module class, for its input and its parameters, against finite differences in
+f64.
 
 The classes and their arguments come from PyTorch's module database; the differences are our own.
 """
@@ -24,8 +25,8 @@ tensors = importlib.import_module("opinfo").tensors
 sys.path.remove(str(TOOLS))
 
 LIMIT = 4000  # elements of inputs and parameters: differences along one direction stay exact enough
-# CTC's gradient is one of log_softmax and it together, as PyTorch's: test_ctc_through_log_softmax below.
-# LinearCrossEntropyLoss, new in PyTorch 2.13, is not here yet.
+# CTC's gradient is one of log_softmax and it together, as PyTorch's: test_ctc_through_log_softmax
+# below. LinearCrossEntropyLoss, new in PyTorch 2.13, is not here yet.
 APART = {"nn.CTCLoss", "nn.LinearCrossEntropyLoss"}
 INFOS = {i.name: i for i in replays.module_db if i.name not in APART}
 
@@ -52,8 +53,13 @@ def test_gradients(name: str, training: bool) -> None:
 def _samples(name: str, training: bool) -> list[Any]:
     torch.manual_seed(0)
     info = INFOS[name]
-    found = [s for s in info.module_inputs_func(info, device="cpu", dtype=torch.float64, requires_grad=True,
-                                               training=training) if s.forward_input is not None]
+    found = [
+        s
+        for s in info.module_inputs_func(
+            info, device="cpu", dtype=torch.float64, requires_grad=True, training=training
+        )
+        if s.forward_input is not None
+    ]
     return found[:2]
 
 
@@ -71,12 +77,16 @@ def _check(info: Any, sample: Any, training: bool) -> bool:
     call = replays.converted(args, leaves), replays.converted(kwargs, leaves)
     places = [(m, n) for m in mine.modules() for n, p in m._parameters.items() if p is not None]
     wrt = [*leaves, *(m._parameters[n] for m, n in places)]
-    if not wrt or sum(t.numel() for t in wrt) > LIMIT or not _differentiable(mine(*call[0], **call[1])):
+    if (
+        not wrt
+        or sum(t.numel() for t in wrt) > LIMIT
+        or not _differentiable(mine(*call[0], **call[1]))
+    ):
         return False
 
     def function(*tensors_: Any) -> Any:
         table = {id(leaf): t for leaf, t in zip(leaves, tensors_, strict=False)}
-        for (module, parameter), t in zip(places, tensors_[len(leaves):], strict=True):
+        for (module, parameter), t in zip(places, tensors_[len(leaves) :], strict=True):
             module._parameters[parameter] = t
         positional, named = (_replaced(part, table) for part in call)
         return tuple(_differentiable(mine(*positional, **named)))
@@ -99,8 +109,11 @@ def _differentiable(result: Any) -> list[Any]:
 
 
 def test_ctc_through_log_softmax() -> None:
-    x = graphtorch.tensor(torch.randn(6, 2, 4, generator=torch.Generator().manual_seed(0)).numpy(),
-                          dtype=graphtorch.float64, requires_grad=True)
+    x = graphtorch.tensor(
+        torch.randn(6, 2, 4, generator=torch.Generator().manual_seed(0)).numpy(),
+        dtype=graphtorch.float64,
+        requires_grad=True,
+    )
     targets = graphtorch.tensor([[1, 2, 2], [3, 1, 0]])
     lengths = graphtorch.tensor([6, 5]), graphtorch.tensor([3, 2])
     for reduction in ("none", "mean", "sum"):

@@ -1,4 +1,5 @@
-"""A part of the replay of PyTorch's module samples; ``tools/oracle/modules.py`` runs all of them."""
+"""A part of the replay of PyTorch's module samples; ``tools/oracle/modules.py`` runs all of
+them."""
 
 from __future__ import annotations
 

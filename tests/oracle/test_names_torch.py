@@ -16,10 +16,32 @@ warnings.filterwarnings("ignore", "Sparse CSR|index_reduce|Sparse invariant|Spar
 NUMBERS = np.array([-2.5, -1.0, 0.0, 0.2, 0.7, 1.0, 3.0, math.nan], np.float32)
 
 
-@pytest.mark.parametrize("name", [
-    "digamma", "entr", "erf", "erfc", "erfcx", "erfinv", "exp2", "expit", "expm1", "gammaln", "i0", "i0e",
-    "i1", "i1e", "log1p", "log_ndtr", "logit", "ndtr", "ndtri", "psi", "sinc",
-])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "digamma",
+        "entr",
+        "erf",
+        "erfc",
+        "erfcx",
+        "erfinv",
+        "exp2",
+        "expit",
+        "expm1",
+        "gammaln",
+        "i0",
+        "i0e",
+        "i1",
+        "i1e",
+        "log1p",
+        "log_ndtr",
+        "logit",
+        "ndtr",
+        "ndtri",
+        "psi",
+        "sinc",
+    ],
+)
 def test_special_functions(name: str) -> None:
     mine, theirs = (getattr(t.special, name)(t.tensor(NUMBERS)).numpy() for t in (gt, torch))
     np.testing.assert_allclose(mine, theirs, 2e-5, 1e-6)
@@ -29,8 +51,15 @@ def test_special_functions_of_two() -> None:
     found = []
     for t in (gt, torch):
         x, y = t.tensor(NUMBERS), t.tensor(NUMBERS[::-1].copy())
-        found.append([t.special.xlog1py(x, y), t.special.xlog1py(0, y), t.special.xlogy(x, y.abs()),
-                      t.special.multigammaln(t.tensor([3.0, 4.5]), 3), t.special.softmax(x[:4], 0)])
+        found.append(
+            [
+                t.special.xlog1py(x, y),
+                t.special.xlog1py(0, y),
+                t.special.xlogy(x, y.abs()),
+                t.special.multigammaln(t.tensor([3.0, 4.5]), 3),
+                t.special.softmax(x[:4], 0),
+            ]
+        )
     for mine, theirs in zip(*found, strict=True):
         np.testing.assert_allclose(mine.numpy(), theirs.numpy(), 2e-5, 1e-6)
 
@@ -80,10 +109,18 @@ def test_index_reduce(reduce: str, include_self: bool) -> None:
 
 def lists(t: Any) -> list[Any]:
     x, y = [t.ones(2), t.arange(3.0)], [t.full((2,), 0.5), t.arange(3.0) - 1]
-    made = [*t._foreach_add(x, 1), *t._foreach_add(x, y, alpha=2), *t._foreach_mul(x, [2.0, 3.0]),
-            *t._foreach_sqrt(x), *t._foreach_maximum(x, y), *t._foreach_minimum(x, 0.5),
-            *t._foreach_norm(x), *t._foreach_addcdiv(x, y, x, value=0.5), *t._foreach_lerp(x, y, 0.25),
-            *t._foreach_clamp_min(x, 1.0)]
+    made = [
+        *t._foreach_add(x, 1),
+        *t._foreach_add(x, y, alpha=2),
+        *t._foreach_mul(x, [2.0, 3.0]),
+        *t._foreach_sqrt(x),
+        *t._foreach_maximum(x, y),
+        *t._foreach_minimum(x, 0.5),
+        *t._foreach_norm(x),
+        *t._foreach_addcdiv(x, y, x, value=0.5),
+        *t._foreach_lerp(x, y, 0.25),
+        *t._foreach_clamp_min(x, 1.0),
+    ]
     assert t._foreach_mul_(x, y)[0] is x[0]
     t._foreach_addcmul_(x, y, y, [1.0, 2.0])
     t._foreach_neg_(y)
@@ -106,9 +143,25 @@ def rows(t: Any) -> list[Any]:
     m = t.tensor([[0, 1.0, 0], [2, 0, 3], [0, 0, 0]]).to_sparse_csr()
     made = t.sparse_csr_tensor([0, 1, 3, 3], [1, 0, 2], [1.0, 2.0, 3.0], (3, 4))
     old = t.sparse.FloatTensor(t.tensor([[0, 1], [1, 0]]), t.tensor([1.0, 2.0]), t.Size([2, 3]))
-    return [str(m.layout), m._nnz(), *(x.tolist() for x in (
-        m.crow_indices(), m.col_indices(), m.values(), m @ t.ones(3, 2), m @ t.arange(3.0), m.to_dense(),
-        made.to_dense(), made @ t.ones(4, 1), old.to_dense(), t.sparse.mm(m, t.ones(3, 1))))]
+    return [
+        str(m.layout),
+        m._nnz(),
+        *(
+            x.tolist()
+            for x in (
+                m.crow_indices(),
+                m.col_indices(),
+                m.values(),
+                m @ t.ones(3, 2),
+                m @ t.arange(3.0),
+                m.to_dense(),
+                made.to_dense(),
+                made @ t.ones(4, 1),
+                old.to_dense(),
+                t.sparse.mm(m, t.ones(3, 1)),
+            )
+        ),
+    ]
 
 
 def test_compressed_rows_and_older_constructors() -> None:

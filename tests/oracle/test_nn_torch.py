@@ -12,22 +12,37 @@ import graphtorch as gt
 torch = pytest.importorskip("torch")
 
 LAYERS = [
-    ("Linear", (6, 3), (4, 6)), ("Conv1d", (2, 4, 3), (2, 2, 9)),
+    ("Linear", (6, 3), (4, 6)),
+    ("Conv1d", (2, 4, 3), (2, 2, 9)),
     ("Conv2d", (4, 6, 3, 2, 1, 1, 2), (2, 4, 7, 7)),
-    ("Conv3d", (1, 2, 2), (1, 1, 3, 4, 5)), ("ConvTranspose2d", (3, 2, 3, 2, 1, 1), (2, 3, 4, 4)),
-    ("BatchNorm2d", (3,), (4, 3, 2, 2)), ("InstanceNorm1d", (3,), (2, 3, 5)),
+    ("Conv3d", (1, 2, 2), (1, 1, 3, 4, 5)),
+    ("ConvTranspose2d", (3, 2, 3, 2, 1, 1), (2, 3, 4, 4)),
+    ("BatchNorm2d", (3,), (4, 3, 2, 2)),
+    ("InstanceNorm1d", (3,), (2, 3, 5)),
     ("LayerNorm", ((3, 4),), (2, 3, 4)),
-    ("GroupNorm", (2, 4), (3, 4, 5)), ("RMSNorm", (6,), (2, 6)), ("LocalResponseNorm", (3,), (2, 5, 4)),
-    ("MaxPool2d", (3, 2, 1), (2, 3, 7, 7)), ("AvgPool2d", (3, 2, 1, True, False), (2, 3, 7, 8)),
-    ("AdaptiveAvgPool2d", ((3, 2),), (2, 3, 7, 5)), ("AdaptiveMaxPool1d", (3,), (2, 3, 7)),
+    ("GroupNorm", (2, 4), (3, 4, 5)),
+    ("RMSNorm", (6,), (2, 6)),
+    ("LocalResponseNorm", (3,), (2, 5, 4)),
+    ("MaxPool2d", (3, 2, 1), (2, 3, 7, 7)),
+    ("AvgPool2d", (3, 2, 1, True, False), (2, 3, 7, 8)),
+    ("AdaptiveAvgPool2d", ((3, 2),), (2, 3, 7, 5)),
+    ("AdaptiveMaxPool1d", (3,), (2, 3, 7)),
     ("LPPool2d", (2, 2), (1, 2, 4, 4)),
-    ("GELU", (), (3, 4)), ("SiLU", (), (3, 4)), ("Mish", (), (3, 4)), ("Softplus", (2.0,), (3, 4)),
+    ("GELU", (), (3, 4)),
+    ("SiLU", (), (3, 4)),
+    ("Mish", (), (3, 4)),
+    ("Softplus", (2.0,), (3, 4)),
     ("GLU", (), (3, 4)),
-    ("Softmax", (1,), (3, 4)), ("LogSoftmax", (0,), (3, 4)), ("Hardswish", (), (3, 4)),
+    ("Softmax", (1,), (3, 4)),
+    ("LogSoftmax", (0,), (3, 4)),
+    ("Hardswish", (), (3, 4)),
     ("CELU", (1.3,), (3, 4)),
-    ("Softshrink", (), (3, 4)), ("PReLU", (3,), (2, 3, 4)),
+    ("Softshrink", (), (3, 4)),
+    ("PReLU", (3,), (2, 3, 4)),
     ("ReflectionPad2d", ((1, 2, 0, 1),), (1, 2, 4, 4)),
-    ("CircularPad1d", (2,), (1, 2, 4)), ("PixelShuffle", (2,), (1, 8, 2, 3)), ("Unfold", (2,), (1, 2, 4, 4)),
+    ("CircularPad1d", (2,), (1, 2, 4)),
+    ("PixelShuffle", (2,), (1, 8, 2, 3)),
+    ("Unfold", (2,), (1, 2, 4, 4)),
     ("Upsample", (None, 2.0, "bilinear"), (1, 2, 3, 4)),
     ("Upsample", ((5, 7), None, "bicubic"), (1, 1, 3, 4)),
 ]
@@ -41,7 +56,9 @@ def pair(name, args):
     return mine, theirs
 
 
-@pytest.mark.parametrize(("name", "args", "shape"), LAYERS, ids=lambda v: v if isinstance(v, str) else None)
+@pytest.mark.parametrize(
+    ("name", "args", "shape"), LAYERS, ids=lambda v: v if isinstance(v, str) else None
+)
 def test_layer(name, args, shape):
     mine, theirs = pair(name, args)
     data = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
@@ -61,10 +78,15 @@ def test_layer(name, args, shape):
 OPTIMIZERS = [
     ("SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
     ("SGD", {"lr": 0.1, "maximize": True}),
-    ("Adam", {"amsgrad": True, "weight_decay": 0.1}), ("AdamW", {"lr": 0.01}), ("Adagrad", {"lr_decay": 0.1}),
-    ("RMSprop", {"centered": True, "momentum": 0.5}), ("Adadelta", {}), ("Adamax", {}),
+    ("Adam", {"amsgrad": True, "weight_decay": 0.1}),
+    ("AdamW", {"lr": 0.01}),
+    ("Adagrad", {"lr_decay": 0.1}),
+    ("RMSprop", {"centered": True, "momentum": 0.5}),
+    ("Adadelta", {}),
+    ("Adamax", {}),
     ("RAdam", {"lr": 0.1}),
-    ("NAdam", {"weight_decay": 0.1, "decoupled_weight_decay": True}), ("ASGD", {"t0": 2, "lambd": 0.1}),
+    ("NAdam", {"weight_decay": 0.1, "decoupled_weight_decay": True}),
+    ("ASGD", {"t0": 2, "lambd": 0.1}),
     ("Rprop", {}),
 ]
 
@@ -88,37 +110,49 @@ def trajectory(t, model, opt, steps, schedule=None):
     return losses
 
 
-@pytest.mark.parametrize(("name", "options"), OPTIMIZERS, ids=lambda v: v if isinstance(v, str) else None)
+@pytest.mark.parametrize(
+    ("name", "options"), OPTIMIZERS, ids=lambda v: v if isinstance(v, str) else None
+)
 def test_optimizer_and_checkpoints_both_ways(name, options, tmp_path):
     torch.manual_seed(0)
     theirs = mlp(torch)
     their_opt = getattr(torch.optim, name)(theirs.parameters(), **options)
     trajectory(torch, theirs, their_opt, 3)
-    torch.save({"model": theirs.state_dict(), "opt": their_opt.state_dict()}, tmp_path / "theirs.pt")
+    torch.save(
+        {"model": theirs.state_dict(), "opt": their_opt.state_dict()}, tmp_path / "theirs.pt"
+    )
     mine = mlp(gt)
     my_opt = getattr(gt.optim, name)(mine.parameters())
     saved = gt.load(tmp_path / "theirs.pt")
     mine.load_state_dict(saved["model"])
     my_opt.load_state_dict(saved["opt"])
-    np.testing.assert_allclose(trajectory(gt, mine, my_opt, 6), trajectory(torch, theirs, their_opt, 6),
-                               rtol=1e-4)
+    np.testing.assert_allclose(
+        trajectory(gt, mine, my_opt, 6), trajectory(torch, theirs, their_opt, 6), rtol=1e-4
+    )
     gt.save({"model": mine.state_dict(), "opt": my_opt.state_dict()}, tmp_path / "mine.pt")
     back = torch.load(tmp_path / "mine.pt")
     theirs.load_state_dict(back["model"])
     their_opt.load_state_dict(back["opt"])
-    np.testing.assert_allclose(trajectory(torch, theirs, their_opt, 4), trajectory(gt, mine, my_opt, 4),
-                               rtol=1e-4)
+    np.testing.assert_allclose(
+        trajectory(torch, theirs, their_opt, 4), trajectory(gt, mine, my_opt, 4), rtol=1e-4
+    )
 
 
-@pytest.mark.parametrize(("name", "options"), [
-    ("StepLR", {"step_size": 2}), ("MultiStepLR", {"milestones": [1, 1, 4]}),
-    ("ExponentialLR", {"gamma": 0.9}),
-    ("CosineAnnealingLR", {"T_max": 3, "eta_min": 0.01}), ("LinearLR", {}), ("ConstantLR", {}),
-    ("PolynomialLR", {}),
-    ("CosineAnnealingWarmRestarts", {"T_0": 2, "T_mult": 2}),
-    ("OneCycleLR", {"max_lr": 1.0, "total_steps": 9}),
-    ("CyclicLR", {"base_lr": 0.1, "max_lr": 1.0, "step_size_up": 3, "mode": "triangular2"}),
-])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("StepLR", {"step_size": 2}),
+        ("MultiStepLR", {"milestones": [1, 1, 4]}),
+        ("ExponentialLR", {"gamma": 0.9}),
+        ("CosineAnnealingLR", {"T_max": 3, "eta_min": 0.01}),
+        ("LinearLR", {}),
+        ("ConstantLR", {}),
+        ("PolynomialLR", {}),
+        ("CosineAnnealingWarmRestarts", {"T_0": 2, "T_mult": 2}),
+        ("OneCycleLR", {"max_lr": 1.0, "total_steps": 9}),
+        ("CyclicLR", {"base_lr": 0.1, "max_lr": 1.0, "step_size_up": 3, "mode": "triangular2"}),
+    ],
+)
 def test_schedule(name, options):
     def rates(t):
         opt = t.optim.SGD([t.nn.Parameter(t.ones(1))], lr=0.5, momentum=0.9)
@@ -129,6 +163,7 @@ def test_schedule(name, options):
             schedule.step()
             out.append((opt.param_groups[0]["lr"], opt.param_groups[0]["momentum"]))
         return out
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         np.testing.assert_allclose(rates(gt), rates(torch), rtol=1e-12)
@@ -139,5 +174,6 @@ def test_whole_module_of_pytorch_loads(tmp_path):
     torch.save(theirs, tmp_path / "module.pt")
     mine = gt.load(tmp_path / "module.pt", weights_only=False)
     x = np.ones((2, 3), np.float32)
-    np.testing.assert_allclose(mine(gt.tensor(x)).detach().numpy(), theirs(torch.tensor(x)).detach().numpy(),
-                               rtol=1e-5)
+    np.testing.assert_allclose(
+        mine(gt.tensor(x)).detach().numpy(), theirs(torch.tensor(x)).detach().numpy(), rtol=1e-5
+    )

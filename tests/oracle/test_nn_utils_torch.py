@@ -1,4 +1,5 @@
-"""Parametrizations, weight and spectral normalisation, pruning: programs run by PyTorch and by graphtorch."""
+"""Parametrizations, weight and spectral normalisation, pruning: programs run by PyTorch and by
+graphtorch."""
 
 from __future__ import annotations
 
@@ -76,9 +77,11 @@ def symmetric(module: Any) -> list[Any]:
     kept = layer.weight
     p.register_parametrization(layer, "weight", Symmetric())
     seen = [layer.parametrizations.weight.original is kept, p.is_parametrized(layer), repr(layer)]
-    seen += [raised(p.register_parametrization, layer, "weight", Tall()),
-             raised(p.register_parametrization, layer, "bias", Tall()),
-             raised(p.register_parametrization, layer, "nothing", Twice())]
+    seen += [
+        raised(p.register_parametrization, layer, "weight", Tall()),
+        raised(p.register_parametrization, layer, "bias", Tall()),
+        raised(p.register_parametrization, layer, "nothing", Twice()),
+    ]
     p.register_parametrization(layer, "weight", Twice())
     p.register_parametrization(layer, "bias", Twice())
     seen += trained(module, layer, 3, 4)
@@ -90,8 +93,14 @@ def symmetric(module: Any) -> list[Any]:
     layer.weight = module.arange(16.0).reshape(4, 4)
     seen.append(layer.weight)
     p.remove_parametrizations(layer, "weight")
-    return [*seen, layer.weight, layer.bias, type(layer).__name__, *dict(layer.named_parameters()),
-            raised(p.remove_parametrizations, layer, "weight")]
+    return [
+        *seen,
+        layer.weight,
+        layer.bias,
+        type(layer).__name__,
+        *dict(layer.named_parameters()),
+        raised(p.remove_parametrizations, layer, "weight"),
+    ]
 
 
 def weight_norm(module: Any) -> list[Any]:
@@ -120,7 +129,9 @@ def spectral_norm(module: Any) -> list[Any]:
     seen = []
     layers = (module.nn.Linear(3, 5), (2, 3)), (module.nn.ConvTranspose2d(2, 3, 2), (1, 2, 3, 3))
     for layer, shape in layers:
-        made = utils(module, "parametrizations").spectral_norm(filled(module, layer), n_power_iterations=2)
+        made = utils(module, "parametrizations").spectral_norm(
+            filled(module, layer), n_power_iterations=2
+        )
         seen += trained(module, filled(module, made, 3), *shape)
     return [*seen, raised(utils(module, "parametrizations").spectral_norm, layer, "none")[:10]]
 
@@ -150,12 +161,21 @@ def prune(module: Any) -> list[Any]:
     methods = (p.random_unstructured, {"amount": 3}), (p.random_structured, {"amount": 2, "dim": 1})
     for method, given in methods:
         one = method(filled(module, module.nn.Linear(5, 3)), "weight", **given)
-        seen += [one.weight_mask.sum(), (one.weight_mask.sum(0) == 0).sum() == 2 or given["amount"] == 3]
+        seen += [
+            one.weight_mask.sum(),
+            (one.weight_mask.sum(0) == 0).sum() == 2 or given["amount"] == 3,
+        ]
     one = p.identity(filled(module, module.nn.Linear(5, 3)), "weight")
-    return [*seen, one.weight, p.L1Unstructured(2).prune(module.tensor([[1.0, -3.0], [0.5, 2.0]])),
-            raised(p.remove, one, "bias")[:10], raised(p.l1_unstructured, one, "bias", 1.5),
-            raised(p.l1_unstructured, one, "bias", 9), raised(p.l1_unstructured, one, "bias", "x"),
-            raised(p.ln_structured, one, "bias", 1, 2, 0).replace("torch.Size", "")]
+    return [
+        *seen,
+        one.weight,
+        p.L1Unstructured(2).prune(module.tensor([[1.0, -3.0], [0.5, 2.0]])),
+        raised(p.remove, one, "bias")[:10],
+        raised(p.l1_unstructured, one, "bias", 1.5),
+        raised(p.l1_unstructured, one, "bias", 9),
+        raised(p.l1_unstructured, one, "bias", "x"),
+        raised(p.ln_structured, one, "bias", 1, 2, 0).replace("torch.Size", ""),
+    ]
 
 
 def plain(value: Any) -> Any:

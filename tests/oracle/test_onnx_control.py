@@ -23,19 +23,24 @@ torch_onnx = pytest.importorskip("graphtorch.onnx")
 
 
 def session_of(proto: Any) -> Any:
-    return onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        proto.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
 
 
 def compare(graph: Graph, arrays: list[np.ndarray]) -> Counter[str]:
     """Run the exported graph, and count its operators."""
     proto = torch_onnx.to_model(graph, {})
     feed = {v.name: a for v, a in zip(graph.inputs, arrays, strict=True)}
-    for found, expected in zip(session_of(proto).run(None, feed), evaluate(graph, arrays), strict=True):
+    for found, expected in zip(
+        session_of(proto).run(None, feed), evaluate(graph, arrays), strict=True
+    ):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     return Counter(n.op_type for n in proto.graph.node)
 
 
-LAYERS: list[tuple[str, dict[str, Any], dict[str, int]]] = [  # and the operators that its export consists of
+# and the operators that its export consists of
+LAYERS: list[tuple[str, dict[str, Any], dict[str, int]]] = [
     ("RNN", {}, {"RNN": 1}),
     ("RNN", {"nonlinearity": "relu", "bias": False}, {"RNN": 1}),
     ("LSTM", {}, {"LSTM": 1}),
@@ -50,15 +55,25 @@ LAYERS: list[tuple[str, dict[str, Any], dict[str, int]]] = [  # and the operator
 
 @pytest.mark.parametrize("weights", [True, False], ids=["initializers", "inputs"])
 @pytest.mark.parametrize(("kind", "arguments", "operators"), LAYERS, ids=lambda v: str(v))
-def test_layers(kind: str, arguments: dict[str, Any], operators: dict[str, int], weights: bool) -> None:
+def test_layers(
+    kind: str, arguments: dict[str, Any], operators: dict[str, int], weights: bool
+) -> None:
     torch.manual_seed(0)
     layer = getattr(nn, kind)(5, 6, **arguments).eval()
-    proto = torch.onnx.export(layer, (torch.randn(7, 2, 5),), None, input_names=["x"],
-                              dynamic_axes={"x": {0: "a", 1: "b"}}, export_params=weights)
+    proto = torch.onnx.export(
+        layer,
+        (torch.randn(7, 2, 5),),
+        None,
+        input_names=["x"],
+        dynamic_axes={"x": {0: "a", 1: "b"}},
+        export_params=weights,
+    )
     counts = Counter(n.op_type for n in proto.graph.node)
     assert {k: counts[k] for k in ("RNN", "LSTM", "GRU", "Scan") if counts[k]} == operators
     if "Scan" not in operators:
-        assert "MatMul" not in counts, "the operator takes the input, not its product with the weight"
+        assert "MatMul" not in counts, (
+            "the operator takes the input, not its product with the weight"
+        )
     x = np.random.default_rng(0).standard_normal((4, 3, 5)).astype(np.float32)
     given = {} if weights else {name: t.detach().numpy() for name, t in layer.named_parameters()}
     found = session_of(proto).run(None, {"x": x, **given})
@@ -88,8 +103,13 @@ def test_scan(reverse: bool) -> None:
 def test_cond(truth: bool) -> None:
     p, x, y = Value(Type(boolean), name="p"), value("x", 3, dtype=f32), value("y", 3, dtype=f32)
     a, b = value("a", 3, dtype=f32), value("b", 3, dtype=f32)
-    results = ops.cond(p, x, y, then=Graph("then", [a, b], [ops.mul(a, b), a]),
-                       orelse=Graph("orelse", [a, b], [ops.exp(b), b]))
+    results = ops.cond(
+        p,
+        x,
+        y,
+        then=Graph("then", [a, b], [ops.mul(a, b), a]),
+        orelse=Graph("orelse", [a, b], [ops.exp(b), b]),
+    )
     graph = Graph("g", [p, x, y], list(results))
     assert compare(graph, [np.array(truth), *arrays_for(graph)[1:]])["If"] == 1
 

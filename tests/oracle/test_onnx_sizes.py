@@ -1,4 +1,5 @@
-"""Ordinary models exported with `dynamic_axes`: in ONNX Runtime right at sizes other than the example's."""
+"""Ordinary models exported with `dynamic_axes`: in ONNX Runtime right at sizes other than the
+example's."""
 
 from __future__ import annotations
 
@@ -74,7 +75,9 @@ SEQUENCES: dict[str, Callable[[Any], Any]] = {
     "mean": lambda x: x.sum(0) / x.shape[0],
     "chunks": lambda x: torch.cat(x.chunk(2, 2)[::-1], 2),
     "running mean": lambda x: x.cumsum(1) / torch.arange(1, x.shape[1] + 1)[:, None],
-    "positions by sines": lambda x: x + torch.sin(torch.arange(x.shape[1])[:, None] * torch.ones(4)),
+    "positions by sines": lambda x: (
+        x + torch.sin(torch.arange(x.shape[1])[:, None] * torch.ones(4))
+    ),
     "zeros like": lambda x: torch.cat([torch.zeros(x.shape[0], 1, x.shape[2]), x], 1),
     "mask by lengths": lambda x: x * (torch.arange(x.shape[1]) < x.shape[1] - 1)[None, :, None],
     "upper triangle": lambda x: (x @ x.mT).triu(1),
@@ -95,12 +98,18 @@ IMAGES: dict[str, Callable[[Any], Any]] = {
     "nearest": nn.Upsample(scale_factor=2),
     "nearest by 1.5": lambda x: F.interpolate(x, scale_factor=1.5),
     "bilinear": lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"),
-    "bilinear, corners": lambda x: F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True),
+    "bilinear, corners": lambda x: F.interpolate(
+        x, scale_factor=2, mode="bilinear", align_corners=True
+    ),
     "bilinear by half": lambda x: F.interpolate(x, scale_factor=0.5, mode="bilinear"),
     "bicubic": lambda x: F.interpolate(x, scale_factor=2, mode="bicubic"),
     "to a fixed size": lambda x: F.interpolate(x, size=(5, 7), mode="bilinear"),
-    "as large as another": lambda x: F.interpolate(F.max_pool2d(x, 2), size=x.shape[2:], mode="bilinear"),
-    "skip connection": lambda x: torch.cat([x, F.interpolate(F.max_pool2d(x, 2), size=x.shape[-2:])], 1),
+    "as large as another": lambda x: F.interpolate(
+        F.max_pool2d(x, 2), size=x.shape[2:], mode="bilinear"
+    ),
+    "skip connection": lambda x: torch.cat(
+        [x, F.interpolate(F.max_pool2d(x, 2), size=x.shape[-2:])], 1
+    ),
     "every other pixel": lambda x: x[..., ::2, 1::2],
     "crop": lambda x: x[:, :, :6, :6],
     "centre": lambda x: x[:, :, x.shape[2] // 4 : x.shape[2] // 4 + 4],
@@ -123,13 +132,20 @@ IMAGES: dict[str, Callable[[Any], Any]] = {
     "patches": lambda x: x.unfold(2, 2, 2).unfold(3, 2, 2),
     "global mean": lambda x: x.mean((2, 3)),
     "crop by half": lambda x: x[..., x.shape[2] // 2 :, : x.shape[3] // 2],
-    "affine grid": lambda x: F.affine_grid(torch.eye(2, 3).expand(x.shape[0], 2, 3), x.shape,
-                                           align_corners=False),
-    "grid_sample": lambda x: F.grid_sample(x, F.affine_grid(
-        torch.eye(2, 3).expand(x.shape[0], 2, 3), x.shape, align_corners=False), align_corners=False),
+    "affine grid": lambda x: F.affine_grid(
+        torch.eye(2, 3).expand(x.shape[0], 2, 3), x.shape, align_corners=False
+    ),
+    "grid_sample": lambda x: F.grid_sample(
+        x,
+        F.affine_grid(torch.eye(2, 3).expand(x.shape[0], 2, 3), x.shape, align_corners=False),
+        align_corners=False,
+    ),
     "coordinates": lambda x: x + torch.arange(x.shape[3]) * torch.arange(x.shape[2])[:, None],
 }
-CASES = {**{k: (f, SEQUENCE) for k, f in SEQUENCES.items()}, **{k: (f, IMAGE) for k, f in IMAGES.items()}}
+CASES = {
+    **{k: (f, SEQUENCE) for k, f in SEQUENCES.items()},
+    **{k: (f, IMAGE) for k, f in IMAGES.items()},
+}
 
 
 class Wrapped(nn.Module):
@@ -144,16 +160,25 @@ class Wrapped(nn.Module):
 def exported(function: Callable[[Any], Any], axes: dict[int, str], example: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # of an export with fixed sizes
-        return torch.onnx.export(Wrapped(function).eval(), (example,), input_names=["x"], output_names=["y"],
-                                 dynamic_axes={"x": axes})
+        return torch.onnx.export(
+            Wrapped(function).eval(),
+            (example,),
+            input_names=["x"],
+            output_names=["y"],
+            dynamic_axes={"x": axes},
+        )
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_three_sizes(name: str) -> None:
     function, (axes, shapes) = CASES[name]
-    xs = [torch.tensor(np.random.default_rng(0).standard_normal(s).astype(np.float32)) for s in shapes]
+    xs = [
+        torch.tensor(np.random.default_rng(0).standard_normal(s).astype(np.float32)) for s in shapes
+    ]
     model = exported(function, axes, xs[0])
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     net = Wrapped(function).eval()
     for x in xs:
         found, wanted = session.run(None, {"x": x.numpy()})[0], net(x).detach().numpy()
@@ -167,7 +192,9 @@ def test_three_sizes_compiled(name: str) -> None:
     compiled = torch.compile(net)
     for shape in (*shapes, *shapes):
         x = torch.tensor(np.random.default_rng(1).standard_normal(shape).astype(np.float32))
-        np.testing.assert_allclose(compiled(x).detach().numpy(), net(x).detach().numpy(), 1e-4, 1e-4)
+        np.testing.assert_allclose(
+            compiled(x).detach().numpy(), net(x).detach().numpy(), 1e-4, 1e-4
+        )
 
 
 @needs_cc
@@ -180,11 +207,18 @@ def test_three_sizes_as_a_library(name: str, tmp_path: Path) -> None:
     compiled = aot.compile(net, torch.tensor(xs[0]), tmp_path / "m.so", dynamic={0: dims})
     with compiled.load() as library:
         for x in xs:
-            np.testing.assert_allclose(library(x)[0], net(torch.tensor(x)).detach().numpy(), 1e-4, 1e-4)
+            np.testing.assert_allclose(
+                library(x)[0], net(torch.tensor(x)).detach().numpy(), 1e-4, 1e-4
+            )
 
 
 def conditions(model: Any) -> list[str]:
-    return [c for p in model.metadata_props if p.key == "graphtorch.conditions" for c in json.loads(p.value)]
+    return [
+        c
+        for p in model.metadata_props
+        if p.key == "graphtorch.conditions"
+        for c in json.loads(p.value)
+    ]
 
 
 def test_what_a_model_assumes_of_its_sizes_is_written_down() -> None:
@@ -192,7 +226,9 @@ def test_what_a_model_assumes_of_its_sizes_is_written_down() -> None:
     for _ in range(2):  # nothing is remembered from the first export
         assert conditions(exported(SEQUENCES["first three"], SEQUENCE[0], x)) == ["t-3 >= 0"]
     assert conditions(exported(SEQUENCES["branch on a size"], SEQUENCE[0], x)) == ["t-4 >= 0"]
-    assert conditions(exported(SEQUENCES["branch on a size"], SEQUENCE[0], x[:, :2])) == ["-t+3 >= 0"]
+    assert conditions(exported(SEQUENCES["branch on a size"], SEQUENCE[0], x[:, :2])) == [
+        "-t+3 >= 0"
+    ]
     assert conditions(exported(SEQUENCES["last step"], SEQUENCE[0], x)) == []
     odd = conditions(exported(IMAGES["pixel_unshuffle"], IMAGE[0], torch.ones(1, 3, 8, 8)))
     assert {"-(h%2) >= 0", "-(w%2) >= 0"} <= set(odd)
@@ -212,11 +248,14 @@ def test_sizes_needed_in_python_stay_with_a_warning(name: str, tmp_path: Path) -
     """The other sizes stay free."""
     function, x = NUMBERS[name], torch.ones(2, 5, 4)
     with pytest.warns(UserWarning, match="size t is symbolic here.*t stays the example's size"):
-        model = torch.onnx.export(Wrapped(function), (x,), input_names=["x"],
-                                  dynamic_axes={"x": {0: "b", 1: "t"}})
+        model = torch.onnx.export(
+            Wrapped(function), (x,), input_names=["x"], dynamic_axes={"x": {0: "b", 1: "t"}}
+        )
     shape = model.graph.input[0].type.tensor_type.shape.dim
     assert [d.dim_value or d.dim_param for d in shape] == ["b", 5, 4]
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     y = torch.arange(60.0).reshape(3, 5, 4)
     np.testing.assert_allclose(session.run(None, {"x": y.numpy()})[0], function(y).numpy(), 1e-5)
     with pytest.warns(UserWarning, match="t stays the example's size"):

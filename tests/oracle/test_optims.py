@@ -1,5 +1,5 @@
-"""Optimizers against PyTorch: its own table of configurations as trajectories, its error inputs, complex
-parameters, and sparse gradients."""
+"""Optimizers against PyTorch: its own table of configurations as trajectories, its error inputs,
+complex parameters, and sparse gradients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ table = pytest.importorskip("torch.testing._internal.common_optimizers")
 INFOS = {info.name: info for info in table.optim_db}
 ERRORS = table.OptimizerErrorEnum
 STEPS = 4
-# How an update is carried out, not what it computes. `fused` and `capturable` are refused by PyTorch on CPUs.
+# How an update is carried out, not what it computes. `fused` and `capturable` are refused by
+# PyTorch on CPUs.
 IMPLEMENTATION = {"fused", "capturable"}
 
 
@@ -53,15 +54,18 @@ def problem(info: Any) -> tuple[list[np.ndarray], list[list[np.ndarray]]]:
 
 
 def trajectory(mod: Any, info: Any, kwargs: dict[str, Any]) -> list[np.ndarray]:
-    """The parameters after each step on fixed gradients (or with a closure on a fixed quadratic)."""
+    """The parameters after each step on fixed gradients (or with a closure on a fixed
+    quadratic)."""
     start, gradients = problem(info)
     params = [mod.nn.Parameter(mod.tensor(p)) for p in start]
     optimizer = getattr(mod.optim, info.name)(params, **kwargs)
 
     def closure() -> Any:
         optimizer.zero_grad()
-        loss = sum(((p - mod.tensor(t)) ** 2).sum() * w
-                   for p, t, w in zip(params, gradients[0], (1.0, 3.0, 0.5), strict=True))
+        loss = sum(
+            ((p - mod.tensor(t)) ** 2).sum() * w
+            for p, t, w in zip(params, gradients[0], (1.0, 3.0, 0.5), strict=True)
+        )
         loss.backward()
         return loss
 
@@ -70,7 +74,9 @@ def trajectory(mod: Any, info: Any, kwargs: dict[str, Any]) -> list[np.ndarray]:
         for p, g in zip(params, given, strict=True):
             if info.only_supports_sparse_grads:
                 g = g * (np.arange(3) != step % 3)[:, None]
-            p.grad = mod.tensor(g).to_sparse(1) if info.only_supports_sparse_grads else mod.tensor(g)
+            p.grad = (
+                mod.tensor(g).to_sparse(1) if info.only_supports_sparse_grads else mod.tensor(g)
+            )
         optimizer.step(*[closure] if info.step_requires_closure else [])
         found += [p.detach().numpy().copy() for p in params]
     return found
@@ -86,11 +92,15 @@ def test_configurations(name: str) -> None:
         seen.append(str(kwargs))
         plain = {k: v for k, v in kwargs.items() if k != "foreach"}
         expected = trajectory(torch, info, plain)
-        for ours, theirs in zip(trajectory(graphtorch, info, translated(kwargs)), expected, strict=True):
+        for ours, theirs in zip(
+            trajectory(graphtorch, info, translated(kwargs)), expected, strict=True
+        ):
             np.testing.assert_allclose(ours, theirs, 1e-6, 1e-7, err_msg=f"{name} {kwargs}")
 
 
-@pytest.mark.parametrize("name", [n for n, i in INFOS.items() if i.supports_complex and n != "LBFGS"])
+@pytest.mark.parametrize(
+    "name", [n for n, i in INFOS.items() if i.supports_complex and n != "LBFGS"]
+)
 def test_complex_parameters(name: str) -> None:
     r = np.random.default_rng(1)
     start = r.standard_normal((3, 2)) + 1j * r.standard_normal((3, 2))
@@ -102,7 +112,9 @@ def test_complex_parameters(name: str) -> None:
         for k in range(3):
             param.grad = mod.tensor(start * (k - 0.5j))
             optimizer.step()
-        state = {k: v.detach().numpy().copy() for k, v in optimizer.state_dict()["state"][0].items()}
+        state = {
+            k: v.detach().numpy().copy() for k, v in optimizer.state_dict()["state"][0].items()
+        }
         results.append((param.detach().numpy().copy(), state))
     (theirs, their_state), (ours, our_state) = results
     np.testing.assert_allclose(ours, theirs, 1e-6, 1e-7)
@@ -116,8 +128,11 @@ def test_error_inputs(name: str) -> None:
     info, cls = INFOS[name], getattr(graphtorch.optim, name)
     for error in info.optim_error_inputs_func("cpu", torch.float32):
         given = error.optimizer_error_input
-        params = [graphtorch.nn.Parameter(graphtorch.randn(2, 3))] if given.params is None else \
-            translated(given.params)
+        params = (
+            [graphtorch.nn.Parameter(graphtorch.randn(2, 3))]
+            if given.params is None
+            else translated(given.params)
+        )
         if error.error_type is UserWarning:
             with pytest.warns(UserWarning, match=error.error_regex):
                 cls(params, **translated(given.kwargs))
@@ -132,10 +147,20 @@ def test_error_inputs(name: str) -> None:
 
 
 SPARSE = {
-    "SGD": [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}, {"momentum": 0.9, "dampening": 0.5},
-            {"maximize": True}, {"weight_decay": 0.1}],
-    "Adagrad": [{}, {"maximize": True}, {"lr_decay": 0.1, "initial_accumulator_value": 0.1},
-                {"weight_decay": 0.1}],
+    "SGD": [
+        {},
+        {"momentum": 0.9},
+        {"momentum": 0.9, "nesterov": True},
+        {"momentum": 0.9, "dampening": 0.5},
+        {"maximize": True},
+        {"weight_decay": 0.1},
+    ],
+    "Adagrad": [
+        {},
+        {"maximize": True},
+        {"lr_decay": 0.1, "initial_accumulator_value": 0.1},
+        {"weight_decay": 0.1},
+    ],
     "SparseAdam": [{}, {"maximize": True, "lr": 0.1}],
     **{name: [{}] for name in INFOS if name not in ("SGD", "Adagrad", "SparseAdam", "LBFGS")},
 }
@@ -149,7 +174,7 @@ def embedding_steps(mod: Any, name: str, kwargs: dict[str, Any]) -> Any:
         for k in range(3):
             optimizer.zero_grad(set_to_none=k == 1)
             rows = mod.nn.functional.embedding(mod.tensor([1, 2, 1, k]), table, sparse=True)
-            (rows ** 2).sum().backward()
+            (rows**2).sum().backward()
             optimizer.step()
     except RuntimeError as error:
         return str(error)
@@ -158,7 +183,9 @@ def embedding_steps(mod: Any, name: str, kwargs: dict[str, Any]) -> Any:
     return table.detach().numpy(), dense
 
 
-@pytest.mark.parametrize(("name", "kwargs"), [(n, k) for n, options in SPARSE.items() for k in options])
+@pytest.mark.parametrize(
+    ("name", "kwargs"), [(n, k) for n, options in SPARSE.items() for k in options]
+)
 def test_sparse_gradients(name: str, kwargs: dict[str, Any]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -173,12 +200,19 @@ def test_sparse_gradients(name: str, kwargs: dict[str, Any]) -> None:
 
 
 SCHEDULES = {
-    "StepLR": {"step_size": 3}, "MultiStepLR": {"milestones": [2, 7]}, "ConstantLR": {}, "LinearLR": {},
-    "ExponentialLR": {"gamma": 0.9}, "PolynomialLR": {"total_iters": 9}, "CosineAnnealingLR": {"T_max": 7},
+    "StepLR": {"step_size": 3},
+    "MultiStepLR": {"milestones": [2, 7]},
+    "ConstantLR": {},
+    "LinearLR": {},
+    "ExponentialLR": {"gamma": 0.9},
+    "PolynomialLR": {"total_iters": 9},
+    "CosineAnnealingLR": {"T_max": 7},
     "CosineAnnealingWarmRestarts": {"T_0": 3},
     "CyclicLR": {"base_lr": 0.01, "max_lr": 0.1, "step_size_up": 4},
-    "OneCycleLR": {"max_lr": 0.5, "total_steps": 30}, "ReduceLROnPlateau": {"patience": 1},
-    "LambdaLR": {"lr_lambda": lambda e: 0.9 ** e}, "MultiplicativeLR": {"lr_lambda": lambda e: 0.9},
+    "OneCycleLR": {"max_lr": 0.5, "total_steps": 30},
+    "ReduceLROnPlateau": {"patience": 1},
+    "LambdaLR": {"lr_lambda": lambda e: 0.9**e},
+    "MultiplicativeLR": {"lr_lambda": lambda e: 0.9},
 }
 
 
@@ -207,15 +241,18 @@ def test_schedules_continue_in_the_other_library(name: str) -> None:
         assert other[1].keys() == final[1].keys()
 
 
-@pytest.mark.parametrize("options", [{"foreach": True, "fused": True},
-                                     {"fused": True, "differentiable": True}])
+@pytest.mark.parametrize(
+    "options", [{"foreach": True, "fused": True}, {"fused": True, "differentiable": True}]
+)
 def test_options_that_exclude_each_other(options: dict[str, bool]) -> None:
     for t in (torch, graphtorch):
         with pytest.raises(RuntimeError, match="fused"):
             t.optim.Adam([t.nn.Parameter(t.ones(1))], **options)
 
 
-@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "Adagrad", "ASGD"])
+@pytest.mark.parametrize(
+    "name", ["SGD", "Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "Adagrad", "ASGD"]
+)
 def test_gradients_through_steps(name: str) -> None:
     found = []
     for t in (torch, graphtorch):
@@ -227,6 +264,6 @@ def test_gradients_through_steps(name: str) -> None:
         for factor in (2, 3):
             param.grad = g * factor
             optimizer.step()
-        (param ** 2).sum().backward()
+        (param**2).sum().backward()
         found.append(np.stack([start.grad.numpy(), g.grad.numpy()]))
     np.testing.assert_allclose(found[1], found[0], 1e-4, 1e-5)

@@ -1,7 +1,8 @@
-"""Writes that read memory they write to: refused where PyTorch refuses, else as if the source were a copy.
+"""Writes that read memory they write to: refused where PyTorch refuses, else as if the source were
+a copy.
 
-PyTorch looks at tensors whose elements fill a part of memory. For others its result depends on the order in
-which it happens to write; ours does not.
+PyTorch looks at tensors whose elements fill a part of memory. For others its result depends on the
+order in which it happens to write; ours does not.
 """
 
 from __future__ import annotations

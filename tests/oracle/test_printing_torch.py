@@ -11,25 +11,80 @@ import graphtorch
 
 torch = pytest.importorskip("torch")
 
-DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool",
-          "complex64", "complex128", "uint16", "uint32", "uint64")
-SHAPES = ((), (1,), (3,), (7,), (2, 3), (40,), (1, 1, 1), (2, 1, 4), (2, 2, 2, 2), (11, 12), (0,), (0, 3),
-          (2, 0, 1), (1100,), (40, 40), (12, 2, 50), (3, 500), (101, 1, 11))
+DTYPES = (
+    "float32",
+    "float64",
+    "float16",
+    "bfloat16",
+    "int64",
+    "int32",
+    "int16",
+    "int8",
+    "uint8",
+    "bool",
+    "complex64",
+    "complex128",
+    "uint16",
+    "uint32",
+    "uint64",
+)
+SHAPES = (
+    (),
+    (1,),
+    (3,),
+    (7,),
+    (2, 3),
+    (40,),
+    (1, 1, 1),
+    (2, 1, 4),
+    (2, 2, 2, 2),
+    (11, 12),
+    (0,),
+    (0, 3),
+    (2, 0, 1),
+    (1100,),
+    (40, 40),
+    (12, 2, 50),
+    (3, 500),
+    (101, 1, 11),
+)
 OPTIONS: tuple[dict[str, Any], ...] = (
-    {}, {"precision": 2}, {"precision": 8, "linewidth": 120}, {"sci_mode": True}, {"sci_mode": False},
-    {"threshold": 5}, {"threshold": 3, "edgeitems": 1}, {"edgeitems": 0, "threshold": 10}, {"linewidth": 30},
-    {"profile": "short"}, {"profile": "full"}, {"linewidth": 8}, {"threshold": 20, "edgeitems": 2},
-    {"threshold": float("inf")}, {"precision": 0},
+    {},
+    {"precision": 2},
+    {"precision": 8, "linewidth": 120},
+    {"sci_mode": True},
+    {"sci_mode": False},
+    {"threshold": 5},
+    {"threshold": 3, "edgeitems": 1},
+    {"edgeitems": 0, "threshold": 10},
+    {"linewidth": 30},
+    {"profile": "short"},
+    {"profile": "full"},
+    {"linewidth": 8},
+    {"threshold": 20, "edgeitems": 2},
+    {"threshold": float("inf")},
+    {"precision": 0},
 )
 
 
 def numbers(rng: np.random.Generator, shape: tuple[int, ...], kind: int) -> np.ndarray:
     """Elements of one of nine characters: small, wide in range, whole, huge, with holes, ..."""
     x = rng.standard_normal(shape)
-    made = [x, x * 10.0 ** rng.integers(-9, 9), x * 10.0 ** rng.integers(-6, 6, shape), np.round(x * 5),
-            np.round(x * 1e6), x * 1e-5, np.round(x * 100) / 100, np.abs(x) * 1e9, np.zeros(shape)][kind % 9]
+    made = [
+        x,
+        x * 10.0 ** rng.integers(-9, 9),
+        x * 10.0 ** rng.integers(-6, 6, shape),
+        np.round(x * 5),
+        np.round(x * 1e6),
+        x * 1e-5,
+        np.round(x * 100) / 100,
+        np.abs(x) * 1e9,
+        np.zeros(shape),
+    ][kind % 9]
     if rng.random() < 0.3:
-        made = np.where(rng.random(shape) < 0.3, rng.choice([np.nan, np.inf, -np.inf, 0.0, -0.0]), made)
+        made = np.where(
+            rng.random(shape) < 0.3, rng.choice([np.nan, np.inf, -np.inf, 0.0, -0.0]), made
+        )
     return np.asarray(made)
 
 
@@ -90,14 +145,22 @@ def test_tensors_print_like_pytorchs(block: int) -> None:
 def constructors() -> list[Any]:
     """Each module class once with every set of arguments that PyTorch's own samples give it."""
     from torch.testing._internal.common_modules import module_db
+
     found: dict[tuple[str, str], Any] = {}
     for info in module_db:
         with torch.random.fork_rng():
-            made = [m for t in (True, False) for m in info.module_inputs_func(
-                info, device="cpu", dtype=torch.float32, requires_grad=False, training=t)]
+            made = [
+                m
+                for t in (True, False)
+                for m in info.module_inputs_func(
+                    info, device="cpu", dtype=torch.float32, requires_grad=False, training=t
+                )
+            ]
         for one in made:
             arguments = one.constructor_input
-            found.setdefault((info.name, f"{arguments.args}{arguments.kwargs}"), (info.name, arguments))
+            found.setdefault(
+                (info.name, f"{arguments.args}{arguments.kwargs}"), (info.name, arguments)
+            )
     return list(found.values())
 
 
@@ -126,7 +189,9 @@ def test_modules_print_like_pytorchs() -> None:
             continue  # prints what it was given
         with torch.random.fork_rng():
             expected = repr(theirs(*arguments.args, **arguments.kwargs))
-        printed = repr(cls(*map(ours, arguments.args), **{k: ours(v) for k, v in arguments.kwargs.items()}))
+        printed = repr(
+            cls(*map(ours, arguments.args), **{k: ours(v) for k, v in arguments.kwargs.items()})
+        )
         assert printed == expected
         compared.add(name)
     assert len(compared) > 95
@@ -141,7 +206,9 @@ def nested(module: Any) -> Any:
             self.first = nn.Conv2d(1, 2, (3, 5), stride=2, padding="valid", padding_mode="zeros")
             self.rest = nn.ModuleList(children)
             self.named = nn.ModuleDict({"a": nn.ReLU(), "b": nn.Sequential()})
-            self.weights = nn.ParameterList([nn.Parameter(module.zeros(2, 3)), nn.Parameter(module.zeros(1))])
+            self.weights = nn.ParameterList(
+                [nn.Parameter(module.zeros(2, 3)), nn.Parameter(module.zeros(1))]
+            )
             self.table = nn.ParameterDict({"w": nn.Parameter(module.zeros(2, 2))})
 
         def extra_repr(self) -> str:

@@ -1,4 +1,5 @@
-"""Programs written for PyTorch print the same losses under PyTorch and under ``python -m graphtorch run``."""
+"""Programs written for PyTorch print the same losses under PyTorch and under ``python -m graphtorch
+run``."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ torch = pytest.importorskip("torch")
 PROGRAMS = Path(__file__).parent.parent / "programs"
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
 COUNT = {"cnn": "--epochs", "vae": "--epochs"}  # how a program calls its number of steps
-NAMES = sorted(path.stem for path in PROGRAMS.glob("*.py") if "--init" in path.read_text(encoding="utf-8"))
+NAMES = sorted(
+    path.stem for path in PROGRAMS.glob("*.py") if "--init" in path.read_text(encoding="utf-8")
+)
 
 
 def with_torch(monkeypatch: pytest.MonkeyPatch, script: Path, *arguments: object) -> str:
@@ -41,7 +44,9 @@ def with_graphtorch(script: Path, *arguments: object, **variables: str) -> str:
     return done.stdout
 
 
-@pytest.mark.skipif(emulated.compiler() is None, reason="the emulated CUDA device needs a C++ compiler")
+@pytest.mark.skipif(
+    emulated.compiler() is None, reason="the emulated CUDA device needs a C++ compiler"
+)
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("gpu_")])
 def test_the_same_on_a_gpu(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Programs that use a GPU where there is one, on the emulated device."""
@@ -49,12 +54,15 @@ def test_the_same_on_a_gpu(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_same_losses_and_weights(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_same_losses_and_weights(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     check(name, tmp_path, monkeypatch)
 
 
 def check(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
-    """Losses, other numbers and weights after training are PyTorch's; `variables` of the environment."""
+    """Losses, other numbers and weights after training are PyTorch's; `variables` of the
+    environment."""
     script = PROGRAMS / f"{name}.py"
     initial, theirs, ours = (tmp_path / file for file in ("initial.pt", "theirs.pt", "ours.pt"))
     with_torch(monkeypatch, script, "--save", initial, COUNT.get(name, "--steps"), 0)

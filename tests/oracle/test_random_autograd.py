@@ -1,4 +1,5 @@
-"""Random programs of views, writes, hooks and gradients against PyTorch: a sample of `fuzz_autograd.py`."""
+"""Random programs of views, writes, hooks and gradients against PyTorch: a sample of
+`fuzz_autograd.py`."""
 
 from __future__ import annotations
 
@@ -13,11 +14,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 fuzz = importlib.import_module("fuzz_autograd")
 sys.path.pop(0)
 
-# PyTorch refuses or does by the order of writing what is well defined here: memory that overlaps partly
+# PyTorch refuses or does by the order of writing what is well defined here: memory that overlaps
+# partly
 OVERLAPPING = frozenset({4094, 4187, 3190, 3202, 3409, 3676})
 
 
 @pytest.mark.parametrize("first", range(3600, 4200, 100))
 def test_random_programs(first: int) -> None:
-    found = {seed: fuzz.compare(seed) for seed in range(first, first + 100) if seed not in OVERLAPPING}
+    found = {
+        seed: fuzz.compare(seed) for seed in range(first, first + 100) if seed not in OVERLAPPING
+    }
     assert {seed: text for seed, text in found.items() if text} == {}

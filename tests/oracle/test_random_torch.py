@@ -1,7 +1,8 @@
-"""Same seed, same numbers: every function that draws, against PyTorch, and the generators' states after it.
+"""Same seed, same numbers: every function that draws, against PyTorch, and the generators' states
+after it.
 
-Normal numbers in f32 are equal to the bit where PyTorch computes with AVX2; on other processors it takes the
-functions of the C library, which are at times rounded the other way.
+Normal numbers in f32 are equal to the bit where PyTorch computes with AVX2; on other processors it
+takes the functions of the C library, which are at times rounded the other way.
 """
 
 from __future__ import annotations
@@ -28,13 +29,20 @@ COMPLEX = ["complex64", "complex128"]
 Draw = Callable[[Any, Any], Any]  # of a library and its dtype's name and options
 
 
-def check(draw: Callable[[Any, dict[str, Any]], Any], steps: float = 0.0, least: float = 0.05,
-          seed: int = 5) -> None:
-    """`draw` from the global generators and from ones given; twice, so that what is kept is used."""
+def check(
+    draw: Callable[[Any, dict[str, Any]], Any],
+    steps: float = 0.0,
+    least: float = 0.05,
+    seed: int = 5,
+) -> None:
+    """`draw` from the global generators and from ones given; twice, so that what is kept is
+    used."""
     for given in (False, True):
         results, states = [], []
         for library in (graphtorch, torch):
-            generator = library.Generator().manual_seed(seed) if given else library.manual_seed(seed)
+            generator = (
+                library.Generator().manual_seed(seed) if given else library.manual_seed(seed)
+            )
             options = {"generator": generator} if given else {}
             results.append([draw(library, options) for _ in range(2)])
             states.append(bits(generator.get_state()))
@@ -44,27 +52,51 @@ def check(draw: Callable[[Any, dict[str, Any]], Any], steps: float = 0.0, least:
 
 
 def filling(name: str, *args: Any) -> Callable[[str, tuple[int, ...]], Draw]:
-    return lambda dtype, size: lambda library, options: getattr(
-        library.zeros(size, dtype=getattr(library, dtype)), name)(*args, **options)
+    return lambda dtype, size: (
+        lambda library, options: getattr(library.zeros(size, dtype=getattr(library, dtype)), name)(
+            *args, **options
+        )
+    )
 
 
 @pytest.mark.parametrize("dtype", [*FLOATS, *COMPLEX])
 def test_rand_and_randn(dtype: str) -> None:
     for size in SIZES:
         for name, steps in (("rand", 0), ("randn", 2 if dtype in DOUBLE else ROUNDINGS)):
-            check(lambda t, o, s=size, n=name: getattr(t, n)(s, dtype=getattr(t, dtype), **o), steps)
-            check(lambda t, o, s=size, n=name: getattr(t, n)(
-                s, out=t.zeros(s, dtype=getattr(t, dtype)), **o), steps)
+            check(
+                lambda t, o, s=size, n=name: getattr(t, n)(s, dtype=getattr(t, dtype), **o), steps
+            )
+            check(
+                lambda t, o, s=size, n=name: getattr(t, n)(
+                    s, out=t.zeros(s, dtype=getattr(t, dtype)), **o
+                ),
+                steps,
+            )
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize(("name", "args", "steps"), [
-    ("uniform_", (), 0), ("uniform_", (-0.1, 0.7), 0), ("uniform_", (0.0, 0.3), 0),
-    ("normal_", (), ROUNDINGS), ("normal_", (1.5, 0.25), ROUNDINGS), ("exponential_", (), 2),
-    ("exponential_", (2.5,), 2),
-    ("geometric_", (0.3,), 0), ("cauchy_", (), 2), ("cauchy_", (1.0, 3.0), 2), ("log_normal_", (), 2),
-    ("log_normal_", (0.5, 0.1), 2), ("bernoulli_", (), 0), ("bernoulli_", (0.2,), 0), ("random_", (), 0),
-    ("random_", (7,), 0), ("random_", (-3, 9), 0)])
+@pytest.mark.parametrize(
+    ("name", "args", "steps"),
+    [
+        ("uniform_", (), 0),
+        ("uniform_", (-0.1, 0.7), 0),
+        ("uniform_", (0.0, 0.3), 0),
+        ("normal_", (), ROUNDINGS),
+        ("normal_", (1.5, 0.25), ROUNDINGS),
+        ("exponential_", (), 2),
+        ("exponential_", (2.5,), 2),
+        ("geometric_", (0.3,), 0),
+        ("cauchy_", (), 2),
+        ("cauchy_", (1.0, 3.0), 2),
+        ("log_normal_", (), 2),
+        ("log_normal_", (0.5, 0.1), 2),
+        ("bernoulli_", (), 0),
+        ("bernoulli_", (0.2,), 0),
+        ("random_", (), 0),
+        ("random_", (7,), 0),
+        ("random_", (-3, 9), 0),
+    ],
+)
 def test_filling(name: str, args: tuple[Any, ...], steps: float, dtype: str) -> None:
     for size in SIZES:
         check(filling(name, *args)(dtype, size), steps)
@@ -82,9 +114,19 @@ def test_integers(dtype: str) -> None:
             check(lambda t, o, s=size: t.randint(5, 90, s, dtype=getattr(t, dtype), **o))
 
 
-@pytest.mark.parametrize("bounds", [
-    (0, 1), (0, 2**28 - 1), (0, 2**28), (-5, 2**31), (0, 2**32), (-3, 2**40), (0, 2**62),
-    (-(2**63), 2**63 - 1)])
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        (0, 1),
+        (0, 2**28 - 1),
+        (0, 2**28),
+        (-5, 2**31),
+        (0, 2**32),
+        (-3, 2**40),
+        (0, 2**62),
+        (-(2**63), 2**63 - 1),
+    ],
+)
 def test_wide_integers(bounds: tuple[int, int]) -> None:
     check(lambda t, o: t.randint(*bounds, (40,), **o))
 
@@ -99,12 +141,23 @@ def test_permutations(dtype: str) -> None:
 def test_in_the_order_of_memory(dtype: str) -> None:
     def views(library: Any) -> list[Any]:
         new = lambda *s: library.zeros(s, dtype=getattr(library, dtype))  # noqa: E731
-        return [new(6, 7).t(), new(4, 3, 5)[:, :2].permute(2, 0, 1), new(6, 6).t()[:, ::2], new(40)[::2],
-                new(2, 3, 4, 5).to(memory_format=library.channels_last), new(1, 20, 1).transpose(0, 1)]
+        return [
+            new(6, 7).t(),
+            new(4, 3, 5)[:, :2].permute(2, 0, 1),
+            new(6, 6).t()[:, ::2],
+            new(40)[::2],
+            new(2, 3, 4, 5).to(memory_format=library.channels_last),
+            new(1, 20, 1).transpose(0, 1),
+        ]
 
     for i in range(6):
-        for name, args, steps in (("uniform_", (-1, 2), 0), ("normal_", (), 2), ("bernoulli_", (0.3,), 0),
-                                  ("exponential_", (), 2), ("random_", (50,), 0)):
+        for name, args, steps in (
+            ("uniform_", (-1, 2), 0),
+            ("normal_", (), 2),
+            ("bernoulli_", (0.3,), 0),
+            ("exponential_", (), 2),
+            ("random_", (50,), 0),
+        ):
             check(lambda t, o, i=i, n=name, a=args: getattr(views(t)[i], n)(*a, **o), steps)
         check(lambda t, o, i=i: t.rand_like(views(t)[i], **o))
         check(lambda t, o, i=i: t.randn_like(views(t)[i], **o), 2)
@@ -127,6 +180,7 @@ def test_chances(dtype: str) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_normal(dtype: str) -> None:
     for n in (3, 40):
+
         def mean(t: Any, n: int = n) -> Any:
             return t.arange(n).to(getattr(t, dtype)) + 1
 
@@ -143,7 +197,11 @@ def test_multinomial(dtype: str) -> None:
 
     for shape in ((4,), (3, 6), (2, 100)):
         for count, replacement in ((1, False), (1, True), (3, False), (20, True)):
-            check(lambda t, o, s=shape, c=count, r=replacement: t.multinomial(weights(t, *s), c, r, **o))
+            check(
+                lambda t, o, s=shape, c=count, r=replacement: t.multinomial(
+                    weights(t, *s), c, r, **o
+                )
+            )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -187,6 +245,8 @@ def test_global_state() -> None:
     graphtorch.set_rng_state(graphtorch.from_numpy(torch.get_rng_state().numpy()))
     same(graphtorch.rand(5), torch.rand(5))
     for seed in (-1, 2**63 + 5, 0):
-        same(graphtorch.rand(3, generator=graphtorch.Generator().manual_seed(seed)),
-             torch.rand(3, generator=torch.Generator().manual_seed(seed)))
+        same(
+            graphtorch.rand(3, generator=graphtorch.Generator().manual_seed(seed)),
+            torch.rand(3, generator=torch.Generator().manual_seed(seed)),
+        )
     assert graphtorch.Generator().initial_seed() == torch.Generator().initial_seed()

@@ -12,11 +12,15 @@ import graphtorch as gt
 torch = pytest.importorskip("torch")
 
 LAYERS = [
-    ("RNN", {}), ("RNN", {"nonlinearity": "relu", "bias": False, "batch_first": True}),
+    ("RNN", {}),
+    ("RNN", {"nonlinearity": "relu", "bias": False, "batch_first": True}),
     ("RNN", {"num_layers": 2, "bidirectional": True}),
-    ("LSTM", {"num_layers": 2}), ("LSTM", {"proj_size": 2, "bidirectional": True, "num_layers": 2}),
-    ("LSTM", {"bias": False, "proj_size": 2}), ("LSTM", {"batch_first": True, "bidirectional": True}),
-    ("GRU", {"num_layers": 2, "bidirectional": True}), ("GRU", {"bias": False}),
+    ("LSTM", {"num_layers": 2}),
+    ("LSTM", {"proj_size": 2, "bidirectional": True, "num_layers": 2}),
+    ("LSTM", {"bias": False, "proj_size": 2}),
+    ("LSTM", {"batch_first": True, "bidirectional": True}),
+    ("GRU", {"num_layers": 2, "bidirectional": True}),
+    ("GRU", {"bias": False}),
     ("GRU", {"batch_first": True}),
 ]
 
@@ -132,24 +136,33 @@ def test_sequence_helpers(batch_first: bool) -> None:
     theirs_lib, mine_lib = torch.nn.utils.rnn, gt.nn.utils.rnn
     for side in ("left", "right"):
         a = mine_lib.pad_sequence(ours, batch_first, 1.5, side)
-        np.testing.assert_array_equal(a.numpy(), theirs_lib.pad_sequence(xs, batch_first, 1.5, side).numpy())
+        np.testing.assert_array_equal(
+            a.numpy(), theirs_lib.pad_sequence(xs, batch_first, 1.5, side).numpy()
+        )
     packed = [lib.pack_sequence(v, False) for lib, v in ((mine_lib, ours), (theirs_lib, xs))]
     for a, b in zip(*packed, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
-    padded = [lib.pad_packed_sequence(p, batch_first, -2.0, 6)
-              for lib, p in zip((mine_lib, theirs_lib), packed, strict=True)]
+    padded = [
+        lib.pad_packed_sequence(p, batch_first, -2.0, 6)
+        for lib, p in zip((mine_lib, theirs_lib), packed, strict=True)
+    ]
     for a, b in zip(*padded, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
 WRONG: list[Any] = [
-    lambda t: t.nn.GRU(3, 4)(t.zeros(2, 1, 5)), lambda t: t.nn.GRU(3, 4)(t.zeros(3)),
-    lambda t: t.nn.GRU(3, 4)(t.zeros(2, 1, 3), t.zeros(1, 2, 4)), lambda t: t.nn.GRU(3, 4)(t.zeros(0, 1, 3)),
+    lambda t: t.nn.GRU(3, 4)(t.zeros(2, 1, 5)),
+    lambda t: t.nn.GRU(3, 4)(t.zeros(3)),
+    lambda t: t.nn.GRU(3, 4)(t.zeros(2, 1, 3), t.zeros(1, 2, 4)),
+    lambda t: t.nn.GRU(3, 4)(t.zeros(0, 1, 3)),
     lambda t: t.nn.LSTM(3, 4)(t.zeros(2, 3), (t.zeros(1, 1, 4), t.zeros(1, 1, 4))),
-    lambda t: t.nn.LSTM(3, 4)(t.zeros(2, 1, 3).double()), lambda t: t.nn.RNN(3, 4, nonlinearity="sin"),
-    lambda t: t.nn.GRU(3, 4, proj_size=2), lambda t: t.nn.LSTM(3, 4, proj_size=5),
+    lambda t: t.nn.LSTM(3, 4)(t.zeros(2, 1, 3).double()),
+    lambda t: t.nn.RNN(3, 4, nonlinearity="sin"),
+    lambda t: t.nn.GRU(3, 4, proj_size=2),
+    lambda t: t.nn.LSTM(3, 4, proj_size=5),
     lambda t: t.nn.LSTM(3, 0),
-    lambda t: t.nn.LSTM(3, 4, dropout=-1.0), lambda t: t.nn.RNNBase("X", 3, 4),
+    lambda t: t.nn.LSTM(3, 4, dropout=-1.0),
+    lambda t: t.nn.RNNBase("X", 3, 4),
     lambda t: t.nn.GRU(3, 4)(t.zeros(2, 1, 3), t.zeros(1, 1, 4).double()),
     lambda t: t.nn.LSTMCell(3, 4)(t.zeros(2, 5)),
     lambda t: t.nn.GRUCell(3, 4)(t.zeros(2, 3), t.zeros(3, 4)),

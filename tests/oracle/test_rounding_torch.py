@@ -29,7 +29,9 @@ ONCE: dict[str, Case] = {
     "number over tensor": lambda t, x, y, z, u, b: 255 / x,
     "to bytes": lambda t, x, y, z, u, b: (x * 900).to(t.uint8),
     "to short integers": lambda t, x, y, z, u, b: (x * 90000).to(t.int16),
-    "a blend of bytes": lambda t, x, y, z, u, b: (0.439 * b[0] + 0.561 * b[1]).clamp(0, 255).to(t.uint8),
+    "a blend of bytes": lambda t, x, y, z, u, b: (
+        (0.439 * b[0] + 0.561 * b[1]).clamp(0, 255).to(t.uint8)
+    ),
 }
 
 
@@ -49,7 +51,9 @@ def test_the_same_pixel_is_the_nearest(mode: str) -> None:
     for size in (9, 18, 26, 34):
         places = np.arange(size, dtype=np.float32)[None, None]
         for out in (5, 7, 13, 29, 60):
-            expected = torch.nn.functional.interpolate(torch.from_numpy(places), out, mode=mode).numpy()
+            expected = torch.nn.functional.interpolate(
+                torch.from_numpy(places), out, mode=mode
+            ).numpy()
             found = gt.nn.functional.interpolate(gt.from_numpy(places), out, mode=mode)
             np.testing.assert_array_equal(found.numpy(), expected)
 
@@ -57,8 +61,12 @@ def test_the_same_pixel_is_the_nearest(mode: str) -> None:
 @pytest.mark.parametrize("size", [(13, 40), (25, 33), (7, 9)])
 def test_filtered_images_are_the_same(size: tuple[int, int]) -> None:
     image = DRAW.integers(0, 256, (1, 3, 26, 34)).astype(np.float32)
-    expected = torch.nn.functional.interpolate(torch.from_numpy(image), size, mode="bilinear", antialias=True)
-    found = gt.nn.functional.interpolate(gt.from_numpy(image), size, mode="bilinear", antialias=True)
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(image), size, mode="bilinear", antialias=True
+    )
+    found = gt.nn.functional.interpolate(
+        gt.from_numpy(image), size, mode="bilinear", antialias=True
+    )
     np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=2e-7)
 
 
@@ -66,7 +74,9 @@ def test_a_sampled_image_has_the_same_coordinates() -> None:
     image = DRAW.uniform(size=(1, 2, 26, 34)).astype(np.float32)
     grid = DRAW.uniform(-1.1, 1.1, (1, 20, 30, 2)).astype(np.float32)
     given = {"align_corners": False}
-    expected = torch.nn.functional.grid_sample(torch.from_numpy(image), torch.from_numpy(grid), **given)
+    expected = torch.nn.functional.grid_sample(
+        torch.from_numpy(image), torch.from_numpy(grid), **given
+    )
     found = gt.nn.functional.grid_sample(gt.from_numpy(image), gt.from_numpy(grid), **given)
     assert np.abs(found.numpy() - expected.numpy()).max() <= 2.5e-7
 

@@ -20,18 +20,28 @@ def _operands(t: Any) -> tuple[Any, Any, Any]:
 
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
-    "product": lambda t, x, w, c: x * w, "constant": lambda t, x, w, c: x * c,
-    "number": lambda t, x, w, c: x * 2, "square": lambda t, x, w, c: x * x,
-    "power": lambda t, x, w, c: x ** 2, "exp": lambda t, x, w, c: x.exp(), "sin": lambda t, x, w, c: x.sin(),
-    "relu": lambda t, x, w, c: x.relu(), "tanh": lambda t, x, w, c: x.tanh(),
-    "matmul": lambda t, x, w, c: x @ w, "sum": lambda t, x, w, c: (x + w).sum(0),
-    "views": lambda t, x, w, c: x.t().reshape(9), "softmax": lambda t, x, w, c: x.softmax(0),
+    "product": lambda t, x, w, c: x * w,
+    "constant": lambda t, x, w, c: x * c,
+    "number": lambda t, x, w, c: x * 2,
+    "square": lambda t, x, w, c: x * x,
+    "power": lambda t, x, w, c: x**2,
+    "exp": lambda t, x, w, c: x.exp(),
+    "sin": lambda t, x, w, c: x.sin(),
+    "relu": lambda t, x, w, c: x.relu(),
+    "tanh": lambda t, x, w, c: x.tanh(),
+    "matmul": lambda t, x, w, c: x @ w,
+    "sum": lambda t, x, w, c: (x + w).sum(0),
+    "views": lambda t, x, w, c: x.t().reshape(9),
+    "softmax": lambda t, x, w, c: x.softmax(0),
     "linear": lambda t, x, w, c: t.nn.functional.linear(x, w),
     "conv": lambda t, x, w, c: t.nn.functional.conv1d(x[None], w[:, :, None]),
-    "where": lambda t, x, w, c: t.where(c > 0.4, x, w), "norm": lambda t, x, w, c: x.norm(),
+    "where": lambda t, x, w, c: t.where(c > 0.4, x, w),
+    "norm": lambda t, x, w, c: x.norm(),
     "embedding": lambda t, x, w, c: t.nn.functional.embedding(t.tensor([0, 1]), x),
-    "mse": lambda t, x, w, c: t.nn.functional.mse_loss(x, c), "std": lambda t, x, w, c: x.std(),
-    "in place": lambda t, x, w, c: x.exp().mul_(2), "chain": lambda t, x, w, c: ((x @ w).relu() * c).exp(),
+    "mse": lambda t, x, w, c: t.nn.functional.mse_loss(x, c),
+    "std": lambda t, x, w, c: x.std(),
+    "in place": lambda t, x, w, c: x.exp().mul_(2),
+    "chain": lambda t, x, w, c: ((x @ w).relu() * c).exp(),
 }
 
 
@@ -43,7 +53,8 @@ def _counted(t: Any, of: Callable[..., Any], hooks: bool) -> list[Any]:
     def pack(tensor: Any) -> Any:
         packed.append(sorted(tensor.shape))
         assert not t.is_grad_enabled()
-        return tensor * 0.5 if tensor.is_floating_point() else tensor  # which must show in the gradient
+        # which must show in the gradient
+        return tensor * 0.5 if tensor.is_floating_point() else tensor
 
     def unpack(tensor: Any) -> Any:
         unpacked.append(1)
@@ -88,8 +99,9 @@ def _function(t: Any) -> Any:
 def _own_functions(t: Any) -> list[Any]:
     x = t.ones(2, requires_grad=True)
     seen: list[str] = []
-    with t.autograd.graph.saved_tensors_hooks(lambda s: (seen.append("p"), s * 3)[1],
-                                              lambda s: (seen.append("u"), s)[1]):
+    with t.autograd.graph.saved_tensors_hooks(
+        lambda s: (seen.append("p"), s * 3)[1], lambda s: (seen.append("u"), s)[1]
+    ):
         y = _function(t).apply(x)
     y.sum().backward()
     return [seen, x.grad.tolist()]
@@ -134,15 +146,18 @@ def _mistakes(t: Any) -> list[Any]:
 
     y = x.exp()
     y.sum().backward()
-    found = [_error(lambda: under(lambda s: s.add_(1), lambda s: s)),
-             _error(lambda: under(lambda s: s, lambda s: 5)), _error(lambda: y.grad_fn._saved_result)]
+    found = [
+        _error(lambda: under(lambda s: s.add_(1), lambda s: s)),
+        _error(lambda: under(lambda s: s, lambda s: 5)),
+        _error(lambda: y.grad_fn._saved_result),
+    ]
     return [*found, hasattr((x + 1).grad_fn, "_saved_self")]
 
 
 def _twice(t: Any) -> list[Any]:
     x, w, _ = _operands(t)
     with t.autograd.graph.saved_tensors_hooks(lambda s: s.double(), lambda s: s.float() * 2):
-        y = (x.exp() * w + x ** 3).sum()
+        y = (x.exp() * w + x**3).sum()
     (g,) = t.autograd.grad(y, x, create_graph=True)
     (h,) = t.autograd.grad(g.sum(), x)
     return [*g.flatten().tolist(), *h.flatten().tolist()]
@@ -153,13 +168,13 @@ def _written(t: Any) -> list[Any]:
     a = t.ones(2, requires_grad=True)
     with graph.allow_mutation_on_saved_tensors():
         b = a.clone()
-        out = (b ** 2).sum() + _function(t).apply(b).sum()
+        out = (b**2).sum() + _function(t).apply(b).sum()
         b.sin_()
         out.backward()
         nested = _error(lambda: graph.allow_mutation_on_saved_tensors().__enter__())
     c = a.clone()
     with graph.saved_tensors_hooks(lambda s: s.clone(), lambda s: s):
-        out = (c ** 2).sum()
+        out = (c**2).sum()
     c.sin_()
     out.backward()
     return [a.grad.tolist(), nested]
@@ -171,18 +186,30 @@ def _nodes(t: Any) -> list[Any]:
     product, affine = x @ w, t.addmm(x, x, w)
     seen: list[str] = []
     raw = y.grad_fn._raw_saved_result
-    raw.register_hooks(lambda s: (seen.append("p"), s * 0 + 2)[1], lambda s: (seen.append("u"), s)[1])
+    raw.register_hooks(
+        lambda s: (seen.append("p"), s * 0 + 2)[1], lambda s: (seen.append("u"), s)[1]
+    )
     again = _error(lambda: raw.register_hooks(lambda s: s, lambda s: s))
     y.sum().backward()
     edge = graph.get_gradient_edge(z)
     root = z.sum()
-    return [t.equal(z.grad_fn._saved_other, w), p.grad_fn._saved_self is x, y.grad_fn is y.grad_fn,
-            t.equal(product.grad_fn._saved_mat2, w), t.equal(affine.grad_fn._saved_mat1, x), seen, again,
-            x.grad.flatten().tolist(), z.grad_fn.name(), [f.name() for f, _ in z.grad_fn.next_functions],
-            z.grad_fn._sequence_nr() > y.grad_fn._sequence_nr(), isinstance(z.grad_fn, graph.Node),
-            [t.equal(a, b) for a, b in zip(z.grad_fn(t.ones(3, 3)), (w, x), strict=True)],
-            t.autograd.grad(root, edge, retain_graph=True)[0].tolist(),
-            t.equal(t.autograd.grad(graph.get_gradient_edge(root), x)[0], w)]
+    return [
+        t.equal(z.grad_fn._saved_other, w),
+        p.grad_fn._saved_self is x,
+        y.grad_fn is y.grad_fn,
+        t.equal(product.grad_fn._saved_mat2, w),
+        t.equal(affine.grad_fn._saved_mat1, x),
+        seen,
+        again,
+        x.grad.flatten().tolist(),
+        z.grad_fn.name(),
+        [f.name() for f, _ in z.grad_fn.next_functions],
+        z.grad_fn._sequence_nr() > y.grad_fn._sequence_nr(),
+        isinstance(z.grad_fn, graph.Node),
+        [t.equal(a, b) for a, b in zip(z.grad_fn(t.ones(3, 3)), (w, x), strict=True)],
+        t.autograd.grad(root, edge, retain_graph=True)[0].tolist(),
+        t.equal(t.autograd.grad(graph.get_gradient_edge(root), x)[0], w),
+    ]
 
 
 def _several(t: Any) -> list[Any]:
@@ -202,8 +229,11 @@ def _several(t: Any) -> list[Any]:
     return calls
 
 
-@pytest.mark.parametrize("of", [_own_functions, _blocks, _mistakes, _twice, _written, _nodes, _several],
-                         ids=lambda f: f.__name__[1:])
+@pytest.mark.parametrize(
+    "of",
+    [_own_functions, _blocks, _mistakes, _twice, _written, _nodes, _several],
+    ids=lambda f: f.__name__[1:],
+)
 @pytest.mark.filterwarnings("ignore")
 def test_alike(of: Callable[[Any], Any]) -> None:
     mine, other = of(gt), of(torch)

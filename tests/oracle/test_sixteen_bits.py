@@ -1,4 +1,5 @@
-"""f16 and bf16 at both ends of their range: compositions are computed in f32 and rounded once, as PyTorch's.
+"""f16 and bf16 at both ends of their range: compositions are computed in f32 and rounded once, as
+PyTorch's.
 
 `python tools/oracle/opinfo.py --dtype float16 --ends` does the same for every operation there is.
 """
@@ -21,15 +22,47 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("expecttest")
 
 COMPOSED = (
-    "norm", "linalg.norm", "linalg.vector_norm", "dist", "renorm", "std", "std_mean", "nanmean",
-    "logcumsumexp", "addmm", "addmv", "addbmm", "baddbmm", "addr", "addcmul", "addcdiv", "lerp", "sinc",
-    "logit", "cov",
-    "trapezoid", "round", "logaddexp2", "div", "nn.functional.normalize", "nn.functional.cosine_similarity",
-    "nn.functional.pairwise_distance", "nn.functional.rms_norm", "nn.functional.instance_norm",
-    "nn.functional.local_response_norm", "nn.functional.interpolate", "nn.functional.grid_sample",
-    "nn.functional.linear", "nn.functional.bilinear", "nn.functional.glu", "nn.functional.mse_loss",
-    "nn.functional.huber_loss", "nn.functional.binary_cross_entropy", "nn.functional.triplet_margin_loss",
-    "nn.functional.gaussian_nll_loss", "nn.functional.cosine_embedding_loss",
+    "norm",
+    "linalg.norm",
+    "linalg.vector_norm",
+    "dist",
+    "renorm",
+    "std",
+    "std_mean",
+    "nanmean",
+    "logcumsumexp",
+    "addmm",
+    "addmv",
+    "addbmm",
+    "baddbmm",
+    "addr",
+    "addcmul",
+    "addcdiv",
+    "lerp",
+    "sinc",
+    "logit",
+    "cov",
+    "trapezoid",
+    "round",
+    "logaddexp2",
+    "div",
+    "nn.functional.normalize",
+    "nn.functional.cosine_similarity",
+    "nn.functional.pairwise_distance",
+    "nn.functional.rms_norm",
+    "nn.functional.instance_norm",
+    "nn.functional.local_response_norm",
+    "nn.functional.interpolate",
+    "nn.functional.grid_sample",
+    "nn.functional.linear",
+    "nn.functional.bilinear",
+    "nn.functional.glu",
+    "nn.functional.mse_loss",
+    "nn.functional.huber_loss",
+    "nn.functional.binary_cross_entropy",
+    "nn.functional.triplet_margin_loss",
+    "nn.functional.gaussian_nll_loss",
+    "nn.functional.cosine_embedding_loss",
     "nn.functional.margin_ranking_loss",
 )
 CANCELLING = ("nn.functional.normalize", "nn.functional.instance_norm")  # whose gradients do
@@ -67,6 +100,8 @@ def test_lengths_of_a_hundred_times_the_largest_square_root(framework: Any) -> N
 
 def test_a_result_in_a_wider_dtype_is_not_rounded() -> None:
     x = gt.full((400,), 1000.0, dtype=gt.float16)
-    assert gt.linalg.vector_norm(x * 30, dtype=gt.float32).item() == pytest.approx(600000.0, rel=1e-3)
+    assert gt.linalg.vector_norm(x * 30, dtype=gt.float32).item() == pytest.approx(
+        600000.0, rel=1e-3
+    )
     mixed = F.mse_loss(x * 30, gt.zeros(400))
     assert mixed.dtype is gt.float32 and math.isfinite(mixed.item())

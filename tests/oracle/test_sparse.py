@@ -1,4 +1,5 @@
-"""Sparse COO tensors against PyTorch: expressions, their errors, printing, gradients of look-ups."""
+"""Sparse COO tensors against PyTorch: expressions, their errors, printing, gradients of
+look-ups."""
 
 from __future__ import annotations
 
@@ -14,9 +15,15 @@ torch = pytest.importorskip("torch")
 
 def names(t: Any) -> dict[str, Any]:
     i, v = t.tensor([[0, 1, 1, 0], [2, 0, 2, 2]]), t.tensor([3.0, 4.0, 5.0, 1.0])
-    return {"torch": t, "i": i, "v": v, "s": t.sparse_coo_tensor(i, v, (2, 4)),
-            "d": t.arange(8.0).reshape(2, 4),
-            "u": t.sparse_coo_tensor(t.tensor([[1, 1]]), t.ones(2, 3), (5, 3)), "w": t.ones(4, 2)}
+    return {
+        "torch": t,
+        "i": i,
+        "v": v,
+        "s": t.sparse_coo_tensor(i, v, (2, 4)),
+        "d": t.arange(8.0).reshape(2, 4),
+        "u": t.sparse_coo_tensor(t.tensor([[1, 1]]), t.ones(2, 3), (5, 3)),
+        "w": t.ones(4, 2),
+    }
 
 
 VALUES = """
@@ -66,8 +73,18 @@ def test_errors(expression: str) -> None:
         eval(expression, names(graphtorch))
 
 
-@pytest.mark.parametrize("expression", ["s", "u", "s.coalesce()", "s.int()", "s.double()",
-                                        "torch.sparse_coo_tensor((2, 3))", "d.to_sparse(1)"])
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "s",
+        "u",
+        "s.coalesce()",
+        "s.int()",
+        "s.double()",
+        "torch.sparse_coo_tensor((2, 3))",
+        "d.to_sparse(1)",
+    ],
+)
 def test_printing(expression: str) -> None:
     theirs, ours = (repr(eval(expression, names(t))) for t in (torch, graphtorch))
     assert ours == theirs
@@ -89,7 +106,8 @@ def gradients(t: Any, padding: int | None) -> list[Any]:
     w.grad = None
     pass_(True, [1, 2], (w * 3).sum())  # meet before they arrive
     w.grad = None
-    rows = look(t.tensor([1, 2, 1]), w * 2, padding_idx=padding, sparse=True)  # through an operation
+    # through an operation
+    rows = look(t.tensor([1, 2, 1]), w * 2, padding_idx=padding, sparse=True)
     (rows * 2).sum().backward()
     return [*found, ("", w.grad.to_dense().numpy())]
 
@@ -105,10 +123,15 @@ def test_gradients_of_look_ups(padding: int | None) -> None:
 def test_gradients_through_sparse_tensors() -> None:
     found = []
     for t in (torch, graphtorch):
-        v, w = t.tensor([1.0, 2.0, 3.0], requires_grad=True), t.arange(8.0).reshape(4, 2).requires_grad_()
+        v, w = (
+            t.tensor([1.0, 2.0, 3.0], requires_grad=True),
+            t.arange(8.0).reshape(4, 2).requires_grad_(),
+        )
         s = t.sparse_coo_tensor(t.tensor([[0, 1, 1], [2, 0, 2]]), v, (2, 4))
         ((t.sparse.mm(s, w) ** 2).sum() + (s.to_dense() * 2).sum()).backward()
-        leaf = t.sparse_coo_tensor(t.tensor([[0, 1], [2, 0]]), t.ones(2), (2, 4), requires_grad=True)
+        leaf = t.sparse_coo_tensor(
+            t.tensor([[0, 1], [2, 0]]), t.ones(2), (2, 4), requires_grad=True
+        )
         (leaf.to_dense() * 3).sum().backward()
         found.append([v.grad.numpy(), w.grad.numpy(), leaf.grad.to_dense().numpy()])
     for theirs, ours in zip(*found, strict=True):

@@ -10,8 +10,20 @@ import graphtorch
 torch = pytest.importorskip("torch")
 
 DTYPES = [
-    "bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64",
-    "complex64", "uint16", "uint32", "uint64",
+    "bool",
+    "uint8",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "float16",
+    "bfloat16",
+    "float32",
+    "float64",
+    "complex64",
+    "uint16",
+    "uint32",
+    "uint64",
 ]
 
 
@@ -28,7 +40,9 @@ def test_promotion(a, b):
 def promoted(m, *operands):
     """The name of the dtype in which tensors meet, or PyTorch's words for that there is none."""
     try:
-        return str(m.result_type(*[m.ones(shape, dtype=getattr(m, dtype)) for shape, dtype in operands]))
+        return str(
+            m.result_type(*[m.ones(shape, dtype=getattr(m, dtype)) for shape, dtype in operands])
+        )
     except RuntimeError as error:
         return str(error).partition(":")[0]
 
@@ -37,8 +51,10 @@ def promoted(m, *operands):
 def test_promotion_with_numbers(dtype):
     for shape in ((2,), ()):
         for number in (True, 3, 1.5, 2j):
-            want, got = (str(m.result_type(m.ones(shape, dtype=getattr(m, dtype)), number))
-                         for m in (torch, graphtorch))
+            want, got = (
+                str(m.result_type(m.ones(shape, dtype=getattr(m, dtype)), number))
+                for m in (torch, graphtorch)
+            )
             assert got == want or dtype == "float16"  # complex32 is not a dtype here
 
 

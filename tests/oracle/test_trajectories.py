@@ -1,4 +1,5 @@
-"""Training beside PyTorch from the same weights: lr changes at every step, and nothing is compiled anew."""
+"""Training beside PyTorch from the same weights: lr changes at every step, and nothing is compiled
+anew."""
 
 from __future__ import annotations
 
@@ -16,8 +17,12 @@ STEPS = 8
 
 OPTIMIZERS = {
     "sgd": lambda t, p: t.optim.SGD(p, lr=0.05),
-    "momentum": lambda t, p: t.optim.SGD(p, lr=0.05, momentum=0.9, dampening=0.1, weight_decay=0.01),
-    "nesterov": lambda t, p: t.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01),
+    "momentum": lambda t, p: t.optim.SGD(
+        p, lr=0.05, momentum=0.9, dampening=0.1, weight_decay=0.01
+    ),
+    "nesterov": lambda t, p: t.optim.SGD(
+        p, lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01
+    ),
     "adam": lambda t, p: t.optim.Adam(p, lr=0.01, weight_decay=0.01),
     "amsgrad": lambda t, p: t.optim.Adam(p, lr=0.01, amsgrad=True, betas=(0.8, 0.99)),
     "adamw": lambda t, p: t.optim.AdamW(p, lr=0.01, weight_decay=0.1),
@@ -30,16 +35,26 @@ SCHEDULES = {
 
 
 def mlp(t: Any) -> Any:
-    return t.nn.Sequential(t.nn.Flatten(), t.nn.Linear(144, 16), t.nn.ReLU(), t.nn.Dropout(0.0),
-                           t.nn.Linear(16, 5))
+    return t.nn.Sequential(
+        t.nn.Flatten(), t.nn.Linear(144, 16), t.nn.ReLU(), t.nn.Dropout(0.0), t.nn.Linear(16, 5)
+    )
 
 
 def lenet(t: Any) -> Any:
     # no bias before batch norm: its gradient is rounding alone, which Adam would scale up
     return t.nn.Sequential(
-        t.nn.Conv2d(1, 4, 5, bias=False), t.nn.BatchNorm2d(4), t.nn.Tanh(), t.nn.AvgPool2d(2),
-        t.nn.Conv2d(4, 6, 3), t.nn.ReLU(), t.nn.MaxPool2d(2), t.nn.Flatten(), t.nn.Linear(6, 8), t.nn.ReLU(),
-        t.nn.Linear(8, 5))
+        t.nn.Conv2d(1, 4, 5, bias=False),
+        t.nn.BatchNorm2d(4),
+        t.nn.Tanh(),
+        t.nn.AvgPool2d(2),
+        t.nn.Conv2d(4, 6, 3),
+        t.nn.ReLU(),
+        t.nn.MaxPool2d(2),
+        t.nn.Flatten(),
+        t.nn.Linear(6, 8),
+        t.nn.ReLU(),
+        t.nn.Linear(8, 5),
+    )
 
 
 def weights(make: Any) -> dict[str, np.ndarray]:
@@ -49,12 +64,15 @@ def weights(make: Any) -> dict[str, np.ndarray]:
 
 def batches() -> list[tuple[np.ndarray, np.ndarray]]:
     random = np.random.default_rng(0)
-    return [(random.standard_normal((6, 1, 12, 12)).astype(np.float32), random.integers(0, 5, 6))
-            for _ in range(STEPS)]
+    return [
+        (random.standard_normal((6, 1, 12, 12)).astype(np.float32), random.integers(0, 5, 6))
+        for _ in range(STEPS)
+    ]
 
 
 class Run:
-    """Losses, learning rates and final weights of a training loop; programs made after each of its steps."""
+    """Losses, learning rates and final weights of a training loop; programs made after each of its
+    steps."""
 
     def __init__(self, t: Any, make: Any, optimizer: str, schedule: str, compiled: bool = False):
         self.model = make(t)
@@ -82,19 +100,31 @@ class Run:
         assert self.rates == pytest.approx(other.rates) and len(set(self.rates)) == STEPS
         np.testing.assert_allclose(self.losses, other.losses, rtol=2e-5, atol=1e-6)
         for name, value in self.weights.items():
-            np.testing.assert_allclose(value, other.weights[name], rtol=1e-4, atol=2e-5, err_msg=name)
+            np.testing.assert_allclose(
+                value, other.weights[name], rtol=1e-4, atol=2e-5, err_msg=name
+            )
 
 
-@pytest.mark.parametrize("make, optimizer, schedule", [
-    (mlp, "sgd", "step"), (mlp, "momentum", "lambda"), (mlp, "nesterov", "exponential"),
-    (mlp, "adam", "step"), (mlp, "amsgrad", "exponential"), (mlp, "adamw", "lambda"),
-    (lenet, "nesterov", "step"), (lenet, "adam", "lambda"), (lenet, "adamw", "exponential"),
-])
+@pytest.mark.parametrize(
+    "make, optimizer, schedule",
+    [
+        (mlp, "sgd", "step"),
+        (mlp, "momentum", "lambda"),
+        (mlp, "nesterov", "exponential"),
+        (mlp, "adam", "step"),
+        (mlp, "amsgrad", "exponential"),
+        (mlp, "adamw", "lambda"),
+        (lenet, "nesterov", "step"),
+        (lenet, "adam", "lambda"),
+        (lenet, "adamw", "exponential"),
+    ],
+)
 def test_trajectory(make, optimizer, schedule):
     want = Run(torch, make, optimizer, schedule)
     plain = Run(graphtorch, make, optimizer, schedule)
     plain.agrees(want)
-    # a graph that keeps coming is compiled at its third call; the first step's differs, as it makes the state
+    # a graph that keeps coming is compiled at its third call; the first step's differs, as it makes
+    # the state
     assert plain.made[3] == plain.made[-1]
     replayed = Run(graphtorch, make, optimizer, schedule, compiled=True)
     replayed.agrees(want)

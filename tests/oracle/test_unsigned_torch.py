@@ -1,7 +1,8 @@
-"""uint16, uint32 and uint64 beside PyTorch, near both ends of their range, line by line and compiled.
+"""uint16, uint32 and uint64 beside PyTorch, near both ends of their range, line by line and
+compiled.
 
-PyTorch supports them in part. What it computes is equal here; where it refuses, so do we, or the result is
-the one that int64 gives there, modulo the dtype's range.
+PyTorch supports them in part. What it computes is equal here; where it refuses, so do we, or the
+result is the one that int64 gives there, modulo the dtype's range.
 """
 
 from __future__ import annotations
@@ -17,8 +18,21 @@ import graphtorch
 torch = pytest.importorskip("torch")
 
 DTYPES = ("uint16", "uint32", "uint64")
-ALL = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64",
-       "complex64", "complex128", *DTYPES)
+ALL = (
+    "bool",
+    "uint8",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "float16",
+    "bfloat16",
+    "float32",
+    "float64",
+    "complex64",
+    "complex128",
+    *DTYPES,
+)
 COMPILED = {  # expressions of x and y, two tensors of the dtype, and of the module t
     "arithmetic": """
         x + y; x - y; x * y; x / y; x // y; x % y; x ** 3; x ** 0; x ** 0.5; 5 + x; 5 - x; x - 1; x * 3; x + 1
@@ -85,9 +99,13 @@ MADE = {
         t.zeros(3, dtype=x.dtype).bernoulli_(1.0); t.ones(2, dtype=t.bool) * 2 ** 63""",
     "promotion": "; ".join(
         f"x * y.to(t.{d}); x * t.tensor(3).to(t.{d}); x[0, 2] * y.to(t.{d}); x == y.to(t.{d}); "
-        f"t.cat([x, y.to(t.{d})]); t.where(x != y, x, y.to(t.{d})); t.can_cast(x.dtype, t.{d})" for d in ALL),
+        f"t.cat([x, y.to(t.{d})]); t.where(x != y, x, y.to(t.{d})); t.can_cast(x.dtype, "
+        f"t.{d})"
+        for d in ALL
+    ),
 }
-# int64 differs, or PyTorch refuses that as well; checked below against NumPy, or in the reference's tests
+# int64 differs, or PyTorch refuses that as well; checked below against NumPy, or in the reference's
+# tests
 NO_INTEGERS = ("x.frac()", "x.logsumexp", "max_pool1d", ".view(", "x.to(t.bfloat16)", "hypot")
 
 
@@ -110,21 +128,29 @@ def expressions(table: str) -> list[str]:
 
 def arrays(dtype: str, bits: int | None = None) -> list[np.ndarray]:
     top = 2 ** (bits or int(dtype[4:])) - 1
-    return [np.array(rows, dtype) for rows in (
-        [[0, 1, 2, top, top - 1, top // 2], [top // 2 + 1, 3, 5, 7, top - 2, top // 3]],
-        [[1, top, 3, 2, top - 1, top // 2], [top // 2 + 1, top, 2, 1, 9, 15]])]
+    return [
+        np.array(rows, dtype)
+        for rows in (
+            [[0, 1, 2, top, top - 1, top // 2], [top // 2 + 1, 3, 5, 7, top - 2, top // 3]],
+            [[1, top, 3, 2, top - 1, top // 2], [top // 2 + 1, top, 2, 1, 9, 15]],
+        )
+    ]
 
 
 def flat(found: Any) -> list[tuple[str, np.ndarray]]:
     """Dtype and elements of each tensor in a result; what is no tensor by its type."""
     if isinstance(found, (torch.Tensor, graphtorch.Tensor)):
-        return [(str(found.dtype), (found.float() if "bfloat" in str(found.dtype) else found).numpy())]
+        return [
+            (str(found.dtype), (found.float() if "bfloat" in str(found.dtype) else found).numpy())
+        ]
     if isinstance(found, (tuple, list)):
         return [part for item in found for part in flat(item)]
     return [(type(found).__name__, np.asarray(found, object))]
 
 
-def outcome(t: Any, text: str, given: list[np.ndarray], call: Callable[..., Any] | None = None) -> Any:
+def outcome(
+    t: Any, text: str, given: list[np.ndarray], call: Callable[..., Any] | None = None
+) -> Any:
     """What an expression gives: its tensors, or the error."""
     function = evaluator(t, text)
     t.manual_seed(0)
@@ -145,7 +171,9 @@ def assert_same(text: str, found: Any, expected: Any) -> None:
     for (dtype, a), (_, b) in zip(found, expected, strict=True):
         assert a.shape == b.shape, text
         if a.dtype.kind in "fc":
-            rtol = {"torch.float16": 2e-3, "torch.bfloat16": 1e-2, "torch.float64": 1e-12}.get(dtype, 1e-5)
+            rtol = {"torch.float16": 2e-3, "torch.bfloat16": 1e-2, "torch.float64": 1e-12}.get(
+                dtype, 1e-5
+            )
             np.testing.assert_allclose(a, b, rtol, err_msg=text)
         else:
             np.testing.assert_array_equal(a, b, err_msg=text)
@@ -153,8 +181,10 @@ def assert_same(text: str, found: Any, expected: Any) -> None:
 
 def modulo(expected: Any, found: Any, dtype: str) -> Any:
     """Results of int64 as ones of an unsigned dtype, where that is what was found."""
-    return [(d, b.astype(dtype)) if (d, c) == (f"torch.{dtype}", "torch.int64") else (c, b)
-            for (d, _), (c, b) in zip(found, expected, strict=True)]
+    return [
+        (d, b.astype(dtype)) if (d, c) == (f"torch.{dtype}", "torch.int64") else (c, b)
+        for (d, _), (c, b) in zip(found, expected, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -180,7 +210,9 @@ def test_what_pytorch_refuses_is_as_of_int64(group: str, dtype: str) -> None:
             continue
         if any(part in text for part in NO_INTEGERS):
             continue
-        expected = outcome(torch, text.replace("x.dtype", "t.int64"), [a.astype(np.int64) for a in given])
+        expected = outcome(
+            torch, text.replace("x.dtype", "t.int64"), [a.astype(np.int64) for a in given]
+        )
         assert not isinstance(expected, Exception), (text, expected)
         assert_same(text, found, modulo(expected, found, dtype))
         count += 1
@@ -203,13 +235,23 @@ def test_compiled(group: str, dtype: str) -> None:
 
 
 NUMPY: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "x + y": np.add, "x - y": np.subtract, "x * y": np.multiply, "x < y": np.less, "x >= y": np.greater_equal,
-    "t.maximum(x, y)": np.maximum, "x // (y | 1)": lambda x, y: x // (y | 1),
+    "x + y": np.add,
+    "x - y": np.subtract,
+    "x * y": np.multiply,
+    "x < y": np.less,
+    "x >= y": np.greater_equal,
+    "t.maximum(x, y)": np.maximum,
+    "x // (y | 1)": lambda x, y: x // (y | 1),
     "-x": lambda x, y: np.negative(x),
-    "x % (y | 1)": lambda x, y: x % (y | 1), "x >> 3": lambda x, y: x >> 3, "x << 3": lambda x, y: x << 3,
-    "x ** 3": lambda x, y: x**3, "x.min(1)[0]": lambda x, y: x.min(1),
-    "x.max(0)[1]": lambda x, y: x.argmax(0), "x.float()": lambda x, y: x.astype(np.float32),
-    "x.sort(1)[0]": lambda x, y: np.sort(x, 1), "x.double()": lambda x, y: x.astype(float),
+    "x % (y | 1)": lambda x, y: x % (y | 1),
+    "x >> 3": lambda x, y: x >> 3,
+    "x << 3": lambda x, y: x << 3,
+    "x ** 3": lambda x, y: x**3,
+    "x.min(1)[0]": lambda x, y: x.min(1),
+    "x.max(0)[1]": lambda x, y: x.argmax(0),
+    "x.float()": lambda x, y: x.astype(np.float32),
+    "x.sort(1)[0]": lambda x, y: np.sort(x, 1),
+    "x.double()": lambda x, y: x.astype(float),
     "x.argsort(1)": lambda x, y: np.argsort(x, 1, kind="stable"),
     "x.cummax(1)[0]": lambda x, y: np.maximum.accumulate(x, 1),
     "x.cumsum(1, dtype=x.dtype)": lambda x, y: np.cumsum(x, 1, dtype=x.dtype),
@@ -270,7 +312,8 @@ SHARED = """
 
 @pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64"])
 def test_numbers_and_indices_of_other_integers(dtype: str) -> None:
-    """What the wide unsigned dtypes brought up for all: the same results, or errors of the same type."""
+    """What the wide unsigned dtypes brought up for all: the same results, or errors of the same
+    type."""
     given = [np.array([1, 0, 2], dtype), np.array([3, 1, 0], dtype)]
     for text in expressions(SHARED):
         expected, found = (outcome(t, text, given) for t in (torch, graphtorch))

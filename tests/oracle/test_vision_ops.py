@@ -1,5 +1,5 @@
-"""``torch.ops.torchvision`` against the definitions of its operators, written with NumPy once more: samples
-by hat functions over whole rows and columns, bins by slices."""
+"""``torch.ops.torchvision`` against the definitions of its operators, written with NumPy once more:
+samples by hat functions over whole rows and columns, bins by slices."""
 
 from __future__ import annotations
 
@@ -13,10 +13,16 @@ import graphtorch as gt
 from graphtorch.autograd import gradcheck, gradgradcheck
 
 TV = gt.ops.torchvision
-ROIS = np.array([
-    [0, 1.0, 1, 9, 7], [1, 2.2, 0.4, 6, 8], [1, -6, -5, 30, 25], [0, 4, 4, 4, 4], [1, 7, 8.5, 2, 3],
-    [0, 40, 40, 50, 60],
-])
+ROIS = np.array(
+    [
+        [0, 1.0, 1, 9, 7],
+        [1, 2.2, 0.4, 6, 8],
+        [1, -6, -5, 30, 25],
+        [0, 4, 4, 4, 4],
+        [1, 7, 8.5, 2, 3],
+        [0, 40, 40, 50, 60],
+    ]
+)
 SCALE, SIZE, SHAPE = 0.625, (3, 2), (2, 12, 7, 9)
 
 
@@ -25,7 +31,8 @@ def feature_map(dtype: Any = np.float64) -> np.ndarray:
 
 
 def hats(at: np.ndarray, size: int, closed: bool) -> np.ndarray:
-    """Weights of pixels for samples at coordinates. `closed`: the border's pixels go on for one pixel."""
+    """Weights of pixels for samples at coordinates. `closed`: the border's pixels go on for one
+    pixel."""
     near = np.clip(at, 0, size - 1) if closed else at
     inside = (at >= -1) & (at <= size) if closed else np.ones(at.shape, bool)
     return np.maximum(0, 1 - np.abs(near[:, None] - np.arange(size))) * inside[:, None]
@@ -34,10 +41,14 @@ def hats(at: np.ndarray, size: int, closed: bool) -> np.ndarray:
 def aligned_bins(low: float, high: float, bins: int, ratio: int, least: float) -> list[np.ndarray]:
     length = max(high - low, least)
     count = ratio if ratio > 0 else max(int(np.ceil(length / bins)), 0)
-    return [low + length / bins * (i + (np.arange(count) + 0.5) / max(count, 1)) for i in range(bins)]
+    return [
+        low + length / bins * (i + (np.arange(count) + 0.5) / max(count, 1)) for i in range(bins)
+    ]
 
 
-def align(x: np.ndarray, rois: np.ndarray, ratio: int, aligned: bool, sensitive: bool = False) -> np.ndarray:
+def align(
+    x: np.ndarray, rois: np.ndarray, ratio: int, aligned: bool, sensitive: bool = False
+) -> np.ndarray:
     (height, width), shift = SIZE, 0.5 * aligned
     found = np.zeros((len(rois), x.shape[1], *SIZE))
     for k, (image, *ends) in enumerate(rois):
@@ -69,7 +80,10 @@ def pool(x: np.ndarray, rois: np.ndarray, sensitive: bool) -> np.ndarray:
         x1, y1, x2, y2 = (away_from_zero(e * SCALE) for e in ends)
         for i, j in np.ndindex(height, width):
             spans = []
-            for low, high, n, b, size in ((y1, y2, height, i, x.shape[2]), (x1, x2, width, j, x.shape[3])):
+            for low, high, n, b, size in (
+                (y1, y2, height, i, x.shape[2]),
+                (x1, x2, width, j, x.shape[3]),
+            ):
                 step, size = max(high - low + more, 1) / n, size - 1 + more
                 first, last = int(np.floor(b * step)) + low, int(np.ceil((b + 1) * step)) + low
                 spans.append(slice(min(max(first, 0), size), min(max(last, 0), size)))
@@ -93,7 +107,9 @@ def deform(x: Any, w: Any, offset: Any, mask: Any, bias: Any, groups: int, parts
         over = hats(np.array([q + j + dx]), x.shape[3], False)
         columns[b, c, i, j, p, q] = (down @ x[b, c] @ over.T).item() * shares[b, part, i, j, p, q]
     grouped = columns.reshape(n, groups, per_group, kh, kw, oh, ow)
-    found = np.einsum("gocij,ngcijpq->ngopq", w.reshape(groups, outs // groups, per_group, kh, kw), grouped)
+    found = np.einsum(
+        "gocij,ngcijpq->ngopq", w.reshape(groups, outs // groups, per_group, kh, kw), grouped
+    )
     return found.reshape(n, outs, oh, ow) + bias[:, None, None]
 
 
@@ -112,14 +128,22 @@ def suppressed(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list[
 
 
 POOLS: dict[str, tuple[Any, Any]] = {
-    **{f"roi_align {ratio} {aligned}": (
-        lambda x, r, n=ratio, a=aligned: TV.roi_align(x, r, SCALE, *SIZE, n, a),
-        lambda x, r, n=ratio, a=aligned: align(x, r, n, a),
-    ) for ratio, aligned in itertools.product((0, 1, 2, -1), (False, True))},
+    **{
+        f"roi_align {ratio} {aligned}": (
+            lambda x, r, n=ratio, a=aligned: TV.roi_align(x, r, SCALE, *SIZE, n, a),
+            lambda x, r, n=ratio, a=aligned: align(x, r, n, a),
+        )
+        for ratio, aligned in itertools.product((0, 1, 2, -1), (False, True))
+    },
     "roi_pool": (lambda x, r: TV.roi_pool(x, r, SCALE, *SIZE)[0], lambda x, r: pool(x, r, False)),
-    "ps_roi_align": (lambda x, r: TV.ps_roi_align(x, r, SCALE, *SIZE, 2)[0],
-                     lambda x, r: align(x, r, 2, True, True)),
-    "ps_roi_pool": (lambda x, r: TV.ps_roi_pool(x, r, SCALE, *SIZE)[0], lambda x, r: pool(x, r, True)),
+    "ps_roi_align": (
+        lambda x, r: TV.ps_roi_align(x, r, SCALE, *SIZE, 2)[0],
+        lambda x, r: align(x, r, 2, True, True),
+    ),
+    "ps_roi_pool": (
+        lambda x, r: TV.ps_roi_pool(x, r, SCALE, *SIZE)[0],
+        lambda x, r: pool(x, r, True),
+    ),
 }
 
 
@@ -133,7 +157,9 @@ def test_pools_over_regions(name: str) -> None:
     for dtype, tolerance in ((np.float64, 1e-12), (np.float32, 1e-5), (np.float16, 4e-3)):
         given = gt.tensor(x.astype(dtype)), gt.tensor(ROIS.astype(dtype))
         if dtype is np.float16:
-            expected = wanted(x.astype(dtype).astype(np.float64), ROIS.astype(dtype).astype(np.float64))
+            expected = wanted(
+                x.astype(dtype).astype(np.float64), ROIS.astype(dtype).astype(np.float64)
+            )
         for found in (mine(*given), compiled(*given)):
             assert found.dtype is given[0].dtype
             assert np.abs(found.double().numpy() - expected).max() < tolerance
@@ -165,7 +191,10 @@ def test_regions_of_images_that_are_not_there() -> None:
     x = gt.zeros(2, 4, 5, 5)
     for wrong in (2.0, -1.0):
         rois = gt.tensor([[0, 1.0, 1, 3, 3], [wrong, 1, 1, 3, 3]])
-        for op in (lambda r: TV.roi_align(x, r, 1.0, 2, 2, 2), lambda r: TV.roi_pool(x, r, 1.0, 2, 2)[0]):
+        for op in (
+            lambda r: TV.roi_align(x, r, 1.0, 2, 2, 2),
+            lambda r: TV.roi_pool(x, r, 1.0, 2, 2)[0],
+        ):
             with pytest.raises(IndexError, match="image"):
                 op(rois)
             with pytest.raises(IndexError, match="image"):
@@ -180,8 +209,10 @@ def test_regions_of_images_that_are_not_there() -> None:
 
 def test_vmap_over_maps_and_over_regions() -> None:
     x, rois = gt.randn(3, 2, 8, 6, 7), gt.tensor(np.stack([ROIS[:3], ROIS[2:5], ROIS[3:]])).float()
-    for op in (lambda x, r: TV.roi_align(x, r, SCALE, 2, 2, 2, True),
-               lambda x, r: TV.ps_roi_pool(x, r, SCALE, 2, 2)[0]):
+    for op in (
+        lambda x, r: TV.roi_align(x, r, SCALE, 2, 2, 2, True),
+        lambda x, r: TV.ps_roi_pool(x, r, SCALE, 2, 2)[0],
+    ):
         for dims in ((0, None), (None, 0), (0, 0)):
             given = x if dims[0] == 0 else x[0], rois if dims[1] == 0 else rois[0]
             found = gt.func.vmap(op, in_dims=dims)(*given)
@@ -192,11 +223,19 @@ def test_vmap_over_maps_and_over_regions() -> None:
 
 def deform_arrays(groups: int, parts: int) -> list[np.ndarray]:
     draw = np.random.default_rng(5)
-    shapes = (2, 4, 6, 5), (6, 4 // groups, 3, 2), (2, 2 * parts * 6, 3, 4), (2, parts * 6, 3, 4), (6,)
+    shapes = (
+        (2, 4, 6, 5),
+        (6, 4 // groups, 3, 2),
+        (2, 2 * parts * 6, 3, 4),
+        (2, parts * 6, 3, 4),
+        (6,),
+    )
     return [draw.normal(size=s) * (1.5 if i == 2 else 1) for i, s in enumerate(shapes)]
 
 
-@pytest.mark.parametrize(("groups", "parts", "use_mask"), [(1, 1, True), (2, 4, True), (2, 2, False)])
+@pytest.mark.parametrize(
+    ("groups", "parts", "use_mask"), [(1, 1, True), (2, 4, True), (2, 2, False)]
+)
 def test_deformable_convolutions(groups: int, parts: int, use_mask: bool) -> None:
     x, w, offset, mask, bias = arrays = deform_arrays(groups, parts)
     options = 2, 1, 1, 0, 1, 1, groups, parts, use_mask

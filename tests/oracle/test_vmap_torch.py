@@ -55,7 +55,9 @@ def in_place(T: Any, x: Any) -> Any:
 
 def views(T: Any, x: Any) -> Any:
     a, b = x.chunk(2, -1)
-    return T.cat([b, a.flip(0)], -1).movedim(0, 1).diagonal() + x.unfold(1, 2, 1).sum(-1).flatten()[:4]
+    return (
+        T.cat([b, a.flip(0)], -1).movedim(0, 1).diagonal() + x.unfold(1, 2, 1).sum(-1).flatten()[:4]
+    )
 
 
 def loops(T: Any, x: Any) -> Any:
@@ -103,7 +105,9 @@ CASES: dict[str, Case] = {
     "sort": Case(lambda T, x: x.sort(descending=True)[0], (X,)),
     "topk": Case(lambda T, x: x.topk(2)[0], (X,)),
     "median": Case(lambda T, x: x.median(), (X,)),
-    "searchsorted": Case(lambda T, s, x: T.searchsorted(s, x), (np.sort(X, -1), Y), gradients=False),
+    "searchsorted": Case(
+        lambda T, s, x: T.searchsorted(s, x), (np.sort(X, -1), Y), gradients=False
+    ),
     "reshape": Case(lambda T, x: x.reshape(-1)[2:7].view(5, 1), (M,)),
     "transpose": Case(lambda T, x: x.t() - x.mT * 2, (M,)),
     "views": Case(views, (floats(4, 4, 4),)),
@@ -112,10 +116,17 @@ CASES: dict[str, Case] = {
     "split": Case(lambda T, x: x.split([1, 2]), (X,)),
     "pad": Case(lambda T, x: T.nn.functional.pad(x, (1, 2), value=0.5), (X,)),
     "pad reflect": Case(lambda T, x: T.nn.functional.pad(x, (1, 1), mode="reflect"), (M,)),
-    "linspace": Case(lambda T, x: (T.linspace(x[0], x[1], 5, dtype=x.dtype),
-                                   T.linspace(x[2], 3, 4, dtype=x.dtype)), (X,),
-                     gradients=False),
-    "logspace": Case(lambda T, x: T.logspace(x[0], 2, 5, base=2.0, dtype=x.dtype), (X,), gradients=False),
+    "linspace": Case(
+        lambda T, x: (
+            T.linspace(x[0], x[1], 5, dtype=x.dtype),
+            T.linspace(x[2], 3, 4, dtype=x.dtype),
+        ),
+        (X,),
+        gradients=False,
+    ),
+    "logspace": Case(
+        lambda T, x: T.logspace(x[0], 2, 5, base=2.0, dtype=x.dtype), (X,), gradients=False
+    ),
     "roll": Case(lambda T, x: x.roll(1, 0), (M,)),
     "repeat": Case(lambda T, x: x.repeat(2, 1).tile(2), (X,)),
     "expand": Case(lambda T, x: x.expand(2, 3) * x[:2, None], (X,)),
@@ -133,17 +144,24 @@ CASES: dict[str, Case] = {
     "scatter_add": Case(lambda T, x, i, s: T.scatter_add(x, 0, i, s), (X, whole(3, 4, 3), Y)),
     "index_add": Case(lambda T, x, s: x.index_add(0, T.tensor([0, 2, 0]), s), (M, M + 1)),
     "masked_fill": Case(lambda T, x: x.masked_fill(x > 0, 7.0), (X,)),
-    "embedding": Case(lambda T, i, w: T.nn.functional.embedding(i, w), (I3, floats(3, 2)), (0, None)),
+    "embedding": Case(
+        lambda T, i, w: T.nn.functional.embedding(i, w), (I3, floats(3, 2)), (0, None)
+    ),
     "own embedding": Case(lambda T, i, w: T.nn.functional.embedding(i, w), (I3, M)),
     "one_hot": Case(lambda T, i: T.nn.functional.one_hot(i, 3), (I3,), gradients=False),
     "dot": Case(lambda T, x, y: T.dot(x, y), (X, Y)),
     "mv": Case(lambda T, a, x: a @ x, (M, X)),
     "matmul": Case(lambda T, a, b: a @ b, (M, M + 1)),
-    "batched matmul": Case(lambda T, a, b: T.bmm(a, b), (floats(4, 2, 3, 3), floats(2, 3, 5)), (0, None)),
+    "batched matmul": Case(
+        lambda T, a, b: T.bmm(a, b), (floats(4, 2, 3, 3), floats(2, 3, 5)), (0, None)
+    ),
     "einsum": Case(lambda T, a, b: T.einsum("ij,jk,i->k", a, b, a[0]), (M, M)),
     "linear": Case(lambda T, x, w, b: T.nn.functional.linear(x, w, b), (X, M, Y)),
-    "linear of shared": Case(lambda T, x, w, b: T.nn.functional.linear(x, w, b),
-                             (floats(4, 2, 3), floats(5, 3), floats(5)), (0, None, None)),
+    "linear of shared": Case(
+        lambda T, x, w, b: T.nn.functional.linear(x, w, b),
+        (floats(4, 2, 3), floats(5, 3), floats(5)),
+        (0, None, None),
+    ),
     "inv": Case(lambda T, a: T.linalg.inv(a), (SPD,)),
     "solve": Case(lambda T, a, b: T.linalg.solve(a, b), (SPD, X)),
     "det": Case(lambda T, a: T.linalg.det(a), (SPD,)),
@@ -153,47 +171,71 @@ CASES: dict[str, Case] = {
     "eigvalsh upper": Case(lambda T, a: T.linalg.eigvalsh(a, UPLO="U"), (SPD,)),
     "svdvals": Case(lambda T, a: T.linalg.svdvals(a), (SPD,)),
     "matrix_exp": Case(lambda T, a: T.matrix_exp(a), (M,)),
-    "conv2d": Case(lambda T, x, w: T.nn.functional.conv2d(x, w, padding=1),
-                   (IMAGES, floats(5, 4, 3, 3)), (0, None)),
-    "conv2d of its own": Case(lambda T, x, w: T.nn.functional.conv2d(x, w, stride=2), (IMAGES, KERNELS)),
-    "conv2d of filters": Case(lambda T, x, w: T.nn.functional.conv2d(x, w),
-                              (floats(2, 4, 6, 6), KERNELS), (None, 0)),
-    "conv1d in groups": Case(lambda T, x, w, b: T.nn.functional.conv1d(x, w, b, groups=2),
-                             (floats(3, 2, 4, 6), floats(3, 4, 2, 3), floats(3, 4))),
-    "conv_transpose1d": Case(lambda T, x, w: T.nn.functional.conv_transpose1d(x, w, stride=2),
-                             (floats(3, 2, 4, 6), floats(3, 4, 2, 3))),
+    "conv2d": Case(
+        lambda T, x, w: T.nn.functional.conv2d(x, w, padding=1),
+        (IMAGES, floats(5, 4, 3, 3)),
+        (0, None),
+    ),
+    "conv2d of its own": Case(
+        lambda T, x, w: T.nn.functional.conv2d(x, w, stride=2), (IMAGES, KERNELS)
+    ),
+    "conv2d of filters": Case(
+        lambda T, x, w: T.nn.functional.conv2d(x, w), (floats(2, 4, 6, 6), KERNELS), (None, 0)
+    ),
+    "conv1d in groups": Case(
+        lambda T, x, w, b: T.nn.functional.conv1d(x, w, b, groups=2),
+        (floats(3, 2, 4, 6), floats(3, 4, 2, 3), floats(3, 4)),
+    ),
+    "conv_transpose1d": Case(
+        lambda T, x, w: T.nn.functional.conv_transpose1d(x, w, stride=2),
+        (floats(3, 2, 4, 6), floats(3, 4, 2, 3)),
+    ),
     "max_pool2d": Case(lambda T, x: T.nn.functional.max_pool2d(x, 2), (IMAGES,)),
     "avg_pool2d": Case(lambda T, x: T.nn.functional.avg_pool2d(x, 3, 2, 1), (IMAGES,)),
-    "adaptive_avg_pool2d": Case(lambda T, x: T.nn.functional.adaptive_avg_pool2d(x, (3, 2)), (IMAGES,)),
+    "adaptive_avg_pool2d": Case(
+        lambda T, x: T.nn.functional.adaptive_avg_pool2d(x, (3, 2)), (IMAGES,)
+    ),
     "unfold": Case(lambda T, x: T.nn.functional.unfold(x, 3), (IMAGES,)),
     "interpolate": Case(lambda T, x: T.nn.functional.interpolate(x, scale_factor=2), (IMAGES,)),
     "softmax": Case(lambda T, x: x.softmax(0) - x.log_softmax(-1), (M,)),
     "layer_norm": Case(lambda T, x, w: T.nn.functional.layer_norm(x, (3,), w), (M, Y)),
-    "batch_norm": Case(lambda T, x: T.nn.functional.batch_norm(x, None, None, training=True), (IMAGES,)),
-    "batch_norm given": Case(lambda T, x, m: T.nn.functional.batch_norm(x, m.detach(), m.detach().exp()),
-                             (IMAGES, floats(4)), (0, None)),
+    "batch_norm": Case(
+        lambda T, x: T.nn.functional.batch_norm(x, None, None, training=True), (IMAGES,)
+    ),
+    "batch_norm given": Case(
+        lambda T, x, m: T.nn.functional.batch_norm(x, m.detach(), m.detach().exp()),
+        (IMAGES, floats(4)),
+        (0, None),
+    ),
     "group_norm": Case(lambda T, x, w: T.nn.functional.group_norm(x, 2, w), (IMAGES, floats(3, 4))),
     "cross_entropy": Case(lambda T, x, t: T.nn.functional.cross_entropy(x, t), (M, whole(3, 4, 3))),
-    "cross_entropy none": Case(lambda T, x, t: T.nn.functional.cross_entropy(x, t, reduction="none"),
-                               (M, whole(3, 4, 3))),
+    "cross_entropy none": Case(
+        lambda T, x, t: T.nn.functional.cross_entropy(x, t, reduction="none"), (M, whole(3, 4, 3))
+    ),
     "mse_loss": Case(lambda T, x, y: T.nn.functional.mse_loss(x, y), (X, Y)),
     "attention": Case(attention, (floats(3, 2, 4, 6), floats(3, 2, 5, 6), floats(3, 2, 5, 6))),
-    "attention of shared": Case(attention, (floats(3, 2, 4, 6), floats(2, 5, 6), floats(2, 5, 6)),
-                                (0, None, None)),
+    "attention of shared": Case(
+        attention, (floats(3, 2, 4, 6), floats(2, 5, 6), floats(2, 5, 6)), (0, None, None)
+    ),
     "in place": Case(in_place, (X,)),
     "loops": Case(loops, (M,)),
     "nested": Case(lambda T, x, y: T.vmap(lambda a: T.vmap(lambda b: a * b.sin())(y))(x), (X, Y)),
     "nested dims": Case(lambda T, x, y: T.vmap(T.dot, in_dims=(None, 1))(x, y), (X, M)),
     "grad": Case(lambda T, x: T.func.grad(cubed(T))(x), (X,)),
-    "grad of grad": Case(lambda T, x: T.func.grad(lambda x: T.func.grad(cubed(T))(x).sum())(x), (X,)),
+    "grad of grad": Case(
+        lambda T, x: T.func.grad(lambda x: T.func.grad(cubed(T))(x).sum())(x), (X,)
+    ),
     "grad of a mapped function": Case(
-        lambda T, x: T.func.grad(lambda x: T.vmap(lambda r: (r * r.sin()).sum())(x).prod())(x), (M,)),
+        lambda T, x: T.func.grad(lambda x: T.vmap(lambda r: (r * r.sin()).sum())(x).prod())(x), (M,)
+    ),
     "jacrev": Case(lambda T, x: T.func.jacrev(lambda x: x.sin() * x.sum())(x), (X,)),
     "jacfwd": Case(lambda T, x: T.func.jacfwd(lambda x: x.sin() * x.sum())(x), (X,)),
     "hessian": Case(lambda T, x: T.func.hessian(cubed(T))(x), (X,)),
     "vjp": Case(lambda T, x, v: T.func.vjp(lambda x: x.cos() * x.sum(), x)[1](v)[0], (X, Y)),
     "jvp": Case(lambda T, x, v: T.func.jvp(lambda x: x.cos() * x.sum(), (x,), (v,))[1], (X, Y)),
-    "nest of results": Case(lambda T, x: {"a": x, "b": [x.sum(), (x * 2,)]}, (X,), 0, {"a": 1, "b": 0}),
+    "nest of results": Case(
+        lambda T, x: {"a": x, "b": [x.sum(), (x * 2,)]}, (X,), 0, {"a": 1, "b": 0}
+    ),
     "chunks": Case(lambda T, x: x * x.sum(), (X,), 0, 1, options={"chunk_size": 3}),
     "no batch in the result": Case(lambda T, x: (x, T.ones(2)), (X,), 0, 0),
     "result that all share": Case(lambda T, x: (x, T.ones(2)), (X,), 0, (0, None)),
@@ -284,14 +326,17 @@ WRONG: dict[str, Callable[[Any, Any], Any]] = {
     "out_dims string": lambda T, x: T.vmap(lambda x: x, out_dims="a")(x),
     "randomness": lambda T, x: T.vmap(lambda x: x, randomness="foo")(x),
     "chunk_size": lambda T, x: T.vmap(lambda x: x, chunk_size=0)(x),
-    "backward": lambda T, x: T.vmap(lambda x: (x * T.ones(2, requires_grad=True)).sum().backward())(x),
+    "backward": lambda T, x: T.vmap(lambda x: (x * T.ones(2, requires_grad=True)).sum().backward())(
+        x
+    ),
     "function without a rule": lambda T, x: T.vmap(lambda x: square(T, False).apply(x))(x),
     "jacrev chunk_size": lambda T, x: T.func.jacrev(lambda x: x, chunk_size=0)(x),
     "jacrev of numbers": lambda T, x: T.func.jacrev(lambda x: 3)(x),
     "linearize": lambda T, x: T.func.linearize(lambda x: x.sin(), x)[1](T.ones(2)),
     "functionalize": lambda T, x: T.func.functionalize(lambda x: x, remove="all")(x),
     "strict and vectorized": lambda T, x: T.autograd.functional.jacobian(
-        lambda x: x * 2, x, strict=True, vectorize=True),
+        lambda x: x * 2, x, strict=True, vectorize=True
+    ),
 }
 
 
@@ -373,19 +418,26 @@ def test_what_is_shown(T: Any, capsys: Any) -> None:
     def look(x: Any) -> Any:
         print(x)
         found.append(T.func.debug_unwrap(x).shape)
-        return T.vmap(lambda y: (found.append(T.func.debug_unwrap(y, recurse=False).shape), y)[1])(x)
+        return T.vmap(lambda y: (found.append(T.func.debug_unwrap(y, recurse=False).shape), y)[1])(
+            x
+        )
 
     T.vmap(look)(T.zeros(2, 1))
     assert capsys.readouterr().out == (
-        "BatchedTensor(lvl=1, bdim=0, value=\n    tensor([[0.],\n            [0.]])\n)\n")
+        "BatchedTensor(lvl=1, bdim=0, value=\n    tensor([[0.],\n            [0.]])\n)\n"
+    )
     assert [tuple(s) for s in found] == [(2, 1), (1,)]
 
 
 @pytest.mark.parametrize("T", [graphtorch, peer], ids=["graphtorch", "torch"])
 def test_draws(T: Any) -> None:
     x = T.zeros(4, 3)
-    for draw in (lambda x: x + T.rand(3), lambda x: T.nn.functional.dropout(x + 1),
-                 lambda x: T.randn_like(x), lambda x: x + T.randperm(3) + T.randint(9, (3,))):
+    for draw in (
+        lambda x: x + T.rand(3),
+        lambda x: T.nn.functional.dropout(x + 1),
+        lambda x: T.randn_like(x),
+        lambda x: x + T.randperm(3) + T.randint(9, (3,)),
+    ):
         T.manual_seed(3)
         same = T.vmap(draw, randomness="same")(x) if draw(x[0]).sum() < 1e9 else x
         assert all(T.equal(row, same[0]) for row in same) or "like" in str(draw.__code__.co_names)
@@ -402,17 +454,35 @@ def test_vectorized(name: str) -> None:
     results = []
     for T in (graphtorch, peer):
         x = T.tensor(X)
-        function = (lambda x: x.sin() * x.sum()) if name == "jacobian" else (lambda x: (x.sin() * x**2).sum())
+        function = (
+            (lambda x: x.sin() * x.sum())
+            if name == "jacobian"
+            else (lambda x: (x.sin() * x**2).sum())
+        )
         results.append(getattr(T.autograd.functional, name)(function, x, vectorize=True).numpy())
     np.testing.assert_allclose(*results, 1e-9)
 
 
 PATTERNS: list[tuple[str, dict[str, int]]] = [
-    ("a b c -> c a b", {}), ("a b c -> (a b) c", {}), ("a (b x) c -> x a b c", {"x": 3}),
-    ("... c -> c ...", {}), ("a ... -> ... a", {}), ("a ... c -> c (a ...)", {}), ("a b c -> a 1 b () c", {}),
-    ("a b c -> (a b c)", {}), ("a b (c d) -> a b c d", {}), ("a b c -> a b", {}), ("a b -> b a", {}),
-    ("a b c -> a a c", {}), ("a b c", {}), ("a (b x) c -> a b x c", {"x": 2}), ("a b c -> a b c", {"z": 2}),
-    ("a b c -> (a b c", {}), ("a b c -> ((a b) c)", {}), ("a 3 c -> a c", {}), ("(...) -> ...", {}),
+    ("a b c -> c a b", {}),
+    ("a b c -> (a b) c", {}),
+    ("a (b x) c -> x a b c", {"x": 3}),
+    ("... c -> c ...", {}),
+    ("a ... -> ... a", {}),
+    ("a ... c -> c (a ...)", {}),
+    ("a b c -> a 1 b () c", {}),
+    ("a b c -> (a b c)", {}),
+    ("a b (c d) -> a b c d", {}),
+    ("a b c -> a b", {}),
+    ("a b -> b a", {}),
+    ("a b c -> a a c", {}),
+    ("a b c", {}),
+    ("a (b x) c -> a b x c", {"x": 2}),
+    ("a b c -> a b c", {"z": 2}),
+    ("a b c -> (a b c", {}),
+    ("a b c -> ((a b) c)", {}),
+    ("a 3 c -> a c", {}),
+    ("(...) -> ...", {}),
     ("a b c -> a 5b c", {}),
 ]
 
@@ -422,7 +492,9 @@ def test_rearrange(pattern: tuple[str, dict[str, int]]) -> None:
     found = []
     for T in (peer, graphtorch):
         try:
-            found.append(T.func.rearrange(T.arange(24).reshape(2, 3, 4), pattern[0], **pattern[1]).tolist())
+            found.append(
+                T.func.rearrange(T.arange(24).reshape(2, 3, 4), pattern[0], **pattern[1]).tolist()
+            )
         except Exception as error:  # PyTorch has an error of its own for sizes that do not fit
             own = type(error).__name__ == "DimensionBindError"
             found.append(ValueError if own else type(error))

@@ -1,4 +1,5 @@
-"""Writes to elements and parts, and reads of them, against PyTorch: what is seen where, what is refused."""
+"""Writes to elements and parts, and reads of them, against PyTorch: what is seen where, what is
+refused."""
 
 from __future__ import annotations
 
@@ -56,8 +57,18 @@ def _pending_target(t: Any) -> list[Any]:
 
 def _dtypes(t: Any) -> list[Any]:
     result = []
-    for name in ("bool", "uint8", "int8", "int32", "int64", "float16", "bfloat16", "float32", "float64",
-                 "complex64"):
+    for name in (
+        "bool",
+        "uint8",
+        "int8",
+        "int32",
+        "int64",
+        "float16",
+        "bfloat16",
+        "float32",
+        "float64",
+        "complex64",
+    ):
         x = t.zeros(2, 5, dtype=getattr(t, name))
         x[0, 0], x[0, 1], x[0, 2], x[0, 3] = True, 3, 2.75, -0.0
         x[1, 1:4] = t.tensor([1, 2, 3])
@@ -115,7 +126,18 @@ def _shared(t: Any) -> list[Any]:
     seen = mine.numpy()
     mine[1] = 4
     seen[2] = 8
-    return [x, y, y2, row, strided, mine, t.tensor(array), t.tensor(seen), mine[2].item(), x[2, 0].item()]
+    return [
+        x,
+        y,
+        y2,
+        row,
+        strided,
+        mine,
+        t.tensor(array),
+        t.tensor(seen),
+        mine[2].item(),
+        x[2, 0].item(),
+    ]
 
 
 def _parameters(t: Any) -> list[Any]:
@@ -158,10 +180,24 @@ def _reads(t: Any) -> list[Any]:
     m = x.t()[1:]
     z = t.view_as_complex(x.reshape(3, 2, 2))
     return [
-        x[1, 2].item(), float(x[-1][0]), int(x[2, 3]), [float(v) for v in x[1]], x[1:, 2].tolist(),
-        [r.tolist() for r in m], m[0, 2].item(), m[-1].tolist(), x[2:2].tolist(), z[1, 1].item(),
-        t.view_as_real(z)[2, 0, 1].item(), x.bfloat16()[1, 1].item(), x[1:2, 1:2].item(), x[..., 1].tolist(),
-        x[[0, 2]].tolist(), tuple(x[1][:, None].shape), (x > 0.5)[1].tolist(), x[::2, 1::2].tolist(),
+        x[1, 2].item(),
+        float(x[-1][0]),
+        int(x[2, 3]),
+        [float(v) for v in x[1]],
+        x[1:, 2].tolist(),
+        [r.tolist() for r in m],
+        m[0, 2].item(),
+        m[-1].tolist(),
+        x[2:2].tolist(),
+        z[1, 1].item(),
+        t.view_as_real(z)[2, 0, 1].item(),
+        x.bfloat16()[1, 1].item(),
+        x[1:2, 1:2].item(),
+        x[..., 1].tolist(),
+        x[[0, 2]].tolist(),
+        tuple(x[1][:, None].shape),
+        (x > 0.5)[1].tolist(),
+        x[::2, 1::2].tolist(),
     ]
 
 
@@ -194,13 +230,34 @@ def _modes(t: Any) -> list[Any]:
     return [x, y, y._version]
 
 
-PROGRAMS = {f.__name__.strip("_"): f for f in (
-    _views, _overlapping, _pending_readers, _pending_target, _dtypes, _ranges, _masks_and_indices,
-    _broadcasts, _shared, _parameters, _history, _after_backward, _reads, _updates, _modes)}
+PROGRAMS = {
+    f.__name__.strip("_"): f
+    for f in (
+        _views,
+        _overlapping,
+        _pending_readers,
+        _pending_target,
+        _dtypes,
+        _ranges,
+        _masks_and_indices,
+        _broadcasts,
+        _shared,
+        _parameters,
+        _history,
+        _after_backward,
+        _reads,
+        _updates,
+        _modes,
+    )
+}
 
 
 def plain(value: Any) -> Any:
-    return (str(value.dtype), tuple(value.shape), value.tolist()) if hasattr(value, "tolist") else value
+    return (
+        (str(value.dtype), tuple(value.shape), value.tolist())
+        if hasattr(value, "tolist")
+        else value
+    )
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -211,7 +268,9 @@ def test_programs(name: str) -> None:
     assert mine == theirs
 
 
-def _set(key: Any, value: Any, make: Callable[[Any], Any] = lambda t: t.zeros(3, 4)) -> Callable[[Any], None]:
+def _set(
+    key: Any, value: Any, make: Callable[[Any], Any] = lambda t: t.zeros(3, 4)
+) -> Callable[[Any], None]:
     def write(t: Any) -> None:
         make(t)[key(t) if callable(key) else key] = value(t) if callable(value) else value
 
@@ -246,7 +305,9 @@ WRONG = {
     "0-d": _set(0, 1.0, lambda t: t.zeros(())),
     "update of an expanded tensor": lambda t: t.zeros(3, 1).expand(3, 4)[0].__iadd__(1),
     "update by a float": lambda t: t.zeros(3, dtype=t.int64)[1:].__iadd__(0.5),
-    "entry of unbind": _set(0, lambda t: t.ones(2, requires_grad=True), lambda t: t.zeros(3, 2).unbind()),
+    "entry of unbind": _set(
+        0, lambda t: t.ones(2, requires_grad=True), lambda t: t.zeros(3, 2).unbind()
+    ),
 }
 
 
@@ -272,13 +333,16 @@ def test_a_change_of_what_the_gradient_needs_is_found() -> None:
             y.backward()
 
 
-@pytest.mark.parametrize("write", [
-    lambda t, x: x.expand(3, 3).add_(1),
-    lambda t, x: x.expand(3, 3)[1].mul_(5),
-    lambda t, x: x.expand(-1, 3).t().expand(3, 3)[1:].fill_(2),
-    lambda t, x: x.expand(3, 3).view(t.int32).__setitem__(0, 7),
-    lambda t, x: (x * 1).expand(1, 3, 3)[0].detach().view(t.int32).add_(1),
-])
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda t, x: x.expand(3, 3).add_(1),
+        lambda t, x: x.expand(3, 3)[1].mul_(5),
+        lambda t, x: x.expand(-1, 3).t().expand(3, 3)[1:].fill_(2),
+        lambda t, x: x.expand(3, 3).view(t.int32).__setitem__(0, 7),
+        lambda t, x: (x * 1).expand(1, 3, 3)[0].detach().view(t.int32).add_(1),
+    ],
+)
 def test_writes_through_expansions_that_repeat_nothing(write: Any) -> None:
     found = []
     for lib in (graphtorch, torch):
@@ -298,7 +362,9 @@ READERS: dict[str, Any] = {
     "addcmul": lambda t, a, b: t.addcmul(a, a, b),
     "addcdiv": lambda t, a, b: t.addcdiv(a, a, b),
     "inverse": lambda t, a, b: t.linalg.inv(a),
-    "cross_entropy": lambda t, a, b: t.nn.functional.cross_entropy(a, t.tensor([0, 2, 1]), reduction="none"),
+    "cross_entropy": lambda t, a, b: t.nn.functional.cross_entropy(
+        a, t.tensor([0, 2, 1]), reduction="none"
+    ),
 }
 
 
@@ -320,7 +386,8 @@ def test_what_may_be_written_to_after_an_operation(name: str, written: str | Non
             assert "inplace operation" in str(error)
             found.append(None)
     theirs, mine = found
-    if (name, written) in {("nanmean", "a"), ("integer powers", "result")}:  # saved there and not needed
+    # saved there and not needed
+    if (name, written) in {("nanmean", "a"), ("integer powers", "result")}:
         assert mine is not None and theirs is None
     else:
         assert (mine is None) == (theirs is None)

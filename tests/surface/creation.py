@@ -1,4 +1,5 @@
-"""Tensors from data, sizes and ranges; dtypes, typed classes, devices; random numbers, generators."""
+"""Tensors from data, sizes and ranges; dtypes, typed classes, devices; random numbers,
+generators."""
 
 import numpy as np
 
@@ -41,9 +42,12 @@ def check_dtypes():
     for dtype, alias, width in widths:
         assert dtype is alias and isinstance(dtype, torch.dtype)
         assert (
-            torch.ones(2, dtype=dtype).element_size() == width and torch.ones(2, dtype=dtype).dtype is dtype
+            torch.ones(2, dtype=dtype).element_size() == width
+            and torch.ones(2, dtype=dtype).dtype is dtype
         )
-        assert dtype.is_floating_point == (dtype in (torch.half, torch.bfloat16, torch.float, torch.double))
+        assert dtype.is_floating_point == (
+            dtype in (torch.half, torch.bfloat16, torch.float, torch.double)
+        )
     assert torch.complex32.itemsize == 4 and torch.complex32.is_complex
 
 
@@ -58,7 +62,9 @@ def check_typed_classes():
         (torch.LongTensor, torch.int64),
     )
     for cls, dtype in classes:
-        assert isinstance(torch.tensor([1], dtype=dtype), cls) and not isinstance(torch.tensor([True]), cls)
+        assert isinstance(torch.tensor([1], dtype=dtype), cls) and not isinstance(
+            torch.tensor([True]), cls
+        )
     same(torch.FloatTensor([[1, 2], [3, 4]]), [[1, 2], [3, 4]], torch.float32)
     assert torch.FloatTensor(2, 3).shape == (2, 3)
     same(torch.DoubleTensor([1.5]), [1.5], torch.float64)
@@ -71,7 +77,9 @@ def check_typed_classes():
     same(torch.LongTensor([2**40]), [2**40], torch.int64)
     same(torch.BoolTensor([True, False]), [True, False], torch.bool)
     assert torch.Tensor(2, 3).shape == (2, 3) and torch.Tensor([2, 3]).tolist() == [2, 3]
-    assert torch.Tensor is not torch.FloatTensor and isinstance(torch.Tensor([1]), torch.FloatTensor)
+    assert torch.Tensor is not torch.FloatTensor and isinstance(
+        torch.Tensor([1]), torch.FloatTensor
+    )
 
 
 def check_default_tensor_type():
@@ -89,14 +97,18 @@ def check_size_device_layout():
     assert torch.Size([2, 3]).numel() == 6 and torch.Size([2, 3])[1:] == (3,)
     assert torch.device("cuda:1").index == 1 and str(torch.device("cuda", 0)) == "cuda:0"
     assert torch.zeros(1, device=torch.device("cpu")).device == torch.device("cpu")
-    assert isinstance(torch.strided, torch.layout) and isinstance(torch.preserve_format, torch.memory_format)
+    assert isinstance(torch.strided, torch.layout) and isinstance(
+        torch.preserve_format, torch.memory_format
+    )
     assert torch.zeros(2, layout=torch.strided).layout is torch.strided
     assert torch.typename(torch.zeros(1)) == "torch.FloatTensor" and torch.typename(obj=3) == "int"
 
 
 def check_data():
     data = np.arange(6.0).reshape(2, 3)
-    x = torch.tensor(data=data, dtype=torch.float32, device="cpu", requires_grad=True, pin_memory=False)
+    x = torch.tensor(
+        data=data, dtype=torch.float32, device="cpu", requires_grad=True, pin_memory=False
+    )
     same(x, data, torch.float32)
     assert x.requires_grad and torch.tensor([[1, 2]]).dtype is torch.int64
     assert torch.tensor([1.0, 2]).dtype is torch.float32 and torch.tensor(True).dtype is torch.bool
@@ -112,7 +124,11 @@ def check_data():
 
 def check_ranges():
     common = {"device": "cpu", "layout": torch.strided, "requires_grad": True}
-    same(torch.arange(start=1, end=2.5, step=0.5, dtype=torch.float64, **common), [1, 1.5, 2], torch.float64)
+    same(
+        torch.arange(start=1, end=2.5, step=0.5, dtype=torch.float64, **common),
+        [1, 1.5, 2],
+        torch.float64,
+    )
     assert torch.arange(5).tolist() == [0, 1, 2, 3, 4] and torch.arange(4.0).dtype is torch.float32
     same(torch.range(1, 4), [1, 2, 3, 4])
     same(
@@ -135,7 +151,12 @@ def check_ranges():
 
 
 def check_filled():
-    common = {"dtype": torch.float64, "device": "cpu", "layout": torch.strided, "requires_grad": True}
+    common = {
+        "dtype": torch.float64,
+        "device": "cpu",
+        "layout": torch.strided,
+        "requires_grad": True,
+    }
     for make, number in ((torch.zeros, 0), (torch.ones, 1)):
         same(make(2, 3), np.full((2, 3), number), torch.float32)
     same(torch.zeros(2, **common), [0, 0], torch.float64)
@@ -166,7 +187,12 @@ def check_new():
 
 
 def check_uniform_and_normal():
-    common = {"dtype": torch.float64, "device": "cpu", "layout": torch.strided, "requires_grad": True}
+    common = {
+        "dtype": torch.float64,
+        "device": "cpu",
+        "layout": torch.strided,
+        "requires_grad": True,
+    }
     for make in (torch.rand, torch.randn):
         assert make((2, 3)).shape == make(2, 3).shape == (2, 3)
     generator = torch.Generator().manual_seed(3)
@@ -179,14 +205,21 @@ def check_uniform_and_normal():
     out = torch.full((500,), -7.0)
     assert torch.rand(500, out=out) is out and out.min() >= 0
     assert torch.randn(500, out=out) is out and out.min() < 0
-    assert torch.rand_like(uniform).dtype is torch.float64 and torch.rand_like(uniform).shape == (4000,)
+    assert torch.rand_like(uniform).dtype is torch.float64 and torch.rand_like(uniform).shape == (
+        4000,
+    )
     assert torch.randn_like(out).shape == (500,)
     assert set(torch.randint_like(out, 3).tolist()) == {0, 1, 2}
 
 
 def check_integers_and_permutations():
     generator = torch.Generator().manual_seed(0)
-    options = {"dtype": torch.int32, "device": "cpu", "layout": torch.strided, "requires_grad": False}
+    options = {
+        "dtype": torch.int32,
+        "device": "cpu",
+        "layout": torch.strided,
+        "requires_grad": False,
+    }
     x = torch.randint(low=2, high=5, size=(300,), generator=generator, **options)
     assert (
         set(x.tolist()) == {2, 3, 4}
@@ -208,7 +241,12 @@ def check_normal_with_parameters():
     x = torch.normal(mean=mean, std=std, generator=generator)
     assert ((x - mean).abs() < 1).all()
     assert torch.normal(mean, 1.0).shape == (5,) and torch.normal(2.0, std).shape == (5,)
-    options = {"dtype": torch.float64, "device": "cpu", "layout": torch.strided, "requires_grad": True}
+    options = {
+        "dtype": torch.float64,
+        "device": "cpu",
+        "layout": torch.strided,
+        "requires_grad": True,
+    }
     y = torch.normal(3.0, 0.5, size=(4000,), **options)
     assert abs(y.mean().item() - 3) < 0.05 and y.dtype is torch.float64 and y.requires_grad
     out = torch.empty(5)
@@ -217,7 +255,11 @@ def check_normal_with_parameters():
 
 def check_generators():
     own = torch.Generator(device="cpu")
-    assert isinstance(own, torch.Generator) and own.manual_seed(seed=5) is own and own.initial_seed() == 5
+    assert (
+        isinstance(own, torch.Generator)
+        and own.manual_seed(seed=5) is own
+        and own.initial_seed() == 5
+    )
     state = own.get_state()
     first = torch.rand(3, generator=own)
     second = torch.rand(3, generator=own)

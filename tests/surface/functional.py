@@ -10,7 +10,9 @@ from graphtorch.nn import functional as F
 
 
 def same(x, expected, tolerance=1e-5):
-    np.testing.assert_allclose(x.detach().numpy(), np.asarray(expected), rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(
+        x.detach().numpy(), np.asarray(expected), rtol=tolerance, atol=tolerance
+    )
     assert x.shape == np.shape(expected)
 
 
@@ -28,7 +30,8 @@ def check_activations():
     exact = 0.5 * A * (1 + np.vectorize(math.erf)(A / math.sqrt(2)))
     same(F.gelu(input=X, approximate="none"), exact)
     same(
-        F.gelu(X, approximate="tanh"), 0.5 * A * (1 + np.tanh(math.sqrt(2 / math.pi) * (A + 0.044715 * A**3)))
+        F.gelu(X, approximate="tanh"),
+        0.5 * A * (1 + np.tanh(math.sqrt(2 / math.pi) * (A + 0.044715 * A**3))),
     )
 
 
@@ -66,9 +69,14 @@ def check_norms():
     y = F.batch_norm(input=X, running_mean=mean, running_var=var, training=True, **options)
     same(y, normal(A, (0, 2)) * scale + shift)
     same(mean, 0.5 * A.mean((0, 2)))
-    same(F.batch_norm(X, mean, var, eps=0.0), (A - mean.numpy()[:, None]) / np.sqrt(var.numpy()[:, None]))
+    same(
+        F.batch_norm(X, mean, var, eps=0.0),
+        (A - mean.numpy()[:, None]) / np.sqrt(var.numpy()[:, None]),
+    )
     mean, var = torch.zeros(3), torch.ones(3)
-    y = F.instance_norm(input=X, running_mean=mean, running_var=var, use_input_stats=True, **options)
+    y = F.instance_norm(
+        input=X, running_mean=mean, running_var=var, use_input_stats=True, **options
+    )
     same(y, normal(A, 2) * scale + shift)
     same(mean, 0.5 * A.mean((0, 2)))
     w, b = torch.full((4,), 2.0), torch.arange(4.0)
@@ -115,7 +123,9 @@ def check_matrix_norms():
     out = torch.empty(2)
     assert torch.linalg.matrix_norm(X, ord=1, out=out) is out
     same(out, np.abs(A).sum(1).max(1))
-    same(torch.linalg.norm(A=X, ord=1, dim=(1, 2), **options), np.abs(A).sum(1).max(1)[:, None, None])
+    same(
+        torch.linalg.norm(A=X, ord=1, dim=(1, 2), **options), np.abs(A).sum(1).max(1)[:, None, None]
+    )
     out = torch.empty(())
     assert torch.linalg.norm(X, out=out) is out
     same(out, np.linalg.norm(A.reshape(-1)))

@@ -1,4 +1,5 @@
-"""Every layer class: what it computes, against NumPy where that is short, else shape and gradients."""
+"""Every layer class: what it computes, against NumPy where that is short, else shape and
+gradients."""
 
 import math
 
@@ -10,11 +11,14 @@ from graphtorch.nn import functional as F
 
 
 def same(x, expected, tolerance=1e-5):
-    np.testing.assert_allclose(x.detach().numpy(), np.asarray(expected), rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(
+        x.detach().numpy(), np.asarray(expected), rtol=tolerance, atol=tolerance
+    )
 
 
 def trains(layer, *shapes, out=None):
-    """For random inputs the output has the shape `out` and finite elements; all leaves get gradients."""
+    """For random inputs the output has the shape `out` and finite elements; all leaves get
+    gradients."""
     torch.manual_seed(0)
     inputs = [torch.randn(shape).requires_grad_() for shape in shapes]
     y = layer(*inputs)
@@ -94,7 +98,14 @@ def check_adaptive_softmax():
 
 
 def check_convolutions():
-    options = {"stride": 2, "padding": 1, "dilation": 2, "groups": 2, "bias": True, "padding_mode": "zeros"}
+    options = {
+        "stride": 2,
+        "padding": 1,
+        "dilation": 2,
+        "groups": 2,
+        "bias": True,
+        "padding_mode": "zeros",
+    }
     x = torch.randn(1, 4, 9)
     layer = nn.Conv1d(
         in_channels=4, out_channels=6, kernel_size=3, device="cpu", dtype=torch.float32, **options
@@ -104,10 +115,17 @@ def check_convolutions():
     first = (w[0] * padded[0, :2, 0:5:2]).sum() + layer.bias[0].item()
     assert layer(x).shape == (1, 6, 4) and abs(layer(x)[0, 0, 0].item() - first) < 1e-5
     layer = nn.Conv2d(
-        in_channels=4, out_channels=6, kernel_size=(3, 2), device="cpu", dtype=torch.float64, **options
+        in_channels=4,
+        out_channels=6,
+        kernel_size=(3, 2),
+        device="cpu",
+        dtype=torch.float64,
+        **options,
     )
     y = layer(torch.randn(2, 4, 9, 9, dtype=torch.float64))
-    assert y.shape == (2, 6, 4, 5) and layer.weight.shape == (6, 2, 3, 2) and layer.bias.shape == (6,)
+    assert (
+        y.shape == (2, 6, 4, 5) and layer.weight.shape == (6, 2, 3, 2) and layer.bias.shape == (6,)
+    )
     assert nn.Conv1d(1, 32, 3)(torch.zeros(100, 1, 28)).shape == (100, 32, 26)
     assert nn.Conv1d(1, 32, 3, stride=3, padding=1)(torch.zeros(100, 1, 28)).shape == (100, 32, 10)
     trains(nn.Conv3d(2, 3, 2), (1, 2, 3, 4, 5), out=(1, 3, 2, 3, 4))
@@ -142,7 +160,9 @@ def check_normalisations():
     a = x.numpy()
     layer = nn.BatchNorm1d(num_features=4)
     y = layer(x)
-    same(y, (a - a.mean((0, 2), keepdims=True)) / np.sqrt(a.var((0, 2), keepdims=True) + 1e-5), 1e-4)
+    same(
+        y, (a - a.mean((0, 2), keepdims=True)) / np.sqrt(a.var((0, 2), keepdims=True) + 1e-5), 1e-4
+    )
     same(layer.running_mean, 0.1 * a.mean((0, 2)), 1e-4)
     layer = nn.BatchNorm2d(num_features=4)
     trains(layer, (3, 4, 2, 2), out=(3, 4, 2, 2))
@@ -172,7 +192,8 @@ def check_pools():
     assert nn.MaxPool1d(2, stride=1)(x).shape == (2, 3, 7)
     square = torch.randn(1, 2, 6, 6)
     same(
-        nn.MaxPool2d(kernel_size=2, stride=None)(square), square.numpy().reshape(1, 2, 3, 2, 3, 2).max((3, 5))
+        nn.MaxPool2d(kernel_size=2, stride=None)(square),
+        square.numpy().reshape(1, 2, 3, 2, 3, 2).max((3, 5)),
     )
     assert nn.MaxPool2d(2, stride=1)(square).shape == (1, 2, 5, 5)
     cube = torch.randn(1, 1, 4, 4, 4)
@@ -243,7 +264,10 @@ def check_dropouts():
     torch.manual_seed(0)
     x = torch.ones(4, 50, 6)
     y = nn.Dropout(p=0.25)(x)
-    assert set(y.flatten().unique().tolist()) == {0.0, torch.tensor(4 / 3).item()} and abs(y.mean() - 1) < 0.1
+    assert (
+        set(y.flatten().unique().tolist()) == {0.0, torch.tensor(4 / 3).item()}
+        and abs(y.mean() - 1) < 0.1
+    )
     assert torch.equal(nn.Dropout(0.25).eval()(x), x)
     for layer, shape in (
         (nn.Dropout1d(0.5), (4, 50, 6)),
@@ -251,7 +275,10 @@ def check_dropouts():
         (nn.Dropout3d(0.5), (4, 50, 3, 2, 2)),
     ):
         whole = layer(torch.ones(shape)).flatten(2)
-        assert (whole == whole[..., :1]).all() and set(whole.flatten().unique().tolist()) == {0.0, 2.0}
+        assert (whole == whole[..., :1]).all() and set(whole.flatten().unique().tolist()) == {
+            0.0,
+            2.0,
+        }
     alpha = nn.AlphaDropout(0.3)(torch.randn(20000))
     assert abs(alpha.mean().item()) < 0.05 and abs(alpha.std().item() - 1) < 0.05
     channels = nn.FeatureAlphaDropout(0.5)(torch.ones(4, 50, 6))
@@ -288,7 +315,9 @@ def check_reshaping_layers():
     up = nn.PixelShuffle(upscale_factor=2)(x)
     same(up, a.reshape(2, 2, 2, 2, 3, 4).transpose(0, 1, 4, 2, 5, 3).reshape(2, 2, 6, 8))
     same(nn.PixelUnshuffle(downscale_factor=2)(up), a)
-    same(nn.ChannelShuffle(groups=2)(x), a.reshape(2, 2, 4, 3, 4).swapaxes(1, 2).reshape(2, 8, 3, 4))
+    same(
+        nn.ChannelShuffle(groups=2)(x), a.reshape(2, 2, 4, 3, 4).swapaxes(1, 2).reshape(2, 8, 3, 4)
+    )
     same(nn.Flatten()(x), a.reshape(2, -1))
     same(nn.Unflatten(1, (2, 4))(x), a.reshape(2, 2, 4, 3, 4))
     columns = nn.Unfold(kernel_size=2, dilation=1, padding=1, stride=2)(x)
@@ -303,7 +332,9 @@ def check_upsampling():
     exact = nn.Upsample(size=7, mode="linear", align_corners=True)(line)
     same(exact[0, 0], np.interp(np.linspace(0, 3, 7), np.arange(4), line[0, 0].numpy()))
     assert nn.Upsample(size=(6, 8), mode="bilinear")(square).shape == (1, 2, 6, 8)
-    assert nn.Upsample(scale_factor=2, mode="bicubic", recompute_scale_factor=True)(square).shape == (
+    assert nn.Upsample(scale_factor=2, mode="bicubic", recompute_scale_factor=True)(
+        square
+    ).shape == (
         1,
         2,
         6,
@@ -351,7 +382,10 @@ def check_margin_losses():
         nn.MarginRankingLoss(margin=0.3)(x[:, 0], y[:, 0], signs),
         np.maximum(0, -s * (a - b)[:, 0] + 0.3).mean(),
     )
-    same(nn.HingeEmbeddingLoss()(x[:, 0], signs), np.where(s > 0, a[:, 0], np.maximum(0, 1 - a[:, 0])).mean())
+    same(
+        nn.HingeEmbeddingLoss()(x[:, 0], signs),
+        np.where(s > 0, a[:, 0], np.maximum(0, 1 - a[:, 0])).mean(),
+    )
     same(nn.SoftMarginLoss()(x[:, 0], signs), np.log1p(np.exp(-s * a[:, 0])).mean())
     cos = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     same(nn.CosineEmbeddingLoss()(x, y, signs), np.where(s > 0, 1 - cos, np.maximum(0, cos)).mean())
@@ -382,7 +416,9 @@ def check_classification_losses():
     same(nn.NLLLoss(reduction="mean")(torch.tensor(logs), target), picked.mean())
     weight = np.array([1.0, 2, 3, 4, 5])
     w = weight[target.numpy()] * (target.numpy() != 4)
-    layer = nn.CrossEntropyLoss(weight=torch.tensor(weight).float(), ignore_index=4, reduction="mean")
+    layer = nn.CrossEntropyLoss(
+        weight=torch.tensor(weight).float(), ignore_index=4, reduction="mean"
+    )
     same(layer(x, target), (w * picked).sum() / w.sum())
     same(nn.CrossEntropyLoss(size_average=False, reduce=True)(x, target), picked.sum())
     same(nn.CrossEntropyLoss(reduce=False)(x, target), picked)
@@ -390,7 +426,9 @@ def check_classification_losses():
 
 def check_ctc():
     logits = torch.randn(6, 1, 4).log_softmax(2).requires_grad_()
-    loss = nn.CTCLoss(reduction="sum")(logits, torch.tensor([[1]]), torch.tensor([6]), torch.tensor([1]))
+    loss = nn.CTCLoss(reduction="sum")(
+        logits, torch.tensor([[1]]), torch.tensor([6]), torch.tensor([1])
+    )
     p, total = logits.detach().exp().numpy()[:, 0], 0.0
     for start in range(6):  # blanks, then the label, then blanks
         for end in range(start + 1, 7):
@@ -404,23 +442,40 @@ def check_recurrent_layers():
     x, lengths = torch.randn(7, 3, 5), (3, 7)
     for cls in (nn.LSTM, nn.GRU):
         layer = cls(
-            input_size=5, hidden_size=4, num_layers=2, batch_first=False, dropout=0.5, bidirectional=True
+            input_size=5,
+            hidden_size=4,
+            num_layers=2,
+            batch_first=False,
+            dropout=0.5,
+            bidirectional=True,
         )
         out, state = layer(x)
         hidden = state[0] if cls is nn.LSTM else state
         assert out.shape == (7, 3, 8) and hidden.shape == (4, 3, 4) and lengths
         layer.eval()
-        assert torch.equal(layer(x)[0], layer(x)[0]) and not torch.equal(layer.train()(x)[0], layer(x)[0])
+        assert torch.equal(layer(x)[0], layer(x)[0]) and not torch.equal(
+            layer.train()(x)[0], layer(x)[0]
+        )
         first = cls(5, 4, batch_first=True)(x.transpose(0, 1))
         assert first[0].shape == (3, 7, 4)
     layer = nn.LSTM(
-        input_size=5, hidden_size=4, num_layers=2, batch_first=True, dropout=0.0, bidirectional=False
+        input_size=5,
+        hidden_size=4,
+        num_layers=2,
+        batch_first=True,
+        dropout=0.0,
+        bidirectional=False,
     )
     out, (hidden, _) = layer(x.transpose(0, 1))
     assert torch.equal(hidden[-1], out[:, -1])
     nn.LSTM(5, 4, dropout=0.0, bidirectional=True)
     layer = nn.GRU(
-        input_size=5, hidden_size=4, num_layers=1, batch_first=True, dropout=0.0, bidirectional=False
+        input_size=5,
+        hidden_size=4,
+        num_layers=1,
+        batch_first=True,
+        dropout=0.0,
+        bidirectional=False,
     )
     out, hidden = layer(x.transpose(0, 1))
     assert torch.equal(hidden[-1], out[:, -1])
@@ -454,7 +509,10 @@ def check_attention_and_transformers():
     y, weights = nn.MultiheadAttention(8, 2)(x, memory, memory)
     assert y.shape == (5, 2, 8) and weights.shape == (2, 5, 3)
     same(weights.sum(-1), np.ones((2, 5)))
-    encoder, decoder = nn.TransformerEncoderLayer(8, 2, 16, 0.0), nn.TransformerDecoderLayer(8, 2, 16, 0.0)
+    encoder, decoder = (
+        nn.TransformerEncoderLayer(8, 2, 16, 0.0),
+        nn.TransformerDecoderLayer(8, 2, 16, 0.0),
+    )
     trains(encoder, (5, 2, 8), out=(5, 2, 8))
     stack = nn.TransformerEncoder(encoder, 1)
     same(stack(x), encoder(x).detach().numpy())

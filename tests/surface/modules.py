@@ -1,4 +1,5 @@
-"""nn.Module: what it registers, how it is called, cast, trained, saved and loaded; hooks; containers."""
+"""nn.Module: what it registers, how it is called, cast, trained, saved and loaded; hooks;
+containers."""
 
 from collections import OrderedDict
 
@@ -28,7 +29,10 @@ def refused(kind, call, *args, **kwargs):
 
 
 @covers(
-    "torch.nn.Module.__init__", "torch.nn.Module.__setattr__", "torch.nn.Module.__call__", "torch.nn.Module"
+    "torch.nn.Module.__init__",
+    "torch.nn.Module.__setattr__",
+    "torch.nn.Module.__call__",
+    "torch.nn.Module",
 )
 def check_registration():
     module = nn.Module()
@@ -43,19 +47,28 @@ def check_registration():
         "kept",
         "passing",
     ]
-    assert list(module._modules) == ["first", "second", "third"] == [n for n, _ in module.named_children()]
+    assert (
+        list(module._modules)
+        == ["first", "second", "third"]
+        == [n for n, _ in module.named_children()]
+    )
     assert list(module.state_dict()) == ["test param", "kept"]
     refused(KeyError, module.register_buffer, "", None)
     refused(KeyError, module.register_buffer, "a.b", None)
     refused(TypeError, module.register_buffer, 3, None)
     refused(TypeError, module.register_buffer, "text", "text")
     refused(NotImplementedError, module.forward, torch.ones(1))
-    assert Net()(torch.ones(4, 2)).shape == (4, 3) and Net().forward(torch.ones(4, 2)).shape == (4, 3)
+    assert Net()(torch.ones(4, 2)).shape == (4, 3) and Net().forward(torch.ones(4, 2)).shape == (
+        4,
+        3,
+    )
 
 
 def check_parameters():
     weight = nn.Parameter(torch.Tensor([2]))
-    assert isinstance(weight, torch.nn.parameter.Parameter) and weight.requires_grad and weight.is_leaf
+    assert (
+        isinstance(weight, torch.nn.parameter.Parameter) and weight.requires_grad and weight.is_leaf
+    )
     assert repr(weight).startswith("Parameter containing:")
     assert torch.nn.parameter.Parameter(torch.ones(2), requires_grad=False).requires_grad is False
     waiting = torch.nn.parameter.UninitializedParameter()
@@ -70,9 +83,13 @@ def check_iteration():
     net = Net()
     names = ["one.weight", "one.bias", "two.0.weight", "two.0.bias", "two.1.weight", "two.1.bias"]
     assert [n for n, _ in net.named_parameters()] == names
-    assert [n for n, _ in net.named_parameters(prefix="p", recurse=True)] == ["p." + n for n in names]
+    assert [n for n, _ in net.named_parameters(prefix="p", recurse=True)] == [
+        "p." + n for n in names
+    ]
     assert len(list(net.parameters())) == 6 and list(net.parameters(recurse=False)) == []
-    assert len(list(net.buffers())) == 3 and next(iter(net.named_buffers()))[0] == "two.1.running_mean"
+    assert (
+        len(list(net.buffers())) == 3 and next(iter(net.named_buffers()))[0] == "two.1.running_mean"
+    )
     assert [type(m).__name__ for m in net.children()] == ["Linear", "Sequential"]
     assert [n for n, _ in net.named_modules()] == ["", "one", "two", "two.0", "two.1"]
     assert len(list(net.modules())) == 5 and net.get_submodule("two.1") is net.two[1]
@@ -105,7 +122,11 @@ def check_gradients():
 
 
 def check_casts():
-    for method, dtype in (("half", torch.float16), ("double", torch.float64), ("bfloat16", torch.bfloat16)):
+    for method, dtype in (
+        ("half", torch.float16),
+        ("double", torch.float64),
+        ("bfloat16", torch.bfloat16),
+    ):
         assert getattr(Net(), method)().two[1].running_mean.dtype is dtype
     net = Net()
     assert net.double().half().bfloat16().float() is net
@@ -142,7 +163,11 @@ def check_hooks():
     x = torch.ones(3, 2, requires_grad=True)
     net(x).sum().backward()
     net.load_state_dict(net.state_dict())
-    assert seen[:2] == ["before", "after"] and set(seen[2:4]) == {"gradient", "old"} and seen[-1] == "loaded"
+    assert (
+        seen[:2] == ["before", "after"]
+        and set(seen[2:4]) == {"gradient", "old"}
+        and seen[-1] == "loaded"
+    )
     for handle in handles:
         handle.remove()
     seen.clear()
@@ -165,7 +190,10 @@ def check_global_hooks():
         nn.Linear(2, 1)(x).sum().backward()
         for handle in handles:
             handle.remove()
-    both = (module.register_module_full_backward_hook(print), module.register_module_forward_hook(print))
+    both = (
+        module.register_module_full_backward_hook(print),
+        module.register_module_forward_hook(print),
+    )
     for handle in both:
         handle.remove()
     handle = module.register_module_backward_hook(print)
@@ -225,7 +253,9 @@ def check_repr():
             return "size=3"
 
     assert repr(Named()) == "Named(size=3)" and nn.ReLU().extra_repr() == ""
-    assert repr(nn.Sequential(nn.Linear(1, 2))).splitlines()[1].endswith("out_features=2, bias=True)")
+    assert (
+        repr(nn.Sequential(nn.Linear(1, 2))).splitlines()[1].endswith("out_features=2, bias=True)")
+    )
 
 
 def check_containers():
@@ -233,7 +263,10 @@ def check_containers():
     plain = nn.Sequential(first, second)
     named = nn.Sequential(OrderedDict([("first", first), ("second", second)]))
     x = torch.randn(3, 2)
-    assert torch.equal(plain(x), named(x)) and list(dict(named.named_children())) == ["first", "second"]
+    assert torch.equal(plain(x), named(x)) and list(dict(named.named_children())) == [
+        "first",
+        "second",
+    ]
     assert len(nn.ModuleList([first, second])) == 2 and nn.ModuleList([first])[0] is first
     table = nn.ModuleDict({"a": first})
     table["b"] = second
@@ -250,14 +283,19 @@ def check_linear_and_its_attributes():
     x = torch.randn(2, 5, 4, dtype=torch.float64)
     expected = x.numpy() @ layer.weight.detach().numpy().T + layer.bias.detach().numpy()
     np.testing.assert_allclose(layer(x).detach().numpy(), expected)
-    assert layer.weight.shape == (3, 4) and layer.bias.shape == (3,) and layer.weight.abs().max() <= 0.5
+    assert (
+        layer.weight.shape == (3, 4)
+        and layer.bias.shape == (3,)
+        and layer.weight.abs().max() <= 0.5
+    )
     assert nn.Linear(4, 3, bias=False).bias is None
 
 
 def check_data_parallel():
     x, net = torch.ones(2, 2), nn.Linear(2, 3)
     wrapped = nn.DataParallel(net)
-    assert torch.equal(wrapped(x), net(x.to(net.weight.device)))  # where there is a GPU the module is on it
+    # where there is a GPU the module is on it
+    assert torch.equal(wrapped(x), net(x.to(net.weight.device)))
     assert list(wrapped.state_dict()) == ["module.weight", "module.bias"]
 
 

@@ -1,4 +1,5 @@
-"""Optimizers: each parameter of each changes the path over a small problem as it should; averages."""
+"""Optimizers: each parameter of each changes the path over a small problem as it should;
+averages."""
 
 import math
 
@@ -118,7 +119,9 @@ def check_adamax():
         g = CURVES * x + 0.1 * x
         m, u = 0.5 * m + 0.5 * g, np.maximum(0.6 * u, np.abs(g) + 1e-2)
         x = x - 0.3 / (1 - 0.5**t) * m / u
-    got = path(lambda p: optim.Adamax(params=[p], lr=0.3, betas=(0.5, 0.6), eps=1e-2, weight_decay=0.1))
+    got = path(
+        lambda p: optim.Adamax(params=[p], lr=0.3, betas=(0.5, 0.6), eps=1e-2, weight_decay=0.1)
+    )
     np.testing.assert_allclose(got[-1], x)
 
 
@@ -176,7 +179,9 @@ def check_rmsprop():
 def check_rprop():
     got = path(lambda p: optim.Rprop(params=[p], lr=0.1, etas=(0.5, 2.0), step_sizes=(1e-3, 0.3)))
     steps = np.cumsum([0.1, 0.2, 0.3, 0.3])
-    np.testing.assert_allclose(got, np.array(START) - np.sign(START) * steps[:, None] * np.ones(3), atol=1)
+    np.testing.assert_allclose(
+        got, np.array(START) - np.sign(START) * steps[:, None] * np.ones(3), atol=1
+    )
     np.testing.assert_allclose(got[:3, 1], -2 + steps[:3])
 
 
@@ -189,7 +194,9 @@ def check_nadam_and_radam():
 def check_sparse_adam():
     table = nn.Embedding(5, 2, sparse=True)
     before = table.weight.detach().clone()
-    optimizer = optim.SparseAdam(params=list(table.parameters()), lr=0.1, betas=(0.5, 0.6), eps=1e-2)
+    optimizer = optim.SparseAdam(
+        params=list(table.parameters()), lr=0.1, betas=(0.5, 0.6), eps=1e-2
+    )
     table(torch.tensor([1, 3])).sum().backward()
     optimizer.step()
     moved = table.weight.detach() - before
@@ -202,7 +209,9 @@ def check_base_class():
     x, y = torch.ones(2, requires_grad=True), torch.zeros(1, requires_grad=True)
     optimizer = optim.SGD([{"params": [x], "lr": 0.5}], lr=0.1, momentum=0.9)
     optimizer.add_param_group(param_group={"params": [y]})
-    assert [g["lr"] for g in optimizer.param_groups] == [0.5, 0.1] and optimizer.defaults["momentum"] == 0.9
+    assert [g["lr"] for g in optimizer.param_groups] == [0.5, 0.1] and optimizer.defaults[
+        "momentum"
+    ] == 0.9
     (x.sum() + y.sum()).backward()
     optimizer.step()
     assert "momentum_buffer" in optimizer.state[x] and x.tolist() == [0.5, 0.5]
@@ -237,7 +246,7 @@ def check_base_class():
     raise AssertionError("a set of parameters")
 
 
-# ------------------------------------------------------------------------------------------ averages
+# ----------------------------------------------------------------------------------------- averages
 
 
 def check_averages():
@@ -249,11 +258,15 @@ def check_averages():
     with torch.no_grad():
         net[0].weight += 2
     averaged.update_parameters(net)
-    np.testing.assert_allclose(averaged.module[0].weight.detach().numpy(), first.numpy() + 1, rtol=1e-5)
+    np.testing.assert_allclose(
+        averaged.module[0].weight.detach().numpy(), first.numpy() + 1, rtol=1e-5
+    )
     batches = [torch.randn(8, 2) for _ in range(3)]
     swa.update_bn(batches, averaged)
     outs = torch.stack([averaged.module[0](b) for b in batches]).mean((0, 1))
-    np.testing.assert_allclose(averaged.module[1].running_mean.numpy(), outs.detach().numpy(), atol=1e-5)
+    np.testing.assert_allclose(
+        averaged.module[1].running_mean.numpy(), outs.detach().numpy(), atol=1e-5
+    )
     assert averaged.eval()(batches[0]).shape == (8, 2)
     optimizer = optim.SGD(net.parameters(), lr=1.0)
     schedule = torch.optim.swa_utils.SWALR(optimizer, swa_lr=0.05, anneal_epochs=2)

@@ -14,7 +14,8 @@ def sgd(lr=1.0, **options):
 
 
 def rates(make, steps=6, lr=1.0, **options):
-    """The rates that ``make(optimizer)`` gives, the first before any step; what it printed; the optimizer."""
+    """The rates that ``make(optimizer)`` gives, the first before any step; what it printed; the
+    optimizer."""
     optimizer = sgd(lr, **options)
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         schedule = make(optimizer)
@@ -35,7 +36,9 @@ def close(seen, expected):
 
 def check_lambda():
     seen, printed = rates(
-        lambda o: lr_scheduler.LambdaLR(optimizer=o, lr_lambda=lambda e: 0.9**e, last_epoch=-1, verbose=True)
+        lambda o: lr_scheduler.LambdaLR(
+            optimizer=o, lr_lambda=lambda e: 0.9**e, last_epoch=-1, verbose=True
+        )
     )
     close(seen, [0.9**e for e in range(7)])
     assert "learning rate" in printed
@@ -68,7 +71,9 @@ def check_multiplicative():
 
 def check_steps():
     seen, printed = rates(
-        lambda o: lr_scheduler.StepLR(optimizer=o, step_size=2, gamma=0.5, last_epoch=-1, verbose=True)
+        lambda o: lr_scheduler.StepLR(
+            optimizer=o, step_size=2, gamma=0.5, last_epoch=-1, verbose=True
+        )
     )
     close(seen, [1, 1, 0.5, 0.5, 0.25, 0.25, 0.125])
     assert printed
@@ -98,13 +103,20 @@ def check_resuming():
 
 
 def check_linear_and_constant():
-    close(rates(lambda o: lr_scheduler.ConstantLR(o, factor=0.5, total_iters=2), 3)[0], [0.5, 0.5, 1, 1])
-    close(rates(lambda o: lr_scheduler.LinearLR(o, start_factor=0.5, total_iters=2), 3)[0], [0.5, 0.75, 1, 1])
+    close(
+        rates(lambda o: lr_scheduler.ConstantLR(o, factor=0.5, total_iters=2), 3)[0],
+        [0.5, 0.5, 1, 1],
+    )
+    close(
+        rates(lambda o: lr_scheduler.LinearLR(o, start_factor=0.5, total_iters=2), 3)[0],
+        [0.5, 0.75, 1, 1],
+    )
 
 
 def check_cosine():
     seen, _ = rates(
-        lambda o: lr_scheduler.CosineAnnealingLR(optimizer=o, T_max=4, eta_min=0.2, last_epoch=-1), 4
+        lambda o: lr_scheduler.CosineAnnealingLR(optimizer=o, T_max=4, eta_min=0.2, last_epoch=-1),
+        4,
     )
     close(seen, [0.2 + 0.8 * (1 + math.cos(math.pi * t / 4)) / 2 for t in range(5)])
     seen, _ = rates(lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, T_0=2, eta_min=0.0), 3)
@@ -126,7 +138,9 @@ def check_combinations():
     close(seen, [0.5, 0.45, 0.81])
     seen, _ = rates(
         lambda o: lr_scheduler.SequentialLR(
-            o, [lr_scheduler.ConstantLR(o, 0.1, 9), lr_scheduler.ExponentialLR(o, 0.9)], milestones=[2]
+            o,
+            [lr_scheduler.ConstantLR(o, 0.1, 9), lr_scheduler.ExponentialLR(o, 0.9)],
+            milestones=[2],
         ),
         4,
     )
@@ -180,7 +194,13 @@ def check_plateau():
 
 
 def check_cyclic():
-    options = {"base_lr": 0.1, "max_lr": 0.5, "step_size_up": 2, "step_size_down": 4, "cycle_momentum": False}
+    options = {
+        "base_lr": 0.1,
+        "max_lr": 0.5,
+        "step_size_up": 2,
+        "step_size_down": 4,
+        "cycle_momentum": False,
+    }
     seen, printed = rates(
         lambda o: lr_scheduler.CyclicLR(
             optimizer=o, mode="triangular", last_epoch=-1, verbose=True, **options
@@ -189,7 +209,10 @@ def check_cyclic():
     close(seen, [0.1, 0.3, 0.5, 0.4, 0.3, 0.2, 0.1])
     assert printed
     short = {"base_lr": 0.1, "max_lr": 0.5, "step_size_up": 1, "cycle_momentum": False}
-    close(rates(lambda o: lr_scheduler.CyclicLR(o, mode="triangular2", **short), 3)[0], [0.1, 0.5, 0.1, 0.3])
+    close(
+        rates(lambda o: lr_scheduler.CyclicLR(o, mode="triangular2", **short), 3)[0],
+        [0.1, 0.5, 0.1, 0.3],
+    )
     seen, _ = rates(lambda o: lr_scheduler.CyclicLR(o, mode="exp_range", gamma=0.5, **short), 3)
     close(seen, [0.1, 0.1 + 0.4 * 0.5, 0.1, 0.1 + 0.4 * 0.125])
     seen, _ = rates(
@@ -197,7 +220,9 @@ def check_cyclic():
     )
     close(seen, [0.1, 0.5, 0.1, 0.3])
     seen, _ = rates(
-        lambda o: lr_scheduler.CyclicLR(o, scale_fn=lambda i: 1 / (1 + i), scale_mode="iterations", **short),
+        lambda o: lr_scheduler.CyclicLR(
+            o, scale_fn=lambda i: 1 / (1 + i), scale_mode="iterations", **short
+        ),
         3,
     )
     close(seen, [0.1, 0.3, 0.1, 0.2])
@@ -206,7 +231,13 @@ def check_cyclic():
 def check_cyclic_momentum():
     optimizer = sgd(momentum=0.9)
     schedule = lr_scheduler.CyclicLR(
-        optimizer, 0.1, 0.5, step_size_up=2, cycle_momentum=True, base_momentum=0.6, max_momentum=0.8
+        optimizer,
+        0.1,
+        0.5,
+        step_size_up=2,
+        cycle_momentum=True,
+        base_momentum=0.6,
+        max_momentum=0.8,
     )
     seen = [optimizer.param_groups[0]["momentum"]]
     for _ in range(2):
@@ -230,7 +261,9 @@ def check_one_cycle():
         ),
         4,
     )
-    assert math.isclose(seen[0], 0.1) and math.isclose(max(seen), 1.0) and math.isclose(seen[-1], 0.01)
+    assert (
+        math.isclose(seen[0], 0.1) and math.isclose(max(seen), 1.0) and math.isclose(seen[-1], 0.01)
+    )
 
 
 def check_base_class():
@@ -251,4 +284,7 @@ def check_base_class():
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         schedule.print_lr(is_verbose=True, group=0, lr=0.5, epoch=3)
         schedule.print_lr(False, 0, 0.25)
-    assert "0.5" in printed.getvalue().replace("5.0000e-01", "0.5") and "0.25" not in printed.getvalue()
+    assert (
+        "0.5" in printed.getvalue().replace("5.0000e-01", "0.5")
+        and "0.25" not in printed.getvalue()
+    )

@@ -40,7 +40,12 @@ def check_saving():
         torch.save(obj=net.state_dict(), f=path)
         loaded = torch.load(f=path)
         assert torch.equal(loaded["weight"], net.weight)
-        for location in ("cpu", torch.device("cpu"), {"cuda:1": "cpu"}, lambda storage, place: storage):
+        for location in (
+            "cpu",
+            torch.device("cpu"),
+            {"cuda:1": "cpu"},
+            lambda storage, place: storage,
+        ):
             assert torch.equal(torch.load(path, map_location=location)["bias"], net.bias)
     file = io.BytesIO()
     torch.save(net, file, pickle_module=pickle, pickle_protocol=3)
@@ -59,7 +64,9 @@ def check_saving():
 
 def check_cuda():
     there = torch.cuda.is_available()
-    assert torch.cuda.is_initialized() in (False, there) and (torch.cuda.device_count() > 0) == there
+    assert (
+        torch.cuda.is_initialized() in (False, there) and (torch.cuda.device_count() > 0) == there
+    )
     if there:
         torch.cuda.init()
         kept = torch.ones(1 << 10, device="cuda") + 1
@@ -82,7 +89,11 @@ def check_typed_classes_of_gpus():
         assert not isinstance(torch.zeros(1), cls) and cls.__name__ == name
         if torch.cuda.is_available():
             made = cls([1])
-            assert isinstance(made, cls) and made.type() == f"torch.cuda.{name}" and made.tolist() == [1]
+            assert (
+                isinstance(made, cls)
+                and made.type() == f"torch.cuda.{name}"
+                and made.tolist() == [1]
+            )
             assert not isinstance(made, getattr(torch, name))
         else:
             refused((AssertionError, TypeError, RuntimeError), cls, [1])
@@ -112,9 +123,12 @@ def check_onnx():
     import onnx
 
     proto = onnx.load_from_string(file.getvalue())
-    assert [i.name for i in proto.graph.input] == ["x"] and [o.name for o in proto.graph.output] == ["y"]
+    assert [i.name for i in proto.graph.input] == ["x"] and [
+        o.name for o in proto.graph.output
+    ] == ["y"]
     assert (
-        proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param and proto.opset_import[0].version == 17
+        proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+        and proto.opset_import[0].version == 17
     )
     assert len(proto.graph.initializer) == 2
 

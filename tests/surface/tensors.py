@@ -1,4 +1,5 @@
-"""What tensors are asked and told: attributes, methods, operators, indexing, reductions, autograd modes."""
+"""What tensors are asked and told: attributes, methods, operators, indexing, reductions, autograd
+modes."""
 
 import numpy as np
 
@@ -67,8 +68,15 @@ def check_shapes():
     same(x[0].t(), x[0].numpy().T)
     one = torch.zeros(1, 3, 1)
     assert torch.squeeze(one).shape == one.squeeze(0).squeeze(-1).shape == (3,)
-    assert torch.squeeze(input=one, dim=0).shape == (3, 1) and torch.squeeze(one, (0, 2)).shape == (3,)
-    assert torch.unsqueeze(input=one, dim=-1).shape == (1, 3, 1, 1) and one.unsqueeze(0).shape == (1, 1, 3, 1)
+    assert torch.squeeze(input=one, dim=0).shape == (3, 1) and torch.squeeze(one, (0, 2)).shape == (
+        3,
+    )
+    assert torch.unsqueeze(input=one, dim=-1).shape == (1, 3, 1, 1) and one.unsqueeze(0).shape == (
+        1,
+        1,
+        3,
+        1,
+    )
     assert one.expand(2, 3, 5).shape == (2, 3, 5) and one.expand(2, 3, 5).stride() == (0, 1, 0)
     assert one.expand_as(torch.zeros(4, 3, 2)).shape == (4, 3, 2)
     assert torch.zeros(2).resize_(3, 2).shape == (3, 2)
@@ -115,7 +123,9 @@ def check_casts_and_moves():
     x = torch.tensor([1.5, 2.5], dtype=torch.float64)
     assert x.float().dtype is torch.float32 and x.float().double().dtype is torch.float64
     assert x.is_floating_point() and not torch.tensor([1]).is_floating_point()
-    assert x.to(torch.int64).tolist() == [1, 2] and x.to("cpu", torch.float16).dtype is torch.float16
+    assert (
+        x.to(torch.int64).tolist() == [1, 2] and x.to("cpu", torch.float16).dtype is torch.float16
+    )
     image = torch.zeros(1, 2, 3, 4)
     moved = image.to(torch.float64, non_blocking=True, memory_format=torch.channels_last)
     assert moved.stride() == (24, 1, 8, 2)
@@ -148,7 +158,10 @@ def check_in_place():
 
 
 @covers(
-    "torch.Tensor.__getitem__", "torch.Tensor.__setitem__", "torch.Tensor.__iadd__", "torch.Tensor.__isub__"
+    "torch.Tensor.__getitem__",
+    "torch.Tensor.__setitem__",
+    "torch.Tensor.__iadd__",
+    "torch.Tensor.__isub__",
 )
 def check_indexing_and_operators():
     a, b = torch.arange(5), torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
@@ -203,7 +216,11 @@ def check_sums_and_means():
     same(torch.mean(x), A.mean())
     same(torch.norm(x), np.linalg.norm(A))
     same(x.norm(1, 0, keepdim=True), np.abs(A).sum(0, keepdims=True))
-    same(torch.cumsum(input=x, dim=1, dtype=torch.float64), A.astype(np.float64).cumsum(1), torch.float64)
+    same(
+        torch.cumsum(input=x, dim=1, dtype=torch.float64),
+        A.astype(np.float64).cumsum(1),
+        torch.float64,
+    )
     out = torch.empty(3, 4)
     assert torch.cumsum(x, 0, out=out) is out
     same(out, A.cumsum(0))
@@ -252,7 +269,8 @@ def check_joins_and_gathers():
     same(out[1], A + 1)
     index = torch.tensor([[3, 0], [1, 1], [2, 2]])
     same(
-        torch.gather(input=x, dim=1, index=index, sparse_grad=False), np.take_along_axis(A, index.numpy(), 1)
+        torch.gather(input=x, dim=1, index=index, sparse_grad=False),
+        np.take_along_axis(A, index.numpy(), 1),
     )
     out = torch.empty(3, 2)
     assert torch.gather(x, 1, index, out=out) is out
@@ -270,7 +288,11 @@ def check_searchsorted():
         [1, 0, 3],
         torch.int64,
     )
-    same(torch.searchsorted(line, values, side="right", out_int32=True, **options), [2, 0, 3], torch.int32)
+    same(
+        torch.searchsorted(line, values, side="right", out_int32=True, **options),
+        [2, 0, 3],
+        torch.int32,
+    )
     ordered = torch.tensor([10, 20, 30])
     same(torch.searchsorted(ordered, values, right=True, sorter=torch.tensor([0, 1, 2])), [2, 0, 3])
     out = torch.empty(3, dtype=torch.int64)
@@ -322,4 +344,6 @@ def check_own_functions():
 
 def check_variables():
     x = torch.autograd.Variable(torch.ones(2), requires_grad=True)
-    assert isinstance(x, torch.Tensor) and isinstance(x, torch.autograd.Variable) and x.requires_grad
+    assert (
+        isinstance(x, torch.Tensor) and isinstance(x, torch.autograd.Variable) and x.requires_grad
+    )

@@ -46,6 +46,10 @@ def test_what_checks_use_is_noted(tmp_path: Path) -> None:
     one.run()
     two.run()
     assert "AssertionError" in one.error and not two.error
-    assert ("torch.full", "fill_value", None) in two.used and ("torch.full", "dtype", None) not in two.used
+    assert ("torch.full", "fill_value", None) in two.used and (
+        "torch.full",
+        "dtype",
+        None,
+    ) not in two.used
     assert ("torch.Tensor.__rmul__", None, None) in two.used
     assert ("torch.zeros", "dtype", None) in one.used

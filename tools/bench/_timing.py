@@ -1,4 +1,5 @@
-"""What the benchmarks share: medians, and a fresh Python process to measure what happens only once."""
+"""What the benchmarks share: medians, and a fresh Python process to measure what happens only
+once."""
 
 from __future__ import annotations
 
@@ -22,9 +23,11 @@ def median_seconds(call: Callable[[], object], seconds: float = 1.0, least: int 
     return statistics.median(times)
 
 
-def medians_in_turn(calls: Mapping[str, Callable[[], object]], rounds: int = 5,
-                    seconds: float = 0.3) -> dict[str, float]:
-    """Median time of each call; they run in turn, so that a slow moment of the machine hits all alike."""
+def medians_in_turn(
+    calls: Mapping[str, Callable[[], object]], rounds: int = 5, seconds: float = 0.3
+) -> dict[str, float]:
+    """Median time of each call; they run in turn, so that a slow moment of the machine hits all
+    alike."""
     seen: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
@@ -36,8 +39,9 @@ def in_new_process(code: str, environment: Mapping[str, str], times: int = 5) ->
     """Median of the number that `code` prints last, over fresh interpreters."""
     results = []
     for _ in range(times):
-        done = subprocess.run([sys.executable, "-c", code], env=dict(environment), capture_output=True,
-                              text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=dict(environment), capture_output=True, text=True
+        )
         if done.returncode:
             raise SystemExit(f"benchmark process failed:\n{done.stderr}")
         results.append(float(done.stdout.split()[-1]))

@@ -1,11 +1,13 @@
-"""What compiling takes: models cold and from the disk cache, and how it grows with samples and layers.
+"""What compiling takes: models cold and from the disk cache, and how it grows with samples and
+layers.
 
     python tools/bench compile_time                  all tables (minutes)
     python tools/bench/compile_time.py NAME ...      some models, or `samples`, `layers`
 
-Every row is a new Python process. "cold" has an empty cache folder, "cached" what the cold one left.
-Seconds of the first call: `wall` by the clock, `cpu` of all threads. The process' own start and the making
-of the model's weights are not in them; programs that were compiled for those are not counted.
+Every row is a new Python process. "cold" has an empty cache folder, "cached" what the cold one
+left. Seconds of the first call: `wall` by the clock, `cpu` of all threads. The process' own start
+and the making of the model's weights are not in them; programs that were compiled for those are not
+counted.
 """
 
 from __future__ import annotations
@@ -23,8 +25,14 @@ import graphtorch as torch
 from graphtorch import nn
 from graphtorch.nn import functional as F
 
-GOALS = {"resnet50": 3.0, "mobilenetv2": 2.0, "vit_s16": 2.0, "bertbase": 2.0, "densenet121": 5.0,
-         "lenet_step": 0.5}
+GOALS = {
+    "resnet50": 3.0,
+    "mobilenetv2": 2.0,
+    "vit_s16": 2.0,
+    "bertbase": 2.0,
+    "densenet121": 5.0,
+    "lenet_step": 0.5,
+}
 CACHED_GOAL = 0.3
 SAMPLES, LAYERS = (16, 64, 256, 1024), (2, 8, 24, 96)
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
@@ -39,10 +47,16 @@ class Block(nn.Module):
     def __init__(self, channels: int, width: int, stride: int):
         super().__init__()
         out = 4 * width
-        self.body = nn.Sequential(*unit(channels, width, 1), *unit(width, width, 3, stride),
-                                  *unit(width, out, 1, act=False))
-        self.short = nn.Sequential(*unit(channels, out, 1, stride, act=False)) \
-            if stride != 1 or channels != out else nn.Identity()
+        self.body = nn.Sequential(
+            *unit(channels, width, 1),
+            *unit(width, width, 3, stride),
+            *unit(width, out, 1, act=False),
+        )
+        self.short = (
+            nn.Sequential(*unit(channels, out, 1, stride, act=False))
+            if stride != 1 or channels != out
+            else nn.Identity()
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.relu(self.body(x) + self.short(x))
@@ -55,8 +69,11 @@ class Inverted(nn.Module):
         super().__init__()
         hidden = channels * factor
         self.residual = stride == 1 and channels == out
-        self.body = nn.Sequential(*(unit(channels, hidden, 1) if factor != 1 else []),
-                                  *unit(hidden, hidden, 3, stride, hidden), *unit(hidden, out, 1, act=False))
+        self.body = nn.Sequential(
+            *(unit(channels, hidden, 1) if factor != 1 else []),
+            *unit(hidden, hidden, 3, stride, hidden),
+            *unit(hidden, out, 1, act=False),
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.body(x) if self.residual else self.body(x)
@@ -67,9 +84,13 @@ class Dense(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        narrow, wide = nn.Conv2d(channels, 128, 1, bias=False), nn.Conv2d(128, 32, 3, padding=1, bias=False)
-        self.body = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(), narrow, nn.BatchNorm2d(128), nn.ReLU(),
-                                  wide)
+        narrow, wide = (
+            nn.Conv2d(channels, 128, 1, bias=False),
+            nn.Conv2d(128, 32, 3, padding=1, bias=False),
+        )
+        self.body = nn.Sequential(
+            nn.BatchNorm2d(channels), nn.ReLU(), narrow, nn.BatchNorm2d(128), nn.ReLU(), wide
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.cat([x, self.body(x)], 1)
@@ -98,7 +119,9 @@ class Unet(nn.Module):
     def __init__(self, width: int = 32):
         super().__init__()
         sizes = [width << i for i in range(5)]
-        self.down = nn.ModuleList(self._pair(i, o) for i, o in zip([3, *sizes], sizes, strict=False))
+        self.down = nn.ModuleList(
+            self._pair(i, o) for i, o in zip([3, *sizes], sizes, strict=False)
+        )
         self.up = nn.ModuleList(nn.ConvTranspose2d(2 * s, s, 2, 2) for s in reversed(sizes[:-1]))
         self.merge = nn.ModuleList(self._pair(2 * s, s) for s in reversed(sizes[:-1]))
         self.head = nn.Conv2d(width, 1, 1)
@@ -117,7 +140,9 @@ class Unet(nn.Module):
         return self.head(x)
 
 
-def unit(channels: int, out: int, size: int, stride: int = 1, groups: int = 1, act: bool = True) -> list[Any]:
+def unit(
+    channels: int, out: int, size: int, stride: int = 1, groups: int = 1, act: bool = True
+) -> list[Any]:
     """Convolution, batch norm and activation."""
     conv = nn.Conv2d(channels, out, size, stride, size // 2, groups=groups, bias=False)
     return [conv, nn.BatchNorm2d(out), *([nn.ReLU()] if act else [])]
@@ -128,8 +153,9 @@ def head(channels: int) -> list[Any]:
 
 
 def encoder(layers: int, width: int, heads: int) -> nn.Module:
-    layer = nn.TransformerEncoderLayer(width, heads, 4 * width, dropout=0.0, activation="gelu",
-                                       batch_first=True, norm_first=True)
+    layer = nn.TransformerEncoderLayer(
+        width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+    )
     return nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
 
 
@@ -144,8 +170,15 @@ def resnet50() -> nn.Module:
 
 def mobilenetv2() -> nn.Module:
     layers, channels = unit(3, 32, 3, 2), 32
-    for t, c, n, s in ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1),
-                       (6, 160, 3, 2), (6, 320, 1, 1)):
+    for t, c, n, s in (
+        (1, 16, 1, 1),
+        (6, 24, 2, 2),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+        (6, 320, 1, 1),
+    ):
         for i in range(n):
             layers.append(Inverted(channels, c, s if i == 0 else 1, t))
             channels = c
@@ -159,8 +192,12 @@ def densenet121() -> nn.Module:
             layers.append(Dense(channels))
             channels += 32
         if i < 3:
-            layers += [nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, channels // 2, 1, bias=False),
-                       nn.AvgPool2d(2)]
+            layers += [
+                nn.BatchNorm2d(channels),
+                nn.ReLU(),
+                nn.Conv2d(channels, channels // 2, 1, bias=False),
+                nn.AvgPool2d(2),
+            ]
             channels //= 2
     return nn.Sequential(*layers, nn.BatchNorm2d(channels), nn.ReLU(), *head(channels))
 
@@ -174,14 +211,26 @@ def inference(make: Callable[[], nn.Module], *shape: int) -> Callable[[], Any]:
     def call() -> Any:
         with torch.no_grad():
             return run(x).numpy()
+
     return call
 
 
 def lenet_step() -> Callable[[], Any]:
     """The first training step of LeNet."""
-    model = nn.Sequential(nn.Conv2d(1, 6, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(),
-                          nn.MaxPool2d(2), nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84),
-                          nn.ReLU(), nn.Linear(84, 10))
+    model = nn.Sequential(
+        nn.Conv2d(1, 6, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(400, 120),
+        nn.ReLU(),
+        nn.Linear(120, 84),
+        nn.ReLU(),
+        nn.Linear(84, 10),
+    )
     x, y = torch.randn(64, 1, 32, 32), torch.randint(0, 10, (64,))
     optimizer = torch.optim.Adam(model.parameters())
     settle(model, x, y)
@@ -193,6 +242,7 @@ def lenet_step() -> Callable[[], Any]:
         loss.backward()
         optimizer.step()
         return loss
+
     return lambda: step(x, y).item()
 
 
@@ -203,6 +253,7 @@ def samples(count: int) -> Callable[[], Any]:
 
     def prepared(x: torch.Tensor) -> torch.Tensor:
         return F.pad((x - 0.3) / 0.38, (2, 2, 2, 2))[:, 1:33, 1:33]
+
     run = torch.compile(lambda batch: torch.stack([prepared(x) for x in batch]))
     return lambda: run(batch).numpy()
 
@@ -224,14 +275,19 @@ MODELS: dict[str, Callable[[], Callable[[], Any]]] = {
 }
 
 
-# ------------------------------------------------------------------------------------------ measuring
+# ---------------------------------------------------------------------------------------- measuring
 
 
 def first_call(name: str) -> dict[str, float]:
     """In a process of its own: what the first call takes, and what it compiled."""
     kind, _, count = name.partition(":")
-    make = MODELS.get(name) or {"samples": lambda: samples(int(count)), "layers": lambda: inference(
-        lambda: encoder(int(count), 128, 4), 1, 64, 128)}[kind]
+    make = (
+        MODELS.get(name)
+        or {
+            "samples": lambda: samples(int(count)),
+            "layers": lambda: inference(lambda: encoder(int(count), 128, 4), 1, 64, 128),
+        }[kind]
+    )
     call, made = make(), watch()
     wall, cpu = time.perf_counter(), time.process_time()
     call()
@@ -243,11 +299,13 @@ def first_call(name: str) -> dict[str, float]:
 def watch() -> list[dict[str, int]]:
     """The statistics of the programs that are made from now on."""
     from graphtorch.backends.llvm import compiler
+
     made: list[dict[str, int]] = []
 
     def noted(record: Any, *rest: Any) -> Any:
         made.append(record.statistics)
         return plain(record, *rest)
+
     plain, compiler.Executable = compiler.Executable, noted  # type: ignore[assignment,misc]
     return made
 
@@ -258,8 +316,12 @@ def measured(name: str) -> tuple[dict[str, float], dict[str, float]]:
         environment = {**ENVIRONMENT, "GRAPHTORCH_CACHE": folder}
         rows = []
         for _ in range(2):
-            done = subprocess.run([sys.executable, __file__, "--one", name], env=environment, text=True,
-                                  capture_output=True)
+            done = subprocess.run(
+                [sys.executable, __file__, "--one", name],
+                env=environment,
+                text=True,
+                capture_output=True,
+            )
             if done.returncode:
                 raise SystemExit(f"{name} failed:\n{done.stderr}")
             rows.append(json.loads(done.stdout.splitlines()[-1]))
@@ -267,14 +329,19 @@ def measured(name: str) -> tuple[dict[str, float], dict[str, float]]:
 
 
 def table(title: str, names: list[str]) -> None:
-    print(f"{title:14s} {'cold wall':>9} {'cpu':>7} {'goal':>5}   {'cached wall':>11} {'cpu':>7} {'goal':>5}"
-          f"   {'launches':>8} {'kernels':>7} {'code KiB':>8}")
+    print(
+        f"{title:14s} {'cold wall':>9} {'cpu':>7} {'goal':>5}   {'cached wall':>11} {'cpu':>7} "
+        f"{'goal':>5}   {'launches':>8} {'kernels':>7} {'code KiB':>8}"
+    )
     for name in names:
         cold, cached = measured(name)
         goal = f"{GOALS[name]:.1f}" if name in GOALS else ""
-        print(f"{name:14s} {cold['wall']:9.2f} {cold['cpu']:7.2f} {goal:>5}   {cached['wall']:11.2f} "
-              f"{cached['cpu']:7.2f} {CACHED_GOAL if goal else '':>5}   {cold['launches']:8.0f} "
-              f"{cold['kernels']:7.0f} {cold['code_bytes'] / 1024:8.0f}", flush=True)
+        print(
+            f"{name:14s} {cold['wall']:9.2f} {cold['cpu']:7.2f} {goal:>5}   {cached['wall']:11.2f} "
+            f"{cached['cpu']:7.2f} {CACHED_GOAL if goal else '':>5}   {cold['launches']:8.0f} "
+            f"{cold['kernels']:7.0f} {cold['code_bytes'] / 1024:8.0f}",
+            flush=True,
+        )
 
 
 def main(chosen: list[str] | None = None) -> None:

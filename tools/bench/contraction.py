@@ -1,9 +1,11 @@
-"""Matrix products and convolutions kernel by kernel, against the multiply-add peak measured in the same run.
+"""Matrix products and convolutions kernel by kernel, against the multiply-add peak measured in the
+same run.
 
     python tools/bench contraction [case ...] [--asm]
 
-A line is one kernel: its time on one and on all threads, its share of the peak, its schedule. Times are lower
-quartiles of calls in a warm cache, less the cost of an empty call. `--asm` also counts spills.
+A line is one kernel: its time on one and on all threads, its share of the peak, its schedule. Times
+are lower quartiles of calls in a warm cache, less the cost of an empty call. `--asm` also counts
+spills.
 """
 
 from __future__ import annotations
@@ -98,22 +100,30 @@ def peak() -> float:
 def aligned(elements: int, dtype: np.dtype) -> np.ndarray:
     raw = np.zeros(elements * dtype.itemsize + 64, np.uint8)
     start = -raw.ctypes.data % 64
-    return raw[start:start + elements * dtype.itemsize].view(dtype)
+    return raw[start : start + elements * dtype.itemsize].view(dtype)
 
 
 def linear(act: bool = True) -> Callable[..., Value]:
     def build(x: Value, w: Value, b: Value) -> Value:
         y = ops.add(ops.matmul(x, ops.permute(w, dims=(1, 0))), b)
         return ops.relu(y) if act else y
+
     return build
 
 
 def conv(relu: bool = True, **attrs: object) -> Callable[..., Value]:
-    place = {"stride": (1, 1), "padding": ((0, 0), (0, 0)), "dilation": (1, 1), "groups": 1, **attrs}
+    place = {
+        "stride": (1, 1),
+        "padding": ((0, 0), (0, 0)),
+        "dilation": (1, 1),
+        "groups": 1,
+        **attrs,
+    }
 
     def build(x: Value, w: Value, b: Value) -> Value:
         y = ops.conv(x, w, b, **place)
         return ops.relu(y) if relu else y
+
     return build
 
 
@@ -127,7 +137,11 @@ def transposed(x: Value) -> Value:
 # name: builder, shapes of its inputs, positions of stable inputs
 CASES: dict[str, tuple[Callable[..., Value], list[tuple[object, ...]], tuple[int, ...]]] = {
     "matmul 1024": (ops.matmul, [(1024, 1024), (1024, 1024)], ()),
-    "matmul 1024 weights": (lambda a, b: ops.matmul(a, transposed(b)), [(1024, 1024), (1024, 1024)], (1,)),
+    "matmul 1024 weights": (
+        lambda a, b: ops.matmul(a, transposed(b)),
+        [(1024, 1024), (1024, 1024)],
+        (1,),
+    ),
     "matmul 512": (ops.matmul, [(512, 512), (512, 512)], ()),
     "mlp_b64 fc1": (linear(), [(64, 1000), (100, 1000), (100,)], (1, 2)),
     "mlp_b64 fc2": (linear(False), [(64, 100), (10, 100), (10,)], (1, 2)),
@@ -146,19 +160,42 @@ CASES: dict[str, tuple[Callable[..., Value], list[tuple[object, ...]], tuple[int
     "lenet_b64 conv2": (conv(), [(64, 6, 14, 14), (16, 6, 5, 5), (16,)], (1, 2)),
     "lenet_b64 fc1": (linear(), [(64, 400), (120, 400), (120,)], (1, 2)),
     "lenet_b64 fc2": (linear(), [(64, 120), (84, 120), (84,)], (1, 2)),
-    "lenet train dw conv1": (lambda x, g: ops.conv_weight_grad(x, g, kernel=(5, 5), **PLACE),
-                             [(64, 1, 32, 32), (64, 6, 28, 28)], ()),
-    "lenet train dw conv2": (lambda x, g: ops.conv_weight_grad(x, g, kernel=(5, 5), **PLACE),
-                             [(64, 6, 14, 14), (64, 16, 10, 10)], ()),
-    "lenet train dx conv2": (lambda g, w: ops.conv_transpose(g, w, output_padding=(0, 0), **PLACE),
-                             [(64, 16, 10, 10), (16, 6, 5, 5)], ()),
-    "resnet 56x56x64": (conv(padding=((1, 1), (1, 1))), [(1, 64, 56, 56), (64, 64, 3, 3), (64,)], (1, 2)),
-    "resnet 7x7x512": (conv(padding=((1, 1), (1, 1))), [(1, 512, 7, 7), (512, 512, 3, 3), (512,)], (1, 2)),
+    "lenet train dw conv1": (
+        lambda x, g: ops.conv_weight_grad(x, g, kernel=(5, 5), **PLACE),
+        [(64, 1, 32, 32), (64, 6, 28, 28)],
+        (),
+    ),
+    "lenet train dw conv2": (
+        lambda x, g: ops.conv_weight_grad(x, g, kernel=(5, 5), **PLACE),
+        [(64, 6, 14, 14), (64, 16, 10, 10)],
+        (),
+    ),
+    "lenet train dx conv2": (
+        lambda g, w: ops.conv_transpose(g, w, output_padding=(0, 0), **PLACE),
+        [(64, 16, 10, 10), (16, 6, 5, 5)],
+        (),
+    ),
+    "resnet 56x56x64": (
+        conv(padding=((1, 1), (1, 1))),
+        [(1, 64, 56, 56), (64, 64, 3, 3), (64,)],
+        (1, 2),
+    ),
+    "resnet 7x7x512": (
+        conv(padding=((1, 1), (1, 1))),
+        [(1, 512, 7, 7), (512, 512, 3, 3), (512,)],
+        (1, 2),
+    ),
     "resnet 1x1": (conv(), [(1, 64, 56, 56), (256, 64, 1, 1), (256,)], (1, 2)),
-    "mobilenet depthwise": (conv(padding=((1, 1), (1, 1)), groups=144),
-                            [(1, 144, 56, 56), (144, 1, 3, 3), (144,)], (1, 2)),
-    "attention scores": (lambda q, k: ops.matmul(q, ops.permute(k, dims=(0, 2, 1))),
-                         [(12, 128, 64), (12, 128, 64)], ()),
+    "mobilenet depthwise": (
+        conv(padding=((1, 1), (1, 1)), groups=144),
+        [(1, 144, 56, 56), (144, 1, 3, 3), (144,)],
+        (1, 2),
+    ),
+    "attention scores": (
+        lambda q, k: ops.matmul(q, ops.permute(k, dims=(0, 2, 1))),
+        [(12, 128, 64), (12, 128, 64)],
+        (),
+    ),
 }
 
 
@@ -180,8 +217,11 @@ def measure(name: str, best: float, overhead: float, asm: bool) -> None:
         return memory[slot].ctypes.data
 
     def bind(launch: Launch) -> Bound:
-        return Bound(launch.kernel, [address(s) for s in launch.slots],
-                         [int(evaluate(d, sizes)) for d in launch.sizes])
+        return Bound(
+            launch.kernel,
+            [address(s) for s in launch.slots],
+            [int(evaluate(d, sizes)) for d in launch.sizes],
+        )
 
     for launch in program.prologue:
         bind(launch)()
@@ -189,8 +229,9 @@ def measure(name: str, best: float, overhead: float, asm: bool) -> None:
         report(name, launch, bind(launch), int(evaluate(launch.flops, sizes)), best, overhead, asm)
 
 
-def report(name: str, launch: Launch, call: Bound, flops: int, best: float, overhead: float,
-           asm: bool) -> None:
+def report(
+    name: str, launch: Launch, call: Bound, flops: int, best: float, overhead: float, asm: bool
+) -> None:
     threads = get_num_threads()
     set_num_threads(1)
     one = max(call.seconds() - overhead, 1e-9)
@@ -205,15 +246,19 @@ def report(name: str, launch: Launch, call: Bound, flops: int, best: float, over
 
 def spill_count(text: str) -> int:
     """Vector registers stored to the stack; the few outside of the inner loops do not matter."""
-    return len(re.findall(r"vmovup[sd]\s+%[yz]mm\d+, -?\d*\(%rsp\)", compile_assembly(text, host())))
+    return len(
+        re.findall(r"vmovup[sd]\s+%[yz]mm\d+, -?\d*\(%rsp\)", compile_assembly(text, host()))
+    )
 
 
 def main() -> None:
     names = [a for a in sys.argv[1:] if not a.startswith("-")]
     best, call = peak(), empty()
     overhead = call.seconds()
-    print(f"multiply-add peak {best / 1e9:.1f} GFLOP/s a core, empty call {overhead * 1e6:.2f} us; "
-          f"columns: 1 thread, {get_num_threads()} threads, shares of the peak")
+    print(
+        f"multiply-add peak {best / 1e9:.1f} GFLOP/s a core, empty call {overhead * 1e6:.2f} us; "
+        f"columns: 1 thread, {get_num_threads()} threads, shares of the peak"
+    )
     for name in CASES:
         if not names or any(n in name for n in names):
             measure(name, best, overhead, "--asm" in sys.argv)

@@ -1,12 +1,16 @@
-"""Kernels for GPUs looked at without one: what the emulated device counts, and what NVRTC says they take.
+"""Kernels for GPUs looked at without one: what the emulated device counts, and what NVRTC says they
+take.
 
     python -m tools.bench cuda --emulated [NAME ...] [--json FILE]    counts, for a fixed set of kernels
     python -m tools.bench cuda --resources [NAME ...] [--json FILE]   registers and spills, of all ops too
 
-A row is a kernel of a small program. "sectors" is how many times as many sectors of 32 bytes its requests
-move as their bytes need, "turns" how many times as many turns the banks of shared memory take as without
-conflicts: 1.00 is ideal. FLOPs are those of its loops. "H100" is the least time that an H100 (SXM) takes for
-it: its bytes, each moved once, at 3.35 TB/s, or its operations at 67 TFLOP/s, those of tensor cores at 989;
+A row is a kernel of a small program. "sectors" is how many times as many sectors of 32 bytes its
+requests move as their bytes need, "turns" how many times as many turns the banks of shared memory
+take as without
+conflicts: 1.00 is ideal. FLOPs are those of its loops. "H100" is the least time that an H100 (SXM)
+    takes for
+it: its bytes, each moved once, at 3.35 TB/s, or its operations at 67 TFLOP/s, those of tensor cores
+    at 989;
 the larger is named.
 
 On a machine with a GPU `tools/gpu.py --bench` measures instead.
@@ -42,14 +46,15 @@ from graphtorch.nn import functional as F
 
 ROOT = Path(__file__).resolve().parents[2]
 BANDWIDTH, PLAIN, MATRICES = 3.35e12, 67e12, 989e12  # of an H100 SXM: bytes and operations a second
-# https://resources.nvidia.com/en-us-tensor-core (f32 without, bf16 with tensor cores, neither sparse)
+# https://resources.nvidia.com/en-us-tensor-core (f32 without, bf16 with tensor cores, neither
+# sparse)
 PIECES = 64  # of all kernels: what was compiled before an interruption is in the disk cache
 ARCHITECTURES = ("sm_80", "sm_90")  # and the newest that NVRTC knows
 
 Row = dict[str, Any]
 
 
-# ------------------------------------------------------------------------------------------ the fixed set
+# ------------------------------------------------------------------------------------ the fixed set
 
 
 Make = Callable[[], Graph]
@@ -57,9 +62,11 @@ Make = Callable[[], Graph]
 
 def function(call: Callable[..., Any], *shapes: Sequence[int], dtype: Any = torch.float32) -> Make:
     """The graph of a function of tensors of these shapes."""
+
     def make() -> Graph:
         given = [torch.zeros(*shape, dtype=dtype) for shape in shapes]
         return torch.trace(call, *given).graph
+
     return make
 
 
@@ -67,20 +74,36 @@ def lenet_step() -> Graph:
     """A step of the LeNet's training, batch 2, as one graph."""
     sys.path.insert(0, str(ROOT / "tools"))
     import replay_graphs  # what tools/replay.py lowers: it has this step
-    made: Graph = replay_graphs.step(lenet, lambda: (torch.zeros(2, 1, 28, 28), torch.tensor([3, 1])))().graph
+
+    made: Graph = replay_graphs.step(
+        lenet, lambda: (torch.zeros(2, 1, 28, 28), torch.tensor([3, 1]))
+    )().graph
     return made
 
 
 def lenet() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(),
-        nn.MaxPool2d(2), nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(),
-        nn.Linear(84, 10))
+        nn.Conv2d(1, 6, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(400, 120),
+        nn.ReLU(),
+        nn.Linear(120, 84),
+        nn.ReLU(),
+        nn.Linear(84, 10),
+    )
 
 
 def attention(causal: bool, dtype: Any) -> Callable[[], Graph]:
-    return function(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=causal),
-                    *[(1, 2, 128, 64)] * 3, dtype=dtype)
+    return function(
+        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=causal),
+        *[(1, 2, 128, 64)] * 3,
+        dtype=dtype,
+    )
 
 
 def layer_norm(x: Any, w: Any, b: Any) -> Any:
@@ -152,8 +175,13 @@ def inputs(graph: Graph) -> list[np.ndarray]:
     made = []
     for value in graph.inputs:
         shape = tuple(int(d) for d in value.shape)
-        made.append(np.asarray(rng.uniform(0.1, 1.0, shape) if value.dtype.is_floating_point
-                               else rng.integers(0, 2, shape)).astype(value.dtype.numpy))
+        made.append(
+            np.asarray(
+                rng.uniform(0.1, 1.0, shape)
+                if value.dtype.is_floating_point
+                else rng.integers(0, 2, shape)
+            ).astype(value.dtype.numpy)
+        )
     return made
 
 
@@ -176,9 +204,13 @@ def counted(name: str, graph: Graph) -> list[Row]:
 
 
 def flops(unit: Unit, launches: Iterable[Launch]) -> dict[str, Operations]:
-    """Operations of each kernel in these launches; those are left out that depend on what is in memory."""
-    stages = {stage.function: (kernel, i) for kernel, stages in unit.kernels()
-              for i, stage in enumerate(stages)}
+    """Operations of each kernel in these launches; those are left out that depend on what is in
+    memory."""
+    stages = {
+        stage.function: (kernel, i)
+        for kernel, stages in unit.kernels()
+        for i, stage in enumerate(stages)
+    }
     found: dict[str, Operations] = {}
     for launch in launches:
         kernel, i = stages[launch.function]
@@ -190,22 +222,28 @@ def flops(unit: Unit, launches: Iterable[Launch]) -> dict[str, Operations]:
 
 def roofline(moved: int, work: Operations) -> Row:
     """Least microseconds on an H100, and what they are needed for."""
-    times = {"memory": moved / BANDWIDTH, "FLOPs": work.plain / PLAIN,
-             "tensor cores": work.matrices / MATRICES}
+    times = {
+        "memory": moved / BANDWIDTH,
+        "FLOPs": work.plain / PLAIN,
+        "tensor cores": work.matrices / MATRICES,
+    }
     limit = max(times, key=lambda name: times[name])
     return {"us": times[limit] * 1e6, "limit": limit}
 
 
-# ------------------------------------------------------------------------------------------ resources
+# ---------------------------------------------------------------------------------------- resources
 
 
 def resources(unit: Unit, architecture: str) -> dict[str, nvrtc.Resources]:
     """What NVRTC says of the kernels of a unit."""
+
     def one(piece: Piece) -> dict[str, nvrtc.Resources]:
         return nvrtc.resources(piece.text, architecture)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(chain.from_iterable(found.items() for found in pool.map(one, unit.pieces(PIECES))))
+        return dict(
+            chain.from_iterable(found.items() for found in pool.map(one, unit.pieces(PIECES)))
+        )
 
 
 def architectures() -> tuple[str, ...]:
@@ -217,6 +255,7 @@ def every_op() -> Iterator[tuple[str, Graph]]:
     """The samples of all op records, as the tests have them."""
     sys.path.insert(0, str(ROOT / "tests" / "helpers"))
     import op_samples  # tables of the tests
+
     for sample in op_samples.every():
         yield f"op {sample.name}", sample.graph()
 
@@ -232,8 +271,13 @@ def taken(names: Sequence[str]) -> Iterator[Row]:
                 blocks |= {stage.function} if stage.threads else set()
     for architecture in architectures():
         for kernel, uses in resources(unit, architecture).items():
-            yield {"case": case_of[kernel], "kernel": kernel, "architecture": architecture,
-                   "blocks": kernel in blocks, **vars(uses)}
+            yield {
+                "case": case_of[kernel],
+                "kernel": kernel,
+                "architecture": architecture,
+                "blocks": kernel in blocks,
+                **vars(uses),
+            }
 
 
 # ------------------------------------------------------------------------------------------ tables
@@ -261,9 +305,15 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join([row[0].ljust(widths[0]), *(x.rjust(w) for x, w in
-                                                           zip(row[1:], widths[1:], strict=True))])
-                     for row in rows)
+    return "\n".join(
+        "  ".join(
+            [
+                row[0].ljust(widths[0]),
+                *(x.rjust(w) for x, w in zip(row[1:], widths[1:], strict=True)),
+            ]
+        )
+        for row in rows
+    )
 
 
 def emulated(names: Sequence[str]) -> list[Row]:
@@ -281,8 +331,10 @@ def emulated(names: Sequence[str]) -> list[Row]:
                 row.update(registers=of_it.registers, spilled=of_it.spilled, declared=of_it.shared)
         rows += found
     lines = [["kernel", *COLUMNS]]
-    lines += [[f"{row['case']}: {row['kernel']}", *(write(row) for write in COLUMNS.values())]
-              for row in rows]
+    lines += [
+        [f"{row['case']}: {row['kernel']}", *(write(row) for write in COLUMNS.values())]
+        for row in rows
+    ]
     print(table(lines))
     return rows
 
@@ -290,31 +342,63 @@ def emulated(names: Sequence[str]) -> list[Row]:
 def used(names: Sequence[str]) -> list[Row]:
     """Print what kernels take: how many there are, the most of each, and every one that spills."""
     if nvrtc.library() is None:
-        raise SystemExit("registers are told by NVRTC, and there is none: pip install nvidia-cuda-nvrtc")
+        raise SystemExit(
+            "registers are told by NVRTC, and there is none: pip install nvidia-cuda-nvrtc"
+        )
     rows = list(taken(names))
-    lines = [["architecture", "kernels", "of blocks", "most registers", "most shared", "that spill",
-              "of blocks"]]
+    lines = [
+        [
+            "architecture",
+            "kernels",
+            "of blocks",
+            "most registers",
+            "most shared",
+            "that spill",
+            "of blocks",
+        ]
+    ]
     for name in architectures():
         own = [r for r in rows if r["architecture"] == name]
         spills = [r for r in own if r["spilled"]]
-        counts = len(own), sum(r["blocks"] for r in own), max(r["registers"] for r in own), \
-            max(r["shared"] for r in own), len(spills), sum(r["blocks"] for r in spills)
+        counts = (
+            len(own),
+            sum(r["blocks"] for r in own),
+            max(r["registers"] for r in own),
+            max(r["shared"] for r in own),
+            len(spills),
+            sum(r["blocks"] for r in spills),
+        )
         lines.append([name, *map(str, counts)])
     print(table(lines))
     shown = [r for r in rows if r["spilled"] or names]
     if shown:
         fields = ("registers", "spilled", "stack", "shared")
         print()
-        print(table([["kernel", "architecture", *fields],
-                     *[[f"{r['case']}: {r['kernel']}", r["architecture"], *(str(r[f]) for f in fields)]
-                       for r in shown]]))
+        print(
+            table(
+                [
+                    ["kernel", "architecture", *fields],
+                    *[
+                        [
+                            f"{r['case']}: {r['kernel']}",
+                            r["architecture"],
+                            *(str(r[f]) for f in fields),
+                        ]
+                        for r in shown
+                    ],
+                ]
+            )
+        )
     return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="cuda", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help=f"cases: {', '.join(CASES)}; * and ? stand for anything")
+    parser = argparse.ArgumentParser(
+        prog="cuda", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "names", nargs="*", help=f"cases: {', '.join(CASES)}; * and ? stand for anything"
+    )
     parser.add_argument("--emulated", action="store_true", help="counts, on the emulated device")
     parser.add_argument("--resources", action="store_true", help="what kernels take, by NVRTC")
     parser.add_argument("--json", type=Path, help="where the rows are written to")

@@ -1,4 +1,5 @@
-"""Where a compiled graph spends its time: every kernel call timed by itself, in the order of the program.
+"""Where a compiled graph spends its time: every kernel call timed by itself, in the order of the
+program.
 
     python tools/bench/kernels.py [lenet_step] [mlp_step] [lenet] [--threads N] [--rounds N]
 
@@ -41,27 +42,36 @@ class Timed(NamedTuple):
     microseconds: float
 
 
-def measure(graph: Graph, inputs: Sequence[Buffer], rounds: int = 300,
-            stable: Sequence[int] = ()) -> list[Timed]:
-    """The kernel calls of `graph` (of static shapes) compiled for this machine, run on copies of `inputs`."""
+def measure(
+    graph: Graph, inputs: Sequence[Buffer], rounds: int = 300, stable: Sequence[int] = ()
+) -> list[Timed]:
+    """The kernel calls of `graph` (of static shapes) compiled for this machine, run on copies of
+    `inputs`."""
     program, plan, _ = lower_graph(graph, host(), stable)
     launches = [*program.prologue, *program.launches]
     codes, table = _alone(program, plan, launches)
     held = [Buffer.of(b.numpy().copy()) for b in inputs]
-    outputs = [held[s.alias.index] if s.alias else Buffer.empty(s.dtype, s.shape) for s in program.outputs]
+    outputs = [
+        held[s.alias.index] if s.alias else Buffer.empty(s.dtype, s.shape) for s in program.outputs
+    ]
     arena = Buffer.empty(torch.uint8, (int(evaluate(plan.size, {})) + 64,))
     packed = Buffer.empty(torch.uint8, (int(evaluate(packed_layout(program)[1], {})) + 64,))
     constants = Buffer.of(np.frombuffer(table.constants + bytes(64), np.uint8))
     sizes = (ctypes.c_int64 * len(table.sizes))(*table.sizes)
     units = [unit(kernel, memory, host()) for kernel, memory in table.kernels]
-    code = Code([image.code for image in images(units, host())], [u.name for u in units], pool().address)
+    code = Code(
+        [image.code for image in images(units, host())], [u.name for u in units], pool().address
+    )
     functions = (ctypes.c_void_p * len(units))(*(code.address(u.name) for u in units))
     frame = (ctypes.c_int64 * table.words)()
     frame[abi.OPERANDS], frame[abi.WORDS], frame[abi.FUNCTIONS] = (
-        table.operands, table.words, ctypes.addressof(functions))
+        table.operands,
+        table.words,
+        ctypes.addressof(functions),
+    )
     words = [constants.address, ctypes.addressof(sizes)]
     words += [b.address for b in (*held, *outputs, arena, packed)]
-    frame[abi.CONSTANTS:abi.CONSTANTS + len(words)] = words
+    frame[abi.CONSTANTS : abi.CONSTANTS + len(words)] = words
     times = _times(codes, frame, rounds)
     return [Timed(la, max(0.0, t - times[-1])) for la, t in zip(launches, times, strict=False)]
 
@@ -94,27 +104,42 @@ def report(name: str, timed: Sequence[Timed]) -> None:
     for launch, us in timed:
         rate = [f"{int(n) / us / 1e3:.1f}" if us else "-" for n in (launch.flops, launch.bytes)]
         print(f"{us:8.1f}  {rate[0]:>8}  {rate[1]:>6}  {launch.label[:90]}")
-    print(f"{sum(t.microseconds for t in timed):8.1f}  {'':>8}  {'':>6}  total of {len(timed)} calls\n")
+    print(
+        f"{sum(t.microseconds for t in timed):8.1f}  {'':>8}  {'':>6}  total of {len(timed)} "
+        "calls\n"
+    )
 
 
-# ------------------------------------------------------------------------------------------ programs
+# ----------------------------------------------------------------------------------------- programs
 
 
 def lenet() -> nn.Module:
-    return nn.Sequential(nn.Conv2d(1, 6, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(),
-                         nn.MaxPool2d(2),
-                         nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(),
-                         nn.Linear(84, 10))
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(400, 120),
+        nn.ReLU(),
+        nn.Linear(120, 84),
+        nn.ReLU(),
+        nn.Linear(84, 10),
+    )
 
 
 def step_of(model: nn.Module, loss: Callable[..., Any], optimizer: Any) -> Callable[..., Any]:
     """A training step."""
+
     def step(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         optimizer.zero_grad()
         value = loss(model(x), y)
         value.backward()
         optimizer.step()
         return value
+
     return step
 
 
@@ -132,7 +157,9 @@ def programs(name: str) -> tuple[Callable[..., Any], tuple[torch.Tensor, ...]]:
     return step_of(model, F.mse_loss, sgd), (torch.randn(64, 1000), torch.randn(64, 10))
 
 
-def captured(function: Callable[..., Any], arguments: tuple[torch.Tensor, ...]) -> tuple[Graph, list[Buffer]]:
+def captured(
+    function: Callable[..., Any], arguments: tuple[torch.Tensor, ...]
+) -> tuple[Graph, list[Buffer]]:
     """The graph that replays a compiled `function`, and the inputs of one replay."""
     compiled = torch.compile(function)
     with torch.set_grad_enabled(not isinstance(function, nn.Module)):
@@ -145,7 +172,10 @@ def captured(function: Callable[..., Any], arguments: tuple[torch.Tensor, ...]) 
         def spy(given: Sequence[Buffer], more: Sequence[Buffer] = ()) -> list[Buffer]:
             inputs[:] = [Buffer.of(b.numpy().copy()) for b in (*given, *more)]
             return replay.program(given, more)
-        entries[0] = dataclasses.replace(entries[0], replay=dataclasses.replace(replay, program=spy))
+
+        entries[0] = dataclasses.replace(
+            entries[0], replay=dataclasses.replace(replay, program=spy)
+        )
         compiled(*arguments)
     return replay.graph, inputs
 
@@ -164,4 +194,5 @@ def main(arguments: Sequence[str] = ()) -> None:
 
 if __name__ == "__main__":
     import sys
+
     main(sys.argv[1:])

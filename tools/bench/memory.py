@@ -2,7 +2,8 @@
 
   python tools/bench/memory.py [--steps 10000] [--every 100]
 
-Prints the resident memory at each tenth of the loop, and fails where the second half grew by more than 1 MiB.
+Prints the resident memory at each tenth of the loop, and fails where the second half grew by more
+than 1 MiB.
 """
 
 from __future__ import annotations

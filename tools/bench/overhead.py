@@ -1,6 +1,6 @@
 """What graphtorch costs beside its kernels: import, recording, calling, compiling.
 
-    python tools/bench overhead
+python tools/bench overhead
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ print(time.perf_counter() - start)
 
 
 def record_microseconds(gradient: bool, count: int = 300) -> float:
-    """Cost of recording one op: add, relu and mul in turn, with or without a place in the autograd graph."""
+    """Cost of recording one op: add, relu and mul in turn, with or without a place in the autograd
+    graph."""
     x = torch.ones(8, 8, requires_grad=gradient)
     y = torch.ones(8, 8)
     (x + y).sum().item()  # both are computed before the clock starts
@@ -55,22 +56,26 @@ def record_microseconds(gradient: bool, count: int = 300) -> float:
 
 def call_microseconds() -> float:
     """Calling a compiled function whose one kernel does next to nothing."""
+
     @torch.compile
     def double(x: torch.Tensor) -> torch.Tensor:
         return x + x
+
     x = torch.ones(16)
     x.sum().item()
 
     def call() -> None:
         for _ in range(100):
             double(x)
+
     return median_seconds(call) / 100 * 1e6
 
 
 def model_microseconds(gradient: bool) -> float:
     """Calling a compiled model of three layers on one example: guards, kernels and the result."""
-    model = torch.compile(nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(),
-                                        nn.Linear(16, 4)))
+    model = torch.compile(
+        nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4))
+    )
     x = torch.randn(1, 16).clone()
     x.sum().item()
     best = float("inf")  # the best of many: what is beside is noise
@@ -88,7 +93,9 @@ def lenet_seconds() -> tuple[float, float]:
     first = []
     with tempfile.TemporaryDirectory() as folder:
         for i in range(3):
-            first.append(in_new_process(LENET, {**ENVIRONMENT, "GRAPHTORCH_CACHE": f"{folder}/{i}"}, 1))
+            first.append(
+                in_new_process(LENET, {**ENVIRONMENT, "GRAPHTORCH_CACHE": f"{folder}/{i}"}, 1)
+            )
         cached = in_new_process(LENET, {**ENVIRONMENT, "GRAPHTORCH_CACHE": f"{folder}/0"}, 7)
     return statistics.median(first), cached
 
@@ -101,13 +108,25 @@ def main() -> None:
         microseconds = record_microseconds(gradient)
         row(name, f"{microseconds:.2f} us", "<= 8 us", microseconds <= 8)
     microseconds = call_microseconds()
-    row("calling a compiled function (16 floats)", f"{microseconds:.2f} us", "<= 12 us", microseconds <= 12)
+    row(
+        "calling a compiled function (16 floats)",
+        f"{microseconds:.2f} us",
+        "<= 12 us",
+        microseconds <= 12,
+    )
     for name, gradient in (("without gradients", False), ("with gradients", True)):
         microseconds = model_microseconds(gradient)
-        row(f"calling a compiled MLP {name}", f"{microseconds:.2f} us", "<= 5 us", microseconds <= 5)
+        row(
+            f"calling a compiled MLP {name}", f"{microseconds:.2f} us", "<= 5 us", microseconds <= 5
+        )
     first, cached = lenet_seconds()
     row("LeNet, first compile", f"{first:.2f} s", "<= 2 s", first <= 2)
-    row("LeNet, from the disk cache in a new process", f"{cached:.3f} s", "<= 0.15 s", cached <= 0.15)
+    row(
+        "LeNet, from the disk cache in a new process",
+        f"{cached:.3f} s",
+        "<= 0.15 s",
+        cached <= 0.15,
+    )
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
-"""Whole programs on PyTorch and on graphtorch, each in a process of its own: time, memory, what they print.
+"""Whole programs on PyTorch and on graphtorch, each in a process of its own: time, memory, what
+they print.
 
     python tools/bench programs                        all of tests/programs whose steps change
     python tools/bench programs maml_sines replay_dqn  these; --repeat 3 takes medians
     python tools/bench programs --folder ELSEWHERE     the programs of another folder
 
-Cold is a run on an empty cache folder, warm the next one on the folder which that left. Seconds are those of
-the process, imports included (--cpu: those its threads ran, for a machine that does other work too). Ratios
-are PyTorch's seconds to graphtorch's: above 1 is faster. Memory is the largest resident set. The printed
-lines of both have to be equal; programs round what they print so that they can be.
+Cold is a run on an empty cache folder, warm the next one on the folder which that left. Seconds are
+those of the process, imports included (--cpu: those its threads ran, for a machine that does other
+work too). Ratios are PyTorch's seconds to graphtorch's: above 1 is faster. Memory is the largest
+resident set. The printed lines of both have to be equal; programs round what they print so that
+they can be.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTEC
 
 @dataclass(frozen=True)
 class Run:
-    """One process: how long it took, the largest memory it held, what it printed, and how it failed."""
+    """One process: how long it took, the largest memory it held, what it printed, and how it
+    failed."""
 
     seconds: float
     cpu: float
@@ -44,7 +47,9 @@ def run(command: Sequence[str], environment: dict[str, str], limit: float) -> Ru
     """Run `command` to its end, or to that of its time."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         start = time.perf_counter()
-        process = subprocess.Popen(command, stdout=out, stderr=err, env={**ENVIRONMENT, **environment})
+        process = subprocess.Popen(
+            command, stdout=out, stderr=err, env={**ENVIRONMENT, **environment}
+        )
         late = threading.Event()
         watch = threading.Timer(limit, lambda: (late.set(), process.kill()))
         watch.start()
@@ -62,7 +67,9 @@ def run(command: Sequence[str], environment: dict[str, str], limit: float) -> Ru
         error = f"no end in {limit:g} s"
     elif process.returncode:
         error = (texts[1].strip().splitlines() or [f"exit status {process.returncode}"])[-1][:200]
-    return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit / 2**20, texts[0], error)
+    return Run(
+        seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit / 2**20, texts[0], error
+    )
 
 
 @dataclass
@@ -103,8 +110,13 @@ def measure(script: Path, repeat: int, limit: float) -> Runs:
         runs.torch.append(run([sys.executable, str(script)], {}, limit))
         with tempfile.TemporaryDirectory() as cache:
             for kept in (runs.cold, runs.warm):
-                kept.append(run([sys.executable, "-m", "graphtorch", "run", str(script)],
-                                {"GRAPHTORCH_CACHE": cache}, limit))
+                kept.append(
+                    run(
+                        [sys.executable, "-m", "graphtorch", "run", str(script)],
+                        {"GRAPHTORCH_CACHE": cache},
+                        limit,
+                    )
+                )
                 if kept[-1].error:
                     return runs
     return runs
@@ -125,20 +137,29 @@ def geometric_mean(values: Iterable[float]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python tools/bench programs",
-                                     description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(
+        prog="python tools/bench programs", description=__doc__.splitlines()[0]
+    )  # type: ignore[union-attr]
     parser.add_argument("names", nargs="*", help="programs, by the names of their files")
-    parser.add_argument("--repeat", type=int, default=1, help="runs of each kind; the median counts")
-    parser.add_argument("--limit", type=float, default=300, help="seconds after which a run is ended")
+    parser.add_argument(
+        "--repeat", type=int, default=1, help="runs of each kind; the median counts"
+    )
+    parser.add_argument(
+        "--limit", type=float, default=300, help="seconds after which a run is ended"
+    )
     parser.add_argument("--cpu", action="store_true", help="count processor time instead of time")
     parser.add_argument("--folder", type=Path, help="where the programs are")
     options = parser.parse_args()
     folder: Path = options.folder or PROGRAMS
     # those with --init are compared by their weights, in tests/oracle/test_programs_torch.py
-    found = sorted(p.stem for p in folder.glob("*.py") if "--init" not in p.read_text(encoding="utf-8"))
+    found = sorted(
+        p.stem for p in folder.glob("*.py") if "--init" not in p.read_text(encoding="utf-8")
+    )
     unknown = [n for n in options.names if not (folder / f"{n}.py").exists()]
     if unknown:
-        raise SystemExit(f"no program {', '.join(unknown)} in {folder}; there are: {', '.join(found)}")
+        raise SystemExit(
+            f"no program {', '.join(unknown)} in {folder}; there are: {', '.join(found)}"
+        )
     ratios: dict[str, list[float]] = {"cold": [], "warm": []}
     memory, failed = [], []
     for name in options.names or found:

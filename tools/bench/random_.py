@@ -1,4 +1,5 @@
-"""Random numbers against PyTorch, in turn in one run: plain calls whose numbers are read, and compiled ones.
+"""Random numbers against PyTorch, in turn in one run: plain calls whose numbers are read, and
+compiled ones.
 
     python tools/bench random
 """
@@ -16,7 +17,9 @@ from _timing import medians_in_turn, row
 SIZES = (1_000, 1_000_000)
 Draw = Callable[[Any, int], Any]
 DRAWS: dict[str, Draw] = {
-    "rand": lambda t, n: t.rand(n), "randn": lambda t, n: t.randn(n), "randperm": lambda t, n: t.randperm(n),
+    "rand": lambda t, n: t.rand(n),
+    "randn": lambda t, n: t.randn(n),
+    "randperm": lambda t, n: t.randperm(n),
 }
 
 
@@ -42,8 +45,12 @@ def compared(name: str, calls: dict[str, Callable[[], object]]) -> None:
     times = medians_in_turn(calls)
     theirs = times.pop("torch")
     for way, seconds in times.items():
-        row(f"{name} {way}", f"{seconds * 1e6:.1f} us",
-            f"PyTorch {theirs * 1e6:.1f} us  {theirs / seconds:.2f}x", theirs >= seconds)
+        row(
+            f"{name} {way}",
+            f"{seconds * 1e6:.1f} us",
+            f"PyTorch {theirs * 1e6:.1f} us  {theirs / seconds:.2f}x",
+            theirs >= seconds,
+        )
 
 
 def main() -> None:
@@ -51,11 +58,22 @@ def main() -> None:
     for n in SIZES:
         for name, draw in DRAWS.items():
             compiled = gt.compile(lambda n, draw=draw: draw(gt, n))
-            compared(f"{name} [{n}]", {
-                "plain": reading(gt, draw, n), "compiled": lambda c=compiled, n=n: c(n).numpy(),
-                "torch": reading(torch, draw, n)})
-        compared(f"dropout and its gradient [{n}]", {
-            "plain": dropping(gt, n), "compiled": dropping(gt, n, True), "torch": dropping(torch, n)})
+            compared(
+                f"{name} [{n}]",
+                {
+                    "plain": reading(gt, draw, n),
+                    "compiled": lambda c=compiled, n=n: c(n).numpy(),
+                    "torch": reading(torch, draw, n),
+                },
+            )
+        compared(
+            f"dropout and its gradient [{n}]",
+            {
+                "plain": dropping(gt, n),
+                "compiled": dropping(gt, n, True),
+                "torch": dropping(torch, n),
+            },
+        )
 
 
 if __name__ == "__main__":

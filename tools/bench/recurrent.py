@@ -1,4 +1,5 @@
-"""Recurrent nets: inference against ONNX Runtime and PyTorch, training against PyTorch, and compile time.
+"""Recurrent nets: inference against ONNX Runtime and PyTorch, training against PyTorch, and compile
+time.
 
     python tools/bench recurrent
 """
@@ -17,7 +18,8 @@ from _timing import medians_in_turn, row
 from graphtorch.backends.llvm import build
 from graphtorch.backends.llvm.processor import host
 
-INFERENCE = [("LSTM", 20, 64), ("LSTM", 20, 1), ("GRU", 20, 64), ("GRU", 20, 1)]  # kind, steps, batch
+# kind, steps, batch
+INFERENCE = [("LSTM", 20, 64), ("LSTM", 20, 1), ("GRU", 20, 64), ("GRU", 20, 1)]
 COMPILE_LIMIT = 3.0  # seconds for an LSTM of 1,000 steps
 
 
@@ -50,16 +52,27 @@ def runtime(model: Any, x: Any) -> Any:
 def inference() -> None:
     for kind, steps, batch in INFERENCE:
         theirs, mine = model_of(torch, kind), model_of(gt, kind)
-        mine.load_state_dict({k: gt.from_numpy(v.numpy().copy()) for k, v in theirs.state_dict().items()})
+        mine.load_state_dict(
+            {k: gt.from_numpy(v.numpy().copy()) for k, v in theirs.state_dict().items()}
+        )
         x = torch.randn(steps, batch, 64)
         y, compiled = gt.from_numpy(x.numpy()), gt.compile(mine)
         with torch.inference_mode(), gt.no_grad():
-            times = medians_in_turn({"ort": runtime(theirs, x), "torch": lambda f=theirs, x=x: f(x),
-                                     "mine": lambda f=compiled, y=y: f(y).numpy()})
+            times = medians_in_turn(
+                {
+                    "ort": runtime(theirs, x),
+                    "torch": lambda f=theirs, x=x: f(x),
+                    "mine": lambda f=compiled, y=y: f(y).numpy(),
+                }
+            )
         best = min(times["ort"], times["torch"])
-        row(f"{kind} {steps} steps, batch {batch}", f"{times['mine'] * 1e3:.3f} ms",
+        row(
+            f"{kind} {steps} steps, batch {batch}",
+            f"{times['mine'] * 1e3:.3f} ms",
             f"ONNX Runtime {times['ort'] * 1e3:.3f}, PyTorch {times['torch'] * 1e3:.3f} ms  "
-            f"{best / times['mine']:.2f}x", best >= times["mine"])
+            f"{best / times['mine']:.2f}x",
+            best >= times["mine"],
+        )
 
 
 def step_of(lib: Any, kind: str) -> Any:
@@ -83,9 +96,12 @@ def step_of(lib: Any, kind: str) -> Any:
 def training() -> None:
     for kind in ("LSTM", "GRU"):
         times = medians_in_turn({"torch": step_of(torch, kind), "mine": step_of(gt, kind)})
-        row(f"{kind} training step, 20 steps, batch 64", f"{times['mine'] * 1e3:.2f} ms",
+        row(
+            f"{kind} training step, 20 steps, batch 64",
+            f"{times['mine'] * 1e3:.2f} ms",
             f"PyTorch {times['torch'] * 1e3:.2f} ms  {times['torch'] / times['mine']:.2f}x",
-            times["torch"] >= times["mine"])
+            times["torch"] >= times["mine"],
+        )
 
 
 def compilation() -> None:
@@ -95,8 +111,12 @@ def compilation() -> None:
         start = time.perf_counter()
         build.build(graph, host())
         seconds = time.perf_counter() - start
-        row(f"compiling an LSTM of {steps} steps", f"{seconds:.2f} s", f"at most {COMPILE_LIMIT} s",
-            seconds <= COMPILE_LIMIT)
+        row(
+            f"compiling an LSTM of {steps} steps",
+            f"{seconds:.2f} s",
+            f"at most {COMPILE_LIMIT} s",
+            seconds <= COMPILE_LIMIT,
+        )
 
 
 def main() -> None:

@@ -3,8 +3,8 @@
     python tools/bench symbolic            all models
     python tools/bench/symbolic.py NAME ...
 
-The batch is a `Dim`; everything else is fixed. Times are of the compiled program alone, called with buffers:
-medians, the two in turn.
+The batch is a `Dim`; everything else is fixed. Times are of the compiled program alone, called with
+buffers: medians, the two in turn.
 """
 
 from __future__ import annotations
@@ -37,8 +37,18 @@ def mlp() -> nn.Module:
 
 def lenet() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(1, 6, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
+        nn.Conv2d(1, 6, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(400, 120),
+        nn.ReLU(),
+        nn.Linear(120, 84),
+        nn.ReLU(),
+        nn.Linear(84, 10),
     )
 
 
@@ -71,7 +81,10 @@ def measure(name: str) -> float:
     make, shape = MODELS[name]
     model, x = make().eval(), torch.randn(*shape)
     calls: dict[str, Callable[[], Any]] = {}
-    for kind, dynamic in (("fixed", None), ("symbolic", {0: {0: torch.Dim("batch", min=1, max=256)}})):
+    for kind, dynamic in (
+        ("fixed", None),
+        ("symbolic", {0: {0: torch.Dim("batch", min=1, max=256)}}),
+    ):
         traced = torch.trace(model, x, dynamic=dynamic)
         program = compiled(traced.graph, stable=range(1, len(traced.graph.inputs)))
         parameters = [t.detach().contiguous() for t in traced.parameters.values()]

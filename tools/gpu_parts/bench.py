@@ -1,8 +1,8 @@
 """Kernels and training steps, in time: beside PyTorch's on the same GPU, and beside copying memory.
 
-Kernels are graphs of one or a few ops, compiled and called as a program calls them, in arrays that both
-libraries read. Every result is compared as well. Times are medians by the GPU's clock; those of training
-steps by the host's, of many steps without a wait.
+Kernels are graphs of one or a few ops, compiled and called as a program calls them, in arrays that
+both libraries read. Every result is compared as well. Times are medians by the GPU's clock; those
+of training steps by the host's, of many steps without a wait.
 """
 
 from __future__ import annotations
@@ -21,10 +21,22 @@ from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType
 from graphtorch.ir.graph import Graph, Type, Value
 
-from .common import Case, Row, guarded, on_gpu, our_event, ours, seconds, theirs, torch_device, torch_event
+from .common import (
+    Case,
+    Row,
+    guarded,
+    on_gpu,
+    our_event,
+    ours,
+    seconds,
+    theirs,
+    torch_device,
+    torch_event,
+)
 from .programs import FULL, LARGE, SMALL, Program, Training
 
-TOLERANCE = {"f64": 1e-12, "f32": 2e-5, "f16": 4e-3, "bf16": 2e-2, "tf32": 4e-3, "i64": 0.0}  # of the largest
+# of the largest
+TOLERANCE = {"f64": 1e-12, "f32": 2e-5, "f16": 4e-3, "bf16": 2e-2, "tf32": 4e-3, "i64": 0.0}
 ELEMENTS = 1 << 26
 ROWS = (1 << 16, 1 << 10)
 LONG_ROWS = (1 << 9, 1 << 17)
@@ -35,13 +47,23 @@ STEPS, ROUNDS = 10, 5  # of training
 
 
 def cases(options: argparse.Namespace) -> Iterator[Case]:
-    listed = [("device", machine), ("copy bandwidth", bandwidth), *pointwise(), *reductions(), *moves(),
-              *products(), *attention()]
+    listed = [
+        ("device", machine),
+        ("copy bandwidth", bandwidth),
+        *pointwise(),
+        *reductions(),
+        *moves(),
+        *products(),
+        *attention(),
+    ]
     for name, case in listed:
         yield name, functools.partial(guarded, case)
     programs = (LARGE if on_gpu() else SMALL) | (FULL if options.full else {})
     for name, program in programs.items():
-        yield f"train {name}", functools.partial(guarded, functools.partial(training, program, options.full))
+        yield (
+            f"train {name}",
+            functools.partial(guarded, functools.partial(training, program, options.full)),
+        )
 
 
 def machine() -> Row:
@@ -49,8 +71,10 @@ def machine() -> Row:
     import torch
 
     p = devices.device().properties
-    return {"text": f"{p.name}, sm_{p.capability[0]}{p.capability[1]}, {p.multiprocessors} multiprocessors, "
-                    f"{p.memory >> 30} GiB, PyTorch {torch.__version__}"}
+    return {
+        "text": f"{p.name}, sm_{p.capability[0]}{p.capability[1]}, {p.multiprocessors} multiprocessors, "
+        f"{p.memory >> 30} GiB, PyTorch {torch.__version__}"
+    }
 
 
 @functools.cache
@@ -75,10 +99,17 @@ def scaled(*shape: int) -> tuple[int, ...]:
 # ------------------------------------------------------------------------------------------ kernels
 
 
-def kernel(make: Callable[..., Value], reference: Callable[..., Any], shapes: Sequence[Sequence[int]],
-           dtypes: Sequence[str] = ("float32",), work: Callable[..., dict[str, float]] | None = None,
-           tolerance: str = "") -> Callable[[], Row]:
-    """A case: `make` on values, `reference` on tensors of PyTorch's; `work` gives bytes or operations."""
+def kernel(
+    make: Callable[..., Value],
+    reference: Callable[..., Any],
+    shapes: Sequence[Sequence[int]],
+    dtypes: Sequence[str] = ("float32",),
+    work: Callable[..., dict[str, float]] | None = None,
+    tolerance: str = "",
+) -> Callable[[], Row]:
+    """A case: `make` on values, `reference` on tensors of PyTorch's; `work` gives bytes or
+    operations."""
+
     def case() -> Row:
         import torch
 
@@ -96,8 +127,14 @@ def kernel(make: Callable[..., Value], reference: Callable[..., Any], shapes: Se
         limit = TOLERANCE[tolerance or DType.named(result.dtype.name).name]
         bytes_moved = sum(t.nbytes for t in tensors) + expected.nbytes
         del result, expected
-        row: Row = {"compile": compiled, "error": f"differs by {error:.1e}", "ok": error <= limit,
-                    "worst": error, "launches": launches(executable), "kernels": resources(executable)}
+        row: Row = {
+            "compile": compiled,
+            "error": f"differs by {error:.1e}",
+            "ok": error <= limit,
+            "worst": error,
+            "launches": launches(executable),
+            "kernels": resources(executable),
+        }
         row["seconds"] = seconds(lambda: executable(buffers), our_event)
         row["torch"] = seconds(lambda: reference(*tensors), torch_event)
         if work is None:
@@ -115,7 +152,8 @@ def launches(executable: Any) -> int:
 
 
 def resources(executable: Any) -> dict[str, tuple[int, int]]:
-    """Registers and bytes of local memory of each kernel; on the emulated device nothing is known."""
+    """Registers and bytes of local memory of each kernel; on the emulated device nothing is
+    known."""
     return executable.module.resources() if on_gpu() else {}
 
 
@@ -140,15 +178,28 @@ def pointwise() -> Iterator[tuple[str, Callable[[], Row]]]:
 
     functional, n = torch.nn.functional, scaled(ELEMENTS)
     yield "add f32", kernel(ops.add, torch.add, [n, n])
-    yield "x * y + x f32", kernel(lambda x, y: ops.add(ops.mul(x, y), x), lambda x, y: x * y + x, [n, n])
+    yield (
+        "x * y + x f32",
+        kernel(lambda x, y: ops.add(ops.mul(x, y), x), lambda x, y: x * y + x, [n, n]),
+    )
     yield "gelu f32", kernel(lambda x: ops.gelu(x, approximate="none"), functional.gelu, [n])
     yield "exp f32", kernel(ops.exp, torch.exp, [n])
     yield "tanh bf16", kernel(ops.tanh, torch.tanh, [n], ["bfloat16"])
     yield "add f16", kernel(ops.add, torch.add, [n, n], ["float16"])
-    yield "f32 to bf16", kernel(lambda x: ops.cast(x, dtype=DType.named("bf16")),
-                                lambda x: x.to(torch.bfloat16), [n])
-    yield "bias + relu f32", kernel(lambda x, b: ops.relu(ops.add(x, b)), lambda x, b: torch.relu(x + b),
-                                    [scaled(*ROWS), scaled(*ROWS)[1:]])
+    yield (
+        "f32 to bf16",
+        kernel(
+            lambda x: ops.cast(x, dtype=DType.named("bf16")), lambda x: x.to(torch.bfloat16), [n]
+        ),
+    )
+    yield (
+        "bias + relu f32",
+        kernel(
+            lambda x, b: ops.relu(ops.add(x, b)),
+            lambda x, b: torch.relu(x + b),
+            [scaled(*ROWS), scaled(*ROWS)[1:]],
+        ),
+    )
 
 
 def reductions() -> Iterator[tuple[str, Callable[[], Row]]]:
@@ -159,21 +210,47 @@ def reductions() -> Iterator[tuple[str, Callable[[], Row]]]:
     yield "sum of all bf16", kernel(summed(0), torch.sum, [n], ["bfloat16"])
     yield "sum of rows f32", kernel(summed(1), lambda x: x.sum(1), [rows])
     yield "sum of columns f32", kernel(summed(0), lambda x: x.sum(0), [rows])
-    yield "max of rows f32", kernel(lambda x: ops.max(x, dims=(1,), keepdim=False), lambda x: x.amax(1),
-                                    [rows])
-    yield "mean of squares f32", kernel(lambda x: ops.mean(ops.mul(x, x), dims=(1,), keepdim=False),
-                                        lambda x: (x * x).mean(1), [rows])
-    for name, shape, dtype in (("f32", rows, "float32"), ("bf16", rows, "bfloat16"),
-                               ("f32, long rows", scaled(*LONG_ROWS), "float32")):
-        yield f"softmax {name}", kernel(lambda x: ops.softmax(x, dim=1), lambda x: functional.softmax(x, 1),
-                                        [shape], [dtype])
-    yield "log softmax f32", kernel(lambda x: ops.log_softmax(x, dim=1),
-                                    lambda x: functional.log_softmax(x, 1), [rows])
+    yield (
+        "max of rows f32",
+        kernel(lambda x: ops.max(x, dims=(1,), keepdim=False), lambda x: x.amax(1), [rows]),
+    )
+    yield (
+        "mean of squares f32",
+        kernel(
+            lambda x: ops.mean(ops.mul(x, x), dims=(1,), keepdim=False),
+            lambda x: (x * x).mean(1),
+            [rows],
+        ),
+    )
+    for name, shape, dtype in (
+        ("f32", rows, "float32"),
+        ("bf16", rows, "bfloat16"),
+        ("f32, long rows", scaled(*LONG_ROWS), "float32"),
+    ):
+        yield (
+            f"softmax {name}",
+            kernel(
+                lambda x: ops.softmax(x, dim=1),
+                lambda x: functional.softmax(x, 1),
+                [shape],
+                [dtype],
+            ),
+        )
+    yield (
+        "log softmax f32",
+        kernel(lambda x: ops.log_softmax(x, dim=1), lambda x: functional.log_softmax(x, 1), [rows]),
+    )
     width = rows[1:]
     for name, dtype in (("f32", "float32"), ("bf16", "bfloat16")):
-        yield f"layer norm {name}", kernel(lambda x, w, b: ops.layer_norm(x, w, b, axes=1, eps=1e-5),
-                                           lambda x, w, b: functional.layer_norm(x, width, w, b),
-                                           [rows, width, width], [dtype])
+        yield (
+            f"layer norm {name}",
+            kernel(
+                lambda x, w, b: ops.layer_norm(x, w, b, axes=1, eps=1e-5),
+                lambda x, w, b: functional.layer_norm(x, width, w, b),
+                [rows, width, width],
+                [dtype],
+            ),
+        )
 
 
 def summed(dim: int) -> Callable[[Value], Value]:
@@ -183,20 +260,39 @@ def summed(dim: int) -> Callable[[Value], Value]:
 def moves() -> Iterator[tuple[str, Callable[[], Row]]]:
     square = scaled(*SQUARE)
     for name, dtype in (("f32", "float32"), ("bf16", "bfloat16")):
-        yield f"transpose {name}", kernel(lambda x: turned(x, True), lambda x: x.t().contiguous(), [square],
-                                          [dtype])
+        yield (
+            f"transpose {name}",
+            kernel(lambda x: turned(x, True), lambda x: x.t().contiguous(), [square], [dtype]),
+        )
     heads = scaled(64, 1024, 16, 64)
-    yield "heads forward f32", kernel(lambda x: ops.permute(x, dims=(0, 2, 1, 3)),
-                                      lambda x: x.transpose(1, 2).contiguous(), [heads])
-    yield "transposed add f32", kernel(lambda x, y: ops.add(x, turned(y, True)), lambda x, y: x + y.t(),
-                                       [square, square])
-    yield "cumsum of rows f32", kernel(lambda x: ops.cumsum(x, dim=1), lambda x: x.cumsum(1), [scaled(*ROWS)])
-    yield "rows by index f32", kernel(lambda x, i: ops.index_select(x, i, dim=0),
-                                      lambda x, i: x.index_select(0, i), [scaled(*ROWS), scaled(ROWS[0])],
-                                      ["float32", "int64"])
+    yield (
+        "heads forward f32",
+        kernel(
+            lambda x: ops.permute(x, dims=(0, 2, 1, 3)),
+            lambda x: x.transpose(1, 2).contiguous(),
+            [heads],
+        ),
+    )
+    yield (
+        "transposed add f32",
+        kernel(lambda x, y: ops.add(x, turned(y, True)), lambda x, y: x + y.t(), [square, square]),
+    )
+    yield (
+        "cumsum of rows f32",
+        kernel(lambda x: ops.cumsum(x, dim=1), lambda x: x.cumsum(1), [scaled(*ROWS)]),
+    )
+    yield (
+        "rows by index f32",
+        kernel(
+            lambda x, i: ops.index_select(x, i, dim=0),
+            lambda x, i: x.index_select(0, i),
+            [scaled(*ROWS), scaled(ROWS[0])],
+            ["float32", "int64"],
+        ),
+    )
 
 
-# ------------------------------------------------------------------------------------------ contractions
+# ------------------------------------------------------------------------------------- contractions
 
 
 def products() -> Iterator[tuple[str, Callable[[], Row]]]:
@@ -208,18 +304,35 @@ def products() -> Iterator[tuple[str, Callable[[], Row]]]:
     for n in SIZES:
         shape = scaled(n, n)
         for dtype in ("bfloat16", "float16", "float32"):
-            yield f"matmul {n} {dtype}", kernel(ops.matmul, torch.matmul, [shape, shape], [dtype], operations)
+            yield (
+                f"matmul {n} {dtype}",
+                kernel(ops.matmul, torch.matmul, [shape, shape], [dtype], operations),
+            )
         yield f"matmul {n} tf32", functools.partial(tf32, shape[0])
-    n, = scaled(SIZES[2])
+    (n,) = scaled(SIZES[2])
     for name, a, b in (("ta", True, False), ("tb", False, True)):
-        yield f"matmul {SIZES[2]} bfloat16 {name}", kernel(
-            lambda x, y, a=a, b=b: ops.matmul(turned(x, a), turned(y, b)),
-            lambda x, y, a=a, b=b: torch.matmul(x.t() if a else x, y.t() if b else y),
-            [(n, n), (n, n)], ["bfloat16"], operations)
-    yield f"linear + gelu {SIZES[2]} bfloat16", kernel(
-        lambda x, w, b: ops.gelu(ops.add(ops.matmul(x, ops.permute(w, dims=(1, 0))), b), approximate="none"),
-        lambda x, w, b: torch.nn.functional.gelu(torch.nn.functional.linear(x, w, b)),
-        [(n, n), (n, n), (n,)], ["bfloat16"], operations)
+        yield (
+            f"matmul {SIZES[2]} bfloat16 {name}",
+            kernel(
+                lambda x, y, a=a, b=b: ops.matmul(turned(x, a), turned(y, b)),
+                lambda x, y, a=a, b=b: torch.matmul(x.t() if a else x, y.t() if b else y),
+                [(n, n), (n, n)],
+                ["bfloat16"],
+                operations,
+            ),
+        )
+    yield (
+        f"linear + gelu {SIZES[2]} bfloat16",
+        kernel(
+            lambda x, w, b: ops.gelu(
+                ops.add(ops.matmul(x, ops.permute(w, dims=(1, 0))), b), approximate="none"
+            ),
+            lambda x, w, b: torch.nn.functional.gelu(torch.nn.functional.linear(x, w, b)),
+            [(n, n), (n, n), (n,)],
+            ["bfloat16"],
+            operations,
+        ),
+    )
 
 
 def turned(x: Value, yes: bool) -> Value:
@@ -239,9 +352,14 @@ def tf32(n: int) -> Row:
         product = graphtorch.compile(lambda x, y: x @ y)
         found = torch.from_numpy(product(*mine).cpu().numpy())
         error = difference(found, torch.matmul(*tensors).cpu())
-        return {"worst": error, "ok": error <= TOLERANCE["tf32"], "error": f"differs by {error:.1e}",
-                "seconds": seconds(lambda: product(*mine), our_event),
-                "torch": seconds(lambda: torch.matmul(*tensors), torch_event), "operations": 2.0 * n**3}
+        return {
+            "worst": error,
+            "ok": error <= TOLERANCE["tf32"],
+            "error": f"differs by {error:.1e}",
+            "seconds": seconds(lambda: product(*mine), our_event),
+            "torch": seconds(lambda: torch.matmul(*tensors), torch_event),
+            "operations": 2.0 * n**3,
+        }
     finally:
         graphtorch.set_float32_matmul_precision("highest")
         torch.set_float32_matmul_precision("highest")
@@ -256,26 +374,40 @@ def attention() -> Iterator[tuple[str, Callable[[], Row]]]:
         for dtype in ("bfloat16", "float32"):
             for causal in (False, True):
                 scale = shape[-1] ** -0.5
-                yield f"attention {length}x{width} {dtype}{' causal' if causal else ''}", kernel(
-                    lambda q, k, v, c=causal, s=scale: ops.attention(q, k, v, scale=s, is_causal=c)[0],
-                    lambda q, k, v, c=causal: functional.scaled_dot_product_attention(q, k, v, is_causal=c),
-                    [shape] * 3, [dtype],
-                    lambda q, *_, c=causal: {"operations": 4.0 * math.prod(q) * q[2] / (2 if c else 1)})
+                yield (
+                    f"attention {length}x{width} {dtype}{' causal' if causal else ''}",
+                    kernel(
+                        lambda q, k, v, c=causal, s=scale: ops.attention(
+                            q, k, v, scale=s, is_causal=c
+                        )[0],
+                        lambda q, k, v, c=causal: functional.scaled_dot_product_attention(
+                            q, k, v, is_causal=c
+                        ),
+                        [shape] * 3,
+                        [dtype],
+                        lambda q, *_, c=causal: {
+                            "operations": 4.0 * math.prod(q) * q[2] / (2 if c else 1)
+                        },
+                    ),
+                )
 
 
-# ------------------------------------------------------------------------------------------ training
+# ----------------------------------------------------------------------------------------- training
 
 
 def training(program: Program, full: bool) -> Row:
-    """Seconds a step: ours as one compiled function, with the net compiled alone, and line by line; PyTorch's
-    eager, and with the net compiled."""
+    """Seconds a step: ours as one compiled function, with the net compiled alone, and line by line;
+    PyTorch's eager, and with the net compiled."""
     import torch
 
     row: Row = {}
     for name, library, device, compile in (
-            ("seconds", graphtorch, "cuda", False), ("net", graphtorch, "cuda", True),
-            ("plain", graphtorch, "cuda", False),
-            ("torch", torch, torch_device(), False), *([("inductor", torch, "cuda", True)] if full else [])):
+        ("seconds", graphtorch, "cuda", False),
+        ("net", graphtorch, "cuda", True),
+        ("plain", graphtorch, "cuda", False),
+        ("torch", torch, torch_device(), False),
+        *([("inductor", torch, "cuda", True)] if full else []),
+    ):
         made = Training(library, program, device)
         start = time.monotonic()
         if compile:
@@ -292,6 +424,7 @@ def training(program: Program, full: bool) -> Row:
 
 def a_step(library: Any, made: Training) -> float:
     """Seconds of a step by the host's clock, many in a row."""
+
     def waited() -> float:
         if library.cuda.is_available():
             library.cuda.synchronize()
@@ -317,13 +450,17 @@ def table(rows: Sequence[dict[str, Any]]) -> list[str]:
         elif "seconds" not in row:
             lines.append(f"  {row['name']}: {row.get('error', '')}")
         else:
-            lines.append(f"  {row['name']:<34} {row['seconds'] * 1e3:9.3f} ms, PyTorch "
-                         f"{row['torch'] * 1e3:9.3f} ms = {row['torch'] / row['seconds']:5.2f}x  {rate(row)}"
-                         + used(row) + ("" if row["ok"] else f"  WRONG: {row['error']}"))
+            lines.append(
+                f"  {row['name']:<34} {row['seconds'] * 1e3:9.3f} ms, PyTorch "
+                f"{row['torch'] * 1e3:9.3f} ms = {row['torch'] / row['seconds']:5.2f}x  "
+                f"{rate(row)}" + used(row) + ("" if row["ok"] else f"  WRONG: {row['error']}")
+            )
     compiled = [row["compile"] for row in rows if "compile" in row]
     if compiled:
-        lines.append(f"  {len(compiled)} kernels compiled in {sum(compiled):.1f} s, the slowest in "
-                     f"{max(compiled):.1f} s")
+        lines.append(
+            f"  {len(compiled)} kernels compiled in {sum(compiled):.1f} s, the slowest in "
+            f"{max(compiled):.1f} s"
+        )
     return lines
 
 

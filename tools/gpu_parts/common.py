@@ -64,7 +64,9 @@ def guarded(call: Callable[[], Row]) -> Row:
 class Holder:
     """An owner of memory on the device, as PyTorch and as DeviceBuffer take one."""
 
-    def __init__(self, address: int, size: int, owner: object, interface: dict[str, Any] | None = None):
+    def __init__(
+        self, address: int, size: int, owner: object, interface: dict[str, Any] | None = None
+    ):
         self.address = address
         self.size = size
         self.owner = owner
@@ -73,12 +75,18 @@ class Holder:
 
 
 def ours(tensor: Any) -> DeviceBuffer:
-    """A contiguous tensor of PyTorch's as a buffer: the same memory, or a copy on the emulated device."""
+    """A contiguous tensor of PyTorch's as a buffer: the same memory, or a copy on the emulated
+    device."""
     device, dtype = devices.device(), DType.named(NAMES[str(tensor.dtype)])
     if on_gpu():
         size = tensor.numel() * tensor.element_size()
-        return DeviceBuffer(device, dtype, tuple(tensor.shape), Holder(tensor.data_ptr(), size, tensor),
-                            tensor.data_ptr())
+        return DeviceBuffer(
+            device,
+            dtype,
+            tuple(tensor.shape),
+            Holder(tensor.data_ptr(), size, tensor),
+            tensor.data_ptr(),
+        )
     bits = tensor.view(TORCH_BITS()[tensor.element_size()]).numpy()
     return DeviceBuffer.of(bits.view(dtype.numpy), device)
 
@@ -88,18 +96,35 @@ def theirs(buffer: DeviceBuffer) -> Any:
     import torch
 
     buffer.device.synchronize()
-    dtype = getattr(torch, next(t for t, n in NAMES.items() if n == buffer.dtype.name).removeprefix("torch."))
+    dtype = getattr(
+        torch, next(t for t, n in NAMES.items() if n == buffer.dtype.name).removeprefix("torch.")
+    )
     bits = TORCH_BITS()[buffer.dtype.itemsize]
     if not on_gpu():
         return torch.from_numpy(buffer.numpy().view(f"i{buffer.dtype.itemsize}").copy()).view(dtype)
-    interface = {"shape": buffer.shape, "typestr": f"<i{buffer.dtype.itemsize}", "version": 3,
-                 "data": (buffer.address, False), "strides": None}
-    tensor = torch.as_tensor(Holder(buffer.address, buffer.nbytes, buffer, interface), device="cuda")
+    interface = {
+        "shape": buffer.shape,
+        "typestr": f"<i{buffer.dtype.itemsize}",
+        "version": 3,
+        "data": (buffer.address, False),
+        "strides": None,
+    }
+    tensor = torch.as_tensor(
+        Holder(buffer.address, buffer.nbytes, buffer, interface), device="cuda"
+    )
     return tensor.view(bits).view(dtype)
 
 
-NAMES = {"torch.float64": "f64", "torch.float32": "f32", "torch.float16": "f16", "torch.bfloat16": "bf16",
-         "torch.int64": "i64", "torch.int32": "i32", "torch.int8": "i8", "torch.uint8": "u8"}
+NAMES = {
+    "torch.float64": "f64",
+    "torch.float32": "f32",
+    "torch.float16": "f16",
+    "torch.bfloat16": "bf16",
+    "torch.int64": "i64",
+    "torch.int32": "i32",
+    "torch.int8": "i8",
+    "torch.uint8": "u8",
+}
 
 
 def TORCH_BITS() -> dict[int, Any]:
@@ -115,7 +140,8 @@ def torch_device() -> str:
 
 
 def error_of(mine: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference, relative to the largest number expected; infinite where NaN differs."""
+    """The largest difference, relative to the largest number expected; infinite where NaN
+    differs."""
     if mine.shape != expected.shape:
         return float("inf")
     if not mine.size:
@@ -135,7 +161,8 @@ def error_of(mine: np.ndarray, expected: np.ndarray) -> float:
 def seconds(call: Callable[[], object], event: Callable[[], Any]) -> float:
     """Median seconds of a call, by the device's clock, after calls that compile and capture.
 
-    Args: event: records an event and returns a function of a later one that waits and gives milliseconds.
+    Args: event: records an event and returns a function of a later one that waits and gives
+        milliseconds.
     """
     first = event()
     call()

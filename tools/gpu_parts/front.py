@@ -1,4 +1,5 @@
-"""Programs written for ``device="cuda"``, trained some steps by graphtorch and by PyTorch on the same GPU."""
+"""Programs written for ``device="cuda"``, trained some steps by graphtorch and by PyTorch on the
+same GPU."""
 
 from __future__ import annotations
 
@@ -21,7 +22,10 @@ TOLERANCE = 1e-4  # of losses, relative
 def cases(options: argparse.Namespace) -> Iterator[Case]:
     for name, program in SMALL.items():
         yield f"train {name}", functools.partial(guarded, functools.partial(train, program, False))
-        yield f"train {name} compiled", functools.partial(guarded, functools.partial(train, program, True))
+        yield (
+            f"train {name} compiled",
+            functools.partial(guarded, functools.partial(train, program, True)),
+        )
 
 
 def train(program: Program, compiled: bool) -> Row:
@@ -47,5 +51,7 @@ def train(program: Program, compiled: bool) -> Row:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    return [f"  {row['name']}: " + (f"losses within {row['worst']:.1e}" if row["ok"] else row["error"])
-            for row in rows]
+    return [
+        f"  {row['name']}: " + (f"losses within {row['worst']:.1e}" if row["ok"] else row["error"])
+        for row in rows
+    ]

@@ -23,8 +23,8 @@ from op_samples import Sample, every
 from .common import Case, Row, error_of, guarded, say, selected
 
 UNIT = 110  # samples whose kernels are one unit
-# What may differ: relative to each number, and absolute. f64 is as in tests/backends/test_gpu.py; f32 is
-# beside the reference in f32, whose sums are rounded otherwise.
+# What may differ: relative to each number, and absolute. f64 is as in tests/backends/test_gpu.py;
+# f32 is beside the reference in f32, whose sums are rounded otherwise.
 TOLERANCE = {"f64": (1e-6, 1e-7), "f32": (2e-4, 2e-5), "f16": (2e-2, 2e-3), "bf16": (1e-1, 2e-2)}
 NARROW = {"f32": "float32", "f16": "float16"}
 SHOWN = 40
@@ -37,7 +37,9 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
         chosen = list(selected(named, options.only))
         groups: list[Group] = []
         for i in reversed(range(0, len(chosen), UNIT)):
-            groups.insert(0, Group([s for _, s in chosen[i: i + UNIT]], groups[0] if groups else None))
+            groups.insert(
+                0, Group([s for _, s in chosen[i : i + UNIT]], groups[0] if groups else None)
+            )
         for i, (name, _) in enumerate(chosen):
             compared = functools.partial(compare, groups[i // UNIT], i % UNIT, dtype)
             yield name, functools.partial(guarded, compared)
@@ -50,12 +52,15 @@ def samples_in(dtype: str) -> Iterator[Sample]:
         return
     for sample in every():
         if any(a.dtype == np.float64 for a in sample.arrays):
-            arrays = tuple(a.astype(NARROW[dtype]) if a.dtype == np.float64 else a for a in sample.arrays)
+            arrays = tuple(
+                a.astype(NARROW[dtype]) if a.dtype == np.float64 else a for a in sample.arrays
+            )
             yield sample._replace(arrays=arrays)
 
 
 class Group:
-    """Samples that are compiled together, by a thread of their own, and the group that comes next."""
+    """Samples that are compiled together, by a thread of their own, and the group that comes
+    next."""
 
     compiler = ThreadPoolExecutor(1)
 
@@ -83,8 +88,10 @@ class Group:
         lowered = time.monotonic()
         pieces = unit.pieces(device.compilers)
         module = device.load(pieces)
-        say(f"ops: {len(unit.exports)} kernels in {len(pieces)} pieces: {lowered - start:.1f} s to lower, "
-            f"{time.monotonic() - lowered:.1f} s to compile")
+        say(
+            f"ops: {len(unit.exports)} kernels in {len(pieces)} pieces: {lowered - start:.1f} s to "
+            f"lower, {time.monotonic() - lowered:.1f} s to compile"
+        )
         return module, built
 
 
@@ -113,7 +120,9 @@ def compare(group: Group, i: int, dtype: str) -> Row:
     for j, (ours, theirs) in enumerate(zip(mine, want, strict=True)):
         worst = max(worst, error_of(ours, theirs))
         relative, absolute = TOLERANCE[dtype]
-        if ours.dtype != theirs.dtype or not np.allclose(ours, theirs, relative, absolute, equal_nan=True):
+        if ours.dtype != theirs.dtype or not np.allclose(
+            ours, theirs, relative, absolute, equal_nan=True
+        ):
             wrong = wrong or f"output {j}: {ours.ravel()[:3]} instead of {theirs.ravel()[:3]}"
     return {"error": wrong, "worst": worst, "ok": False} if wrong else {"worst": worst}
 
@@ -123,8 +132,12 @@ def table(rows: Sequence[dict[str, Any]]) -> list[str]:
     compared = [row for row in rows if "worst" in row]
     lines = [f"  {row['name']}: {row['error']}" for row in wrong[:SHOWN]]
     worst = sorted((r for r in compared if r["ok"]), key=lambda r: -r["worst"])[:5]
-    lines.append("  largest errors of what is right: " +
-                 ", ".join(f"{r['name']} {r['worst']:.1e}" for r in worst))
+    lines.append(
+        "  largest errors of what is right: "
+        + ", ".join(f"{r['name']} {r['worst']:.1e}" for r in worst)
+    )
     skipped = sum(bool(row.get("skipped")) for row in rows)
-    lines.append(f"  {len(compared)} samples compared, {len(wrong)} wrong, {skipped} not for their dtype")
+    lines.append(
+        f"  {len(compared)} samples compared, {len(wrong)} wrong, {skipped} not for their dtype"
+    )
     return lines

@@ -1,4 +1,5 @@
-"""Programs as anybody writes them, for PyTorch and for graphtorch under its name: nets, data, training.
+"""Programs as anybody writes them, for PyTorch and for graphtorch under its name: nets, data,
+training.
 
 Weights and data come from NumPy, so that both begin at the same numbers.
 """
@@ -16,16 +17,32 @@ Batches = Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
 
 def mlp(torch: Any, width: int = 64, classes: int = 10) -> Any:
     nn = torch.nn
-    return nn.Sequential(nn.Linear(32, width), nn.ReLU(), nn.Linear(width, width), nn.GELU(),
-                         nn.LayerNorm(width), nn.Linear(width, classes))
+    return nn.Sequential(
+        nn.Linear(32, width),
+        nn.ReLU(),
+        nn.Linear(width, width),
+        nn.GELU(),
+        nn.LayerNorm(width),
+        nn.Linear(width, classes),
+    )
 
 
 def lenet(torch: Any) -> Any:
     nn = torch.nn
     return nn.Sequential(
-        nn.Conv2d(1, 6, 5, padding=2), nn.Tanh(), nn.AvgPool2d(2),
-        nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(400, 120), nn.Tanh(), nn.Linear(120, 84), nn.Tanh(), nn.Linear(84, 10))
+        nn.Conv2d(1, 6, 5, padding=2),
+        nn.Tanh(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(400, 120),
+        nn.Tanh(),
+        nn.Linear(120, 84),
+        nn.Tanh(),
+        nn.Linear(84, 10),
+    )
 
 
 def convnet(torch: Any) -> Any:
@@ -36,19 +53,36 @@ def convnet(torch: Any) -> Any:
         def __init__(self, inside: int, outside: int, stride: int):
             super().__init__()
             self.body = nn.Sequential(
-                nn.Conv2d(inside, outside, 3, stride, 1, bias=False), nn.BatchNorm2d(outside), nn.ReLU(),
-                nn.Conv2d(outside, outside, 3, 1, 1, bias=False), nn.BatchNorm2d(outside))
+                nn.Conv2d(inside, outside, 3, stride, 1, bias=False),
+                nn.BatchNorm2d(outside),
+                nn.ReLU(),
+                nn.Conv2d(outside, outside, 3, 1, 1, bias=False),
+                nn.BatchNorm2d(outside),
+            )
             self.short = nn.Conv2d(inside, outside, 1, stride, bias=False)
 
         def forward(self, x: Any) -> Any:
             return torch.relu(self.body(x) + self.short(x))
 
-    return nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1), Block(16, 16, 1), Block(16, 32, 2), Block(32, 64, 2),
-                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, 1, 1),
+        Block(16, 16, 1),
+        Block(16, 32, 2),
+        Block(32, 64, 2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(64, 10),
+    )
 
 
-def gpt(torch: Any, vocabulary: int = 65, width: int = 64, heads: int = 4, layers: int = 2,
-        context: int = 32) -> Any:
+def gpt(
+    torch: Any,
+    vocabulary: int = 65,
+    width: int = 64,
+    heads: int = 4,
+    layers: int = 2,
+    context: int = 32,
+) -> Any:
     nn, functional = torch.nn, torch.nn.functional
 
     class Block(nn.Module):
@@ -74,7 +108,9 @@ def gpt(torch: Any, vocabulary: int = 65, width: int = 64, heads: int = 4, layer
             self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
 
         def forward(self, tokens: Any) -> Any:
-            x = self.tokens(tokens) + self.places(torch.arange(tokens.shape[1], device=tokens.device))
+            x = self.tokens(tokens) + self.places(
+                torch.arange(tokens.shape[1], device=tokens.device)
+            )
             for block in self.blocks:
                 x = block(x)
             return self.head(self.norm(x)).view(-1, vocabulary)
@@ -97,6 +133,7 @@ class Program:
 
 def images(rows: int, *shape: int) -> Batches:
     """Batches of normal numbers with a label of ten each."""
+
     def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         rng = np.random.default_rng(1)
         while True:
@@ -107,6 +144,7 @@ def images(rows: int, *shape: int) -> Batches:
 
 def texts(rows: int, context: int, vocabulary: int = 65) -> Batches:
     """Batches of tokens, each to be told from those before."""
+
     def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         rng = np.random.default_rng(2)
         while True:
@@ -134,11 +172,14 @@ LARGE = {
     "mlp 1024": Program(lambda torch: mlp(torch, 1024), images(1024, 32), adamw),
     "lenet 256": Program(lenet, images(256, 1, 28, 28), sgd),
     "convnet 64": Program(convnet, images(64, 3, 32, 32), sgd),
-    "gpt 6x384": Program(lambda torch: gpt(torch, width=384, heads=6, layers=6, context=256),
-                         texts(16, 256), adamw),
+    "gpt 6x384": Program(
+        lambda torch: gpt(torch, width=384, heads=6, layers=6, context=256), texts(16, 256), adamw
+    ),
 }
 FULL = {
-    "gpt 12x768": Program(lambda torch: gpt(torch, 50304, 768, 12, 12, 1024), texts(8, 1024, 50304), adamw),
+    "gpt 12x768": Program(
+        lambda torch: gpt(torch, 50304, 768, 12, 12, 1024), texts(8, 1024, 50304), adamw
+    ),
 }
 
 

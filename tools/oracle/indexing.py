@@ -3,9 +3,10 @@
     python tools/oracle/indexing.py                 2000 expressions
     python tools/oracle/indexing.py --count 20000 --seed 3
 
-Integers, slices with steps, None, Ellipsis, boolean masks, integer arrays and 0-d tensors, in any mixture and
-negative ones too; also wrong ones, whose exception must have PyTorch's type. Prints every expression whose
-outcome differs, and ends with a failure if one does. Needs ``pip install -e ".[oracle]"``.
+Integers, slices with steps, None, Ellipsis, boolean masks, integer arrays and 0-d tensors, in any
+mixture and negative ones too; also wrong ones, whose exception must have PyTorch's type. Prints
+every expression whose outcome differs, and ends with a failure if one does. Needs ``pip install -e
+".[oracle]"``.
 """
 
 from __future__ import annotations
@@ -192,7 +193,9 @@ def brief(found: Any) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()

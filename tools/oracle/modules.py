@@ -1,4 +1,5 @@
-"""Replays PyTorch's own module samples on graphtorch: outputs, gradients, running statistics, and errors.
+"""Replays PyTorch's own module samples on graphtorch: outputs, gradients, running statistics, and
+errors.
 
     python tools/oracle/modules.py                        float32, in training and in evaluation mode
     python tools/oracle/modules.py --dtype float64
@@ -7,8 +8,8 @@
     python tools/oracle/modules.py --device cuda          on a GPU (GRAPHTORCH_CUDA=emulated: on the emulated
                                                           one, slowly); --every 9: one class in 9
 
-Weights are PyTorch's, copied over by ``state_dict``. Every sample that differs is listed with the reason.
-Needs ``pip install -e ".[oracle]"``.
+Weights are PyTorch's, copied over by ``state_dict``. Every sample that differs is listed with the
+reason. Needs ``pip install -e ".[oracle]"``.
 """
 
 from __future__ import annotations
@@ -26,16 +27,29 @@ from torch.testing._internal.common_modules import module_db
 import graphtorch
 
 TOLERANCE = {"float32": (1e-3, 1e-4), "float64": (1e-7, 1e-8)}
-RANDOM = ("nn.Dropout", "nn.AlphaDropout", "nn.FeatureAlphaDropout", "nn.RReLU", "nn.FractionalMaxPool")
+RANDOM = (
+    "nn.Dropout",
+    "nn.AlphaDropout",
+    "nn.FeatureAlphaDropout",
+    "nn.RReLU",
+    "nn.FractionalMaxPool",
+)
 
 
 def converted(x: Any, leaves: list[Any] | None = None) -> Any:
     """An argument for graphtorch; modules and functions of PyTorch become ours of the same name."""
     if isinstance(x, torch.nn.TransformerEncoderLayer):
         made = graphtorch.nn.TransformerEncoderLayer(
-            x.self_attn.embed_dim, x.self_attn.num_heads, x.linear1.out_features, x.dropout.p,
-            converted(x.activation), x.norm1.eps, x.self_attn.batch_first, x.norm_first,
-            x.linear1.bias is not None)
+            x.self_attn.embed_dim,
+            x.self_attn.num_heads,
+            x.linear1.out_features,
+            x.dropout.p,
+            converted(x.activation),
+            x.norm1.eps,
+            x.self_attn.batch_first,
+            x.norm_first,
+            x.linear1.bias is not None,
+        )
         return made
     if isinstance(x, torch.nn.Module):
         return module_of(x)
@@ -60,10 +74,23 @@ def leaves_of(x: Any) -> Any:
 class Replay:
     """All samples of one class, at one dtype and in one mode."""
 
-    def __init__(self, info: Any, dtype: torch.dtype, training: bool, tally: Tally, shown: bool,
-                 compiled: bool = False):
+    def __init__(
+        self,
+        info: Any,
+        dtype: torch.dtype,
+        training: bool,
+        tally: Tally,
+        shown: bool,
+        compiled: bool = False,
+    ):
         self.compiled = compiled
-        self.info, self.dtype, self.training, self.tally, self.shown = info, dtype, training, tally, shown
+        self.info, self.dtype, self.training, self.tally, self.shown = (
+            info,
+            dtype,
+            training,
+            tally,
+            shown,
+        )
         self.tolerance = TOLERANCE[str(dtype).split(".")[1]]
         self.cls: Any = graphtorch
         for part in info.name.split("."):
@@ -75,8 +102,9 @@ class Replay:
             print(f"  no such name: {self.info.name}")
             return
         torch.manual_seed(0)
-        for sample in self.info.module_inputs_func(self.info, device="cpu", dtype=self.dtype,
-                                                   requires_grad=True, training=self.training):
+        for sample in self.info.module_inputs_func(
+            self.info, device="cpu", dtype=self.dtype, requires_grad=True, training=self.training
+        ):
             if sample.forward_input is not None:
                 self.sample(sample)
 
@@ -85,8 +113,13 @@ class Replay:
         if "_random_samples" in given.kwargs:
             self.tally.counts["random"] += 1  # its own random numbers, in a dtype of PyTorch's
             return
-        args, kwargs = leaves_of(tuple(sample.forward_input.args)), leaves_of(sample.forward_input.kwargs)
-        theirs = self.info.module_cls(*given.args, **given.kwargs).to(self.dtype).train(self.training)
+        args, kwargs = (
+            leaves_of(tuple(sample.forward_input.args)),
+            leaves_of(sample.forward_input.kwargs),
+        )
+        theirs = (
+            self.info.module_cls(*given.args, **given.kwargs).to(self.dtype).train(self.training)
+        )
         if self.info.is_lazy:
             with torch.no_grad():
                 theirs(*args, **kwargs)
@@ -111,7 +144,9 @@ class Replay:
 
     def built(self, given: Any, state: dict[str, torch.Tensor], args: Any, kwargs: Any) -> Any:
         mine = self.cls(*converted(given.args), **converted(given.kwargs))
-        mine = mine.to(Place.name, getattr(graphtorch, str(self.dtype).split(".")[1])).train(self.training)
+        mine = mine.to(Place.name, getattr(graphtorch, str(self.dtype).split(".")[1])).train(
+            self.training
+        )
         if self.info.is_lazy:
             mine(*converted(args), **converted(kwargs))
         self.loaded(mine, state)
@@ -146,8 +181,16 @@ class Replay:
                 return f"{name}: {wrong}"
         return None
 
-    def gradients(self, sample: Any, theirs: Any, mine: Any, given: Any, leaves: list[Any], wanted: Any,
-                  result: Any) -> None:
+    def gradients(
+        self,
+        sample: Any,
+        theirs: Any,
+        mine: Any,
+        given: Any,
+        leaves: list[Any],
+        wanted: Any,
+        result: Any,
+    ) -> None:
         outs = [t for t in tensors(wanted) if t.requires_grad]
         inputs = [t for t in tensors(given) if t.requires_grad and t.is_leaf]
         if not outs or (self.training and self.info.name.startswith(RANDOM)):
@@ -174,7 +217,9 @@ class Replay:
                 if (w is not None and w.any()) or (g is not None and np.any(elements(g))):
                     return "a gradient is missing, or one too many"
                 continue
-            wrong = difference(elements(g), to_array(w), (self.tolerance[0], 10 * self.tolerance[1]))
+            wrong = difference(
+                elements(g), to_array(w), (self.tolerance[0], 10 * self.tolerance[1])
+            )
             if wrong:
                 return wrong
         return None
@@ -193,16 +238,21 @@ def errors(info: Any, tally: Tally, shown: bool) -> None:
         cls = getattr(cls, part, None)
     if info.module_error_inputs_func is None or cls is None:
         return
-    for one in info.module_error_inputs_func(info, device="cpu", dtype=torch.float32, requires_grad=False,
-                                             training=True):
+    for one in info.module_error_inputs_func(
+        info, device="cpu", dtype=torch.float32, requires_grad=False, training=True
+    ):
         sample = one.module_error_input
         given, forward = sample.constructor_input, sample.forward_input
         got = "nothing"
         try:
             module = cls(*converted(given.args), **converted(given.kwargs)).to(Place.name)
             if forward is not None:
-                elements(tensors(module(*converted(forward.args), **converted(forward.kwargs)),
-                                 graphtorch.Tensor)[0])
+                elements(
+                    tensors(
+                        module(*converted(forward.args), **converted(forward.kwargs)),
+                        graphtorch.Tensor,
+                    )[0]
+                )
         except Exception as error:
             got = type(error).__name__
         wanted = one.error_type.__name__
@@ -212,8 +262,13 @@ def errors(info: Any, tally: Tally, shown: bool) -> None:
             print(f"    {info.name}{brief(given.args)}: {got} instead of {wanted}")
 
 
-def replay(dtype: torch.dtype, only: str | None = None, shown: bool = False, every: int = 1,
-           compiled: bool = False) -> Tally:
+def replay(
+    dtype: torch.dtype,
+    only: str | None = None,
+    shown: bool = False,
+    every: int = 1,
+    compiled: bool = False,
+) -> Tally:
     """All classes (or each `every`-th) at one dtype."""
     tally = Tally()
     before = torch.get_default_dtype()
@@ -229,11 +284,15 @@ def replay(dtype: torch.dtype, only: str | None = None, shown: bool = False, eve
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--module", help="one class, such as nn.GRU")
     parser.add_argument("--dtype", default="float32", choices=sorted(TOLERANCE))
     parser.add_argument("--compiled", action="store_true", help="each module compiled")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where our tensors are")
+    parser.add_argument(
+        "--device", default="cpu", choices=("cpu", "cuda"), help="where our tensors are"
+    )
     parser.add_argument("--every", type=int, default=1, help="one class in so many")
     parser.add_argument("-v", action="store_true", help="the arguments of each sample that differs")
     given = parser.parse_args()

@@ -8,16 +8,19 @@
     python tools/oracle/opinfo.py --op linalg.norm -v     one entry, every failing sample
     python tools/oracle/opinfo.py --surface names.tsv     only entries for the names in a table's first column
     python tools/oracle/opinfo.py --compiled              each sample in a compiled function as well, which is
-                                                          called three times; --every 40: one sample in 40
-    python tools/oracle/opinfo.py --device cuda --every 7 on a GPU (GRAPHTORCH_CUDA=emulated: on the emulated
-                                                          one), one sample in 7 of up to 4,096 elements each
+                                                          called three times; --every 40: one sample
+                                                          in 40
+    python tools/oracle/opinfo.py --device cuda --every 7 on a GPU (GRAPHTORCH_CUDA=emulated: on the
+    emulated
+                                                          one), one sample in 7 of up to 4,096
+                                                          elements each
     python tools/oracle/opinfo.py --mapped                each sample under vmap as well, beside the function
                                                           on each entry; --every as above
 
-The samples, the dtypes an operator takes, and the expected values are those of ``torch.testing``'s operator
-database. Every sample that differs is listed with the reason; of compiled functions those
-samples count whose plain results (and gradients) are PyTorch's. `GRAPHTORCH_TARGET=reference` spares the time
-that compiling takes. Needs ``pip install -e ".[oracle]"``.
+The samples, the dtypes an operator takes, and the expected values are those of ``torch.testing``'s
+operator database. Every sample that differs is listed with the reason; of compiled functions those
+samples count whose plain results (and gradients) are PyTorch's. `GRAPHTORCH_TARGET=reference`
+spares the time that compiling takes. Needs ``pip install -e ".[oracle]"``.
 """
 
 from __future__ import annotations
@@ -50,8 +53,20 @@ TOLERANCE = {
     "bfloat16": (1.6e-2, 1e-2),
     "float16": (2e-3, 1e-3),
 }
-OTHERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool", "bfloat16",
-          "float16", "complex64")
+OTHERS = (
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "bool",
+    "bfloat16",
+    "float16",
+    "complex64",
+)
 RANDOM = ("normal", "bernoulli", "multinomial", "nn.functional.rrelu")
 UNINITIALISED = ("empty", "new_empty")
 MOST_ELEMENTS = 4096  # of the samples that run on a GPU
@@ -62,7 +77,8 @@ SEEDED = "wrapper_set_seed"  # what entries that draw numbers are wrapped in
 
 
 def is_random(op: Any) -> bool:
-    """Whether results are drawn from any seed or left as memory was: nothing to compare but shapes."""
+    """Whether results are drawn from any seed or left as memory was: nothing to compare but
+    shapes."""
     name, code = op.name, getattr(op.op, "__code__", None)
     if name.startswith(UNINITIALISED):
         return True
@@ -71,7 +87,7 @@ def is_random(op: Any) -> bool:
     return name in RANDOM or any(word in name for word in ("dropout", "rand", "fractional"))
 
 
-# ------------------------------------------------------------------------------------------ conversion
+# --------------------------------------------------------------------------------------- conversion
 
 
 def to_array(x: torch.Tensor) -> np.ndarray:
@@ -116,12 +132,15 @@ def module_of(x: torch.nn.Module) -> Any:
     if any(True for _ in (*x.parameters(), *x.buffers(), *x.children())):
         raise TypeError(f"the sample passes a module of PyTorch's own ({type(x).__name__})")
     made = getattr(graphtorch.nn, type(x).__name__)()
-    made.__dict__.update((k, v) for k, v in vars(x).items() if isinstance(v, (bool, int, float, str)))
+    made.__dict__.update(
+        (k, v) for k, v in vars(x).items() if isinstance(v, (bool, int, float, str))
+    )
     return made
 
 
 def laid_out(x: torch.Tensor) -> Any:
-    """The same elements, and where `x` shows a part of its memory the same part of as much memory."""
+    """The same elements, and where `x` shows a part of its memory the same part of as much
+    memory."""
     plain = x.layout == torch.strided and not (x.is_conj() or x.is_neg())
     whole = not plain or (x.is_contiguous() and x.untyped_storage().nbytes() == x.nbytes)
     source = x if whole else torch.tensor([], dtype=x.dtype).set_(x.untyped_storage())
@@ -181,7 +200,7 @@ def brief(x: Any) -> str:
     return repr(x)
 
 
-# ------------------------------------------------------------------------------------------ the database
+# ------------------------------------------------------------------------------------- the database
 
 
 def lookup(op: Any) -> Any:
@@ -189,7 +208,8 @@ def lookup(op: Any) -> Any:
     found: Any = graphtorch
     for part in op.name.split("."):
         found = getattr(found, part, None)
-    if not callable(found) and "." not in op.name:  # a method only, or shadowed by a dtype (float, double)
+    # a method only, or shadowed by a dtype (float, double)
+    if not callable(found) and "." not in op.name:
         found = getattr(graphtorch.Tensor, op.name, None)
     if found is not None and isinstance(op.op, functools.partial):
         return functools.partial(found, *op.op.args, **op.op.keywords)
@@ -236,8 +256,15 @@ def names_of(op: Any) -> set[str]:
     return found
 
 
-KINDS = ("forward", "gradient", "second gradient", "compiled forward", "compiled gradient", "mapped forward",
-         "mapped gradient")
+KINDS = (
+    "forward",
+    "gradient",
+    "second gradient",
+    "compiled forward",
+    "compiled gradient",
+    "mapped forward",
+    "mapped gradient",
+)
 
 
 @dataclass
@@ -272,7 +299,9 @@ class Tally:
 class Replay:
     """One entry at one dtype."""
 
-    def __init__(self, op: Any, dtype: torch.dtype, tally: Tally, second: bool, shown: bool = False):
+    def __init__(
+        self, op: Any, dtype: torch.dtype, tally: Tally, second: bool, shown: bool = False
+    ):
         self.op, self.dtype, self.tally, self.second = op, dtype, tally, second
         self.function = lookup(op)
         self.unique: Any = None  # what a sample makes of results before they are compared
@@ -327,13 +356,16 @@ class Replay:
         return self.compare(got, wanted, 1)
 
     def told(self, result: Any) -> list[Any]:
-        """The tensors of a result of ours; of factors that are not unique, what a sample says is."""
+        """The tensors of a result of ours; of factors that are not unique, what a sample says
+        is."""
         return tensors(self.unique(result), graphtorch.Tensor)
 
     def compare(self, got: list[np.ndarray], wanted: list[np.ndarray], loosen: float) -> str | None:
         if len(got) != len(wanted):
             return f"{len(got)} results instead of {len(wanted)}"
-        found = (difference(g, w, self.tolerance(w, loosen)) for g, w in zip(got, wanted, strict=True))
+        found = (
+            difference(g, w, self.tolerance(w, loosen)) for g, w in zip(got, wanted, strict=True)
+        )
         return next((d for d in found if d), None)
 
     def tolerance(self, wanted: np.ndarray, loosen: float) -> tuple[float, float]:
@@ -381,7 +413,10 @@ class Replay:
         return self.compare(filled, self.wanted(found, theirs), 10)
 
     def wanted(self, found: Any, leaves: list[torch.Tensor]) -> list[np.ndarray]:
-        return [to_array(torch.zeros_like(x) if g is None else g) for g, x in zip(found, leaves, strict=True)]
+        return [
+            to_array(torch.zeros_like(x) if g is None else g)
+            for g, x in zip(found, leaves, strict=True)
+        ]
 
     def filled(self, gradient: Any, leaf: Any) -> np.ndarray:
         return elements(graphtorch.zeros_like(leaf) if gradient is None else gradient)
@@ -394,7 +429,11 @@ class Replay:
         pairs = [(g, o) for g, o in pairs if g.requires_grad]
         seeds = [torch.randn_like(g) for g in theirs]
         wanted = torch.autograd.grad(theirs, leaves, seeds, allow_unused=True)
-        kept = [(o, s) for (_, o), s in zip(pairs, seeds, strict=True) if o is not None and o.requires_grad]
+        kept = [
+            (o, s)
+            for (_, o), s in zip(pairs, seeds, strict=True)
+            if o is not None and o.requires_grad
+        ]
         got = [None] * len(leaves)
         if kept:
             got = graphtorch.autograd.grad(
@@ -404,7 +443,7 @@ class Replay:
         return self.compare(filled, self.wanted(wanted, leaves), 100)
 
 
-# ------------------------------------------------------------------------------------------ some samples
+# ------------------------------------------------------------------------------------- some samples
 
 
 class Some(Replay):
@@ -415,8 +454,11 @@ class Some(Replay):
     def samples(self) -> Iterator[Any]:
         samples = super().samples()
         if Place.name != "cpu":
-            samples = (s for s in samples
-                       if sum(t.numel() for t in tensors((s.input, s.args, s.kwargs))) <= MOST_ELEMENTS)
+            samples = (
+                s
+                for s in samples
+                if sum(t.numel() for t in tensors((s.input, s.args, s.kwargs))) <= MOST_ELEMENTS
+            )
         first = zlib.crc32(self.op.full_name.encode()) % self.every
         return itertools.islice(samples, first, None, self.every)
 
@@ -432,7 +474,8 @@ NEAR = 0.75  # what the elements of the second entry are multiplied by: they sta
 
 
 class Mapped(Some):
-    """Each sample as the first of two entries under `vmap`, in all operands, and in the first alone."""
+    """Each sample as the first of two entries under `vmap`, in all operands, and in the first
+    alone."""
 
     def forward(self, args: Any, kwargs: Any, wanted: list[np.ndarray]) -> str | None:
         wrong = super().forward(args, kwargs, wanted)
@@ -451,9 +494,13 @@ class Mapped(Some):
     def mapped(self, args: Any, kwargs: Any, alone: bool) -> str | None:
         leaves = [t.detach() for t in tensors(ours([args, kwargs]), graphtorch.Tensor)]
         floats = [t.dtype.is_floating_point or t.dtype.is_complex for t in leaves]
-        leaves = [t.requires_grad_() if f and self.op.supports_autograd else t
-                  for t, f in zip(leaves, floats, strict=True)]
-        lines = [graphtorch.stack([t, t * NEAR if f else t]) for t, f in zip(leaves, floats, strict=True)]
+        leaves = [
+            t.requires_grad_() if f and self.op.supports_autograd else t
+            for t, f in zip(leaves, floats, strict=True)
+        ]
+        lines = [
+            graphtorch.stack([t, t * NEAR if f else t]) for t, f in zip(leaves, floats, strict=True)
+        ]
         dims = tuple(None if alone and i else 0 for i in range(len(leaves)))
 
         def function(*given: Any) -> Any:
@@ -474,15 +521,23 @@ class Mapped(Some):
         inputs = [t for t in leaves if t.requires_grad]
         found = []
         for results in (got, want):
-            total = sum((r.real if r.dtype.is_complex else r).sin().sum() for r in results if r.requires_grad)
+            total = sum(
+                (r.real if r.dtype.is_complex else r).sin().sum()
+                for r in results
+                if r.requires_grad
+            )
             known = inputs and not isinstance(total, int)
-            grads = graphtorch.autograd.grad(total, inputs, None, True, allow_unused=True) if known else []
+            grads = (
+                graphtorch.autograd.grad(total, inputs, None, True, allow_unused=True)
+                if known
+                else []
+            )
             found.append([self.filled(g, x) for g, x in zip(grads, inputs, strict=False)])
         wrong = self.compare(*found, 10)
         return wrong and f"gradient: {wrong}"
 
 
-# ------------------------------------------------------------------------------------------ compiled
+# ----------------------------------------------------------------------------------------- compiled
 
 CALLS = 3  # of each compiled function: the second and third replay what the first recorded
 
@@ -514,9 +569,14 @@ class Compiled(Some):
         if wrong is None:
             plain, self.function = self.function, self.spread(compiled(self.function))
             first = super().first_order
-            wrongs = [self.caught(lambda: first(args, sample, seeds, found, again, {})) for _ in range(CALLS)]
+            wrongs = [
+                self.caught(lambda: first(args, sample, seeds, found, again, {}))
+                for _ in range(CALLS)
+            ]
             self.function = plain
-            self.note("compiled gradient", next((w for w in wrongs if w), None), args, sample.kwargs)
+            self.note(
+                "compiled gradient", next((w for w in wrongs if w), None), args, sample.kwargs
+            )
         return wrong
 
     def spread(self, function: Any) -> Any:
@@ -528,16 +588,21 @@ def compiled(function: Any) -> Any:
     return graphtorch.compile(lambda args, kwargs: function(*args, **kwargs))
 
 
-# ------------------------------------------------------------------------------------------ both ends
+# ---------------------------------------------------------------------------------------- both ends
 
-LARGEST = (30000.0, 300.0, 2.0**-9, 2.0**-13)  # largest elements: near an end, or with squares beyond it
+# largest elements: near an end, or with squares beyond it
+LARGEST = (30000.0, 300.0, 2.0**-9, 2.0**-13)
 SAMPLES = 6  # of each entry
 ROUNDED = (2e-2, 2.0**-23)  # tolerance: a few roundings to 16 bits; two of the smallest numbers
 
 
 def scaled(x: Any, largest: float, sign: bool) -> Any:
     """`x` as a leaf whose largest element is `largest`, without signs where `sign` is False."""
-    if not isinstance(x, torch.Tensor) or not x.is_floating_point() or x.layout is not torch.strided:
+    if (
+        not isinstance(x, torch.Tensor)
+        or not x.is_floating_point()
+        or x.layout is not torch.strided
+    ):
         return x
     plain = x.detach() if sign else x.detach().abs()
     top = plain.abs().max().item() if plain.numel() else 0.0
@@ -555,7 +620,8 @@ def doubled(x: Any) -> Any:
 class Ends(Replay):
     """One entry with elements at both ends of a 16-bit dtype's range.
 
-    PyTorch computes with f32 inside an operation: where its result is right, ours has to be right as well.
+    PyTorch computes with f32 inside an operation: where its result is right, ours has to be right
+    as well.
     """
 
     def samples(self) -> Iterator[Any]:
@@ -571,8 +637,11 @@ class Ends(Replay):
             return
         for kind, given in (("forward", 0), ("gradient", 1)):
             if theirs[given]:
-                wrong = self.caught(lambda given=given: self.beside(self.mine(sample)[given], theirs[given],
-                                                                    exact[given]))
+                wrong = self.caught(
+                    lambda given=given: self.beside(
+                        self.mine(sample)[given], theirs[given], exact[given]
+                    )
+                )
                 self.tally.note(kind, self.op.full_name, wrong)
                 if wrong is not None and self.shown:
                     shown = brief((sample.input, *sample.args)), brief(sample.kwargs)
@@ -583,8 +652,11 @@ class Ends(Replay):
         found = tensors(self.op(*args, **sample.kwargs))
         outs = [t for t in found if t.requires_grad]
         leaves = [t for t in tensors([args, sample.kwargs]) if t.requires_grad]
-        got = torch.autograd.grad(outs, leaves, [torch.ones_like(o) for o in outs], allow_unused=True) \
-            if outs and leaves else ()
+        got = (
+            torch.autograd.grad(outs, leaves, [torch.ones_like(o) for o in outs], allow_unused=True)
+            if outs and leaves
+            else ()
+        )
         gradients = self.wanted(got, leaves) if got else []
         return [to_array(t) for t in found if t.is_floating_point()], gradients
 
@@ -594,11 +666,17 @@ class Ends(Replay):
         found = tensors(self.function(*args, **kwargs), graphtorch.Tensor)
         outs = [t for t in found if t.requires_grad]
         seeds = [graphtorch.ones_like(o) for o in outs]
-        got = graphtorch.autograd.grad(outs, leaves, seeds, allow_unused=True) if outs and leaves else ()
+        got = (
+            graphtorch.autograd.grad(outs, leaves, seeds, allow_unused=True)
+            if outs and leaves
+            else ()
+        )
         gradients = [self.filled(g, x) for g, x in zip(got, leaves, strict=True)] if got else []
         return [elements(t) for t in found if t.is_floating_point()], gradients
 
-    def beside(self, mine: list[np.ndarray], theirs: list[np.ndarray], exact: list[np.ndarray]) -> str | None:
+    def beside(
+        self, mine: list[np.ndarray], theirs: list[np.ndarray], exact: list[np.ndarray]
+    ) -> str | None:
         """Where PyTorch's result is near the exact one and ours is not."""
         for a, b, c in zip(mine, theirs, exact, strict=True):
             a, b, c = (np.asarray(x, np.float64) for x in (a, b, c))
@@ -614,8 +692,12 @@ class Ends(Replay):
 
 
 def replay(
-    dtype: torch.dtype, only: str | None, surface: set[str] | None, second: bool, shown: bool = False,
-    kind: type[Replay] = Replay
+    dtype: torch.dtype,
+    only: str | None,
+    surface: set[str] | None,
+    second: bool,
+    shown: bool = False,
+    kind: type[Replay] = Replay,
 ) -> Tally:
     """All entries at one dtype."""
     tally = Tally()
@@ -626,16 +708,28 @@ def replay(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--op", help="one entry of the database")
     parser.add_argument("--dtype", default="float32", help="a dtype's name, or 'others'")
     parser.add_argument("--second", action="store_true", help="second gradients too")
-    parser.add_argument("--ends", action="store_true", help="elements at both ends of a 16-bit range")
-    parser.add_argument("--compiled", action="store_true", help="each sample in a compiled function as well")
+    parser.add_argument(
+        "--ends", action="store_true", help="elements at both ends of a 16-bit range"
+    )
+    parser.add_argument(
+        "--compiled", action="store_true", help="each sample in a compiled function as well"
+    )
     parser.add_argument("--mapped", action="store_true", help="each sample under vmap as well")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where our tensors are")
-    parser.add_argument("--every", type=int, default=1, help="one sample in so many (not with --ends)")
-    parser.add_argument("--surface", type=Path, help="a table whose first column names what to replay")
+    parser.add_argument(
+        "--device", default="cpu", choices=("cpu", "cuda"), help="where our tensors are"
+    )
+    parser.add_argument(
+        "--every", type=int, default=1, help="one sample in so many (not with --ends)"
+    )
+    parser.add_argument(
+        "--surface", type=Path, help="a table whose first column names what to replay"
+    )
     parser.add_argument("-v", action="store_true", help="the arguments of each sample that differs")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -643,10 +737,14 @@ def main() -> None:
     Some.every, Place.name = given.every, given.device
     surface = None
     if given.surface:
-        surface = {line.split("\t")[0] for line in given.surface.read_text(encoding="utf8").splitlines()}
+        surface = {
+            line.split("\t")[0] for line in given.surface.read_text(encoding="utf8").splitlines()
+        }
     for name in OTHERS if given.dtype == "others" else (given.dtype,):
         print(name, flush=True)
-        kind = Ends if given.ends else Compiled if given.compiled else Mapped if given.mapped else Some
+        kind = (
+            Ends if given.ends else Compiled if given.compiled else Mapped if given.mapped else Some
+        )
         replay(getattr(torch, name), given.op, surface, given.second, given.v, kind).report()
 
 

@@ -1,13 +1,15 @@
-"""Runs whole programs on PyTorch and on graphtorch, plain and compiled: do they print the same lines?
+"""Runs whole programs on PyTorch and on graphtorch, plain and compiled: do they print the same
+lines?
 
     python tools/oracle/programs.py                       those of tests/programs
     python tools/oracle/programs.py --folder DIR gan vae  some of another folder
     python tools/oracle/programs.py --steps 50            losses of more steps (20)
 
-All generators are seeded before a program, whether it does so or not; its numbers are printed at four
-digits, and so are the values of the first steps on which it calls ``backward()``. Compiled, each module that
-is called outside of others goes through ``torch.compile``. A program whose lines part is listed with the
-first line that does, and by how much numbers differ there. Needs ``pip install -e ".[oracle]"``.
+All generators are seeded before a program, whether it does so or not; its numbers are printed at
+four digits, and so are the values of the first steps on which it calls ``backward()``. Compiled,
+each module that is called outside of others goes through ``torch.compile``. A program whose lines
+part is listed with the first line that does, and by how much numbers differ there. Needs ``pip
+install -e ".[oracle]"``.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ def main() -> int:
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
     parser.add_argument("names", nargs="*")
-    parser.add_argument("--folder", type=Path, default=Path(__file__).parents[2] / "tests" / "programs")
+    parser.add_argument(
+        "--folder", type=Path, default=Path(__file__).parents[2] / "tests" / "programs"
+    )
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--limit", type=int, default=600, help="seconds for a program")
     parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)
@@ -53,8 +57,11 @@ def main() -> int:
         expected, *others = [lines_of(script, way, options) for way in WAYS]
         found = [difference(expected, other) for other in others]
         parted += any(found)
-        print(f"{script.stem:24s} {len(expected):3d} lines, plain {found[0] or 'the same'}, "
-              f"compiled {found[1] or 'the same'}", flush=True)
+        print(
+            f"{script.stem:24s} {len(expected):3d} lines, plain {found[0] or 'the same'}, "
+            f"compiled {found[1] or 'the same'}",
+            flush=True,
+        )
     print(f"{parted} part")
     return int(bool(parted))
 
@@ -67,7 +74,9 @@ def lines_of(script: Path, way: str, options: argparse.Namespace) -> list[str]:
     except subprocess.TimeoutExpired:
         return [f"no end in {options.limit} s"]
     failed = [] if done.returncode == 0 else ["FAILED " + done.stderr.strip().splitlines()[-1]]
-    return [NUMBER.sub(_rounded, TIME.sub("# s", line)) for line in done.stdout.splitlines()] + failed
+    return [
+        NUMBER.sub(_rounded, TIME.sub("# s", line)) for line in done.stdout.splitlines()
+    ] + failed
 
 
 def _rounded(number: re.Match[str]) -> str:
@@ -78,7 +87,10 @@ def difference(expected: list[str], found: list[str]) -> str:
     """How lines part; "" where they do not."""
     for number, (a, b) in enumerate(zip(expected, found, strict=False)):
         if a != b:
-            pairs = [(float(x), float(y)) for x, y in zip(NUMBER.findall(a), NUMBER.findall(b), strict=False)]
+            pairs = [
+                (float(x), float(y))
+                for x, y in zip(NUMBER.findall(a), NUMBER.findall(b), strict=False)
+            ]
             largest = max((abs(x - y) / max(abs(x), 1e-6) for x, y in pairs), default=0.0)
             return f"part at line {number + 1} by {largest:.1e}: {a!r} -> {b!r}"
     return "" if len(expected) == len(found) else f"{len(found)} lines for {len(expected)}"

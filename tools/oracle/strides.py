@@ -1,11 +1,12 @@
-"""Compares where results lie in memory: the strides of PyTorch's operator samples, on PyTorch and here.
+"""Compares where results lie in memory: the strides of PyTorch's operator samples, on PyTorch and
+here.
 
     python tools/oracle/strides.py                      float32, every entry that graphtorch has
     python tools/oracle/strides.py --op nn.functional.gelu -v
 
-Each sample is called as it is, and with every tensor's dimensions in the reverse order in memory; its tensors
-of four dimensions with their channels last as well. Strides of sizes 0 and 1 do not count. Nothing is
-computed here: strides are known before. Needs ``pip install -e ".[oracle]"``.
+Each sample is called as it is, and with every tensor's dimensions in the reverse order in memory;
+its tensors of four dimensions with their channels last as well. Strides of sizes 0 and 1 do not
+count. Nothing is computed here: strides are known before. Needs ``pip install -e ".[oracle]"``.
 """
 
 from __future__ import annotations
@@ -37,13 +38,20 @@ def channels_last(x: Any) -> Any:
     return x.detach().contiguous(memory_format=torch.channels_last).requires_grad_(x.requires_grad)
 
 
-ORDERS: dict[str, Callable[[Any], Any]] = {"as it is": lambda x: x, "reversed": reversed_order,
-                                           "channels last": channels_last}
+ORDERS: dict[str, Callable[[Any], Any]] = {
+    "as it is": lambda x: x,
+    "reversed": reversed_order,
+    "channels last": channels_last,
+}
 
 
 def seen(x: Any) -> tuple[Any, ...]:
     """The strides of a tensor that can be seen."""
-    return tuple([s for s, n in zip(x.stride(), x.shape, strict=True) if n > 1]) if 0 not in x.shape else ()
+    return (
+        tuple([s for s, n in zip(x.stride(), x.shape, strict=True) if n > 1])
+        if 0 not in x.shape
+        else ()
+    )
 
 
 class Strides(opinfo.Replay):
@@ -58,27 +66,37 @@ class Strides(opinfo.Replay):
     def strides(self, order: str, sample: Any) -> None:
         args = (sample.input, *sample.args)
         try:
-            theirs = [t for t in opinfo.tensors(self.op(*args, **sample.kwargs))
-                      if t.layout is torch.strided]
+            theirs = [
+                t
+                for t in opinfo.tensors(self.op(*args, **sample.kwargs))
+                if t.layout is torch.strided
+            ]
         except Exception:
             return
         if theirs:
             wrong = self.caught(lambda: self.beside(args, sample.kwargs, theirs))
             self.tally.note(f"strides {order}", self.op.full_name, wrong)
             if wrong is not None and self.shown:
-                print(f"    {self.op.full_name} {opinfo.brief(args)} {opinfo.brief(sample.kwargs)}: {wrong}")
+                print(
+                    f"    {self.op.full_name} {opinfo.brief(args)} {opinfo.brief(sample.kwargs)}: "
+                    f"{wrong}"
+                )
 
     def beside(self, args: Any, kwargs: Any, theirs: list[torch.Tensor]) -> str | None:
         result = self.function(*opinfo.ours(args), **opinfo.ours(kwargs))
         got = [t for t in opinfo.tensors(result, graphtorch.Tensor) if not t.is_sparse]
         for mine, other in zip(got, theirs, strict=True):
             if tuple(mine.shape) == tuple(other.shape) and seen(mine) != seen(other):
-                return f"{tuple(mine.stride())} instead of {other.stride()} for {tuple(other.shape)}"
+                return (
+                    f"{tuple(mine.stride())} instead of {other.stride()} for {tuple(other.shape)}"
+                )
         return None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--op", help="one entry of the database")
     parser.add_argument("--dtype", default="float32", help="a dtype's name")
     parser.add_argument("-v", action="store_true", help="the arguments of each sample that differs")

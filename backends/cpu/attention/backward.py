@@ -1,13 +1,15 @@
 """The gradients of attention as one kernel, again without scores in memory.
 
-A task owns all gradients of one head. It goes through the keys block by block and, for each block, through
-the queries; the shares follow from the saved log-sum-exp (https://arxiv.org/abs/2307.08691, algorithm 2):
+A task owns all gradients of one head. It goes through the keys block by block and, for each block,
+through the queries; the shares follow from the saved log-sum-exp (https://arxiv.org/abs/2307.08691,
+algorithm 2):
 
     shares [queries, keys]      exp(q . k - lse), and
     moved [queries, keys]       shares (g . v - delta) scale: the gradient of the scores
 
-in scratch memory, vectors along keys. The gradients of a block's keys and values are summed in scratch
-memory, too, those of the queries in the result. Keys beyond the last are zeros, computed and not stored.
+in scratch memory, vectors along keys. The gradients of a block's keys and values are summed in
+scratch memory, too, those of the queries in the result. Keys beyond the last are zeros, computed
+and not stored.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ QUERIES = 64  # in a block: two blocks of shares beside those of keys and values
 
 
 def fits(node: Node) -> bool:
-    """Whether the kernel takes an attention_grad node: f32 or f64, each query head with keys of its own."""
+    """Whether the kernel takes an attention_grad node: f32 or f64, each query head with keys of its
+    own."""
     q, k, v = node.operands[:3]
     batch = node.operands[4].shape[:-1]
     own = all(x.shape[:-2] == batch for x in (q, k, v))
@@ -49,7 +52,8 @@ def lower_attention_grad(places: Places, node: Node) -> None:
 
 @dataclass(frozen=True)
 class Wide:
-    """Tiles of a product whose columns are features: `keys` rows of a block, or rows of any number."""
+    """Tiles of a product whose columns are features: `keys` rows of a block, or rows of any
+    number."""
 
     columns: Tiling
     keys: Tiling
@@ -63,7 +67,12 @@ class AttentionGradKernel(Blocks):
         q, k, v, g, lse, delta = node.operands[:6]
         super().__init__(places, node, q.dtype, "attention_grad")
         space, shape = self.space, lse.shape
-        self.length, self.size, self.depth, self.width = shape[-1], k.shape[-2], q.shape[-1], v.shape[-1]
+        self.length, self.size, self.depth, self.width = (
+            shape[-1],
+            k.shape[-2],
+            q.shape[-1],
+            v.shape[-1],
+        )
         self.keys = 2 * self.lanes
         self.batch = [axis(space, d) for d in shape[:-1]]
         self.first, self.key = axis(space, self.size), axis(space, self.keys)
@@ -73,13 +82,22 @@ class AttentionGradKernel(Blocks):
         at = tuple(a.variable for a in self.batch)
         self.row = (*at, self.start.variable + self.query.variable)
         place = (*at, self.first.variable + self.key.variable)
-        of_q, of_k, of_v = ((*self.row, self.inner.variable), (*place, self.inner.variable),
-                            (*place, self.feature.variable))
-        self.q, self.k, self.v = (self.operand(places, x, i) for x, i in ((q, of_q), (k, of_k), (v, of_v)))
-        self.gq, self.gk, self.gv = (self.result(slot, x, i) for slot, x, i in zip(
-            results, (q, k, v), (of_q, of_k, of_v), strict=True))
+        of_q, of_k, of_v = (
+            (*self.row, self.inner.variable),
+            (*place, self.inner.variable),
+            (*place, self.feature.variable),
+        )
+        self.q, self.k, self.v = (
+            self.operand(places, x, i) for x, i in ((q, of_q), (k, of_k), (v, of_v))
+        )
+        self.gq, self.gk, self.gv = (
+            self.result(slot, x, i)
+            for slot, x, i in zip(results, (q, k, v), (of_q, of_k, of_v), strict=True)
+        )
         self.g = self.operand(places, g, (*self.row, self.feature.variable))
-        self.lse, self.delta = (self.result(places.materialise(x), x, self.row) for x in (lse, delta))
+        self.lse, self.delta = (
+            self.result(places.materialise(x), x, self.row) for x in (lse, delta)
+        )
         self.masks = [self.operand(places, m, (*self.row, place[-1])) for m in node.operands[6:]]
         self.across = {int(a.extent): self._wide(int(a.extent)) for a in (self.feature, self.inner)}
 
@@ -144,16 +162,24 @@ class AttentionGradKernel(Blocks):
     def _against(self, rows: Source, turned: Slot, inner: Axis, to: Slot, count: Expr) -> None:
         """to[query, key] = rows . turned"""
         columns = Source(turned, self.acc, inner.variable * self.keys + self.key.variable)
-        self.product(Span(self.query, count, rest_rows(self.machine)),
-                     Span(self.key, self.keys, Tiling((self.keys,))), (inner, None), rows, columns,
-                     self._place(), PartialWriter(self.e, to, self._place()))
+        self.product(
+            Span(self.query, count, rest_rows(self.machine)),
+            Span(self.key, self.keys, Tiling((self.keys,))),
+            (inner, None),
+            rows,
+            columns,
+            self._place(),
+            PartialWriter(self.e, to, self._place()),
+        )
 
     def _moves(self, shares: Slot, moved: Slot, count: Expr, held: Expr) -> None:
         """From scores and g . v the shares and what moves the scores, row by row."""
         e, b, lanes = self.e, self.b, self.lanes
         vector = KType(self.acc, lanes)
         s, m = e.buffer(shares), e.buffer(moved)
-        lse, delta = (e.buffer(x.slot, hint=name) for x, name in ((self.lse, "lse"), (self.delta, "delta")))
+        lse, delta = (
+            e.buffer(x.slot, hint=name) for x, name in ((self.lse, "lse"), (self.delta, "delta"))
+        )
         with b.loop(count, name="query") as query:
             self.space.bind(self.query.variable, query)
             at = b.let(e.expr(self.lse.address), "row")
@@ -161,7 +187,9 @@ class AttentionGradKernel(Blocks):
             blind = binary("eq", most, Const(-math.inf, KType(self.acc)))
             most = b.let(select(blind, Const(0.0, KType(self.acc)), most), "finite")
             less = b.let(load(delta, at), "delta")
-            ahead = b.let(e.expr(self.start.variable) + query - e.expr(self.first.variable), "ahead")
+            ahead = b.let(
+                e.expr(self.start.variable) + query - e.expr(self.first.variable), "ahead"
+            )
             for j in range(0, self.keys, lanes):
                 place = b.let(query * self.keys + j, "at")
                 self.space.bind(self.key.variable, Const(j))
@@ -178,16 +206,28 @@ class AttentionGradKernel(Blocks):
         extent = int(along.extent)
         tiles = self.across[extent]
         place = self.key.variable * extent + along.variable
-        self.product(Span(self.key, self.keys, tiles.keys), Span(along, extent, tiles.columns),
-                     (self.query, self.count.variable), Source(weights, self.acc, self._place()), rows, place,
-                     AddingWriter(self.e, to, place))
+        self.product(
+            Span(self.key, self.keys, tiles.keys),
+            Span(along, extent, tiles.columns),
+            (self.query, self.count.variable),
+            Source(weights, self.acc, self._place()),
+            rows,
+            place,
+            AddingWriter(self.e, to, place),
+        )
 
     def _to_queries(self, moved: Slot, count: Expr) -> None:
         """gq[query, inner] += moved[query, key] . k[key, inner]"""
         tiles = self.across[int(self.depth)]
-        self.product(Span(self.query, count, tiles.rest), Span(self.inner, int(self.depth), tiles.columns),
-                     (self.key, self.held.variable), Source(moved, self.acc, self._place()), self.k,
-                     self.gq.address, AddingWriter(self.e, self.gq.slot, self.gq.address))
+        self.product(
+            Span(self.query, count, tiles.rest),
+            Span(self.inner, int(self.depth), tiles.columns),
+            (self.key, self.held.variable),
+            Source(moved, self.acc, self._place()),
+            self.k,
+            self.gq.address,
+            AddingWriter(self.e, self.gq.slot, self.gq.address),
+        )
 
     def _store(self, sums: Slot, target: Source, width: int, held: Expr) -> None:
         """The rows of the keys that there are, which lie one after the other."""

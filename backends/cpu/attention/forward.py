@@ -1,12 +1,13 @@
 """Attention as one kernel: blocks of queries against blocks of keys, with an online softmax.
 
-A task owns a block of queries. It goes through the keys block by block: scores by the register tile, their
-exponentials, and the weighted values by the register tile again, added to what the blocks before gave after
-scaling that to the new maximum (https://arxiv.org/abs/2307.08691). Scores stay in the task's scratch memory:
+A task owns a block of queries. It goes through the keys block by block: scores by the register
+tile, their exponentials, and the weighted values by the register tile again, added to what the
+blocks before gave after scaling that to the new maximum (https://arxiv.org/abs/2307.08691). Scores
+stay in the task's scratch memory:
 
     scores [keys, queries]      vectors run along queries, so maxima and sums need no reduction of lanes,
-                                keys are read where they lie, and the exponentials are stored just as
-                                the second product reads its rows
+                                keys are read where they lie, and the exponentials are stored just
+                                as the second product reads its rows
     sums [queries, features]    vectors run along features, as the values lie
 
 Queries beyond the last are zeros, computed with the others and not stored.
@@ -52,7 +53,8 @@ def lower_attention(places: Places, node: Node) -> None:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of the schedule: `queries` in vectors of `lanes`, `keys` of a block, tiles of the two products."""
+    """Of the schedule: `queries` in vectors of `lanes`, `keys` of a block, tiles of the two
+    products."""
 
     lanes: int
     queries: int
@@ -76,7 +78,11 @@ def sizes_of(node: Node, acc: DType, machine: Machine) -> Sizes:
     block = keys if isinstance(keys, int) and keys <= KEYS + KEYS // 4 and not causal else KEYS
     assert isinstance(block, int)
     known = isinstance(keys, int) and keys % block == 0 and not causal
-    rows = Tiling(row_sizes(block, most_rows(vectors, machine.registers))) if known else rest_rows(machine)
+    rows = (
+        Tiling(row_sizes(block, most_rows(vectors, machine.registers)))
+        if known
+        else rest_rows(machine)
+    )
     return Sizes(lanes, queries, block, rows, Tiling(row_sizes(queries, most)), across)
 
 
@@ -89,7 +95,12 @@ class AttentionKernel(Blocks):
         self.results = results
         self.sizes = s = sizes_of(node, self.acc, places.lowering.machine)
         shape, space = node.types[1].shape, self.space
-        self.length, self.size, self.depth, self.width = shape[-1], k.shape[-2], q.shape[-1], v.shape[-1]
+        self.length, self.size, self.depth, self.width = (
+            shape[-1],
+            k.shape[-2],
+            q.shape[-1],
+            v.shape[-1],
+        )
         self.batch = [axis(space, d) for d in shape[:-1]]
         self.block = axis(space, (self.length + (s.queries - 1)) // s.queries)
         self.first = axis(space, self.size)  # the first key of a block
@@ -125,8 +136,10 @@ class AttentionKernel(Blocks):
         turned = self.turned(self.q, self.query, valid, self.inner, "turned", self.node.attrs.scale)
         scores = self.scratch(self.sizes.keys * n, "scores")
         sums = self.scratch(n * int(self.width), "sums", 0.0)
-        most, total, scale = (self.scratch(n, name, number) for name, number in (
-            ("most", -math.inf), ("total", 0.0), ("scale", None)))
+        most, total, scale = (
+            self.scratch(n, name, number)
+            for name, number in (("most", -math.inf), ("total", 0.0), ("scale", None))
+        )
         end = e.expr(self.size)
         if self.is_causal:
             end = b.let(binary("min", end, start + n), "end")
@@ -153,9 +166,16 @@ class AttentionKernel(Blocks):
         n = self.sizes.queries
         columns = Source(turned, self.acc, self.inner.variable * n + self.query.variable)
         place = self.key.variable * n + self.query.variable
-        self.product(Span(self.key, count, self.sizes.score_rows), Span(self.query, n, Tiling((n,))),
-                     (self.inner, None), self.k, columns, place, PartialWriter(self.e, scores, place),
-                     self.sizes.lanes)
+        self.product(
+            Span(self.key, count, self.sizes.score_rows),
+            Span(self.query, n, Tiling((n,))),
+            (self.inner, None),
+            self.k,
+            columns,
+            place,
+            PartialWriter(self.e, scores, place),
+            self.sizes.lanes,
+        )
 
     def _weighted(self, scores: Slot, sums: Slot, scale: Slot, count: int | Expr) -> None:
         """sums[query, feature] = scale[query] sums[query, feature] + exponentials . v"""
@@ -164,12 +184,26 @@ class AttentionKernel(Blocks):
         place = self.query.variable * self.width + self.feature.variable
         limit = None if isinstance(count, int) else self.count.variable
         writer = AddingWriter(self.e, sums, place, (scale, self.query.variable))
-        self.product(Span(self.query, n, s.sum_rows), Span(self.feature, int(self.width), s.features),
-                     (self.key, limit), rows, self.v, place, writer)
+        self.product(
+            Span(self.query, n, s.sum_rows),
+            Span(self.feature, int(self.width), s.features),
+            (self.key, limit),
+            rows,
+            self.v,
+            place,
+            writer,
+        )
 
-    def _exponentials(self, scores: Slot, rows: tuple[Slot, Slot, Slot], count: int | Expr, start: Expr,
-                      valid: Expr) -> None:
-        """The scores become exp(score - maximum); maxima, sums and the scale of earlier sums follow."""
+    def _exponentials(
+        self,
+        scores: Slot,
+        rows: tuple[Slot, Slot, Slot],
+        count: int | Expr,
+        start: Expr,
+        valid: Expr,
+    ) -> None:
+        """The scores become exp(score - maximum); maxima, sums and the scale of earlier sums
+        follow."""
         b, n, lanes = self.b, self.sizes.queries, self.sizes.lanes
         vector = KType(self.acc, lanes)
         at = [Const(j) for j in range(0, n, lanes)]
@@ -204,7 +238,9 @@ class AttentionKernel(Blocks):
         """Scores of a key for the queries from j on, -inf where it is not seen."""
         self.space.bind(self.key.variable, key)
         self.space.bind(self.query.variable, j)
-        x = self.seen(x, self.query, valid - j, "ge", self.e.expr(self.first.variable) + key - start - j)
+        x = self.seen(
+            x, self.query, valid - j, "ge", self.e.expr(self.first.variable) + key - start - j
+        )
         self.space.bind(self.query.variable, Const(0))
         return x
 
@@ -213,7 +249,9 @@ class AttentionKernel(Blocks):
     def _store(self, sums: Slot, rows: tuple[Slot, Slot, Slot], valid: Expr) -> None:
         e, b, lanes = self.e, self.b, self.sizes.lanes
         vector, width = KType(self.acc, lanes), int(self.width)
-        out, lse = (e.buffer(s, "write", name) for s, name in zip(self.results, ("out", "lse"), strict=True))
+        out, lse = (
+            e.buffer(s, "write", name) for s, name in zip(self.results, ("out", "lse"), strict=True)
+        )
         start = b.let(e.expr(self.space.linear(self.where, self.node.types[1].shape)), "row")
         most, total, inverse = map(e.buffer, rows)
         for j in range(0, self.sizes.queries, lanes):

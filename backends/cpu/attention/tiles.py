@@ -1,4 +1,5 @@
-"""What the attention kernels share: products of blocks in a task's scratch memory, and masks of scores."""
+"""What the attention kernels share: products of blocks in a task's scratch memory, and masks of
+scores."""
 
 from __future__ import annotations
 
@@ -37,14 +38,18 @@ FEW = 4  # queries: so few have no more scores than keys have elements, and woul
 
 
 def fits_blocks(q: Value, k: Value, v: Value) -> bool:
-    """Whether attention runs as one kernel: sizes of heads are known and moderate, queries not too few."""
+    """Whether attention runs as one kernel: sizes of heads are known and moderate, queries not too
+    few."""
     sizes = q.shape[-1], v.shape[-1]
     few = isinstance(q.shape[-2], int) and q.shape[-2] < FEW
-    return all(isinstance(d, int) and 0 < d <= WIDEST for d in sizes) and not few and 0 not in k.shape
+    return (
+        all(isinstance(d, int) and 0 < d <= WIDEST for d in sizes) and not few and 0 not in k.shape
+    )
 
 
 def vector_tiling(extent: int, most: int, lanes: int, machine: Machine) -> tuple[Tiling, int]:
-    """Columns of a product in tiles of up to `most` vectors, and how many rows fit the registers beside."""
+    """Columns of a product in tiles of up to `most` vectors, and how many rows fit the registers
+    beside."""
     sizes = column_sizes(extent, most, lanes)
     return Tiling(sizes), most_rows(len(chunks(sizes[0], lanes)), machine.registers)
 
@@ -84,7 +89,8 @@ class Blocks:
         return bool(self.node.attrs.is_causal)
 
     def operand(self, places: Places, value: Value, index: tuple[Dim, ...]) -> Source:
-        """An operand at `index`, broadcast to it: where it lies if its end is contiguous, or a copy."""
+        """An operand at `index`, broadcast to it: where it lies if its end is contiguous, or a
+        copy."""
         index = broadcast_to(index, value)
         access = resolve(value, index)
         if access is not None and not access.casts and access.leaf in places.slots:
@@ -96,7 +102,9 @@ class Blocks:
 
     @staticmethod
     def _is_contiguous(address: Dim, last: SymInt) -> bool:
-        return all(coefficient(address, s.name) == coefficient(last, s.name) for s in symbols((last,)))
+        return all(
+            coefficient(address, s.name) == coefficient(last, s.name) for s in symbols((last,))
+        )
 
     def result(self, slot: Slot, value: Value, index: tuple[Dim, ...]) -> Source:
         """What lies row-major in `slot`, at `index` broadcast to it."""
@@ -115,15 +123,26 @@ class Blocks:
 
     # -- products
 
-    def product(self, m: Span, n: Span, k: tuple[Axis, Dim | None], a: Source, b: Source, address: Dim,
-                writer: Writer, lanes: int | None = None) -> None:
-        """Sums over k of a * b for all of m and n, in register tiles; `k` is an axis and a limit of it.
+    def product(
+        self,
+        m: Span,
+        n: Span,
+        k: tuple[Axis, Dim | None],
+        a: Source,
+        b: Source,
+        address: Dim,
+        writer: Writer,
+        lanes: int | None = None,
+    ) -> None:
+        """Sums over k of a * b for all of m and n, in register tiles; `k` is an axis and a limit of
+        it.
 
         Afterwards the variables of all three are 0.
         """
         inner, limit = k
-        p = Contraction(self.node, self.space, [], [m.axis], [n.axis], [inner], a, b, (), address, (),
-                        self.acc)
+        p = Contraction(
+            self.node, self.space, [], [m.axis], [n.axis], [inner], a, b, (), address, (), self.acc
+        )
         if limit is not None:
             p.limits[inner.name] = limit
         rows, columns = (Side((), s.axis, None, s.tiling) for s in (m, n))
@@ -131,15 +150,26 @@ class Blocks:
 
         def across(width: int, _: int | Expr) -> None:
             vectors = tile_columns(columns, (width,), width, lanes or self.lanes)
-            sweep_axis(self.e, m.axis, Const(0), m.count, m.tiling, lambda size, _: register_tile(
-                self.e, p, tile_rows(rows, (size,)), vectors, *feeds, writer))
+            sweep_axis(
+                self.e,
+                m.axis,
+                Const(0),
+                m.count,
+                m.tiling,
+                lambda size, _: register_tile(
+                    self.e, p, tile_rows(rows, (size,)), vectors, *feeds, writer
+                ),
+            )
+
         sweep_axis(self.e, n.axis, Const(0), n.count, n.tiling, across)
         for done in (m.axis, n.axis, inner):
             self.space.bind(done.variable, Const(0))
 
-    def turned(self, source: Source, along: Axis, count: Expr, inner: Axis, name: str,
-               factor: float = 1.0) -> Slot:
-        """A scratch copy [inner, along] of what lies in memory as [along, inner], zeros from `count` on.
+    def turned(
+        self, source: Source, along: Axis, count: Expr, inner: Axis, name: str, factor: float = 1.0
+    ) -> Slot:
+        """A scratch copy [inner, along] of what lies in memory as [along, inner], zeros from
+        `count` on.
 
         Where whole vectors fit, squares are transposed in registers.
         """
@@ -158,8 +188,11 @@ class Blocks:
             mask = splat(binary("lt", row, count), square) if square > 1 else None
             value = cast(load(x, at + row * hop, square, mask), self.acc)
             return self.b.let(value if factor == 1.0 else value * scale, "row")
-        with self.b.loop(count if square == 1 else width, name="row", step=square) as row, \
-                self.b.loop(depth, name="i", step=square) as i:
+
+        with (
+            self.b.loop(count if square == 1 else width, name="row", step=square) as row,
+            self.b.loop(depth, name="i", step=square) as i,
+        ):
             rows = [read(start + i, row + j) for j in range(square)]
             for j, column in enumerate(transpose(self.e, rows) if square > 1 else rows):
                 self.b.store(target, (i + j) * width + row, column)
@@ -172,7 +205,8 @@ class Blocks:
 
         Args:
             valid: elements of a mask that exist from the first lane on.
-            order, bound: a causal mask lets the lanes see that are in this order ("le", "ge") to `bound`.
+            order, bound: a causal mask lets the lanes see that are in this order ("le", "ge") to
+                `bound`.
         """
         lanes, nothing = x.type.lanes, Const(-math.inf, x.type)
         if self.is_causal:
@@ -196,13 +230,17 @@ class Blocks:
 
 
 class AddingWriter:
-    """Adds finished sums to those in memory, these first multiplied by the factor of their row, if any."""
+    """Adds finished sums to those in memory, these first multiplied by the factor of their row, if
+    any."""
 
-    def __init__(self, e: Emission, slot: Slot, place: Dim, factors: tuple[Slot, Dim] | None = None):
+    def __init__(
+        self, e: Emission, slot: Slot, place: Dim, factors: tuple[Slot, Dim] | None = None
+    ):
         self.e, self.slot, self.place, self.factors = e, slot, place, factors
 
-    def write(self, rows: Sequence[Row], columns: Sequence[Column],
-              values: dict[tuple[int, int], Expr]) -> None:
+    def write(
+        self, rows: Sequence[Row], columns: Sequence[Column], values: dict[tuple[int, int], Expr]
+    ) -> None:
         e, b = self.e, self.e.b
         target = e.buffer(self.slot, "readwrite")
         factors = [self._factor(row) for row in rows]
@@ -211,7 +249,9 @@ class AddingWriter:
             where = b.let(e.expr(evaluate(self.place, {**rows[i], **column.at})), "at")
             old = load(target, where, value.type.lanes, column.mask())
             factor = factors[i]
-            total = value + old if factor is None else fma(splat(factor, value.type.lanes), old, value)
+            total = (
+                value + old if factor is None else fma(splat(factor, value.type.lanes), old, value)
+            )
             store_lanes(b, target, where, total, column.inside(), e.masks)
 
     def _factor(self, row: Row) -> Expr | None:
@@ -221,4 +261,12 @@ class AddingWriter:
         return self.e.b.let(load(self.e.buffer(slot), self.e.expr(evaluate(at, row))), "scale")
 
 
-__all__ = ["AddingWriter", "Blocks", "Span", "fits_blocks", "rest_rows", "row_sizes", "vector_tiling"]
+__all__ = [
+    "AddingWriter",
+    "Blocks",
+    "Span",
+    "fits_blocks",
+    "rest_rows",
+    "row_sizes",
+    "vector_tiling",
+]

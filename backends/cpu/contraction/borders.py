@@ -1,7 +1,8 @@
-"""Zeros around an image that are not in memory: which steps of k and which rows of a tile read the image.
+"""Zeros around an image that are not in memory: which steps of k and which rows of a tile read the
+image.
 
-Operand `a` of a contraction is the image. Each of its gates is a coordinate that moves with one axis of k,
-the tap, and perhaps with the rows of a tile.
+Operand `a` of a contraction is the image. Each of its gates is a coordinate that moves with one
+axis of k, the tap, and perhaps with the rows of a tile.
 """
 
 from __future__ import annotations
@@ -23,8 +24,12 @@ class Borders:
 
     def __init__(self, e: Emission, p: Contraction, rows: Sequence[Row]):
         self.e, self.rows = e, rows
-        self._by_tap = {tap.name: (tap, gate) for gate in p.a.gates for tap in p.k
-                        if depends(gate.coordinate, tap.name)}
+        self._by_tap = {
+            tap.name: (tap, gate)
+            for gate in p.a.gates
+            for tap in p.k
+            if depends(gate.coordinate, tap.name)
+        }
         assert len(self._by_tap) == len(p.a.gates), "a gate moves with one axis of k"
 
     def across(self, tap: Axis) -> Gate | None:
@@ -62,18 +67,24 @@ class Borders:
         return [found[place] for place in places]
 
     def both(self, some: Sequence[Expr], others: Sequence[Expr]) -> list[Expr]:
-        """Of each row, whether it is inside along the dimensions looked at before and along another."""
+        """Of each row, whether it is inside along the dimensions looked at before and along
+        another."""
         if not some:
             return list(others)
-        return [self.e.b.let(binary("and", x, y), "inside") for x, y in zip(some, others, strict=True)]
+        return [
+            self.e.b.let(binary("and", x, y), "inside") for x, y in zip(some, others, strict=True)
+        ]
 
     def everywhere(self) -> Expr | None:
-        """Whether all rows are inside at all steps; None where rows meet all borders at the same ones."""
+        """Whether all rows are inside at all steps; None where rows meet all borders at the same
+        ones."""
         checks: list[Expr] = []
         for tap, gate in self._by_tap.values():
             if self._parts_rows(gate):
                 for row, step in ((self.rows[0], 0), (self.rows[-1], tap.extent - 1)):
-                    checks.append(self._within(evaluate(gate.coordinate, {**row, tap.name: step}), gate))
+                    checks.append(
+                        self._within(evaluate(gate.coordinate, {**row, tap.name: step}), gate)
+                    )
         return self.e.b.let(all_of(checks), "whole") if checks else None
 
     def _within(self, place: Dim, gate: Gate) -> Expr:

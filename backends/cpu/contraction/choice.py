@@ -1,7 +1,8 @@
-"""Choosing the schedule of a contraction: every tile of the family is costed, the cheapest is taken.
+"""Choosing the schedule of a contraction: every tile of the family is costed, the cheapest is
+taken.
 
-The cost is in cycles of one core: multiply-adds or loads, whichever take longer, plus what packing and
-transposing add. It has to rank schedules of one shape, not to predict a time.
+The cost is in cycles of one core: multiply-adds or loads, whichever take longer, plus what packing
+and transposing add. It has to rank schedules of one shape, not to predict a time.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from .schedule import (
 
 UNKNOWN = 64  # what a size known at run time only counts as
 LATENCY = 4  # cycles until an accumulator can be added to again
-PAGE = 4096  # bytes: rows of A whose elements lie further apart along k cost an address translation each
+# bytes: rows of A whose elements lie further apart along k cost an address translation each
+PAGE = 4096
 LOADS = 2  # loads a cycle
 MAX_ROWS = 28
 DOT_TILES = ((1, 4), (1, 8), (1, 12), (2, 6), (3, 4), (4, 6))
@@ -87,7 +89,9 @@ def candidates(p: Contraction, lanes: int, machine: Machine) -> Iterator[tuple[f
         yield cost, Schedule("tile", lanes, False, rows, columns, feed.pack_a, feed.pack_b)
 
 
-def dot_candidates(p: Contraction, lanes: int, machine: Machine) -> Iterator[tuple[float, Schedule]]:
+def dot_candidates(
+    p: Contraction, lanes: int, machine: Machine
+) -> Iterator[tuple[float, Schedule]]:
     """Tiles of dot products, where both operands are contiguous along k."""
     axes = [*p.batch, *p.m, *p.n, *p.k]
     if not p.k or p.gated:
@@ -165,7 +169,9 @@ def must_pack_rows(p: Contraction, machine: Machine) -> bool:
 
 def _fixed_rows(p: Contraction) -> bool:
     """Whether the distances between rows of A are constants, which cost no registers."""
-    return is_affine(p.a.address, p.m) and all(isinstance(stride(p.a.address, x), int) for x in p.m[-2:])
+    return is_affine(p.a.address, p.m) and all(
+        isinstance(stride(p.a.address, x), int) for x in p.m[-2:]
+    )
 
 
 def must_pack_columns(p: Contraction, machine: Machine) -> bool:
@@ -177,12 +183,14 @@ def must_pack_columns(p: Contraction, machine: Machine) -> bool:
     return size > machine.caches[1] // 4 and guess(p.m[-1].extent) > 24
 
 
-def total_cost(p: Contraction, rows: Tiling, columns: Tiling, lanes: int, machine: Machine) -> float:
+def total_cost(
+    p: Contraction, rows: Tiling, columns: Tiling, lanes: int, machine: Machine
+) -> float:
     """Cycles for the whole result."""
     depth = max(1, guess(extent_of(p.k)))
     others = math.prod(guess(x.extent) for x in p.batch)
-    others *= math.prod(guess(x.extent) for x in p.m[:len(p.m) - (2 if rows.inner else 1)])
-    others *= math.prod(guess(x.extent) for x in p.n[:len(p.n) - (2 if columns.inner else 1)])
+    others *= math.prod(guess(x.extent) for x in p.m[: len(p.m) - (2 if rows.inner else 1)])
+    others *= math.prod(guess(x.extent) for x in p.n[: len(p.n) - (2 if columns.inner else 1)])
     turned = stride(p.address, p.n[-1]) != 1
     cost = 0.0
     for row_count, row_times in tile_shapes(p.m, rows):
@@ -208,9 +216,15 @@ def column_shapes(axes: Sequence[Axis], columns: Tiling) -> list[tuple[list[int]
     if not columns.inner:
         extent = axes[-1].extent
         known = isinstance(extent, int)
-        return [([w], t) for w, t in sweep(int(extent) if known else 10 * columns.sizes[0], columns.sizes)]
-    return [([w] * a, x * y) for a, x in sweep(guess(axes[-2].extent), columns.sizes)
-            for w, y in sweep(guess(axes[-1].extent), columns.inner)]
+        return [
+            ([w], t)
+            for w, t in sweep(int(extent) if known else 10 * columns.sizes[0], columns.sizes)
+        ]
+    return [
+        ([w] * a, x * y)
+        for a, x in sweep(guess(axes[-2].extent), columns.sizes)
+        for w, y in sweep(guess(axes[-1].extent), columns.inner)
+    ]
 
 
 def tile_cost(rows: int, widths: Sequence[int], lanes: int, machine: Machine) -> float:
@@ -232,8 +246,20 @@ def finished(p: Contraction, s: Schedule, machine: Machine) -> Schedule:
     known = math.prod(x.extent for x in (*p.batch, *p.m, *p.n) if isinstance(x.extent, int))
     inside = math.prod(x.extent for x in (m, n) if isinstance(x.extent, int)) * inner
     others = known // max(1, inside)  # a symbolic batch may be 1: it does not count as tasks
-    row_block, column_block = blocks(s.rows, s.columns, m.extent, n.extent, depth * inner, max(1, others),
-                                     p.acc.itemsize, machine)
+    row_block, column_block = blocks(
+        s.rows,
+        s.columns,
+        m.extent,
+        n.extent,
+        depth * inner,
+        max(1, others),
+        p.acc.itemsize,
+        machine,
+    )
     static = all(isinstance(x.extent, int) for x in p.axes())
-    return replace(s, rows=replace(s.rows, block=row_block), columns=replace(s.columns, block=column_block),
-                   parallel=not static or work >= SERIAL_WORK)
+    return replace(
+        s,
+        rows=replace(s.rows, block=row_block),
+        columns=replace(s.columns, block=column_block),
+        parallel=not static or work >= SERIAL_WORK,
+    )

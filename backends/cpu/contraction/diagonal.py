@@ -1,10 +1,12 @@
-"""Contractions whose operands and result all run along the same axis: depthwise convolutions, channels last.
+"""Contractions whose operands and result all run along the same axis: depthwise convolutions,
+channels last.
 
     C[m, n] = sum over k of A[m, k, n] * B[k, n]
 
-Nothing is summed across n, so vectors along it are read of both operands; a tile's rows (pixels of a row, or
-positions of a kernel) share what is read of B. Neighbouring pixels read the same elements of A at different
-steps of k: short loops over k are written out, and what comes again stays in registers.
+Nothing is summed across n, so vectors along it are read of both operands; a tile's rows (pixels of
+a row, or positions of a kernel) share what is read of B. Neighbouring pixels read the same elements
+of A at different steps of k: short loops over k are written out, and what comes again stays in
+registers.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ UNROLL = 32  # steps of k that are written out
 
 
 def diagonal(p: Contraction) -> Contraction | None:
-    """The contraction with its one batch axis as n; None where that axis is not contiguous in the image,
-    or something else runs along m."""
+    """The contraction with its one batch axis as n; None where that axis is not contiguous in the
+    image, or something else runs along m."""
     if len(p.batch) != 1 or any(a.extent != 1 for a in p.m) or not p.acc.is_floating_point:
         return None
     (along,) = p.batch
@@ -40,25 +42,44 @@ def diagonal_schedule(p: Contraction, machine: Machine) -> Schedule:
     """Vectors along n, as many rows as have registers."""
     lanes = machine.lanes(p.acc.itemsize)
     vectors = 1 if machine.registers <= 16 else 2
-    return Schedule("diagonal", lanes, False, _row_tiling(p.m, MOST_ROWS),
-                    Tiling(column_sizes(p.n[-1].extent, vectors, lanes)), False,
-                    stride(p.b.address, p.n[-1]) != 1,
-                    parallel=guess(extent_of(p.axes())) >= SERIAL_WORK // lanes)
+    return Schedule(
+        "diagonal",
+        lanes,
+        False,
+        _row_tiling(p.m, MOST_ROWS),
+        Tiling(column_sizes(p.n[-1].extent, vectors, lanes)),
+        False,
+        stride(p.b.address, p.n[-1]) != 1,
+        parallel=guess(extent_of(p.axes())) >= SERIAL_WORK // lanes,
+    )
 
 
 def _row_tiling(axes: Sequence[Axis], most: int) -> Tiling:
     extent = axes[-1].extent
-    if len(axes) > 1 and all(isinstance(a.extent, int) for a in axes[-2:]) and \
-            math.prod(guess(a.extent) for a in axes[-2:]) <= most + 1:
+    if (
+        len(axes) > 1
+        and all(isinstance(a.extent, int) for a in axes[-2:])
+        and math.prod(guess(a.extent) for a in axes[-2:]) <= most + 1
+    ):
         return Tiling((guess(axes[-2].extent),), (guess(extent),))
     return Tiling(row_sizes(extent, most))
 
 
-def diagonal_tile(e: Emission, p: Contraction, rows: Sequence[Row], columns: Sequence[Column],
-                  a: Direct | Packed, b: Direct | Packed, writer: Writer) -> None:
+def diagonal_tile(
+    e: Emission,
+    p: Contraction,
+    rows: Sequence[Row],
+    columns: Sequence[Column],
+    a: Direct | Packed,
+    b: Direct | Packed,
+    writer: Writer,
+) -> None:
     """Accumulate one tile over all of k and hand it to `writer`."""
-    sums = {(i, j): e.b.var(Const(0.0, KType(p.acc, c.chunk.lanes)), "c")
-            for i in range(len(rows)) for j, c in enumerate(columns)}
+    sums = {
+        (i, j): e.b.var(Const(0.0, KType(p.acc, c.chunk.lanes)), "c")
+        for i in range(len(rows))
+        for j, c in enumerate(columns)
+    }
     width = sum(c.chunk.lanes for c in columns)
     a_offsets = {(i, j): e.expr(a.offset({**rows[i], **columns[j].at}, 0)) for i, j in sums}
     b_offsets = [e.expr(b.offset(c.at, c.chunk.offset)) for c in columns]
@@ -83,8 +104,12 @@ def diagonal_tile(e: Emission, p: Contraction, rows: Sequence[Row], columns: Seq
             e.space.bind(axis.variable, i)
             border = borders.across(axis) if inside is not None else None
             kept = inside if border is None else borders.both(inside or (), borders.inside(border))
-            loops(depth + 1, e.b.let(a_at + i * e.expr(a_steps[depth]), "a_at"),
-                  e.b.let(b_at + i * e.expr(b_steps[depth]), "b_at"), kept)
+            loops(
+                depth + 1,
+                e.b.let(a_at + i * e.expr(a_steps[depth]), "a_at"),
+                e.b.let(b_at + i * e.expr(b_steps[depth]), "b_at"),
+                kept,
+            )
 
     a_steps, b_steps = a.steps(len(rows)), b.steps(width)
     starts = e.b.let(a.base(len(rows)), "a_at"), e.b.let(b.base(width), "b_at")
@@ -105,8 +130,14 @@ def _is_short(k: Sequence[Axis], p: Contraction) -> bool:
     return known and math.prod(guess(x.extent) for x in k) <= UNROLL
 
 
-def _vector(e: Emission, p: Contraction, feed: Direct | Packed, at: Expr, c: Column,
-            inside: Expr | None = None) -> Expr:
+def _vector(
+    e: Emission,
+    p: Contraction,
+    feed: Direct | Packed,
+    at: Expr,
+    c: Column,
+    inside: Expr | None = None,
+) -> Expr:
     mask = None if isinstance(feed, Packed) else c.mask()
     if inside is not None:
         outside = splat(inside, c.chunk.lanes)

@@ -1,7 +1,8 @@
 """The dot schedule: vectors along k, for operands that are both contiguous there.
 
-What a tile of few rows needs when nothing is packed (a vector times a weight matrix that may change): every
-element of both operands is loaded once, as part of a vector, and lanes are added up at the end.
+What a tile of few rows needs when nothing is packed (a vector times a weight matrix that may
+change): every element of both operands is loaded once, as part of a vector, and lanes are added up
+at the end.
 """
 
 from __future__ import annotations
@@ -22,10 +23,21 @@ def dot_tile(lanes: int) -> Callable[..., None]:
     return partial(_dot_tile, lanes)
 
 
-def _dot_tile(lanes: int, e: Emission, p: Contraction, rows: Sequence[Row], columns: Sequence[Column],
-              a: Direct | Packed, b: Direct | Packed, writer: Writer) -> None:
-    sums = {(i, j): e.b.var(Const(0.0, KType(p.acc, lanes)), "c")
-            for i in range(len(rows)) for j in range(len(columns))}
+def _dot_tile(
+    lanes: int,
+    e: Emission,
+    p: Contraction,
+    rows: Sequence[Row],
+    columns: Sequence[Column],
+    a: Direct | Packed,
+    b: Direct | Packed,
+    writer: Writer,
+) -> None:
+    sums = {
+        (i, j): e.b.var(Const(0.0, KType(p.acc, lanes)), "c")
+        for i in range(len(rows))
+        for j in range(len(columns))
+    }
     a_offsets = [e.b.let(e.expr(a.offset(row, i)), "row") for i, row in enumerate(rows)]
     b_offsets = [e.b.let(e.expr(b.offset(c.at, j)), "column") for j, c in enumerate(columns)]
     starts = e.b.let(a.base(1), "a_at"), e.b.let(b.base(1), "b_at")
@@ -40,19 +52,28 @@ def _dot_tile(lanes: int, e: Emission, p: Contraction, rows: Sequence[Row], colu
         _along(e, p.k[-1].extent, lanes, a_at, b_at, sums, step)
 
     _outer(e, p, p.k, (a.steps(1), b.steps(1)), starts, row)
-    writer.write(rows, columns, {at: e.b.let(reduce("add", total), "sum") for at, total in sums.items()})
+    writer.write(
+        rows, columns, {at: e.b.let(reduce("add", total), "sum") for at, total in sums.items()}
+    )
 
 
-def _vector(e: Emission, p: Contraction, feed: Direct | Packed, at: Expr, lanes: int,
-            mask: Expr | None) -> Expr:
+def _vector(
+    e: Emission, p: Contraction, feed: Direct | Packed, at: Expr, lanes: int, mask: Expr | None
+) -> Expr:
     value: Expr = load(e.buffer(feed.source.slot), at, lanes, mask)
     for dtype in (*feed.source.casts, p.acc):
         value = cast(value, dtype)
     return e.b.let(value, "v")
 
 
-def _outer(e: Emission, p: Contraction, k: Sequence[Axis], steps: tuple[list[Dim], list[Dim]],
-           at: tuple[Expr, Expr], body: Callable[[Expr, Expr], None]) -> None:
+def _outer(
+    e: Emission,
+    p: Contraction,
+    k: Sequence[Axis],
+    steps: tuple[list[Dim], list[Dim]],
+    at: tuple[Expr, Expr],
+    body: Callable[[Expr, Expr], None],
+) -> None:
     """Loops over all axes of k but the last; `steps` and `at` are those of a and b."""
     if len(k) == 1:
         body(*at)
@@ -62,8 +83,15 @@ def _outer(e: Emission, p: Contraction, k: Sequence[Axis], steps: tuple[list[Dim
         _outer(e, p, k[1:], (steps[0][1:], steps[1][1:]), (a_at, b_at), body)
 
 
-def _along(e: Emission, extent: Dim, lanes: int, a_at: Expr, b_at: Expr, sums: dict[tuple[int, int], Name],
-           step: Callable[[Expr, Expr, Expr | None], None]) -> None:
+def _along(
+    e: Emission,
+    extent: Dim,
+    lanes: int,
+    a_at: Expr,
+    b_at: Expr,
+    sums: dict[tuple[int, int], Name],
+    step: Callable[[Expr, Expr, Expr | None], None],
+) -> None:
     """The last axis of k: whole vectors, then what is left under a mask."""
     size = e.expr(extent)
     whole = e.b.let(size // lanes * lanes, "whole")

@@ -1,8 +1,9 @@
-"""Lowering of contraction regions: matmul, convolution and its gradients, with prologue and epilogue.
+"""Lowering of contraction regions: matmul, convolution and its gradients, with prologue and
+epilogue.
 
-A region's one contraction op becomes index algebra (`problem`), a schedule is chosen for it (`choice`),
-operands are packed where the schedule says so (`packing`), and the register-tile kernel (`tile`) is
-launched with the region's epilogue in its `writer`.
+A region's one contraction op becomes index algebra (`problem`), a schedule is chosen for it
+(`choice`), operands are packed where the schedule says so (`packing`), and the register-tile kernel
+(`tile`) is launched with the region's epilogue in its `writer`.
 """
 
 from __future__ import annotations
@@ -13,10 +14,21 @@ from dataclasses import replace
 from graphtorch.ir.graph import Node
 from graphtorch.ir.shape import Dim
 
-from ...kernels.contraction.conv import conv_problem, conv_transpose_problem, conv_weight_grad_problem
+from ...kernels.contraction.conv import (
+    conv_problem,
+    conv_transpose_problem,
+    conv_weight_grad_problem,
+)
 from ...kernels.contraction.matmul import matmul_problem
 from ...kernels.contraction.operands import passing
-from ...kernels.contraction.problem import Contraction, Emission, Source, axis, extent_of, merge_axes
+from ...kernels.contraction.problem import (
+    Contraction,
+    Emission,
+    Source,
+    axis,
+    extent_of,
+    merge_axes,
+)
 from ...kernels.ir import Const, Expr, KType, binary, cast, fma, load
 from ...kernels.program.lowering import Lowering, Region
 from .choice import choose
@@ -30,16 +42,24 @@ from .winograd import lower_winograd_result
 from .writer import PartialWriter, ResultWriter
 
 PROBLEMS: dict[str, Callable[[Node, Region, Lowering], Contraction]] = {
-    "matmul": matmul_problem, "conv": conv_problem, "conv_transpose": conv_transpose_problem,
+    "matmul": matmul_problem,
+    "conv": conv_problem,
+    "conv_transpose": conv_transpose_problem,
     "conv_weight_grad": conv_weight_grad_problem,
-    "channels_last_conv": conv_problem, "channels_last_conv_transpose": conv_transpose_problem,
+    "channels_last_conv": conv_problem,
+    "channels_last_conv_transpose": conv_transpose_problem,
     "channels_last_conv_weight_grad": conv_weight_grad_problem,
 }
 
-WITHOUT_SUMS: dict[str, Callable[[Region, Lowering, Node], None]] = {"winograd_result": lower_winograd_result}
-TILES: dict[str, Callable[[int], TileBody]] = {
-    "tile": lambda lanes: register_tile, "dot": dot_tile, "diagonal": lambda lanes: diagonal_tile,
+WITHOUT_SUMS: dict[str, Callable[[Region, Lowering, Node], None]] = {
+    "winograd_result": lower_winograd_result
 }
+TILES: dict[str, Callable[[int], TileBody]] = {
+    "tile": lambda lanes: register_tile,
+    "dot": dot_tile,
+    "diagonal": lambda lanes: diagonal_tile,
+}
+
 
 def lower_contraction(region: Region, lowering: Lowering) -> None:
     """Append the launches that compute `region`."""
@@ -59,13 +79,17 @@ def contract(problem: Contraction, region: Region, lowering: Lowering) -> Schedu
     """The launches of a contraction by the schedule that is returned."""
     across = None if lowering.machine.tasks_are_threads else diagonal(problem)
     if across is not None:
-        return lower_scheduled(across, diagonal_schedule(across, lowering.machine), region, lowering)
+        return lower_scheduled(
+            across, diagonal_schedule(across, lowering.machine), region, lowering
+        )
     return lower_scheduled(*choose(problem, lowering.machine), region, lowering)
 
 
 def lower_scheduled(p: Contraction, s: Schedule, region: Region, lowering: Lowering) -> Schedule:
     """The launches of a schedule, which is returned with the parts that k was cut into."""
-    s = replace(s, split=1 if p.gated else parts_of(p, s), parallel=s.parallel and not lowering.serial)
+    s = replace(
+        s, split=1 if p.gated else parts_of(p, s), parallel=s.parallel and not lowering.serial
+    )
     if s.kind == "loops":
         lower_loop_nest(p, region, lowering)
     else:
@@ -77,27 +101,39 @@ def anchor_of(region: Region) -> Node:
     """The region's one contraction op."""
     found = [n for n in region.nodes if n.op.name in PROBLEMS or n.op.name in WITHOUT_SUMS]
     if len(found) != 1:
-        raise TypeError(f"a contraction region holds one of {', '.join(PROBLEMS)}, but this one holds "
-                        f"{[n.op.name for n in found]}")
+        raise TypeError(
+            f"a contraction region holds one of {', '.join(PROBLEMS)}, but this one holds "
+            f"{[n.op.name for n in found]}"
+        )
     return found[0]
 
 
 def lower_tiles(p: Contraction, region: Region, lowering: Lowering, s: Schedule) -> None:
-    """The tile kernel, after what it needs packed; with a long k in parts, also the kernel that adds them."""
+    """The tile kernel, after what it needs packed; with a long k in parts, also the kernel that
+    adds them."""
     a = packed_slot(p, lowering, s, p.a, True) if s.pack_a else None
     b = packed_slot(p, lowering, s, p.b, False) if s.pack_b else None
     label, flops, moved = f"{region.label} [{s}]", 2 * extent_of(p.axes()), moved_bytes(p, region)
     emit = TILES[s.kind](s.lanes)
     if s.split == 1:
         e = Emission(lowering, p.space, region.label)
-        emit_tiles(e, p, s, feed(e, p, a, p.a, 0), feed(e, p, b, p.b, 0), ResultWriter(e, p, region), emit)
+        emit_tiles(
+            e, p, s, feed(e, p, a, p.a, 0), feed(e, p, b, p.b, 0), ResultWriter(e, p, region), emit
+        )
         e.launch(label, flops, moved)
         return
     cut, part, skipped = split(p, s.split)
     slot = partial_slot(p, lowering, s.split)
     e = Emission(lowering, p.space, region.label)
-    emit_tiles(e, cut, s, feed(e, cut, a, cut.a, skipped), feed(e, cut, b, cut.b, skipped),
-               PartialWriter(e, slot, partial_address(p, part)), emit)
+    emit_tiles(
+        e,
+        cut,
+        s,
+        feed(e, cut, a, cut.a, skipped),
+        feed(e, cut, b, cut.b, skipped),
+        PartialWriter(e, slot, partial_address(p, part)),
+        emit,
+    )
     e.launch(label, flops, moved)
     add_parts(p, region, lowering, s, slot, part)
 
@@ -112,19 +148,23 @@ def moved_bytes(p: Contraction, region: Region) -> Dim:
 
 def packing_of(p: Contraction, s: Schedule, source: Source, rows: bool) -> Packing:
     axes, tiling = (p.m, s.rows) if rows else (p.n, s.columns)
-    return Packing(p.space, source, (*p.batch, *axes[:-1]), axes[-1], p.k, tiling, s.lanes, fill=not rows)
+    return Packing(
+        p.space, source, (*p.batch, *axes[:-1]), axes[-1], p.k, tiling, s.lanes, fill=not rows
+    )
 
 
-def packed_slot(p: Contraction, lowering: Lowering, s: Schedule, source: Source,
-                rows: bool) -> tuple[Source, Packing]:
+def packed_slot(
+    p: Contraction, lowering: Lowering, s: Schedule, source: Source, rows: bool
+) -> tuple[Source, Packing]:
     packing = packing_of(p, s, source, rows)
     label = f"pack {p.node.op.name} {'rows' if rows else 'columns'}"
     slot = pack(lowering, packing, p.acc, label, s.parallel)
     return Source(slot, p.acc, 0), packing
 
 
-def feed(e: Emission, p: Contraction, packed: tuple[Source, Packing] | None, source: Source,
-         skipped: Dim) -> Direct | Packed:
+def feed(
+    e: Emission, p: Contraction, packed: tuple[Source, Packing] | None, source: Source, skipped: Dim
+) -> Direct | Packed:
     """How the tile kernel reads an operand."""
     if packed is None:
         return Direct(e, p, source, p.k)
@@ -141,8 +181,12 @@ def lower_loop_nest(p: Contraction, region: Region, lowering: Lowering) -> None:
 
     def element() -> None:
         total = e.b.var(zero, "sum")
-        e.loop_over(p.k, lambda: e.b.assign(
-            total, multiply_add(element_of(e, p.a, p), element_of(e, p.b, p), total)))
+        e.loop_over(
+            p.k,
+            lambda: e.b.assign(
+                total, multiply_add(element_of(e, p.a, p), element_of(e, p.b, p), total)
+            ),
+        )
         writer.reader.memo.clear()
         writer.element(total, {}, None, 1)
 
@@ -166,4 +210,3 @@ def multiply_add(a: Expr, b: Expr, total: Expr) -> Expr:
     if a.type.dtype.is_bool:
         return binary("or", total, binary("and", a, b))
     return binary("add", total, binary("mul", a, b))
-

@@ -1,8 +1,8 @@
 """Copies of operands in the order in which tiles read them, and padded images.
 
-A packed operand is a sequence of blocks, one a tile: ``[k][w]`` for a tile of w rows (or columns), the
-columns filled up with zeros to whole vectors. Where the source is contiguous along the rows it moves as
-vectors; where it is contiguous along k, as square blocks transposed in registers.
+A packed operand is a sequence of blocks, one a tile: ``[k][w]`` for a tile of w rows (or columns),
+the columns filled up with zeros to whole vectors. Where the source is contiguous along the rows it
+moves as vectors; where it is contiguous along k, as square blocks transposed in registers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,15 @@ from graphtorch.ir.shape import Dim, evaluate
 
 from ...kernels.body.access import lane_mask, store_lanes
 from ...kernels.body.space import Space, depends
-from ...kernels.contraction.problem import Axis, Emission, Source, extent_of, flat, is_affine, stride
+from ...kernels.contraction.problem import (
+    Axis,
+    Emission,
+    Source,
+    extent_of,
+    flat,
+    is_affine,
+    stride,
+)
 from ...kernels.ir import Buffer, Const, Expr, KType, binary, cast, load, splat
 from ...kernels.program.lowering import Lowering
 from ...kernels.program.program import Slot
@@ -25,10 +33,20 @@ PLANE_WORK = 16384  # elements to copy that make a task
 
 
 class Packing:
-    """Where a packed operand lies: `group` numbers matrices, each of `room` rows and `depth` steps of k."""
+    """Where a packed operand lies: `group` numbers matrices, each of `room` rows and `depth` steps
+    of k."""
 
-    def __init__(self, space: Space, source: Source, around: Sequence[Axis], along: Axis, k: Sequence[Axis],
-                 tiling: Tiling, lanes: int, fill: bool):
+    def __init__(
+        self,
+        space: Space,
+        source: Source,
+        around: Sequence[Axis],
+        along: Axis,
+        k: Sequence[Axis],
+        tiling: Tiling,
+        lanes: int,
+        fill: bool,
+    ):
         self.space, self.source, self.along, self.k = space, source, along, k
         self.tiling, self.lanes = tiling, lanes
         self.fill = fill  # columns are filled up to whole vectors, rows are not
@@ -54,7 +72,8 @@ class Packing:
         return padded(size, self.lanes) if self.fill else size
 
     def key(self, acc: DType) -> object:
-        """What the copy holds, whatever its variables are called; None where strides do not tell."""
+        """What the copy holds, whatever its variables are called; None where strides do not
+        tell."""
         axes = [*self.around, self.along, *self.k]
         address = self.source.address
         if not is_affine(address, axes):
@@ -92,8 +111,14 @@ def _launch_pack(lowering: Lowering, q: Packing, acc: DType, label: str, paralle
         length: int | Expr = main
         if not isinstance(extent, int) or extent % main:
             length = e.b.let(binary("min", Const(main), e.expr(extent) - first), "length")
-        sweep_axis(e, q.along, first, length, q.tiling, lambda size, valid: _pack_tile(
-            e, q, q.k[spread:], slot, acc, size, valid))
+        sweep_axis(
+            e,
+            q.along,
+            first,
+            length,
+            q.tiling,
+            lambda size, valid: _pack_tile(e, q, q.k[spread:], slot, acc, size, valid),
+        )
 
     e.tasks(levels, body, parallel)
     moved = q.elements * (acc.itemsize + q.source.dtype.itemsize)
@@ -111,15 +136,18 @@ def known(extent: Dim) -> int:
     return extent if isinstance(extent, int) else 0
 
 
-def _pack_tile(e: Emission, q: Packing, k: Sequence[Axis], slot: Slot, acc: DType, size: int,
-               valid: int | Expr) -> None:
+def _pack_tile(
+    e: Emission, q: Packing, k: Sequence[Axis], slot: Slot, acc: DType, size: int, valid: int | Expr
+) -> None:
     base = e.b.let(e.expr(q.group * (q.depth * q.room) + q.along.variable * q.depth), "to")
     width = q.width(size)
     if not is_affine(q.source.address, [q.along, *q.k]):
         _pack_scalars(e, q, k, slot, acc, base, width, valid)
     elif stride(q.source.address, q.along) == 1 and size >= 4:
         _pack_vectors(e, q, k, slot, acc, base, size, valid)
-    elif k and stride(q.source.address, k[-1]) == 1 and size >= 4 and known(k[-1].extent) >= q.lanes:
+    elif (
+        k and stride(q.source.address, k[-1]) == 1 and size >= 4 and known(k[-1].extent) >= q.lanes
+    ):
         _pack_transposed(e, q, k, slot, acc, base, size, valid)
     else:
         _pack_scalars(e, q, k, slot, acc, base, width, valid)
@@ -131,19 +159,31 @@ def _converted(value: Expr, source: Source, acc: DType) -> Expr:
     return value
 
 
-def _pack_scalars(e: Emission, q: Packing, k: Sequence[Axis], slot: Slot, acc: DType, base: Expr, width: int,
-                  valid: int | Expr) -> None:
+def _pack_scalars(
+    e: Emission,
+    q: Packing,
+    k: Sequence[Axis],
+    slot: Slot,
+    acc: DType,
+    base: Expr,
+    width: int,
+    valid: int | Expr,
+) -> None:
     e.loop_over(k, lambda: _scalar_step(e, q, slot, acc, base, width, valid))
 
 
-def _scalar_step(e: Emission, q: Packing, slot: Slot, acc: DType, base: Expr, width: int,
-                 valid: int | Expr) -> None:
+def _scalar_step(
+    e: Emission, q: Packing, slot: Slot, acc: DType, base: Expr, width: int, valid: int | Expr
+) -> None:
     """One step of k of one tile, element by element, and the zeros after them."""
     source, target = e.buffer(q.source.slot, hint="x"), e.buffer(slot, "write", "packed")
     start = e.space.env[q.along.name]
     at = e.b.let(base + e.expr(flat(q.k)) * width, "at")
-    inside = Const(min(width, valid)) if isinstance(valid, int) else \
-        e.b.let(binary("min", Const(width), valid), "inside")
+    inside = (
+        Const(min(width, valid))
+        if isinstance(valid, int)
+        else e.b.let(binary("min", Const(width), valid), "inside")
+    )
     with e.b.loop(inside, name="r") as r:
         e.space.bind(q.along.variable, start + r)
         e.b.store(target, at + r, _converted(load(source, e.expr(q.source.address)), q.source, acc))
@@ -153,8 +193,16 @@ def _scalar_step(e: Emission, q: Packing, slot: Slot, acc: DType, base: Expr, wi
             e.b.store(target, at + r, Const(0.0, KType(acc)))
 
 
-def _pack_vectors(e: Emission, q: Packing, k: Sequence[Axis], slot: Slot, acc: DType, base: Expr, size: int,
-                  valid: int | Expr) -> None:
+def _pack_vectors(
+    e: Emission,
+    q: Packing,
+    k: Sequence[Axis],
+    slot: Slot,
+    acc: DType,
+    base: Expr,
+    size: int,
+    valid: int | Expr,
+) -> None:
     source, target = e.buffer(q.source.slot, hint="x"), e.buffer(slot, "write", "packed")
     width = q.width(size)
     parts = chunks(size, q.lanes)
@@ -171,8 +219,16 @@ def _pack_vectors(e: Emission, q: Packing, k: Sequence[Axis], slot: Slot, acc: D
     e.loop_over(k, body)
 
 
-def _pack_transposed(e: Emission, q: Packing, k: Sequence[Axis], slot: Slot, acc: DType, base: Expr,
-                     size: int, valid: int | Expr) -> None:
+def _pack_transposed(
+    e: Emission,
+    q: Packing,
+    k: Sequence[Axis],
+    slot: Slot,
+    acc: DType,
+    base: Expr,
+    size: int,
+    valid: int | Expr,
+) -> None:
     """Square blocks along the innermost k; the few steps of k that are left go one by one."""
     *outer, last = k
     assert isinstance(last.extent, int)
@@ -190,9 +246,11 @@ def _pack_transposed(e: Emission, q: Packing, k: Sequence[Axis], slot: Slot, acc
     e.loop_over(outer, body)
 
 
-def _turn_blocks(e: Emission, q: Packing, slot: Slot, acc: DType, base: Expr, size: int,
-                 valid: int | Expr) -> None:
-    """A tile for as many steps of k as a vector has lanes: whole blocks in a loop, then the rest."""
+def _turn_blocks(
+    e: Emission, q: Packing, slot: Slot, acc: DType, base: Expr, size: int, valid: int | Expr
+) -> None:
+    """A tile for as many steps of k as a vector has lanes: whole blocks in a loop, then the
+    rest."""
     at = e.b.let(base + e.expr(flat(q.k)) * q.width(size), "at")
     start = e.b.let(e.expr(q.source.address), "from")
     whole = size // q.lanes * q.lanes
@@ -203,8 +261,17 @@ def _turn_blocks(e: Emission, q: Packing, slot: Slot, acc: DType, base: Expr, si
         _turn(e, q, slot, acc, (at, start), size, Const(whole), size - whole, valid)
 
 
-def _turn(e: Emission, q: Packing, slot: Slot, acc: DType, places: tuple[Expr, Expr], size: int, first: Expr,
-          count: int, valid: int | Expr) -> None:
+def _turn(
+    e: Emission,
+    q: Packing,
+    slot: Slot,
+    acc: DType,
+    places: tuple[Expr, Expr],
+    size: int,
+    first: Expr,
+    count: int,
+    valid: int | Expr,
+) -> None:
     """`count` rows from `first` on, read along k, transposed, stored along the tile."""
     source, target = e.buffer(q.source.slot, hint="x"), e.buffer(slot, "write", "packed")
     width, lanes, (at, start) = q.width(size), q.lanes, places
@@ -229,9 +296,17 @@ def nothing(dtype: DType) -> Const:
     return Const(kind(0), KType(dtype))
 
 
-def padded_copy(lowering: Lowering, space: Space, source: Source, shape: Sequence[Dim], low: Sequence[int],
-                spread: Sequence[int], out: Sequence[Dim]) -> Slot:
-    """An image with zeros around it (and between its elements): ``y[.., low + i * spread] = x[.., i]``.
+def padded_copy(
+    lowering: Lowering,
+    space: Space,
+    source: Source,
+    shape: Sequence[Dim],
+    low: Sequence[int],
+    spread: Sequence[int],
+    out: Sequence[Dim],
+) -> Slot:
+    """An image with zeros around it (and between its elements): ``y[.., low + i * spread] = x[..,
+    i]``.
 
     Args:
         shape: of the source [N, C, *S], read at `source.address` of its row-major position.
@@ -262,8 +337,16 @@ def padded_copy(lowering: Lowering, space: Space, source: Source, shape: Sequenc
     return slot
 
 
-def _padded_row(e: Emission, x: Buffer, y: Buffer, source: Source, axes: Sequence[Axis],
-                shape: Sequence[Dim], low: Sequence[int], spread: Sequence[int]) -> None:
+def _padded_row(
+    e: Emission,
+    x: Buffer,
+    y: Buffer,
+    source: Source,
+    axes: Sequence[Axis],
+    shape: Sequence[Dim],
+    low: Sequence[int],
+    spread: Sequence[int],
+) -> None:
     """The last spatial dim: zeros, then the source's elements over them, loops without branches."""
     zero = nothing(source.dtype)
     last = axes[-1]

@@ -2,10 +2,11 @@
 
     C[b, m, n] = sum over k of A[b, m, k] * B[b, k, n]
 
-The family: a register tile of `rows` x `columns` accumulators is computed over the whole of k. Columns
-are vectors along n, read from B (in place where n is contiguous there, else from a packed copy); rows are
-scalars of A, broadcast. Tiles sweep a block of C that is one task; blocks are sized so that what a task
-reads again stays in the L2 cache. Where a tile does not divide the matrix, smaller tiles take the rest.
+The family: a register tile of `rows` x `columns` accumulators is computed over the whole of k.
+Columns are vectors along n, read from B (in place where n is contiguous there, else from a packed
+copy); rows are scalars of A, broadcast. Tiles sweep a block of C that is one task; blocks are sized
+so that what a task reads again stays in the L2 cache. Where a tile does not divide the matrix,
+smaller tiles take the rest.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class Tiling:
     """Sizes of tiles along one side (m or n) of C.
 
     Attributes:
-        sizes: along the side's blocked axis, tried in order: the main tile, then smaller ones for the rest.
+        sizes: along the side's blocked axis, tried in order: the main tile, then smaller ones for
+            the rest.
         inner: along the axis inside it (pixels of a row), if the tile spans two axes; else ().
         block: extent of a task along the blocked axis, a multiple of ``sizes[0]``; 0 for all of it.
         ragged: the extent is not known: the last tile is as wide as the others and masked.
@@ -67,8 +69,8 @@ class Schedule:
     """How a contraction runs.
 
     Attributes:
-        kind: ``tile`` (register tiles), ``dot`` (vectors along k), ``diagonal`` (vectors along an axis of
-            both operands) or ``loops`` (any dtype, no tiles).
+        kind: ``tile`` (register tiles), ``dot`` (vectors along k), ``diagonal`` (vectors along an
+            axis of both operands) or ``loops`` (any dtype, no tiles).
         swap: the operands exchange their roles, so vectors run along m.
         pack_a, pack_b: the operand is copied into the order in which tiles read it.
         split: parts that k is cut into, each a task of its own with its own partial result.
@@ -86,7 +88,9 @@ class Schedule:
     parallel: bool = True
 
     def __str__(self) -> str:
-        packed = " ".join(["pack"] + [n for n, on in (("a", self.pack_a), ("b", self.pack_b)) if on])
+        packed = " ".join(
+            ["pack"] + [n for n, on in (("a", self.pack_a), ("b", self.pack_b)) if on]
+        )
         parts = [self.kind, f"{_sizes(self.rows)} x {_sizes(self.columns)}"]
         parts += ["swapped"] * self.swap + [packed] * (self.pack_a or self.pack_b)
         parts += [f"split {self.split}"] * (self.split > 1) + ["serial"] * (not self.parallel)
@@ -101,12 +105,14 @@ def _sizes(tiling: Tiling) -> str:
 
 
 def most_rows(vectors: int, registers: int) -> int:
-    """Rows of a tile of `vectors` columns: accumulators, a row of B and an element of A fit the registers."""
+    """Rows of a tile of `vectors` columns: accumulators, a row of B and an element of A fit the
+    registers."""
     return max(1, (registers - 1 - vectors) // vectors)
 
 
 def row_sizes(extent: Dim, most: int) -> tuple[int, ...]:
-    """Tile sizes along rows: equal tiles where the extent is known, else halving down to one row."""
+    """Tile sizes along rows: equal tiles where the extent is known, else halving down to one
+    row."""
     if not isinstance(extent, int):
         main = most if most < 8 else most - most % 2
         return tuple(dict.fromkeys((main, *([max(main // 3, 2)] if main > 4 else []), 1)))
@@ -134,8 +140,16 @@ def sweep(extent: int, sizes: tuple[int, ...]) -> list[tuple[int, int]]:
     return [(size, count) for size, count in found if count]
 
 
-def blocks(rows: Tiling, columns: Tiling, m: Dim, n: Dim, depth: int, others: int, itemsize: int,
-           machine: Machine) -> tuple[int, int]:
+def blocks(
+    rows: Tiling,
+    columns: Tiling,
+    m: Dim,
+    n: Dim,
+    depth: int,
+    others: int,
+    itemsize: int,
+    machine: Machine,
+) -> tuple[int, int]:
     """Extents of a task along the blocked axes (0: all), for reuse in L2 and for enough tasks.
 
     Args:
@@ -144,12 +158,17 @@ def blocks(rows: Tiling, columns: Tiling, m: Dim, n: Dim, depth: int, others: in
         others: combinations of all other axes; each is a task of its own.
     """
     room = machine.caches[1] // itemsize // max(depth, 1)
-    sides = [[max(1, room // 4 // rows.sizes[0]), rows.sizes[0], m],
-             [max(1, room // 2 // columns.sizes[0]), columns.sizes[0], n]]
+    sides = [
+        [max(1, room // 4 // rows.sizes[0]), rows.sizes[0], m],
+        [max(1, room // 2 // columns.sizes[0]), columns.sizes[0], n],
+    ]
     for side in sides:
         side[0] = min(side[0], tiles_of(side[2], side[1]))
-    while sides[0][0] * sides[1][0] > 1 and _tasks(sides, others) < TASKS \
-            and math.prod(t * size for t, size, _ in sides) * depth > 2 * TASK_WORK:
+    while (
+        sides[0][0] * sides[1][0] > 1
+        and _tasks(sides, others) < TASKS
+        and math.prod(t * size for t, size, _ in sides) * depth > 2 * TASK_WORK
+    ):
         side = sides[0] if sides[0][0] > 1 else sides[1]
         side[0] = (side[0] + 1) // 2
     return tuple(_block(*side) for side in sides)  # type: ignore[return-value]
@@ -160,8 +179,10 @@ def tiles_of(extent: Dim, size: int) -> int:
 
 
 def _tasks(sides: list[list[int]], others: int) -> int:
-    return others * math.prod(-(-tiles_of(extent, size) // tiles) if isinstance(extent, int) else 1
-                              for tiles, size, extent in sides)
+    return others * math.prod(
+        -(-tiles_of(extent, size) // tiles) if isinstance(extent, int) else 1
+        for tiles, size, extent in sides
+    )
 
 
 def _block(tiles: int, size: int, extent: Dim) -> int:

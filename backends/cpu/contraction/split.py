@@ -1,8 +1,8 @@
 """Contractions with a long k and few results (weight gradients): k is cut into parts.
 
-Each part is a task of its own with sums of its own; a second kernel adds them up, in the order of the
-parts, and applies the epilogue. The number of parts depends on the shapes only, so the result does not
-depend on the number of threads.
+Each part is a task of its own with sums of its own; a second kernel adds them up, in the order of
+the parts, and applies the epilogue. The number of parts depends on the shapes only, so the result
+does not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -49,15 +49,22 @@ def tasks_of(p: Contraction, s: Schedule) -> int:
 
 
 def split(p: Contraction, parts: int) -> tuple[Contraction, Axis, Dim]:
-    """The contraction with its outermost k in `parts`, the axis of parts, the steps of k before a part."""
+    """The contraction with its outermost k in `parts`, the axis of parts, the steps of k before a
+    part."""
     first, *rest = p.k
     chunk = (first.extent + (parts - 1)) // parts
     part, inner = axis(p.space, parts), axis(p.space, chunk)
     skipped = part.variable * chunk
     moved: dict[str, Dim] = {first.name: skipped + inner.variable}
     a, b = (x.mapped(lambda dim: evaluate(dim, moved)) for x in (p.a, p.b))
-    made = replace(p, batch=[part, *p.batch], k=[inner, *rest], a=a, b=b,
-                   limits={inner.name: first.extent - skipped})
+    made = replace(
+        p,
+        batch=[part, *p.batch],
+        k=[inner, *rest],
+        a=a,
+        b=b,
+        limits={inner.name: first.extent - skipped},
+    )
     return made, part, skipped * extent_of(rest)
 
 
@@ -70,12 +77,15 @@ def partial_slot(p: Contraction, lowering: Lowering, parts: int) -> Slot:
     return lowering.temporary(p.acc, (parts * extent_of([*p.batch, *p.m, *p.n]),))
 
 
-def add_parts(p: Contraction, region: Region, lowering: Lowering, s: Schedule, slot: Slot,
-              part: Axis) -> None:
+def add_parts(
+    p: Contraction, region: Region, lowering: Lowering, s: Schedule, slot: Slot, part: Axis
+) -> None:
     """Launch the kernel that sums the parts and finishes the region."""
     e = Emission(lowering, p.space, "sum_parts")
     writer = ResultWriter(e, p, region)
-    tiling = Tiling(column_sizes(p.n[-1].extent, 1, s.lanes), ragged=not isinstance(p.n[-1].extent, int))
+    tiling = Tiling(
+        column_sizes(p.n[-1].extent, 1, s.lanes), ragged=not isinstance(p.n[-1].extent, int)
+    )
     side = side_of(p.n, tiling)
     source = e.buffer(slot, hint="partial")
     address = partial_address(p, part)
@@ -99,4 +109,3 @@ def add_parts(p: Contraction, region: Region, lowering: Lowering, s: Schedule, s
     parallel = work > SERIAL_WORK // 8
     e.tasks(levels, lambda: sweep_axis(e, p.n[-1], Const(0), length, tiling, tile), parallel, grain)
     e.launch(f"{region.label} sum of {part.extent} parts", 0, slot.elements * p.acc.itemsize)
-

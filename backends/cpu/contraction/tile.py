@@ -1,8 +1,9 @@
 """The register-tile kernel: blocks, tiles and accumulators of a contraction.
 
-A tile holds `rows` x `columns` results in vector registers for the whole of k. For each step of k it reads
-the tile's columns of B as vectors and multiplies them with one broadcast element of A a row. What becomes
-of the finished vectors (epilogue, transposition, store) is the business of a `Writer`.
+A tile holds `rows` x `columns` results in vector registers for the whole of k. For each step of k
+it reads the tile's columns of B as vectors and multiplies them with one broadcast element of A a
+row. What becomes of the finished vectors (epilogue, transposition, store) is the business of a
+`Writer`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from .schedule import Chunk, Schedule, Tiling, chunks
 
 @dataclass(frozen=True)
 class Side:
-    """The axes of m or n as the tile kernel walks them: `outer` one by one, then `block`, then `inner`."""
+    """The axes of m or n as the tile kernel walks them: `outer` one by one, then `block`, then
+    `inner`."""
 
     outer: tuple[Axis, ...]
     block: Axis
@@ -38,7 +40,8 @@ def side_of(axes: Sequence[Axis], tiling: Tiling) -> Side:
 
 @dataclass(frozen=True)
 class Column:
-    """A vector of a tile: the values of the column axes' variables at its first lane, and its lanes."""
+    """A vector of a tile: the values of the column axes' variables at its first lane, and its
+    lanes."""
 
     at: dict[str, Dim]
     axis: Axis
@@ -60,8 +63,9 @@ FULL = 8  # accumulators that keep the units busy without unrolling over k
 class Writer(Protocol):
     """Takes the finished accumulators of one tile."""
 
-    def write(self, rows: Sequence[Row], columns: Sequence[Column],
-              values: dict[tuple[int, int], Expr]) -> None: ...
+    def write(
+        self, rows: Sequence[Row], columns: Sequence[Column], values: dict[tuple[int, int], Expr]
+    ) -> None: ...
 
 
 class Direct:
@@ -79,18 +83,29 @@ class Direct:
     def offset(self, at: dict[str, Dim], position: int) -> Dim:
         """From the tile's first element to the one where the variables are moved to `at`."""
         zero: dict[str, Dim] = {a.name: 0 for a in self.k}
-        return evaluate(evaluate(self.source.address, at), zero) - evaluate(self.source.address, zero)
+        return evaluate(evaluate(self.source.address, at), zero) - evaluate(
+            self.source.address, zero
+        )
 
 
 class Packed:
     """A packed operand: for each tile of w rows (or columns) a block [k][w], blocks in order.
 
-    `group` is the number of the matrix among all those packed, `start` the tile's first row, `skipped` the
-    steps of k before the first, all polynomials.
+    `group` is the number of the matrix among all those packed, `start` the tile's first row,
+    `skipped` the steps of k before the first, all polynomials.
     """
 
-    def __init__(self, e: Emission, source: Source, k: Sequence[Axis], depth: Dim, group: Dim, room: Dim,
-                 start: Dim, skipped: Dim):
+    def __init__(
+        self,
+        e: Emission,
+        source: Source,
+        k: Sequence[Axis],
+        depth: Dim,
+        group: Dim,
+        room: Dim,
+        start: Dim,
+        skipped: Dim,
+    ):
         self.e, self.source, self.k, self.skipped = e, source, k, skipped
         self.address = group * (depth * room) + start * depth
 
@@ -112,9 +127,17 @@ class Packed:
 TileBody = Callable[..., None]
 
 
-def emit_tiles(e: Emission, p: Contraction, s: Schedule, a: Direct | Packed, b: Direct | Packed,
-               writer: Writer, emit: TileBody) -> None:
-    """The kernel's body: tasks, sweeps over tiles, and tiles by `emit` (`register_tile`, a dot tile)."""
+def emit_tiles(
+    e: Emission,
+    p: Contraction,
+    s: Schedule,
+    a: Direct | Packed,
+    b: Direct | Packed,
+    writer: Writer,
+    emit: TileBody,
+) -> None:
+    """The kernel's body: tasks, sweeps over tiles, and tiles by `emit` (`register_tile`, a dot
+    tile)."""
     rows, columns = side_of(p.m, s.rows), side_of(p.n, s.columns)
     levels = [(e.binder(x), x.extent) for x in (*p.batch, *rows.outer, *columns.outer)]
     spans: dict[str, tuple[Expr, Expr | int]] = {}
@@ -134,8 +157,11 @@ def emit_tiles(e: Emission, p: Contraction, s: Schedule, a: Direct | Packed, b: 
     e.tasks(levels, lambda: _sweep_side(e, columns, spans, sweep_rows), s.parallel, work=work)
 
 
-def _block_level(e: Emission, side: Side, spans: dict[str, tuple[Expr, Expr | int]],
-                 ) -> tuple[Callable[[Expr], None], Dim]:
+def _block_level(
+    e: Emission,
+    side: Side,
+    spans: dict[str, tuple[Expr, Expr | int]],
+) -> tuple[Callable[[Expr], None], Dim]:
     extent, block = side.block.extent, side.tiling.block
     name = side.block.name
     if not block:
@@ -148,25 +174,46 @@ def _block_level(e: Emission, side: Side, spans: dict[str, tuple[Expr, Expr | in
         if not isinstance(extent, int) or extent % block:
             length = e.b.let(binary("min", Const(block), e.expr(extent) - first), "length")
         spans[name] = first, length
+
     return bind, (extent + (block - 1)) // block
 
 
-def _sweep_side(e: Emission, side: Side, spans: dict[str, tuple[Expr, Expr | int]],
-                body: Callable[[tuple[int, ...], int | Expr], None]) -> None:
+def _sweep_side(
+    e: Emission,
+    side: Side,
+    spans: dict[str, tuple[Expr, Expr | int]],
+    body: Callable[[tuple[int, ...], int | Expr], None],
+) -> None:
     first, length = spans[side.block.name]
     if side.inner is None:
-        sweep_axis(e, side.block, first, length, side.tiling, lambda size, valid: body((size,), valid))
+        sweep_axis(
+            e, side.block, first, length, side.tiling, lambda size, valid: body((size,), valid)
+        )
         return
     inner = side.inner
     extent = inner.extent if isinstance(inner.extent, int) else e.expr(inner.extent)
     within = Tiling(side.tiling.inner, ragged=side.tiling.ragged)
     outer = Tiling(side.tiling.sizes)
-    sweep_axis(e, side.block, first, length, outer, lambda size, _: sweep_axis(
-        e, inner, Const(0), extent, within, lambda size2, valid: body((size, size2), valid)))
+    sweep_axis(
+        e,
+        side.block,
+        first,
+        length,
+        outer,
+        lambda size, _: sweep_axis(
+            e, inner, Const(0), extent, within, lambda size2, valid: body((size, size2), valid)
+        ),
+    )
 
 
-def sweep_axis(e: Emission, axis: Axis, first: Expr, length: int | Expr, tiling: Tiling,
-               body: Callable[[int, int | Expr], None]) -> None:
+def sweep_axis(
+    e: Emission,
+    axis: Axis,
+    first: Expr,
+    length: int | Expr,
+    tiling: Tiling,
+    body: Callable[[int, int | Expr], None],
+) -> None:
     """`body` at each tile of ``first .. first + length``: main tiles, then the smaller sizes."""
     start: int | Expr = 0
     for position, size in enumerate(tiling.sizes):
@@ -187,8 +234,15 @@ def sweep_axis(e: Emission, axis: Axis, first: Expr, length: int | Expr, tiling:
             start = e.b.let(start + done, "done")
 
 
-def _static_tiles(e: Emission, axis: Axis, first: Expr, start: int, size: int, count: int,
-                  body: Callable[[int, int | Expr], None]) -> None:
+def _static_tiles(
+    e: Emission,
+    axis: Axis,
+    first: Expr,
+    start: int,
+    size: int,
+    count: int,
+    body: Callable[[int, int | Expr], None],
+) -> None:
     if count == 1:
         e.space.bind(axis.variable, e.b.let(first + start, "at"))
         body(size, size)
@@ -204,8 +258,11 @@ def tile_rows(side: Side, sizes: tuple[int, ...]) -> list[Row]:
     if side.inner is None:
         return [{outer.name: outer.variable + i} for i in range(sizes[0])]
     inner = side.inner
-    return [{outer.name: outer.variable + i, inner.name: inner.variable + j}
-            for i in range(sizes[0]) for j in range(sizes[1])]
+    return [
+        {outer.name: outer.variable + i, inner.name: inner.variable + j}
+        for i in range(sizes[0])
+        for j in range(sizes[1])
+    ]
 
 
 def tile_columns(side: Side, sizes: tuple[int, ...], valid: int | Expr, lanes: int) -> list[Column]:
@@ -215,30 +272,50 @@ def tile_columns(side: Side, sizes: tuple[int, ...], valid: int | Expr, lanes: i
             inside = c.valid if isinstance(valid, int) else valid - c.offset
             found.append(Column({**at, along.name: along.variable + c.offset}, along, c, inside))
         return found
+
     if side.inner is None:
         return cut({}, side.block, sizes[0])
-    return [column for i in range(sizes[0])
-            for column in cut({side.block.name: side.block.variable + i}, side.inner, sizes[1])]
+    return [
+        column
+        for i in range(sizes[0])
+        for column in cut({side.block.name: side.block.variable + i}, side.inner, sizes[1])
+    ]
 
 
-def register_tile(e: Emission, p: Contraction, rows: Sequence[Row], columns: Sequence[Column],
-                  a: Direct | Packed, b: Direct | Packed, writer: Writer) -> None:
+def register_tile(
+    e: Emission,
+    p: Contraction,
+    rows: Sequence[Row],
+    columns: Sequence[Column],
+    a: Direct | Packed,
+    b: Direct | Packed,
+    writer: Writer,
+) -> None:
     """Accumulate one tile over all of k and hand it to `writer`."""
-    accumulators = {(i, j): e.b.var(Const(0.0, KType(p.acc, c.chunk.lanes)), "c")
-                    for i in range(len(rows)) for j, c in enumerate(columns)}
+    accumulators = {
+        (i, j): e.b.var(Const(0.0, KType(p.acc, c.chunk.lanes)), "c")
+        for i in range(len(rows))
+        for j, c in enumerate(columns)
+    }
     width = sum(c.chunk.lanes for c in columns)
     a_offsets = [a.offset(row, i) for i, row in enumerate(rows)]
     b_offsets = [b.offset(c.at, c.chunk.offset) for c in columns]
     a_fixed = [e.b.let(e.expr(o), "row") for o in a_offsets]
     b_fixed = [e.b.let(e.expr(o), "column") for o in b_offsets]
     step = _Step(e, p, a, b, a_fixed, b_fixed, columns, accumulators, Borders(e, p, rows))
-    step.loops(0, e.b.let(a.base(len(rows)), "a_at"), e.b.let(b.base(width), "b_at"), a.steps(len(rows)),
-               b.steps(width))
+    step.loops(
+        0,
+        e.b.let(a.base(len(rows)), "a_at"),
+        e.b.let(b.base(width), "b_at"),
+        a.steps(len(rows)),
+        b.steps(width),
+    )
     writer.write(rows, columns, dict(accumulators))
 
 
 def steps_of(e: Emission, p: Contraction, axis: Axis) -> Expr:
-    """The end of a loop over an axis of k: its extent, or what is left of it in the last part of a split."""
+    """The end of a loop over an axis of k: its extent, or what is left of it in the last part of a
+    split."""
     end = e.expr(axis.extent)
     if axis.name in p.limits:
         end = e.b.let(binary("min", end, e.expr(p.limits[axis.name])), "end")
@@ -260,7 +337,9 @@ class _Step:
     borders: Borders
     inside: Sequence[Expr] = ()  # of each row, where some lie outside of the image
 
-    def loops(self, depth: int, a_at: Expr, b_at: Expr, a_steps: list[Dim], b_steps: list[Dim]) -> None:
+    def loops(
+        self, depth: int, a_at: Expr, b_at: Expr, a_steps: list[Dim], b_steps: list[Dim]
+    ) -> None:
         if depth == len(self.p.k):
             self.multiply(a_at, b_at)
             return
@@ -283,17 +362,22 @@ class _Step:
                 self.outside(inside, a_next).loops(depth + 1, Const(0), b_next, a_steps, b_steps)
 
     def outside(self, inside: Sequence[Expr], a_at: Expr) -> _Step:
-        """The same where some rows lie outside of the image: these read its beginning, and count as 0."""
+        """The same where some rows lie outside of the image: these read its beginning, and count as
+        0."""
         b = self.e.b
         inside = self.borders.both(self.inside, inside)
-        rows = [b.let(select(x, a_at + row, Const(0)), "row")
-                for x, row in zip(inside, self.rows, strict=True)]
+        rows = [
+            b.let(select(x, a_at + row, Const(0)), "row")
+            for x, row in zip(inside, self.rows, strict=True)
+        ]
         return replace(self, rows=rows, inside=inside)
 
     def multiply(self, a_at: Expr, b_at: Expr) -> None:
         b = self.e.b
-        vectors = [b.let(self._vector(b_at + offset, c), "v") for offset, c in zip(self.offsets, self.columns,
-                                                                                   strict=True)]
+        vectors = [
+            b.let(self._vector(b_at + offset, c), "v")
+            for offset, c in zip(self.offsets, self.columns, strict=True)
+        ]
         a_buffer = self.e.buffer(self.a.source.slot, hint="a")
         for i, row in enumerate(self.rows):
             scalar = b.let(self._cast(load(a_buffer, a_at + row), self.a), "s")
@@ -315,31 +399,47 @@ class _Step:
         return cast(value, self.p.acc)
 
 
-BLOCK_BYTES = 16  # of a register: shuffles inside these blocks, and of whole ones, are one instruction
+# of a register: shuffles inside these blocks, and of whole ones, are one instruction
+BLOCK_BYTES = 16
 
 
 def transpose(e: Emission, values: Sequence[Expr]) -> list[Expr]:
     """The columns of a square matrix given as row vectors, in log2(n) rounds of shuffles.
 
-    First inside the blocks of a register, then of whole blocks. Shuffles across both LLVM has to take apart,
-    which takes it as long as all the rest of a kernel.
+    First inside the blocks of a register, then of whole blocks. Shuffles across both LLVM has to
+    take apart, which takes it as long as all the rest of a kernel.
     """
     n = len(values)
     block = min(n, BLOCK_BYTES // values[0].type.dtype.itemsize)
-    groups = [_unzipped(e, values[i:i + block], 1, block) for i in range(0, n, block)]
+    groups = [_unzipped(e, values[i : i + block], 1, block) for i in range(0, n, block)]
     turned = [_unzipped(e, [group[i] for group in groups], block, n) for i in range(block)]
     return [turned[i % block][i // block] for i in range(n)]
 
 
 def _unzipped(e: Emission, vectors: Sequence[Expr], size: int, span: int) -> list[Expr]:
-    """The first piece of `size` lanes of each vector, and so on: in each `span` lanes, one vector a piece."""
+    """The first piece of `size` lanes of each vector, and so on: in each `span` lanes, one vector a
+    piece."""
     if len(vectors) == 1:
         return list(vectors)
     lanes = vectors[0].type.lanes
-    even = tuple(at + i for start in range(0, lanes, span) for first in (start, lanes + start)
-                 for at in range(first, first + span, 2 * size) for i in range(size))
+    even = tuple(
+        at + i
+        for start in range(0, lanes, span)
+        for first in (start, lanes + start)
+        for at in range(first, first + span, 2 * size)
+        for i in range(size)
+    )
     halves = []
     for picked in (even, tuple(lane + size for lane in even)):
-        halves.append(_unzipped(e, [e.b.let(Shuffle(a, b, picked, a.type), "z")
-                                    for a, b in zip(vectors[::2], vectors[1::2], strict=True)], size, span))
+        halves.append(
+            _unzipped(
+                e,
+                [
+                    e.b.let(Shuffle(a, b, picked, a.type), "z")
+                    for a, b in zip(vectors[::2], vectors[1::2], strict=True)
+                ],
+                size,
+                span,
+            )
+        )
     return [vector for pair in zip(*halves, strict=True) for vector in pair]

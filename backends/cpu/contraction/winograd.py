@@ -1,7 +1,9 @@
-"""Winograd's filtering (`ir.ops.winograd`): transforms of tiles, and the one after its matrix products.
+"""Winograd's filtering (`ir.ops.winograd`): transforms of tiles, and the one after its matrix
+products.
 
-Vectors run along channels. A tile is transformed along columns, then along rows: sums of at most four numbers
-each. Tiles at the border of an image read, or write, under a condition a row and pixel.
+Vectors run along channels. A tile is transformed along columns, then along rows: sums of at most
+four numbers each. Tiles at the border of an image read, or write, under a condition a row and
+pixel.
 """
 
 from __future__ import annotations
@@ -48,13 +50,17 @@ def _combined(row: Sequence[float], values: Sequence[Expr]) -> Expr:
     return total
 
 
-def on_both_sides(e: Emission, matrix: Matrix, square: Sequence[Sequence[Expr]]) -> list[list[Expr]]:
+def on_both_sides(
+    e: Emission, matrix: Matrix, square: Sequence[Sequence[Expr]]
+) -> list[list[Expr]]:
     """``matrix @ square @ matrix^T``."""
     columns = [transformed(e, matrix, [row[j] for row in square]) for j in range(len(square[0]))]
     return [transformed(e, matrix, [column[i] for column in columns]) for i in range(len(matrix))]
 
 
-def along_channels(e: Emission, channels: int, lanes: int, body: Callable[[Expr, Chunk], None]) -> None:
+def along_channels(
+    e: Emission, channels: int, lanes: int, body: Callable[[Expr, Chunk], None]
+) -> None:
     """`body` at the first channel of each vector."""
     *_, last = chunks(channels, lanes)
     whole = channels // lanes
@@ -76,8 +82,21 @@ def lower_winograd_result(region: Region, lowering: Lowering, node: Node) -> Non
     index = (image.variable, y.variable, x.variable, f.variable)
     shape = node.types[0].shape
     nothing = Source(source.slot, source.dtype, 0)
-    p = Contraction(node, space, [], [image, y, x], [f], [], nothing, nothing, index,
-                    space.linear(index, shape), shape, acc, channel=3)
+    p = Contraction(
+        node,
+        space,
+        [],
+        [image, y, x],
+        [f],
+        [],
+        nothing,
+        nothing,
+        index,
+        space.linear(index, shape),
+        shape,
+        acc,
+        channel=3,
+    )
     e = Emission(lowering, space, region.label)
     writer = ResultWriter(e, p, region)
     given = e.buffer(source.slot, hint="m")
@@ -88,8 +107,24 @@ def lower_winograd_result(region: Region, lowering: Lowering, node: Node) -> Non
     def one(c: Expr, chunk: Chunk, at: Expr) -> None:
         space.bind(f.variable, c)
         mask = lane_mask(chunk.valid, chunk.lanes)
-        square = [[e.b.let(cast(load(given, at + e.expr((i * WINDOW + j) * count * filters) + c, chunk.lanes,
-                                     mask), acc), "m") for j in range(WINDOW)] for i in range(WINDOW)]
+        square = [
+            [
+                e.b.let(
+                    cast(
+                        load(
+                            given,
+                            at + e.expr((i * WINDOW + j) * count * filters) + c,
+                            chunk.lanes,
+                            mask,
+                        ),
+                        acc,
+                    ),
+                    "m",
+                )
+                for j in range(WINDOW)
+            ]
+            for i in range(WINDOW)
+        ]
         made = on_both_sides(e, RESULT, square)
         column = Column({f.name: f.variable}, f, chunk, chunk.valid)
         for i in range(TILE):
@@ -106,11 +141,11 @@ def lower_winograd_result(region: Region, lowering: Lowering, node: Node) -> Non
         along_channels(e, int(filters), lanes, lambda c, k: one(c, k, at))
 
     e.tasks([(e.binder(a), a.extent) for a in (image, down)], lambda: e.loop_over([across], body))
-    e.launch(region.label, m.type.numel * 4, (m.type.numel + node.types[0].numel) * m.dtype.itemsize)
+    e.launch(
+        region.label, m.type.numel * 4, (m.type.numel + node.types[0].numel) * m.dtype.itemsize
+    )
 
 
 def _inside(e: Emission, row: dict[str, Dim], sizes: dict[str, Dim]) -> Expr:
     """Whether a result of a tile is one of the image."""
     return all_of([binary("lt", e.expr(row[name]), e.expr(size)) for name, size in sizes.items()])
-
-

@@ -18,7 +18,8 @@ from .tile import Column, Row, transpose
 class ResultWriter:
     """Applies the region's epilogue to sums and stores its results.
 
-    Vectors run along n. Where the results are contiguous along m instead, tiles are transposed first.
+    Vectors run along n. Where the results are contiguous along m instead, tiles are transposed
+    first.
     """
 
     def __init__(self, e: Emission, p: Contraction, region: Region):
@@ -27,8 +28,9 @@ class ResultWriter:
         slots = dict(zip(region.body.inputs, region.operands, strict=True))
         self.reader = Reader(e.b, e.space, lambda leaf: e.buffer(e.lowering.slot(slots[leaf])))
 
-    def write(self, rows: Sequence[Row], columns: Sequence[Column],
-              values: dict[tuple[int, int], Expr]) -> None:
+    def write(
+        self, rows: Sequence[Row], columns: Sequence[Column], values: dict[tuple[int, int], Expr]
+    ) -> None:
         self.reader.memo.clear()
         if self._transposed(rows, columns):
             self._write_transposed(rows, columns, values)
@@ -37,7 +39,9 @@ class ResultWriter:
             column = columns[j]
             self.element(value, {**rows[i], **column.at}, column.axis, column.inside())
 
-    def element(self, value: Expr, at: dict[str, Dim], axis: Axis | None, valid: int | Expr) -> None:
+    def element(
+        self, value: Expr, at: dict[str, Dim], axis: Axis | None, valid: int | Expr
+    ) -> None:
         """Finish one vector of sums that stands at `at` and runs along `axis`."""
         space, lanes = self.e.space, value.type.lanes
         space.vector = axis.name if axis is not None and lanes > 1 else None
@@ -74,8 +78,9 @@ class ResultWriter:
     def _row_axis(self) -> Axis | None:
         return self.p.m[-1] if self.p.m else None
 
-    def _write_transposed(self, rows: Sequence[Row], columns: Sequence[Column],
-                          values: dict[tuple[int, int], Expr]) -> None:
+    def _write_transposed(
+        self, rows: Sequence[Row], columns: Sequence[Column], values: dict[tuple[int, int], Expr]
+    ) -> None:
         axis = self._row_axis()
         assert axis is not None
         for j, column in enumerate(columns):
@@ -101,8 +106,11 @@ def runs(rows: Sequence[Row], axis: Axis, most: int) -> list[list[int]]:
     for i, row in enumerate(rows):
         last = rows[found[-1][-1]] if found else None
         rest = {k: v for k, v in row.items() if k != axis.name}
-        follows = last is not None and rest == {k: v for k, v in last.items() if k != axis.name} \
+        follows = (
+            last is not None
+            and rest == {k: v for k, v in last.items() if k != axis.name}
             and row[axis.name] == last[axis.name] + 1
+        )
         if follows and len(found[-1]) < most:
             found[-1].append(i)
         else:
@@ -116,10 +124,13 @@ class PartialWriter:
     def __init__(self, e: Emission, slot: Slot, address: Dim):
         self.e, self.slot, self.address = e, slot, address
 
-    def write(self, rows: Sequence[Row], columns: Sequence[Column],
-              values: dict[tuple[int, int], Expr]) -> None:
+    def write(
+        self, rows: Sequence[Row], columns: Sequence[Column], values: dict[tuple[int, int], Expr]
+    ) -> None:
         target = self.e.buffer(self.slot, "write", "partial")
         for (i, j), value in values.items():
             column = columns[j]
             address = evaluate(self.address, {**rows[i], **column.at})
-            store_lanes(self.e.b, target, self.e.expr(address), value, column.inside(), self.e.masks)
+            store_lanes(
+                self.e.b, target, self.e.expr(address), value, column.inside(), self.e.masks
+            )

@@ -1,9 +1,10 @@
-"""Loops whose rows do not meet: the batch is cut into parts, and each thread runs whole loops over its parts.
+"""Loops whose rows do not meet: the batch is cut into parts, and each thread runs whole loops over
+its parts.
 
-Threads then meet once for the loop and not once for each kernel of each step, and what a step hands to the
-next stays in the core that made it. Possible where row i of everything that is carried or stacked depends on
-row i of what a step reads only: products with weights, pointwise work, slices and sums along other
-dimensions.
+Threads then meet once for the loop and not once for each kernel of each step, and what a step hands
+to the next stays in the core that made it. Possible where row i of everything that is carried or
+stacked depends on row i of what a step reads only: products with weights, pointwise work, slices
+and sums along other dimensions.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from .. import cost
 ROWS = (16, 8)  # of a part: enough for a register tile; the first that divides the batch
 STEP_WORK = 150_000  # multiply-adds of a step: with fewer the loop is quick on one thread
 LOOP_WORK = 4_000_000  # and of all steps
-WEIGHT_LIMIT = 1 << 19  # bytes that all parts read in each step: more does not stay in a core's cache
+# bytes that all parts read in each step: more does not stay in a core's cache
+WEIGHT_LIMIT = 1 << 19
 
 
 class Meet(Exception):
@@ -35,7 +37,8 @@ class Meet(Exception):
 
 
 def parted(attrs: ScanAttrs) -> tuple[Graph, int] | None:
-    """The body of a scan for a part of the rows, and the number of parts; None where it stays whole."""
+    """The body of a scan for a part of the rows, and the number of parts; None where it stays
+    whole."""
     body, n = attrs.body, attrs.carries
     shapes = {v.shape[:1] for v in body.inputs[:n]}
     (batch,) = next(iter(shapes)) if len(shapes) == 1 and shapes != {()} else (0,)
@@ -55,9 +58,13 @@ def parted(attrs: ScanAttrs) -> tuple[Graph, int] | None:
 def _is_worth(attrs: ScanAttrs) -> bool:
     products = [n for r in attrs.body.nodes for n in _inner(r) if n.op is ops.matmul]
     step = sum(cost.guess(n.types[0].numel) * cost.guess(n.operands[0].shape[-1]) for n in products)
-    fixed = attrs.body.inputs[attrs.carries + attrs.stacked:]
+    fixed = attrs.body.inputs[attrs.carries + attrs.stacked :]
     weights = sum(cost.guess(numel(v.shape)) * v.dtype.itemsize for v in fixed)
-    return step >= STEP_WORK and step * cost.guess(attrs.length) >= LOOP_WORK and weights <= WEIGHT_LIMIT
+    return (
+        step >= STEP_WORK
+        and step * cost.guess(attrs.length) >= LOOP_WORK
+        and weights <= WEIGHT_LIMIT
+    )
 
 
 def _inner(node: Node) -> Sequence[Node]:
@@ -65,7 +72,8 @@ def _inner(node: Node) -> Sequence[Node]:
 
 
 def _cut(graph: Graph, moving: Sequence[bool], batch: int, rows: int) -> tuple[Graph, list[bool]]:
-    """`graph` for `rows` of `batch` rows of the inputs that are `moving`, and which outputs have rows."""
+    """`graph` for `rows` of `batch` rows of the inputs that are `moving`, and which outputs have
+    rows."""
     table: dict[Value, Value] = {}
     flags: dict[Value, bool] = {}
     for value, flag in zip(graph.inputs, moving, strict=True):
@@ -83,15 +91,21 @@ def _cut(graph: Graph, moving: Sequence[bool], batch: int, rows: int) -> tuple[G
     return Graph(graph.name, inputs, outputs, nodes), [flags[v] for v in graph.outputs]
 
 
-def _cut_node(node: Node, operands: list[Value], mine: list[bool], batch: int,
-              rows: int) -> tuple[Node, list[bool]]:
+def _cut_node(
+    node: Node, operands: list[Value], mine: list[bool], batch: int, rows: int
+) -> tuple[Node, list[bool]]:
     if node.op is ops.region and any(mine):
         attrs = attrs_of(node, RegionAttrs)
         body, flags = _cut(attrs.body, mine, batch, rows)
         types = tuple(v.type for v in body.outputs)
-        return Node(node.op, tuple(operands), replace(attrs, body=body), types, node.location), flags
-    repeats = node.op is ops.expand and node.types[0].shape[:1] == (batch,) \
+        return Node(
+            node.op, tuple(operands), replace(attrs, body=body), types, node.location
+        ), flags
+    repeats = (
+        node.op is ops.expand
+        and node.types[0].shape[:1] == (batch,)
         and (any(mine) or operands[0].rank < node.types[0].rank or operands[0].shape[0] == 1)
+    )
     if not any(mine) and not repeats:
         return node.op.node(tuple(operands), node.attrs, node.location), [False] * len(node.types)
     attrs_now = _attrs(node, mine, batch, rows)
@@ -107,8 +121,10 @@ def _attrs(node: Node, mine: list[bool], batch: int, rows: int) -> Any:
     name, attrs, result = node.op.name, node.attrs, node.types[0]
     whole = node.operands[0].shape[:1] == (batch,)
     if node.op.kind is Kind.POINTWISE:
-        apart = all(v.rank == result.rank if flag else v.rank < result.rank or v.shape[0] == 1
-                    for v, flag in zip(node.operands, mine, strict=True))
+        apart = all(
+            v.rank == result.rank if flag else v.rank < result.rank or v.shape[0] == 1
+            for v, flag in zip(node.operands, mine, strict=True)
+        )
     elif name == "matmul":
         apart = mine == [True, False] and all(v.rank == 2 for v in node.operands)
     elif isinstance(attrs, SliceAttrs) and name == "slice":

@@ -1,8 +1,8 @@
 """Loops and branches: the kernels of their bodies, and what moves from one step to the next.
 
-A step reads and writes its part of each stacked buffer in place. What it hands on is not copied: the next
-step reads it where this one wrote it, in the stacked result where there is one of the same value, else in one
-of two halves by turns.
+A step reads and writes its part of each stacked buffer in place. What it hands on is not copied:
+the next step reads it where this one wrote it, in the stacked result where there is one of the same
+value, else in one of two halves by turns.
 """
 
 from __future__ import annotations
@@ -34,8 +34,14 @@ def lower_control(region: Region, lowering: Lowering, lower_region: LowerRegion)
 class Control:
     """One node that holds graphs: its operands and results as values of the graph around it."""
 
-    def __init__(self, node: Node, operands: Sequence[Value], results: dict[int, Value], lowering: Lowering,
-                 lower_region: LowerRegion):
+    def __init__(
+        self,
+        node: Node,
+        operands: Sequence[Value],
+        results: dict[int, Value],
+        lowering: Lowering,
+        lower_region: LowerRegion,
+    ):
         self.node = node
         self.operands = operands
         self.results = results
@@ -79,8 +85,11 @@ class Control:
             body, loop.parts = cut
         for i in range(n, last):
             self.lowering.assign(body.inputs[i], self.part(loop, self.operands[i], body.inputs[i]))
-        targets = [(body.outputs[i], self.part(loop, self.results[i], body.outputs[i]))
-                   for i in sorted(self.results) if i >= n]
+        targets = [
+            (body.outputs[i], self.part(loop, self.results[i], body.outputs[i]))
+            for i in sorted(self.results)
+            if i >= n
+        ]
         self.bind(body, last)
         self.hand_on(loop, body, n, targets)
         self.lowering.serial = loop.parts > 1
@@ -91,8 +100,15 @@ class Control:
     def part(self, loop: Loop, whole: Value, value: Value) -> Slot:
         """Where a step finds its slice of a stacked value."""
         base = self.lowering.slot(whole)
-        slot = Slot("step", value.dtype, value.shape, value.type.numel, name=base.name, parts=(base,),
-                    stride=value.type.numel * loop.parts)
+        slot = Slot(
+            "step",
+            value.dtype,
+            value.shape,
+            value.type.numel,
+            name=base.name,
+            parts=(base,),
+            stride=value.type.numel * loop.parts,
+        )
         loop.moving.append(slot)
         return slot
 
@@ -101,9 +117,11 @@ class Control:
         for inner, outer in zip(body.inputs[first:], self.operands[first:], strict=True):
             self.lowering.bind(inner, outer, fixed=True)
 
-    def hand_on(self, loop: Loop, body: Graph, carries: int,
-                targets: list[tuple[Value, Slot]]) -> None:
-        """The carries of a loop. Adds to `targets` those values that no other target stores already."""
+    def hand_on(
+        self, loop: Loop, body: Graph, carries: int, targets: list[tuple[Value, Slot]]
+    ) -> None:
+        """The carries of a loop. Adds to `targets` those values that no other target stores
+        already."""
         places = {value: slot for value, slot in reversed(targets) if value.node is not None}
         for i in range(carries):
             value = body.outputs[i]
@@ -120,23 +138,31 @@ class Control:
         """Room for a value of this step and of the one before."""
         numel = value.type.numel
         both = self.lowering.temporary(value.dtype, (2 * loop.parts, *value.shape), name="carried")
-        slot = Slot("half", value.dtype, value.shape, numel, parts=(both,), stride=numel * loop.parts)
+        slot = Slot(
+            "half", value.dtype, value.shape, numel, parts=(both,), stride=numel * loop.parts
+        )
         loop.moving.append(slot)
         return slot
 
     def carry(self, index: int, value: Value, following: Slot) -> Carry:
         parts = self.lowering.slot(self.operands[index]), following
-        now, final = (Slot(kind, value.dtype, value.shape, value.type.numel, parts=parts)
-                      for kind in ("carry", "final"))
+        now, final = (
+            Slot(kind, value.dtype, value.shape, value.type.numel, parts=parts)
+            for kind in ("carry", "final")
+        )
         return Carry(now, following, final)
 
     def finish(self, loop: Loop) -> None:
-        """Append the loop, what is the same in all its steps before it, and store what it leaves."""
+        """Append the loop, what is the same in all its steps before it, and store what it
+        leaves."""
         for item in hoisted(loop):
             self.lowering.append(item)
         self.lowering.append(loop)
-        finals = [(c.final, self.lowering.slot(self.results[i]))
-                  for i, c in enumerate(loop.carries) if i in self.results]
+        finals = [
+            (c.final, self.lowering.slot(self.results[i]))
+            for i, c in enumerate(loop.carries)
+            if i in self.results
+        ]
         if loop.parts == 1:
             for final, result in finals:
                 lower_copy(final, result, self.lowering)
@@ -178,7 +204,8 @@ class Control:
 
 
 def hoisted(loop: Loop) -> list[Launch]:
-    """Takes out of a loop's body the launches that do the same in each step (packing a weight), in order."""
+    """Takes out of a loop's body the launches that do the same in each step (packing a weight), in
+    order."""
     moving = {*loop.moving, *(c.now for c in loop.carries)}
     writers: dict[Slot, int] = {}
     for launch in flat(loop.body):
@@ -186,8 +213,11 @@ def hoisted(loop: Loop) -> list[Launch]:
             writers[slot] = writers.get(slot, 0) + 1
     found: list[Launch] = []
     for item in loop.body:
-        if isinstance(item, Launch) and not moving & {r for s in item.slots for r in (s, *s.roots())} \
-                and all(s.kind == "temporary" and writers[s] == 1 for s in written(item)):
+        if (
+            isinstance(item, Launch)
+            and not moving & {r for s in item.slots for r in (s, *s.roots())}
+            and all(s.kind == "temporary" and writers[s] == 1 for s in written(item))
+        ):
             found.append(item)
         elif isinstance(item, Launch):
             moving.update(written(item))
@@ -198,7 +228,8 @@ def hoisted(loop: Loop) -> list[Launch]:
 
 
 def give_each_its_own(loop: Loop) -> None:
-    """Room in each temporary of a step for all parts of the loop, each from a cache line of its own on."""
+    """Room in each temporary of a step for all parts of the loop, each from a cache line of its own
+    on."""
     for slot in {s for launch in flat(loop.body) for s in written(launch) if s.kind == "temporary"}:
         line = 64 // slot.dtype.itemsize
         slot.each = -(-int(slot.elements) // line) * line  # type: ignore[arg-type]
@@ -207,4 +238,8 @@ def give_each_its_own(loop: Loop) -> None:
 
 def written(launch: Launch) -> list[Slot]:
     """The slots that a launch writes, whole ones."""
-    return [s.whole for s, b in zip(launch.slots, launch.kernel.buffers, strict=True) if b.access != "read"]
+    return [
+        s.whole
+        for s, b in zip(launch.slots, launch.kernel.buffers, strict=True)
+        if b.access != "read"
+    ]

@@ -1,8 +1,9 @@
 """Pointwise loop nests: one kernel for all results of a region that have the same iteration space.
 
-A result is stored where its last reshapes and permutes put it, and a concatenation piece by piece, so what
-iterates is the value under them. A dry run of the body finds every position read and written as a
-polynomial; loops that all of them walk through without a gap are merged, so the innermost loop is long.
+A result is stored where its last reshapes and permutes put it, and a concatenation piece by piece,
+so what iterates is the value under them. A dry run of the body finds every position read and
+written as a polynomial; loops that all of them walk through without a gap are merged, so the
+innermost loop is long.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from ...kernels.program.lowering import Lowering, Region
 from ...kernels.program.program import Slot
 from .. import cost
 
-MANY_NODES = 8  # from so many on, kernels of different sizes are worth being one: updates of weights
+# from so many on, kernels of different sizes are worth being one: updates of weights
+MANY_NODES = 8
 ACCESS = 16  # bytes of a GPU's widest access
 PEELED = ("reshape", "permute")  # views whose elements can be stored where the result has them
 TILE = 32  # edge of the square tiles in which a transpose walks through memory
@@ -63,7 +65,9 @@ def row_major(value: Value) -> Callable[[Scope, Index], Dim]:
 def _peel(value: Value, slot: Slot, place: Callable[[Scope, Index], Dim]) -> Iterator[Target]:
     node = value.node
     if node is not None and node.op.name in PEELED and _worth_peeling(node.operands[0]):
-        yield from _peel(node.operands[0], slot, lambda s, i: place(s, result_index(s.space, node, i)))
+        yield from _peel(
+            node.operands[0], slot, lambda s, i: place(s, result_index(s.space, node, i))
+        )
     elif node is not None and node.op.name == "concat":
         start: Dim = 0
         for x in node.operands:
@@ -74,14 +78,17 @@ def _peel(value: Value, slot: Slot, place: Callable[[Scope, Index], Dim]) -> Ite
 
 
 def _worth_peeling(value: Value) -> bool:
-    """A view of memory is read through the view instead: stores in order are better than loads in order."""
+    """A view of memory is read through the view instead: stores in order are better than loads in
+    order."""
     node = value.node
     if node is None or not node.operands:
         return False
     return node.op.kind is not Kind.VIEW or node.op.name in PEELED
 
 
-def _shifted(place: Callable[[Scope, Index], Dim], dim: int, start: Dim) -> Callable[[Scope, Index], Dim]:
+def _shifted(
+    place: Callable[[Scope, Index], Dim], dim: int, start: Dim
+) -> Callable[[Scope, Index], Dim]:
     return lambda s, i: place(s, tuple(x + start if d == dim else x for d, x in enumerate(i)))
 
 
@@ -143,8 +150,11 @@ class MapKernel:
             scope.buffer(target.slot, "write")
         index = tuple(scope.space.variable(extent) for extent in self.shape)
         nest = Nest(
-            scope, [(loop.extent, index[loop.axis]) for loop in loops], self.grain(), self.tiled(loops),
-            len(self.region.nodes) >= MANY_NODES
+            scope,
+            [(loop.extent, index[loop.axis]) for loop in loops],
+            self.grain(),
+            self.tiled(loops),
+            len(self.region.nodes) >= MANY_NODES,
         )
         for axis, variable in enumerate(index):
             if axis not in {loop.axis for loop in loops}:
@@ -157,7 +167,9 @@ class MapKernel:
         evaluator = Evaluator(scope, self.leaves)
         for target in self.targets:
             value = evaluator.at(target.value, index)
-            scope.b.store(scope.buffer(target.slot, "write"), scope.expr(target.place(scope, index)), value)
+            scope.b.store(
+                scope.buffer(target.slot, "write"), scope.expr(target.place(scope, index)), value
+            )
 
     def analyse(self) -> list[Loop]:
         """The loops that are left after merging, found by a dry run."""
@@ -178,7 +190,9 @@ class MapKernel:
             positions,
             scope.conditions,
         )
-        self.strides = [[coefficient(p, name_of(index[loop.axis])) for loop in loops] for p in positions]
+        self.strides = [
+            [coefficient(p, name_of(index[loop.axis])) for loop in loops] for p in positions
+        ]
         last = name_of(index[loops[-1].axis]) if loops else ""
         read = sum(slot.dtype.itemsize for slot, p in scope.trace if depends(p, last))
         self.bytes_per_element = read + sum(target.slot.dtype.itemsize for target in self.targets)
@@ -211,7 +225,9 @@ class Loop:
     merged: list[int]
 
 
-def merge(loops: list[Loop], index: Index, positions: Sequence[Dim], conditions: Sequence[Dim]) -> list[Loop]:
+def merge(
+    loops: list[Loop], index: Index, positions: Sequence[Dim], conditions: Sequence[Dim]
+) -> list[Loop]:
     """Merge neighbours that every position walks through without a gap."""
     result: list[Loop] = []
     for loop in loops:
@@ -238,12 +254,18 @@ def _mergeable(
 class Nest:
     """Opens the loops of a kernel: tasks outside, a long vectorisable loop inside.
 
-    A task has at least `grain` elements, so small kernels have one task and run without a fork. With
-    `shared` the number of elements of a single loop is a parameter.
+    A task has at least `grain` elements, so small kernels have one task and run without a fork.
+    With `shared` the number of elements of a single loop is a parameter.
     """
 
-    def __init__(self, scope: Scope, loops: list[tuple[Dim, Dim]], grain: int, tile: int | None = None,
-                 shared: bool = False):
+    def __init__(
+        self,
+        scope: Scope,
+        loops: list[tuple[Dim, Dim]],
+        grain: int,
+        tile: int | None = None,
+        shared: bool = False,
+    ):
         self.shared = shared
         self.scope = scope
         self.loops = loops
@@ -324,7 +346,8 @@ class Nest:
 
     @contextmanager
     def tiles(self, flat: int) -> Iterator[None]:
-        """Square tiles over the outermost and the innermost of the loops left, the others between them."""
+        """Square tiles over the outermost and the innermost of the loops left, the others between
+        them."""
         scope, b = self.scope, self.scope.b
         (rows, i), *middle, (columns, j) = self.loops[flat:]
         kind = (
@@ -353,14 +376,17 @@ def nested(scope: Scope, loops: Sequence[tuple[Dim, Dim]], last: str = "vector")
         yield
         return
     (extent, variable), *rest = loops
-    with scope.loop(extent, "serial" if rest else last, variable=variable), nested(scope, rest, last):
+    with (
+        scope.loop(extent, "serial" if rest else last, variable=variable),
+        nested(scope, rest, last),
+    ):
         yield
 
 
 @contextmanager
 def task_rows(scope: Scope, rows: Dim, work: Dim, grain: int) -> Iterator[Expr]:
-    """A loop over `rows` of `work` elements each, shared between tasks of at least `grain` elements; where
-    tasks cost nothing each row is one."""
+    """A loop over `rows` of `work` elements each, shared between tasks of at least `grain`
+    elements; where tasks cost nothing each row is one."""
     b = scope.b
     if rows == 1:
         yield Const(0)

@@ -1,9 +1,9 @@
 """Values put together from many parts, or cut into many: equal parts are launches of one kernel.
 
-A part of a concatenation is written to a *piece* of the result, a slot that begins where the part does. Where
-it is contiguous in the result, whoever computes it writes it there, and nothing is left to copy. A slice of
-a value that has many is read as a piece of it likewise. Where a piece begins is data of the launch; as an
-index of the kernel it would make each a kernel of its own.
+A part of a concatenation is written to a *piece* of the result, a slot that begins where the part
+does. Where it is contiguous in the result, whoever computes it writes it there, and nothing is left
+to copy. A slice of a value that has many is read as a piece of it likewise. Where a piece begins is
+data of the launch; as an index of the kernel it would make each a kernel of its own.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def concat_of(region: Region) -> Node | None:
 
 def place_parts(graph: Graph, lowering: Lowering) -> None:
     """Let the parts of concatenations live in the result, before anything of `graph` is lowered."""
-    for node in reversed(graph.nodes):  # of one concatenation in another the outer one is placed first
+    # of one concatenation in another the outer one is placed first
+    for node in reversed(graph.nodes):
         if node.op not in (ops.region, ops.concat):
             continue
         region = region_of(node)
@@ -47,7 +48,9 @@ def _place(region: Region, concat: Node, lowering: Lowering) -> None:
     whole = lowering.slot(region.results[0])
     for part, start in zip(concat.operands, starts(concat), strict=True):
         value = operands.get(reshaped(part))
-        computed = value is not None and value.node is not None and value.node.op is not ops.constant
+        computed = (
+            value is not None and value.node is not None and value.node.op is not ops.constant
+        )
         if value is not None and computed and not lowering.has_slot(value):
             lowering.assign(value, piece(whole, value, start))
 
@@ -60,7 +63,7 @@ def piece(whole: Slot, value: Value, start: Dim) -> Slot:
 def starts(concat: Node) -> list[Dim]:
     """The element of the result at which each part begins."""
     dim = attrs_of(concat, DimAttrs).dim
-    inner, found, at = numel(concat.types[0].shape[dim + 1:]), list[Dim](), 0
+    inner, found, at = numel(concat.types[0].shape[dim + 1 :]), list[Dim](), 0
     for part in concat.operands:
         found.append(at)
         at = at + part.shape[dim] * inner
@@ -69,7 +72,7 @@ def starts(concat: Node) -> list[Dim]:
 
 def is_contiguous(concat: Node) -> bool:
     """Whether each part is one stretch of memory in the result."""
-    return all(d == 1 for d in concat.types[0].shape[:attrs_of(concat, DimAttrs).dim])
+    return all(d == 1 for d in concat.types[0].shape[: attrs_of(concat, DimAttrs).dim])
 
 
 def lower_pieces(region: Region, concat: Node, lowering: Lowering) -> None:
@@ -86,11 +89,19 @@ def _lies_in(slot: Slot, whole: Slot, start: Dim) -> bool:
     return slot.kind == "piece" and slot.parts[0] is whole and slot.offset == start
 
 
-def _lower_part(region: Region, concat: Node, part: Value, start: Dim, operands: dict[Value, Value],
-                lowering: Lowering) -> None:
+def _lower_part(
+    region: Region,
+    concat: Node,
+    part: Value,
+    start: Dim,
+    operands: dict[Value, Value],
+    lowering: Lowering,
+) -> None:
     """Store one part, as a region of its own."""
     nodes = topological([part])
-    inputs = [v for v in dict.fromkeys([*(v for n in nodes for v in n.operands), part]) if v.node is None]
+    inputs = [
+        v for v in dict.fromkeys([*(v for n in nodes for v in n.operands), part]) if v.node is None
+    ]
     result = Value(part.type)
     slot = piece(lowering.slot(region.results[0]), result, start)
     lowering.assign(result, slot)
@@ -101,9 +112,13 @@ def _lower_part(region: Region, concat: Node, part: Value, start: Dim, operands:
             lower_loops(own, lowering)
             return
         leaves = dict(zip(own.body.inputs, map(lowering.slot, own.operands), strict=True))
-        target = Target(own.body.outputs[0], lowering.slot(own.results[0]),
-                        lambda scope, index: scope.space.linear(index, shape))
+        target = Target(
+            own.body.outputs[0],
+            lowering.slot(own.results[0]),
+            lambda scope, index: scope.space.linear(index, shape),
+        )
         Stages(own, lowering, leaves, [target]).run()
+
     kind = "loop" if is_contiguous(concat) else f"part of {shape}"
     body, read = Graph("part", inputs, [part]), tuple(operands[v] for v in inputs)
     own = Region(kind, body, read, (result,), region.node)
@@ -129,8 +144,11 @@ def cut_values(graph: Graph) -> set[Value]:
 
 def with_pieces(region: Region, lowering: Lowering) -> Region:
     """`region` with slices of values that are cut into many as operands of their own."""
-    cut = {x: v for x, v in zip(region.body.inputs, region.operands, strict=True)
-           if v in lowering.cut and not lowering.is_stable(v)}
+    cut = {
+        x: v
+        for x, v in zip(region.body.inputs, region.operands, strict=True)
+        if v in lowering.cut and not lowering.is_stable(v)
+    }
     if not cut:
         return region
     inputs: dict[Value, Value] = {}
@@ -143,6 +161,7 @@ def with_pieces(region: Region, lowering: Lowering) -> Region:
         whole = lowering.slot(cut[node.operands[0]])
         lowering.assign(inputs[made], piece(whole, made, _start(node)))
         return made
+
     body = rewrite(region.body, change)
     read = {v for n in body.nodes for v in n.operands} | set(body.outputs)
     kept = {x: v for x, v in zip(region.body.inputs, region.operands, strict=True) if x in read}
@@ -157,7 +176,7 @@ def _is_stretch(node: Node) -> bool:
         return False
     attrs, shape, result = attrs_of(node, SliceAttrs), node.operands[0].shape, node.types[0].shape
     first = next((i for i, d in enumerate(shape) if d != 1), 0)
-    return result[first + 1:] == shape[first + 1:] and all(s == 1 for s in attrs.step)
+    return result[first + 1 :] == shape[first + 1 :] and all(s == 1 for s in attrs.step)
 
 
 def _start(node: Node) -> Dim:
@@ -165,5 +184,5 @@ def _start(node: Node) -> Dim:
     attrs, shape = attrs_of(node, SliceAttrs), node.operands[0].shape
     at: Dim = 0
     for axis, start in enumerate(attrs.start):
-        at = at + start * numel(shape[axis + 1:])
+        at = at + start * numel(shape[axis + 1 :])
     return at

@@ -25,7 +25,9 @@ class Places:
         targets: what is still to be stored.
     """
 
-    def __init__(self, region: Region, lowering: Lowering, slots: dict[Value, Slot], targets: list[Target]):
+    def __init__(
+        self, region: Region, lowering: Lowering, slots: dict[Value, Slot], targets: list[Target]
+    ):
         self.region = region
         self.lowering = lowering
         self.slots = dict(slots)

@@ -1,10 +1,12 @@
-"""Reductions, and the elementwise work that feeds on them, in as few passes over memory as possible.
+"""Reductions, and the elementwise work that feeds on them, in as few passes over memory as
+possible.
 
-A `RowKernel` gives each task some *rows*: the elements reduced to one result. It goes over a row once for
-each level of reductions (a softmax: maximum, sum, quotient), keeping in scratch what was costly and comes
-back. Where neighbours in memory belong to different results (the sum of each column), a task takes a
-block of columns instead and accumulates a scratch line. Few long rows are cut into pieces whose partial
-results a second kernel combines in a fixed order, whatever the number of threads.
+A `RowKernel` gives each task some *rows*: the elements reduced to one result. It goes over a row
+once for each level of reductions (a softmax: maximum, sum, quotient), keeping in scratch what was
+costly and comes back. Where neighbours in memory belong to different results (the sum of each
+column), a task takes a block of columns instead and accumulates a scratch line. Few long rows are
+cut into pieces whose partial results a second kernel combines in a fixed order, whatever the number
+of threads.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ from ...kernels.program.program import Slot
 from .. import cost
 from .nest import Loop, Target, nested, task_rows
 
-ON_BOOLS = {"add": "or", "mul": "and", "max": "or", "min": "and", "or": "or", "and": "and"}  # of REDUCTIONS
+# of REDUCTIONS
+ON_BOOLS = {"add": "or", "mul": "and", "max": "or", "min": "and", "or": "or", "and": "and"}
 COLUMNS = 1024  # columns of a block: its accumulators stay in the nearest cache
 ROW_SCRATCH = 1 << 14  # longest row kept in scratch, in elements
 MANY_TASKS = 6  # from so many independent pieces on, rows are not cut
@@ -66,7 +69,8 @@ def combine(node: Node, total: Expr, x: Expr) -> Expr:
 
 @dataclass(eq=False)
 class Group:
-    """Reductions of the same axes of the same shape, by level: those of a level do not need each other."""
+    """Reductions of the same axes of the same shape, by level: those of a level do not need each
+    other."""
 
     shape: Shape
     dims: tuple[int, ...]
@@ -126,8 +130,8 @@ def blocks(extent: Dim) -> Dim:
 class RowKernel:
     """One kernel for the reductions of `group` and the `outputs` that need no other.
 
-    `pieces` (an extent and a length) cuts the first reduced loop: the kernel then stores partial results
-    of the group's only level, one for each piece and row.
+    `pieces` (an extent and a length) cuts the first reduced loop: the kernel then stores partial
+    results of the group's only level, one for each piece and row.
     """
 
     def __init__(
@@ -175,7 +179,7 @@ class RowKernel:
         moved = cost.traffic([*self.region.operands, *self.region.results])
         scope.launch(self.region.label, cost.flops(self.region.nodes), moved)
 
-    # Loops ------------------------------------------------------------------------------------------
+    # Loops ----------------------------------------------------------------------------------------
 
     def bind_merged(self) -> None:
         """Axes that were merged into another one contribute nothing themselves."""
@@ -247,7 +251,11 @@ class RowKernel:
             (extent, variable), *loops = loops
             with (
                 self.scope.loop(
-                    extent, "serial" if loops else last, lo=self.piece_lo, hi=self.piece_hi, variable=variable
+                    extent,
+                    "serial" if loops else last,
+                    lo=self.piece_lo,
+                    hi=self.piece_hi,
+                    variable=variable,
                 ),
                 nested(self.scope, loops, last),
                 self.over_columns(),
@@ -264,18 +272,25 @@ class RowKernel:
             return
         loop = self.layout.kept[-1]
         with self.scope.loop(
-            loop.extent, "vector", "c", self.first_column, self.last_column, variable=self.index[loop.axis]
+            loop.extent,
+            "vector",
+            "c",
+            self.first_column,
+            self.last_column,
+            variable=self.index[loop.axis],
         ):
             yield
 
     def column(self) -> Expr:
         """The position of the current column in its block."""
-        return self.scope.space.env[name_of(self.index[self.layout.kept[-1].axis])] - self.first_column
+        return (
+            self.scope.space.env[name_of(self.index[self.layout.kept[-1].axis])] - self.first_column
+        )
 
     def grain(self) -> int:
         return cost.grain(self.region.nodes, 4.0)
 
-    # Reductions -------------------------------------------------------------------------------------
+    # Reductions -----------------------------------------------------------------------------------
 
     def reduce(self, level: int, nodes: Sequence[Node]) -> None:
         b = self.scope.b
@@ -284,7 +299,9 @@ class RowKernel:
             for node in nodes:
                 x = cast(self.evaluator.at(node.operands[0], self.index), accumulator(node))
                 self.add(node, accumulators[node], b.let(x, "x"))
-            self.store([o.target for o in self.outputs if not o.per_row and o.level == level], self.index)
+            self.store(
+                [o.target for o in self.outputs if not o.per_row and o.level == level], self.index
+            )
             self.keep(level)
         for node in nodes:
             self.complete(node, accumulators[node])
@@ -294,7 +311,9 @@ class RowKernel:
         if not self.layout.columns:
             return b.var(identity(node), node.op.name)
         extent = self.layout.kept[-1].extent
-        line = b.scratch(dtype, min(extent, COLUMNS) if isinstance(extent, int) else COLUMNS, node.op.name)
+        line = b.scratch(
+            dtype, min(extent, COLUMNS) if isinstance(extent, int) else COLUMNS, node.op.name
+        )
         with self.over_columns():
             b.store(line, self.column(), identity(node))
         return line
@@ -336,19 +355,28 @@ class RowKernel:
                 raise Unready(node.result())
             depth = self.scope.b.depth if self.layout.columns else self.row_depth
             with e.scope.b.hoisted(depth):
-                return Result(e.scope.b.let(cast(self.reduced_value(node), node.types[0].dtype)), depth)
+                return Result(
+                    e.scope.b.let(cast(self.reduced_value(node), node.types[0].dtype)), depth
+                )
 
         return read
 
-    # What a later pass needs again ------------------------------------------------------------------
+    # What a later pass needs again ----------------------------------------------------------------
 
     def plan_kept_rows(self) -> None:
         """Costly values of the whole row that more than one pass asks for get a scratch row."""
         length = numel(self.group.reduced)
-        if self.layout.columns or not isinstance(length, int) or not 0 < length <= ROW_SCRATCH or self.pieces:
+        if (
+            self.layout.columns
+            or not isinstance(length, int)
+            or not 0 < length <= ROW_SCRATCH
+            or self.pieces
+        ):
             return
         passes = self.passes()
-        for value in [n.result() for n in self.region.nodes if n.types[0].shape == self.group.shape]:
+        for value in [
+            n.result() for n in self.region.nodes if n.types[0].shape == self.group.shape
+        ]:
             users = [i for i, seen in enumerate(passes) if value in seen]
             if len(users) > 1 and value.node is not None and cost.is_slow(value.node):
                 self.keep_row(value, users[0], length)
@@ -403,11 +431,13 @@ class RowKernel:
                 return e.compute(value, index, mask)
             depth = max(e.scope.space.depth((self.row_offset(),)), self.row_depth)
             with e.scope.b.hoisted(depth):
-                return Result(e.scope.b.let(load(line, e.scope.expr(self.row_offset())), "kept"), depth)
+                return Result(
+                    e.scope.b.let(load(line, e.scope.expr(self.row_offset())), "kept"), depth
+                )
 
         return read
 
-    # Results ----------------------------------------------------------------------------------------
+    # Results --------------------------------------------------------------------------------------
 
     def finish_row(self) -> None:
         last = len(self.group.levels)
@@ -437,7 +467,8 @@ def kept_index(node: Node, index: Index) -> Index:
 
 
 def row_index(shape: Shape, group: Group, index: Index) -> Index:
-    """The index of the current row in a result of `shape`: the kept axes only, or 1 for the others."""
+    """The index of the current row in a result of `shape`: the kept axes only, or 1 for the
+    others."""
     if len(shape) == len(group.shape):
         return tuple(0 if axis in group.dims else i for axis, i in enumerate(index))
     return tuple(i for axis, i in enumerate(index) if axis not in group.dims)

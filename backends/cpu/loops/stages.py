@@ -1,7 +1,7 @@
 """The kernels of a region, in order: reductions and opaque ops first, then what depends on them.
 
-What a kernel cannot compute at the index where it is needed is stored: a reduction read for another row, an
-operand of a sort. Everything else is computed where it is used.
+What a kernel cannot compute at the index where it is needed is stored: a reduction read for another
+row, an operand of a sort. Everything else is computed where it is used.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def lower_loops(region: Region, lowering: Lowering) -> None:
             lowering.assign(result, slots[source])  # the same bytes under another shape
         else:
             targets += targets_of(value, lowering.slot(result))
-            if lowering.machine.tasks_are_threads:  # another store costs less there than another launch
+            # another store costs less there than another launch
+            if lowering.machine.tasks_are_threads:
                 for twin in lowering.twins(result):
                     lowering.stored.add(twin)
                     targets += targets_of(value, twin)
@@ -60,7 +61,9 @@ def lower_loops(region: Region, lowering: Lowering) -> None:
 class Stages(Places):
     """The order of the kernels of one region."""
 
-    def __init__(self, region: Region, lowering: Lowering, slots: dict[Value, Slot], targets: list[Target]):
+    def __init__(
+        self, region: Region, lowering: Lowering, slots: dict[Value, Slot], targets: list[Target]
+    ):
         super().__init__(region, lowering, slots, targets)
         self._upstream: dict[Value, frozenset[Node]] = {}
         self._order = {n: i for i, n in enumerate(region.nodes)}
@@ -77,7 +80,7 @@ class Stages(Places):
                 (own[name] if name in own else OPAQUE[name])(self, pending[0])
         self.map(self.targets)
 
-    # Dependencies -----------------------------------------------------------------------------------
+    # Dependencies ---------------------------------------------------------------------------------
 
     def upstream(self, value: Value) -> frozenset[Node]:
         """The barriers that `value` needs and that are not in memory."""
@@ -102,7 +105,7 @@ class Stages(Places):
         )
         return sorted(needed, key=self._order.__getitem__)
 
-    # Reductions -------------------------------------------------------------------------------------
+    # Reductions -----------------------------------------------------------------------------------
 
     def reduce(self, first: Node, pending: Sequence[Node]) -> None:
         """One kernel (or two, where rows are cut) for `first` and what goes with it."""
@@ -143,11 +146,18 @@ class Stages(Places):
                 continue
             index = probe.index if whole else row_index(target.shape, group, probe.index)
             if probe.accepts(target.value, index, target if whole else None):
-                found.append(Output(target, not whole, 1 + max((level[n] for n in needs), default=-1)))
+                found.append(
+                    Output(target, not whole, 1 + max((level[n] for n in needs), default=-1))
+                )
         return found
 
-    def whole_rows(self, group: Group, outputs: list[Output], layout: Layout,
-                   kernel: Callable[..., RowKernel] = RowKernel) -> None:
+    def whole_rows(
+        self,
+        group: Group,
+        outputs: list[Output],
+        layout: Layout,
+        kernel: Callable[..., RowKernel] = RowKernel,
+    ) -> None:
         taken = {id(o.target) for o in outputs}
         leaves = self.leaves()
         self.targets = [t for t in self.targets if id(t) not in taken]
@@ -163,29 +173,43 @@ class Stages(Places):
         needed = frozenset().union(*map(self.upstream, rest)) if rest else frozenset()
         return [n for n in group.nodes if n in needed & members]
 
-    def cut_rows(self, group: Group, outputs: list[Output], layout: Layout, pieces: tuple[Dim, Dim],
-                 kernel: Callable[..., RowKernel] = RowKernel) -> None:
-        """Partial results of the first level, and their combination. `pieces`: as `RowKernel` takes it."""
+    def cut_rows(
+        self,
+        group: Group,
+        outputs: list[Output],
+        layout: Layout,
+        pieces: tuple[Dim, Dim],
+        kernel: Callable[..., RowKernel] = RowKernel,
+    ) -> None:
+        """Partial results of the first level, and their combination. `pieces`: as `RowKernel` takes
+        it."""
         level = group.levels[0]
         outputs = [o for o in outputs if not o.per_row and o.level == 0]
-        stores = {n: self.lowering.temporary(accumulator(n), (pieces[0], *group.kept)) for n in level}
+        stores = {
+            n: self.lowering.temporary(accumulator(n), (pieces[0], *group.kept)) for n in level
+        }
         taken = {id(o.target) for o in outputs}
         self.targets = [t for t in self.targets if id(t) not in taken]
         only = Group(group.shape, group.dims, [level])
-        kernel(self.region, self.lowering, self.leaves(), only, outputs, layout, stores, pieces).emit()
+        kernel(
+            self.region, self.lowering, self.leaves(), only, outputs, layout, stores, pieces
+        ).emit()
         self.combine(stores)
 
     def combine(self, partials: dict[Node, Slot]) -> None:
         """Reduce partial results to the results."""
         inputs = [
-            Value(Type(slot.dtype, slot.shape), name=f"p{i}") for i, slot in enumerate(partials.values())
+            Value(Type(slot.dtype, slot.shape), name=f"p{i}")
+            for i, slot in enumerate(partials.values())
         ]
         results: list[Value] = []
         targets: list[Target] = []
         for node, partial in zip(partials, inputs, strict=True):
             total = node.op(partial, dims=(0,), keepdim=False)
             total = (
-                total if total.dtype is node.types[0].dtype else ops.cast(total, dtype=node.types[0].dtype)
+                total
+                if total.dtype is node.types[0].dtype
+                else ops.cast(total, dtype=node.types[0].dtype)
             )
             if total.shape != node.types[0].shape:
                 total = ops.reshape(total, shape=node.types[0].shape)
@@ -193,7 +217,9 @@ class Stages(Places):
             targets += targets_of(total, self.result_slot(node.result()))
         body = Graph("combine", inputs, results)
         region = Region("loop", body, self.region.operands, self.region.results, self.region.node)
-        Stages(region, self.lowering, dict(zip(inputs, partials.values(), strict=True)), targets).run()
+        Stages(
+            region, self.lowering, dict(zip(inputs, partials.values(), strict=True)), targets
+        ).run()
 
 
 def reduce_rows(stages: Stages, group: Group, outputs: list[Output], layout: Layout) -> None:
@@ -209,7 +235,8 @@ def reduce_rows(stages: Stages, group: Group, outputs: list[Output], layout: Lay
 
 
 def piece_length(layout: Layout, grain: int) -> tuple[int, Dim]:
-    """Steps of the first reduced loop in a piece of about `grain` elements, and the number of pieces."""
+    """Steps of the first reduced loop in a piece of about `grain` elements, and the number of
+    pieces."""
     if not layout.reduced:
         return 1, 1
     inner = numel(tuple(loop.extent for loop in layout.reduced[1:]))
@@ -277,13 +304,20 @@ def choose_layout(group: Group, probe: Probe) -> Layout:
         tuple(i for a, i in enumerate(probe.index) if a in group.dims), group.reduced
     )
     kept = merge(
-        [x for x in axes if x.axis not in group.dims], probe.index, [*positions, kept_offset], conditions
+        [x for x in axes if x.axis not in group.dims],
+        probe.index,
+        [*positions, kept_offset],
+        conditions,
     )
     reduced = merge(
-        [x for x in axes if x.axis in group.dims], probe.index, [*positions, reduced_offset], conditions
+        [x for x in axes if x.axis in group.dims],
+        probe.index,
+        [*positions, reduced_offset],
+        conditions,
     )
     votes = {x.axis: contiguous(x, probe) for x in (*kept, *reduced)}
-    kept, reduced = (sorted(loops, key=lambda x: votes[x.axis]) for loops in (kept, reduced))  # stable
+    # stable
+    kept, reduced = (sorted(loops, key=lambda x: votes[x.axis]) for loops in (kept, reduced))
     columns = bool(kept) and (not reduced or votes[kept[-1].axis] > votes[reduced[-1].axis])
     if columns and not any(votes.values()):
         columns = bool(axes) and axes[-1].axis not in group.dims

@@ -1,9 +1,10 @@
 """Pools row by row, for windows that overlap or reach over the edge of the input.
 
-A maximum or a sum over a window is separable: of the rows it covers first, which is a loop over neighbours
-in memory, then of neighbours in the line that this leaves. The line is padded, so no element is tested for
-being inside. Maxima over windows two wide are pairs.py's; other windows of few elements without padding
-are left to windows.py, which computes each result from the elements of its window.
+A maximum or a sum over a window is separable: of the rows it covers first, which is a loop over
+neighbours in memory, then of neighbours in the line that this leaves. The line is padded, so no
+element is tested for being inside. Maxima over windows two wide are pairs.py's; other windows of
+few elements without padding are left to windows.py, which computes each result from the elements of
+its window.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def by_rows(node: Node) -> bool:
     if not isinstance(width, int) or not isinstance(out, int) or attrs.kernel[-1] > WRITTEN_OUT:
         return False
     overlaps = math.prod(attrs.kernel) >= MANY_TAPS and any(
-        k > s for k, s in zip(attrs.kernel, attrs.stride, strict=True))
+        k > s for k, s in zip(attrs.kernel, attrs.stride, strict=True)
+    )
     return (any(attrs.padding) or attrs.ceil_mode or overlaps) and line_length(node) <= LONGEST_LINE
 
 
@@ -61,13 +63,19 @@ def line_length(node: Node) -> int:
 def lower_pool(places: Places, node: Node) -> None:
     """One kernel for one pool; indices that nobody reads are not computed."""
     source = places.materialise(node.operands[0])
-    wanted = {i: places.result_slot(r) for i, r in enumerate(node.results()) if i == 0 or is_used(places, r)}
+    wanted = {
+        i: places.result_slot(r)
+        for i, r in enumerate(node.results())
+        if i == 0 or is_used(places, r)
+    }
     if 0 in node.types[0].shape:
         return
     if is_pair_pool(node):
         PairPool(places, node, source, wanted).emit()
         return
-    rows: type[PoolRows] = MaxPlaces if 1 in wanted else MaxPool if node.op.name == "max_pool" else AvgPool
+    rows: type[PoolRows] = (
+        MaxPlaces if 1 in wanted else MaxPool if node.op.name == "max_pool" else AvgPool
+    )
     rows(places, node, source, wanted).emit()
 
 
@@ -84,9 +92,11 @@ class PoolRows(ABC):
         self.length = line_length(node)
         width, pad = self.x.shape[-1], self.attrs.padding[-1]
         assert isinstance(width, int)
-        self.covered = min(width, self.length - pad)  # columns of the input in the line, from `pad` on
-        self.moved: Dim = self.x.type.numel * self.x.dtype.itemsize \
-            + sum(numel(s.shape) * s.dtype.itemsize for s in results.values())
+        # columns of the input in the line, from `pad` on
+        self.covered = min(width, self.length - pad)
+        self.moved: Dim = self.x.type.numel * self.x.dtype.itemsize + sum(
+            numel(s.shape) * s.dtype.itemsize for s in results.values()
+        )
 
     @property
     @abstractmethod
@@ -123,7 +133,7 @@ class PoolRows(ABC):
         at = column * self.attrs.stride[-1] + k * dilation_of(self.node)[-1]
         return self.scope.b.let(load(line, at), "tap")
 
-    # The loops --------------------------------------------------------------------------------------
+    # The loops ------------------------------------------------------------------------------------
 
     def emit(self) -> None:
         scope, b = self.scope, self.scope.b
@@ -131,17 +141,22 @@ class PoolRows(ABC):
         work = self.covered * (taps + 1) + int(self.shape[-1]) * self.attrs.kernel[-1]
         with task_rows(scope, rows, work, cost.grain([self.node], 4.0)) as row:
             self.lines()
-            with b.loop(self.length, "vector", "c") as c:  # what lies outside the input stays as it is now
+            # what lies outside the input stays as it is now
+            with b.loop(self.length, "vector", "c") as c:
                 self.reset(c)
             at = self.row_index(row)
             self.plane = at[0]
-            self.starts = [b.let(o * s - p, "start") for o, s, p in
-                           zip(at[1:], self.attrs.stride, self.attrs.padding, strict=False)]
+            self.starts = [
+                b.let(o * s - p, "start")
+                for o, s, p in zip(at[1:], self.attrs.stride, self.attrs.padding, strict=False)
+            ]
             self.fold_rows()
             first = b.let(row * int(self.shape[-1]), "out")
             with b.loop(int(self.shape[-1]), "vector", "c") as c:
                 self.across(c, first + c)
-        scope.launch(self.node.op.name, numel(self.shape) * math.prod(self.attrs.kernel), self.moved)
+        scope.launch(
+            self.node.op.name, numel(self.shape) * math.prod(self.attrs.kernel), self.moved
+        )
 
     def row_index(self, row: Expr) -> list[Expr]:
         """Plane and outer spatial indices of a row of results."""
@@ -156,22 +171,36 @@ class PoolRows(ABC):
     def fold_rows(self) -> None:
         """All rows of the window in one go where all are inside the input, else one by one."""
         b, sizes = self.scope.b, self.x.shape[2:-1]
-        reach = [(k - 1) * d for k, d in zip(self.attrs.kernel, dilation_of(self.node), strict=True)][:-1]
+        reach = [
+            (k - 1) * d for k, d in zip(self.attrs.kernel, dilation_of(self.node), strict=True)
+        ][:-1]
         taps = list(itertools.product(*map(range, self.attrs.kernel[:-1])))
         if len(taps) > WRITTEN_OUT:
             self.fold_inside_rows()
             return
         whole: Expr | None = None
         for start, size, last in zip(self.starts, sizes, reach, strict=True):
-            here = binary("and", binary("ge", start, Const(0)),
-                          binary("lt", start + last, self.scope.expr(size)))
+            here = binary(
+                "and",
+                binary("ge", start, Const(0)),
+                binary("lt", start + last, self.scope.expr(size)),
+            )
             whole = here if whole is None else binary("and", whole, here)
         if whole is None:
             self.fold_row([[]])
             return
         with b.when(whole):
-            self.fold_row([[start + k * d for start, k, d in zip(self.starts, tap, dilation_of(self.node),
-                                                                strict=False)] for tap in taps])
+            self.fold_row(
+                [
+                    [
+                        start + k * d
+                        for start, k, d in zip(
+                            self.starts, tap, dilation_of(self.node), strict=False
+                        )
+                    ]
+                    for tap in taps
+                ]
+            )
         with b.otherwise():
             with b.loop(self.covered, "vector", "c") as c:
                 self.reset(c + self.attrs.padding[-1])
@@ -224,7 +253,8 @@ class MaxPool(PoolRows):
 
 
 class MaxPlaces(MaxPool):
-    """The maximum and its position: the first of equal ones, but the last NaN, in row-major order."""
+    """The maximum and its position: the first of equal ones, but the last NaN, in row-major
+    order."""
 
     def lines(self) -> None:
         super().lines()
@@ -252,14 +282,20 @@ class MaxPlaces(MaxPool):
         for k in range(1, self.attrs.kernel[-1]):
             x, place = self.tap(self.line, column, k), self.tap(self.where, column, k)
             taken = b.let(self.beats(x, place, best, where), "taken")
-            best, where = b.let(select(taken, x, best), "best"), b.let(select(taken, place, where), "at_best")
+            best, where = (
+                b.let(select(taken, x, best), "best"),
+                b.let(select(taken, place, where), "at_best"),
+            )
         b.store(self.outputs[0], out, cast(best, self.x.dtype))
         found = select(binary("eq", where, self.nowhere), number(0, where), where)
         b.store(self.outputs[1], out, cast(found, i64))
 
     def beats(self, x: Expr, place: Expr, best: Expr, where: Expr) -> Expr:
-        """Whether `x` at `place` comes before the best one so far: columns do not come in row-major order."""
-        wins = binary("or", less(best, x), binary("and", binary("eq", x, best), binary("lt", place, where)))
+        """Whether `x` at `place` comes before the best one so far: columns do not come in row-major
+        order."""
+        wins = binary(
+            "or", less(best, x), binary("and", binary("eq", x, best), binary("lt", place, where))
+        )
         if not self.dtype.is_floating_point:
             return wins
         later = binary("or", logical_not(unary("isnan", best)), binary("gt", place, where))
@@ -286,15 +322,16 @@ class AvgPool(PoolRows):
             return Const(self.attrs.divisor)
         total: Expr = Const(1)
         starts = [*self.starts, column * self.attrs.stride[-1] - self.attrs.padding[-1]]
-        for axis, (size, out, start) in enumerate(zip(self.x.shape[2:], self.shape[2:], starts, strict=True)):
+        for axis, (size, out, start) in enumerate(
+            zip(self.x.shape[2:], self.shape[2:], starts, strict=True)
+        ):
             total = total * extent_from(self.scope, self.attrs, axis, size, out, start)
         return total
 
 
 def window_extent(scope: Scope, attrs: object, axis: int, size: Dim, out: Dim, o: Expr) -> Expr:
     """Elements of window `o` of `out` along a dimension of `size`, as a divisor counts them."""
-    return extent_from(scope, attrs, axis, size, out,
-                       o * attrs.stride[axis] - attrs.padding[axis])  # type: ignore[attr-defined]
+    return extent_from(scope, attrs, axis, size, out, o * attrs.stride[axis] - attrs.padding[axis])  # type: ignore[attr-defined]
 
 
 def extent_from(scope: Scope, attrs: object, axis: int, size: Dim, out: Dim, start: Expr) -> Expr:

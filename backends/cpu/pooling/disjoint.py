@@ -1,8 +1,9 @@
 """The gradient of a max pool whose windows do not overlap, computed from the pool's input.
 
-Neighbouring windows of a row go side by side in a vector: their elements are loaded as they lie, one shuffle
-a tap brings the taps of all windows together, and the results are shuffled back. The last vector of a row
-overlaps the one before it, so rows have no scalar rest; it stores the same numbers again.
+Neighbouring windows of a row go side by side in a vector: their elements are loaded as they lie,
+one shuffle a tap brings the taps of all windows together, and the results are shuffled back. The
+last vector of a row overlaps the one before it, so rows have no scalar rest; it stores the same
+numbers again.
 """
 
 from __future__ import annotations
@@ -29,17 +30,27 @@ MOST_TAPS = 16
 
 
 def fits_vectors(node: Node) -> bool:
-    """Whether a max_pool_input_grad is lowered here; others decompose into positions and a scatter."""
+    """Whether a max_pool_input_grad is lowered here; others decompose into positions and a
+    scatter."""
     kernel, stride = node.attrs.kernel, node.attrs.stride
     width, out = node.operands[1].shape[-1], node.operands[0].shape[-1]
-    if node.types[0].dtype not in (f32, f64) or not isinstance(width, int) or not isinstance(out, int):
+    if (
+        node.types[0].dtype not in (f32, f64)
+        or not isinstance(width, int)
+        or not isinstance(out, int)
+    ):
         return False
-    return out > 1 and stride[-1] <= WIDEST_STRIDE and math.prod(kernel) <= MOST_TAPS \
+    return (
+        out > 1
+        and stride[-1] <= WIDEST_STRIDE
+        and math.prod(kernel) <= MOST_TAPS
         and out * stride[-1] <= width
+    )
 
 
 def lower_max_pool_input_grad(places: Places, node: Node) -> None:
-    """One kernel; a task owns rows of windows, or planes where some positions belong to no window."""
+    """One kernel; a task owns rows of windows, or planes where some positions belong to no
+    window."""
     g, x = map(places.materialise, node.operands)
     out = places.result_slot(node.result())
     if 0 not in node.types[0].shape:
@@ -59,7 +70,8 @@ class WindowGrad:
         most = max(1, min(self.count, places.lowering.machine.vector_bytes // out.dtype.itemsize))
         self.lanes = 1 << (most.bit_length() - 1)
         self.type = KType(out.dtype, self.lanes)
-        self.places: DType = i32 if out.dtype is f32 else i64  # as wide as the elements: masks need no change
+        # as wide as the elements: masks need no change
+        self.places: DType = i32 if out.dtype is f32 else i64
         taps = [*itertools.product(*(range(s) for s in self.stride[:-1]))]
         self.rows = [t for t in taps if all(i < k for i, k in zip(t, self.kernel, strict=False))]
         self.gaps = [t for t in taps if t not in self.rows]
@@ -80,7 +92,10 @@ class WindowGrad:
         scope, b = self.scope, self.scope.b
         grain = cost.grain([self.node], 8.0)
         per_row = self.count * math.prod(self.stride)
-        if all(o * s == n for o, s, n in zip(self.windows[2:], self.stride, self.shape[2:], strict=True)):
+        if all(
+            o * s == n
+            for o, s, n in zip(self.windows[2:], self.stride, self.shape[2:], strict=True)
+        ):
             with task_rows(scope, numel(self.windows[:-1]), per_row, grain) as row:
                 yield row
             return
@@ -93,10 +108,13 @@ class WindowGrad:
                 yield b.let(plane * rows + r, "row")
 
     def place(self, row: Expr) -> list[Expr]:
-        """Plane and outer window indices of a row as positions: each outer axis' first element, then flat."""
+        """Plane and outer window indices of a row as positions: each outer axis' first element,
+        then flat."""
         b, rest = self.scope.b, row
         at: list[Expr] = []
-        for size, step in zip(reversed(self.windows[2:-1]), reversed(self.stride[:-1]), strict=True):
+        for size, step in zip(
+            reversed(self.windows[2:-1]), reversed(self.stride[:-1]), strict=True
+        ):
             extent = self.scope.expr(size)
             at.insert(0, b.let((rest % extent) * step, "i"))
             rest = b.let(rest // extent, "rest")
@@ -113,16 +131,22 @@ class WindowGrad:
         """The windows ``o .. o + lanes`` of a row."""
         b, k = self.scope.b, self.kernel[-1]
         column = b.let(first + o * self.step, "column")
-        at = {tap: b.let(self.position(outer, tap, column), "at") for tap in (*self.rows, *self.gaps)}
+        at = {
+            tap: b.let(self.position(outer, tap, column), "at") for tap in (*self.rows, *self.gaps)
+        }
         place = self.search([at[tap] for tap in self.rows])
         g = b.let(load(self.g, row * self.count + o, self.lanes), "g")
         zero = splat(Const(0.0, KType(self.out.dtype)), self.lanes)
         for number, tap in enumerate(self.rows):
-            taps = [select(binary("eq", place, self.number(number * k + q)), g, zero) for q in range(k)]
+            taps = [
+                select(binary("eq", place, self.number(number * k + q)), g, zero) for q in range(k)
+            ]
             taps = [b.let(t, "part") for t in taps] + [zero] * (self.step - k)
             b.store(self.out, at[tap], self.interleaved(taps))
         for tap in self.gaps:
-            b.store(self.out, at[tap], splat(Const(0.0, KType(self.out.dtype)), self.lanes * self.step))
+            b.store(
+                self.out, at[tap], splat(Const(0.0, KType(self.out.dtype)), self.lanes * self.step)
+            )
 
     def number(self, value: int) -> Expr:
         return splat(Const(value, KType(self.places)), self.lanes)
@@ -141,7 +165,9 @@ class WindowGrad:
                     continue
                 taken = b.let(binary("or", less(best, x), unary("isnan", x)), "taken")
                 best = b.let(maximum(best, x), "best")
-                place = b.let(select(taken, self.number(number * self.kernel[-1] + q), place), "place")
+                place = b.let(
+                    select(taken, self.number(number * self.kernel[-1] + q), place), "place"
+                )
         return place
 
     def tap(self, line: Expr, q: int) -> Expr:
@@ -156,7 +182,9 @@ class WindowGrad:
         n, b = self.lanes, self.scope.b
         wide = KType(self.type.dtype, 2 * n)
         pairs = [*taps, *[taps[-1]] * (len(taps) % 2)]
-        joined = [b.let(Shuffle(pairs[i], pairs[i + 1], tuple(range(2 * n)), wide), "pair")
-                  for i in range(0, len(pairs), 2)]
+        joined = [
+            b.let(Shuffle(pairs[i], pairs[i + 1], tuple(range(2 * n)), wide), "pair")
+            for i in range(0, len(pairs), 2)
+        ]
         lanes = tuple(q * n + i for i in range(n) for q in range(len(taps)))
         return Shuffle(joined[0], joined[-1], lanes, KType(self.type.dtype, n * len(taps)))

@@ -1,8 +1,10 @@
-"""Gradients of pools that look at more than one window: each task owns planes or rows of the result.
+"""Gradients of pools that look at more than one window: each task owns planes or rows of the
+result.
 
-The gradient of a max pool adds at positions that are data, plane by plane. That of an average pool sums the
-shares of the windows over a row into a line, then spreads the line along the row, which is a loop over
-neighbours too: position ``u * stride + r`` has the shares of windows u, u - 1, ... that reach so far.
+The gradient of a max pool adds at positions that are data, plane by plane. That of an average pool
+sums the shares of the windows over a row into a line, then spreads the line along the row, which is
+a loop over neighbours too: position ``u * stride + r`` has the shares of windows u, u - 1, ... that
+reach so far.
 """
 
 from __future__ import annotations
@@ -46,12 +48,16 @@ class PlaneSums:
         self.g, self.indices = self.scope.buffer(g), self.scope.buffer(indices)
         self.windows: Dim = numel(node.operands[0].shape[2:])
         self.area: Dim = numel(node.types[0].shape[2:])
-        self.site = places.lowering.fail_site(node, f"an index is out of bounds for {self.area} positions")
+        self.site = places.lowering.fail_site(
+            node, f"an index is out of bounds for {self.area} positions"
+        )
 
     def emit(self) -> None:
         scope, b = self.scope, self.scope.b
         planes = numel(self.node.types[0].shape[:2])
-        with task_rows(scope, planes, self.windows * 4 + self.area, cost.grain([self.node], 4.0)) as plane:
+        with task_rows(
+            scope, planes, self.windows * 4 + self.area, cost.grain([self.node], 4.0)
+        ) as plane:
             area = scope.expr(self.area)
             base = b.let(plane * area, "base")
             zero = 0.0 if self.sums.dtype.is_floating_point else 0
@@ -64,7 +70,9 @@ class PlaneSums:
                 with b.loop(area, "vector", "c") as c:
                     b.store(self.out, base + c, cast(load(self.sums, base + c), self.out.dtype))
         operands = cost.traffic(self.node.operands)
-        scope.launch(self.node.op.name, self.windows * planes, operands + cost.traffic(self.node.results()))
+        scope.launch(
+            self.node.op.name, self.windows * planes, operands + cost.traffic(self.node.results())
+        )
 
     def add(self, base: Expr, area: Expr, window: Expr) -> None:
         b = self.scope.b
@@ -81,11 +89,17 @@ def grad_by_rows(node: Node) -> bool:
     """Whether an avg_pool_grad is lowered here: windows overlap or reach over the edge."""
     attrs = node.attrs
     width, windows = attrs.spatial[-1], node.operands[0].shape[-1]
-    if not isinstance(width, int) or not isinstance(windows, int) or attrs.kernel[-1] > WRITTEN_OUT \
-            or attrs.stride[-1] > WRITTEN_OUT:
+    if (
+        not isinstance(width, int)
+        or not isinstance(windows, int)
+        or attrs.kernel[-1] > WRITTEN_OUT
+        or attrs.stride[-1] > WRITTEN_OUT
+    ):
         return False
     overlaps = any(k > s for k, s in zip(attrs.kernel, attrs.stride, strict=True))
-    return (any(attrs.padding) or attrs.ceil_mode or overlaps) and max(width, windows) <= LONGEST_LINE
+    return (any(attrs.padding) or attrs.ceil_mode or overlaps) and max(
+        width, windows
+    ) <= LONGEST_LINE
 
 
 def lower_avg_pool_grad(places: Places, node: Node) -> None:
@@ -126,9 +140,14 @@ class Spread:
                 self.spread(shares, line, u)
             first = b.let(row * self.width, "out")
             with b.loop(self.width, "vector", "c") as c:
-                b.store(self.out, first + c, cast(load(line, c + attrs.padding[-1]), self.out.dtype))
-        scope.launch(self.node.op.name, numel(self.shape) * (self.reach + 1),
-                     cost.traffic([*self.node.operands, *self.node.results()]))
+                b.store(
+                    self.out, first + c, cast(load(line, c + attrs.padding[-1]), self.out.dtype)
+                )
+        scope.launch(
+            self.node.op.name,
+            numel(self.shape) * (self.reach + 1),
+            cost.traffic([*self.node.operands, *self.node.results()]),
+        )
 
     def row_index(self, row: Expr) -> list[Expr]:
         """Plane and outer spatial indices of a row of the result."""
@@ -151,8 +170,10 @@ class Spread:
         position = at[axis] + p
         low = ceildiv(binary("max", position - (k - 1), Const(0)), s)
         high = binary("min", position // s + 1, self.scope.expr(self.windows[2 + axis]))
-        with b.loop(b.let(high, "high"), "serial", "o", b.let(low, "low")) as o, \
-                self.windows_over(at, (*fixed, o)) as window:
+        with (
+            b.loop(b.let(high, "high"), "serial", "o", b.let(low, "low")) as o,
+            self.windows_over(at, (*fixed, o)) as window,
+        ):
             yield window
 
     def collect(self, shares: Buffer, plane: Expr, window: list[Expr]) -> None:
@@ -175,8 +196,14 @@ class Spread:
 
     def extent(self, axis: int, o: Expr) -> Expr:
         """Elements of window `o` along a spatial dimension, as the divisor counts them."""
-        return window_extent(self.scope, self.attrs, axis % len(self.attrs.kernel), self.attrs.spatial[axis],
-                             self.windows[2:][axis], o)
+        return window_extent(
+            self.scope,
+            self.attrs,
+            axis % len(self.attrs.kernel),
+            self.attrs.spatial[axis],
+            self.windows[2:][axis],
+            o,
+        )
 
     def spread(self, shares: Buffer, line: Buffer, u: Expr) -> None:
         """Positions ``u * stride + r`` for every r."""

@@ -1,8 +1,8 @@
 """Pools over regions: the bins of each region, and the pixels of each bin, follow from the data.
 
-A feature map is laid out with its channels innermost, so that what happens at a pixel happens to a vector of
-channels. Forwards, tasks are regions times blocks of channels; backwards each task owns a block of channels
-and goes through all regions, so that sums are the same on any number of threads.
+A feature map is laid out with its channels innermost, so that what happens at a pixel happens to a
+vector of channels. Forwards, tasks are regions times blocks of channels; backwards each task owns a
+block of channels and goes through all regions, so that sums are the same on any number of threads.
 """
 
 from __future__ import annotations
@@ -27,7 +27,12 @@ from ..loops.places import Places
 from ..whole.lines import is_used
 
 REGIONS = (
-    "roi_align", "roi_align_grad", "ps_roi_align", "ps_roi_align_grad", "roi_pool", "ps_roi_pool",
+    "roi_align",
+    "roi_align_grad",
+    "ps_roi_align",
+    "ps_roi_align_grad",
+    "roi_pool",
+    "ps_roi_pool",
     "ps_roi_pool_grad",
 )
 FORWARD, BACKWARD = 256, 64  # channels in a block
@@ -87,7 +92,9 @@ class Line:
         self.step = self.b.let(binary("div", length, geometry.number(bins)), "step")
         ratio = geometry.attrs.ratio
         self.adaptive = ratio <= 0
-        self.count = Const(ratio) if ratio > 0 else self.b.let(self.whole(unary("ceil", self.step)), "count")
+        self.count = (
+            Const(ratio) if ratio > 0 else self.b.let(self.whole(unary("ceil", self.step)), "count")
+        )
         self.real = self.b.let(cast(self.count, geometry.real.dtype), "n")
 
     def whole(self, x: Expr) -> Expr:
@@ -96,7 +103,8 @@ class Line:
 
     @contextmanager
     def samples(self, i: Expr) -> Iterator[tuple[tuple[Expr, Expr], tuple[Expr, Expr]]]:
-        """A loop over the samples of bin `i` that lie at the image: two pixels with their weights."""
+        """A loop over the samples of bin `i` that lie at the image: two pixels with their
+        weights."""
         g, b = self.g, self.b
         base = b.let(binary("add", self.start, product(cast(i, g.real.dtype), self.step)), "base")
         first, last = self.range(base) if self.adaptive else (Const(0), self.count)
@@ -110,13 +118,19 @@ class Line:
                 yield self.beside(at)
 
     def range(self, base: Expr) -> tuple[Expr, Expr]:
-        """Which samples may lie at the image: their number follows from the data and may be anything."""
+        """Which samples may lie at the image: their number follows from the data and may be
+        anything."""
         b, g = self.b, self.g
         apart = b.let(binary("div", self.step, self.real), "apart")
         low = self.whole(unary("floor", binary("div", g.number(-1) - base, apart))) - 1
-        high = self.whole(unary("ceil", binary("div", cast(self.size, g.real.dtype) - base, apart))) + 1
-        return (b.let(binary("max", low, Const(0)), "first"),
-                b.let(binary("min", high, self.count), "last"))
+        high = (
+            self.whole(unary("ceil", binary("div", cast(self.size, g.real.dtype) - base, apart)))
+            + 1
+        )
+        return (
+            b.let(binary("max", low, Const(0)), "first"),
+            b.let(binary("min", high, self.count), "last"),
+        )
 
     def beside(self, at: Expr) -> tuple[tuple[Expr, Expr], tuple[Expr, Expr]]:
         """The pixels beside a coordinate, and their weights."""
@@ -143,11 +157,17 @@ class Samples(Geometry):
         bins = self.attrs.size
         self.rows = Line(self, y1, self.length(y2 - y1), bins[0], self.height)
         self.columns = Line(self, x1, self.length(x2 - x1), bins[1], self.width)
-        self.divisor = b.let(cast(self.total(self.rows.count * self.columns.count), self.real.dtype), "total")
+        self.divisor = b.let(
+            cast(self.total(self.rows.count * self.columns.count), self.real.dtype), "total"
+        )
 
     def length(self, x: Expr) -> Expr:
         x = self.b.let(x, "length")
-        return x if self.shifted else self.b.let(select(binary("lt", x, self.number(1)), self.number(1), x))
+        return (
+            x
+            if self.shifted
+            else self.b.let(select(binary("lt", x, self.number(1)), self.number(1), x))
+        )
 
     def total(self, count: Expr) -> Expr:
         return binary("max", count, Const(1))
@@ -157,8 +177,13 @@ class Samples(Geometry):
         with self.rows.samples(i) as rows:
             lines = [(b.let(y * self.width, "line"), w) for y, w in rows]
             with self.columns.samples(j) as columns:
-                visit([(b.let(line + x, "pixel"), b.let(binary("mul", wy, wx), "w"))
-                       for line, wy in lines for x, wx in columns])
+                visit(
+                    [
+                        (b.let(line + x, "pixel"), b.let(binary("mul", wy, wx), "w"))
+                        for line, wy in lines
+                        for x, wx in columns
+                    ]
+                )
 
 
 class AlignedSamples(Samples):
@@ -221,7 +246,8 @@ class Pixels(Geometry):
 
 
 class SensitivePixels(Pixels):
-    """The bins of `ps_roi_pool`: without a region's last pixel, and an image's last row and column."""
+    """The bins of `ps_roi_pool`: without a region's last pixel, and an image's last row and
+    column."""
 
     sensitive, more = True, 0
 
@@ -230,11 +256,14 @@ def geometry_of(node: Node) -> type[Geometry]:
     name = node.op.name.removesuffix("_grad")
     if name == "roi_align":
         return AlignedSamples if node.attrs.aligned else Samples
-    return {"ps_roi_align": SensitiveSamples, "roi_pool": Pixels, "ps_roi_pool": SensitivePixels}[name]
+    return {"ps_roi_align": SensitiveSamples, "roi_pool": Pixels, "ps_roi_pool": SensitivePixels}[
+        name
+    ]
 
 
 def inner_channels(x: Value, sensitive: bool, size: tuple[int, int]) -> Value:
-    """x [N, C, H, W] with channels innermost, those of a bin side by side where bins have their own."""
+    """x [N, C, H, W] with channels innermost, those of a bin side by side where bins have their
+    own."""
     n, c, h, w = x.shape
     if not sensitive:
         return ops.permute(x, dims=(0, 2, 3, 1))
@@ -276,7 +305,8 @@ class RegionKernel:
         return (self.channels + (self.block - 1)) // self.block
 
     def begin(self) -> None:
-        """Sizes and coordinates as expressions of the kernel; buffers that are written come before it."""
+        """Sizes and coordinates as expressions of the kernel; buffers that are written come before
+        it."""
         scope = self.scope
         self.geometry = geometry_of(self.node)(scope, self.node, self.rois, self.shape[2:])
         self.depth = scope.expr(self.shape[1])
@@ -336,8 +366,11 @@ class Pooled(RegionKernel):
         moved = inner_channels(x, geometry_of(node).sensitive, self.attrs.size)
         wide_x = moved if self.dtype is x.dtype else ops.cast(moved, dtype=self.dtype)
         source = places.materialise(wide_x)
-        self.outputs = {i: self.scope.buffer(places.result_slot(r), "write")
-                        for i, r in enumerate(node.results()) if is_used(places, r)}
+        self.outputs = {
+            i: self.scope.buffer(places.result_slot(r), "write")
+            for i, r in enumerate(node.results())
+            if is_used(places, r)
+        }
         self.x = self.scope.buffer(source)
 
     def emit(self) -> None:
@@ -417,8 +450,11 @@ class Spread(RegionKernel):
         g, rois = node.operands
         super().__init__(places, node, node.types[0].shape, places.materialise(rois))
         source = places.materialise(g)
-        inner = inner_channels(Value(node.types[0].with_dtype(self.dtype), name="x"),
-                               geometry_of(node).sensitive, self.attrs.size)
+        inner = inner_channels(
+            Value(node.types[0].with_dtype(self.dtype), name="x"),
+            geometry_of(node).sensitive,
+            self.attrs.size,
+        )
         self.total = Value(inner.type, name="sums")
         slot = places.lowering.temporary(self.dtype, inner.shape)
         places.slots[self.total] = slot
@@ -476,5 +512,11 @@ class Spread(RegionKernel):
 
 def lower_regions(places: Places, node: Node) -> None:
     """One kernel for a pool over regions or its gradient, and those that move channels."""
-    kind = Maxima if node.op.name == "roi_pool" else Spread if node.op.name.endswith("_grad") else Pooled
+    kind = (
+        Maxima
+        if node.op.name == "roi_pool"
+        else Spread
+        if node.op.name.endswith("_grad")
+        else Pooled
+    )
     kind(places, node).emit()

@@ -45,8 +45,8 @@ class Qr(MatrixKernel):
             self.set(r_target, i, j, select(binary("le", i, j), self.rescaled(w.get(j, i)), ZERO))
 
     def reflector(self, w: Matrix, reflectors: Matrix, j: Expr, tiny: Expr) -> None:
-        """Row j of `reflectors`: the u, of length sqrt(2), with (1 - u u^T) w[j, j:] along the first axis; 0
-        where everything but the first element of w[j, j:] is `tiny`."""
+        """Row j of `reflectors`: the u, of length sqrt(2), with (1 - u u^T) w[j, j:] along the
+        first axis; 0 where everything but the first element of w[j, j:] is `tiny`."""
         b = self.b
         first = b.let(w.get(j, j), "first")
         below = self.dot(lambda k: w.get(j, k), lambda k: w.get(j, k), self.m, j + 1)
@@ -55,7 +55,9 @@ class Qr(MatrixKernel):
         with b.when(binary("gt", sqrt(below), tiny)):
             length = b.let(sqrt(binary("add", below, binary("mul", first, first))), "length")
             negative = binary("lt", first, unary("neg", tiny))
-            head = b.let(binary("add", first, select(negative, unary("neg", length), length)), "head")
+            head = b.let(
+                binary("add", first, select(negative, unary("neg", length), length)), "head"
+            )
             norm = sqrt(binary("add", below, binary("mul", head, head)))
             scale = b.let(binary("div", Const(2.0**0.5, F64), norm), "scale")
             with self.each(self.m, lo=j) as i:
@@ -72,7 +74,8 @@ class Qr(MatrixKernel):
 
 
 class Cholesky(MatrixKernel):
-    """Column by column; a pivot that is not positive ends the factorization and is reported in info."""
+    """Column by column; a pivot that is not positive ends the factorization and is reported in
+    info."""
 
     def body(self) -> None:
         b, n = self.b, self.node.operands[0].shape[-1]

@@ -29,7 +29,7 @@ class Lines:
         """A 0-d array is one line of one element."""
         if not shape:
             return Lines(1, 1, 1)
-        return Lines(numel(shape[:dim]), shape[dim], numel(shape[dim + 1:]))
+        return Lines(numel(shape[:dim]), shape[dim], numel(shape[dim + 1 :]))
 
     @property
     def count(self) -> Dim:
@@ -48,7 +48,8 @@ def is_used(places: Places, value: Value) -> bool:
 
 @dataclass(frozen=True)
 class Columns:
-    """A block of neighbouring lines that a task walks through together: `first` .. `end` of `outer`."""
+    """A block of neighbouring lines that a task walks through together: `first` .. `end` of
+    `outer`."""
 
     outer: Expr
     first: Expr
@@ -56,19 +57,21 @@ class Columns:
 
 
 def block_width(inner: Dim, work: Dim, grain: int) -> int:
-    """Columns of a block such that it is worth a task with `work` elements a column; full cache lines."""
+    """Columns of a block such that it is worth a task with `work` elements a column; full cache
+    lines."""
     width = -(-grain // max(1, cost.guess(work)) // 64) * 64 or 64
     width = max(64, min(width, 1024))
     return min(width, inner) if isinstance(inner, int) else width
 
 
 @contextmanager
-def column_blocks(scope: Scope, outer: Dim, inner: Dim, work: Dim, width: int,
-                  grain: int) -> Iterator[Columns]:
+def column_blocks(
+    scope: Scope, outer: Dim, inner: Dim, work: Dim, width: int, grain: int
+) -> Iterator[Columns]:
     """Loops over `outer` and over blocks of `width` of the `inner` columns, shared between tasks.
 
-    `work` is the number of elements of a column. Which elements a task owns does not depend on the number
-    of threads.
+    `work` is the number of elements of a column. Which elements a task owns does not depend on the
+    number of threads.
     """
     b = scope.b
     blocks: Dim = 1 if isinstance(inner, int) and inner <= width else (inner + (width - 1)) // width
@@ -78,5 +81,8 @@ def column_blocks(scope: Scope, outer: Dim, inner: Dim, work: Dim, width: int,
             return
         count = scope.expr(blocks)
         first = b.let((row % count) * width, "c0")
-        yield Columns(b.let(row // count, "outer"), first,
-                      b.let(upper_bound(first + width, scope.expr(inner)), "c1"))
+        yield Columns(
+            b.let(row // count, "outer"),
+            first,
+            b.let(upper_bound(first + width, scope.expr(inner)), "c1"),
+        )

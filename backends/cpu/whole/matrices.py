@@ -1,7 +1,9 @@
-"""What the factorizations of small matrices are written with; each task takes whole matrices of the batch.
+"""What the factorizations of small matrices are written with; each task takes whole matrices of the
+batch.
 
-Everything is computed in f64, in memory of its own for each matrix, and rounded once. The conventions that
-make a factorization unique are those of its record (`graphtorch.ir.ops.factor_reference`).
+Everything is computed in f64, in memory of its own for each matrix, and rounded once. The
+conventions that make a factorization unique are those of its record
+(`graphtorch.ir.ops.factor_reference`).
 """
 
 from __future__ import annotations
@@ -106,7 +108,9 @@ class MatrixKernel:
         self.scope.launch(self.node.op.name, self.batch * work * 8, cost.traffic(nodes))
 
     def body(self) -> None:
-        raise TypeError(f"{type(self).__name__} is one of several kernels: it has no body of its own")
+        raise TypeError(
+            f"{type(self).__name__} is one of several kernels: it has no body of its own"
+        )
 
     def empty(self) -> None:
         """Results where an operand has no elements: q of an empty matrix is the unit matrix."""
@@ -213,13 +217,15 @@ class MatrixKernel:
             b.assign(largest, binary("max", largest, size(i)))
         bound = b.let(binary("mul", largest, Const(1 - SLACK, F64)), "bound")
         with self.each(hi) as i:
-            found = b.let(both(binary("lt", place, Const(0)), binary("ge", size(i), bound)), "found")
+            found = b.let(
+                both(binary("lt", place, Const(0)), binary("ge", size(i), bound)), "found"
+            )
             b.assign(place, select(found, i, place))
         return b.let(binary("max", place, Const(0)), "first")
 
     def measure(self, item: Callable[[Expr, Expr], Expr], rows: Expr, columns: Expr) -> None:
-        """Sets `scale`, a power of two near the largest element, which no square overflows without, and
-        `taint`: 0, or nan for a matrix with an inf or nan."""
+        """Sets `scale`, a power of two near the largest element, which no square overflows without,
+        and `taint`: 0, or nan for a matrix with an inf or nan."""
         b = self.b
         largest, taint = b.var(Const(LEAST_SCALE, F64), "largest"), b.var(ZERO, "taint")
         with self.each(rows) as i, self.each(columns, "j") as j:

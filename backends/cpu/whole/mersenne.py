@@ -1,7 +1,7 @@
 """Draws from a Mersenne Twister, as ir/ops/mersenne.py specifies them: one task, block after block.
 
-The words of a block follow from those of the block before with distances of 227 words and more, so making a
-block vectorises; what needs a word at a time takes it from the block in scratch.
+The words of a block follow from those of the block before with distances of 227 words and more, so
+making a block vectorises; what needs a word at a time takes it from the block in scratch.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from ..loops.places import Places
 from .lines import is_used
 
 I32, F64 = KType(i32), KType(f64)
-FAR, NEAR = 397, WORDS - 397  # distances of the recurrence, forwards in the old block and back in the new one
+# distances of the recurrence, forwards in the old block and back in the new one
+FAR, NEAR = 397, WORDS - 397
 MATRIX = 0x9908B0DF
 ALL = STATE_TYPE.shape[0]
 PI = 3.14159265358979323846
@@ -89,8 +90,11 @@ class Engine:
     def _mixed(self, upper: Expr, lower: Expr, block: object = None) -> Expr:
         b = self.b
         low = b.let(load(self.next if block is not None else self.block, lower), "low")
-        y = binary("or", binary("and", load(self.block, upper), _bits(0x80000000)),
-                   binary("and", low, _bits(0x7FFFFFFF)))
+        y = binary(
+            "or",
+            binary("and", load(self.block, upper), _bits(0x80000000)),
+            binary("and", low, _bits(0x7FFFFFFF)),
+        )
         odd = unary("neg", binary("and", low, _bits(1)))
         return binary("xor", binary("shr_u", y, _bits(1)), binary("and", odd, _bits(MATRIX)))
 
@@ -99,8 +103,12 @@ class Engine:
         b = self.b
         y = b.let(load(self.block, at), "y")
         y = b.let(binary("xor", y, binary("shr_u", y, _bits(11))), "y")
-        y = b.let(binary("xor", y, binary("and", binary("shl", y, _bits(7)), _bits(0x9D2C5680))), "y")
-        y = b.let(binary("xor", y, binary("and", binary("shl", y, _bits(15)), _bits(0xEFC60000))), "y")
+        y = b.let(
+            binary("xor", y, binary("and", binary("shl", y, _bits(7)), _bits(0x9D2C5680))), "y"
+        )
+        y = b.let(
+            binary("xor", y, binary("and", binary("shl", y, _bits(15)), _bits(0xEFC60000))), "y"
+        )
         return b.let(binary("xor", y, binary("shr_u", y, _bits(18))), "y")
 
     def many(self, count: Expr, use: Callable[[Expr, Expr], None] | None) -> None:
@@ -124,7 +132,9 @@ class Engine:
         b = self.b
         with b.when(binary("ge", self.place, Const(WORDS))):
             self.refill()
-        found = b.let(binary("and", cast(self.tempered(self.place), i64), Const(0xFFFFFFFF)), "word")
+        found = b.let(
+            binary("and", cast(self.tempered(self.place), i64), Const(0xFFFFFFFF)), "word"
+        )
         b.assign(self.place, self.place + 1)
         b.assign(self.drawn, Const(1))
         return found
@@ -133,7 +143,9 @@ class Engine:
         """In [0, 1) with 53 bits."""
         b = self.b
         first, second = self.word(), self.word()
-        both = binary("or", binary("shl", binary("and", first, Const((1 << 21) - 1)), Const(32)), second)
+        both = binary(
+            "or", binary("shl", binary("and", first, Const((1 << 21) - 1)), Const(32)), second
+        )
         return b.let(binary("mul", cast(both, f64), _real(2.0**-53)), "u")
 
     def keeps(self) -> None:
@@ -200,14 +212,17 @@ def lower_draw(places: Places, node: Node) -> None:
         buffers = [scope.buffer(slot) for slot in given]
         value = scope.b.var(_real(0), "value")
         with scope.b.loop(scope.expr(count), "serial", "i") as i:
-            getattr(sampler, node.op.name.removeprefix("mersenne_"))(value, *[load(x, i) for x in buffers])
+            getattr(sampler, node.op.name.removeprefix("mersenne_"))(
+                value, *[load(x, i) for x in buffers]
+            )
             scope.b.store(out, i, value)
     engine.finish()
     scope.launch(node.op.name, count, 8 * count)
 
 
 class Sampler:
-    """The loop bodies that assign one sample to a register; formulas and sources are those of the op."""
+    """The loop bodies that assign one sample to a register; formulas and sources are those of the
+    op."""
 
     def __init__(self, engine: Engine, single: bool):
         self.engine = engine
@@ -257,7 +272,9 @@ class Sampler:
         b.assign(value, select(binary("eq", given, _real(0)), _real(0), _real(float("nan"))))
         with b.when(binary("and", _between(given, 0), binary("lt", given, _real(10)))):
             self._few(value, given)
-        with b.when(binary("and", binary("ge", given, _real(10)), binary("lt", given, _real(float("inf"))))):
+        with b.when(
+            binary("and", binary("ge", given, _real(10)), binary("lt", given, _real(float("inf"))))
+        ):
             self._many(value, given)
 
     def _few(self, value: Name, rate: Expr) -> None:
@@ -284,8 +301,11 @@ class Sampler:
             us = b.let(_real(0.5) - unary("abs", u), "us")
             k = b.let(unary("floor", (_real(2) * a / us + wide) * u + rate + _real(0.43)), "k")
             at_once = binary("and", binary("ge", us, _real(0.07)), binary("le", v, limit))
-            never = binary("or", binary("lt", k, _real(0)),
-                           binary("and", binary("lt", us, _real(0.013)), binary("gt", v, us)))
+            never = binary(
+                "or",
+                binary("lt", k, _real(0)),
+                binary("and", binary("lt", us, _real(0.013)), binary("gt", v, us)),
+            )
             left = unary("log", v) + unary("log", inverse) - unary("log", a / (us * us) + wide)
             fits = binary("le", left, k * log - rate - unary("lgamma", k + _real(1)))
             fits = binary("and", unary("not", never), fits)
@@ -344,10 +364,15 @@ class Sampler:
                 b.assign(more, Const(0))
             with b.otherwise(), b.when(unary("not", outside)):
                 rest, back = b.let(n - m + _real(1), "rest"), b.let(n - k + _real(1), "back")
-                bound = ((m + _real(0.5)) * unary("log", (m + _real(1)) / (odds * rest))
-                         + (n + _real(1)) * unary("log", rest / back)
-                         + (k + _real(0.5)) * unary("log", odds * back / (k + _real(1)))
-                         + self._tail(m) + self._tail(n - m) - self._tail(k) - self._tail(n - k))
+                bound = (
+                    (m + _real(0.5)) * unary("log", (m + _real(1)) / (odds * rest))
+                    + (n + _real(1)) * unary("log", rest / back)
+                    + (k + _real(0.5)) * unary("log", odds * back / (k + _real(1)))
+                    + self._tail(m)
+                    + self._tail(n - m)
+                    - self._tail(k)
+                    - self._tail(n - k)
+                )
                 left = unary("log", v * alpha / (a / (us * us) + wide))
                 with b.when(b.let(binary("le", left, bound), "taken")):
                     b.assign(value, k)
@@ -391,6 +416,10 @@ def lower_permutation(places: Places, node: Node) -> None:
 
 
 DRAWS = (
-    "mersenne_words", "mersenne_skip", "mersenne_normals", "mersenne_gamma", "mersenne_poisson",
+    "mersenne_words",
+    "mersenne_skip",
+    "mersenne_normals",
+    "mersenne_gamma",
+    "mersenne_poisson",
     "mersenne_binomial",
 )

@@ -1,8 +1,9 @@
 """Running reductions along a dimension: cumsum, cumprod, cummax and cummin.
 
-A line is walked through once with the running value in a register. Where neighbours in memory belong to
-different lines, a task takes a block of lines and keeps their running values in scratch, so the loop over
-the block vectorises. 16-bit floats accumulate in f32 and are rounded for each result.
+A line is walked through once with the running value in a register. Where neighbours in memory
+belong to different lines, a task takes a block of lines and keeps their running values in scratch,
+so the loop over the block vectorises. 16-bit floats accumulate in f32 and are rounded for each
+result.
 """
 
 from __future__ import annotations
@@ -27,10 +28,14 @@ SCANS = ("cumsum", "cumprod", "cummax", "cummin")
 
 def lower_scan(places: Places, node: Node) -> None:
     """One kernel for one of SCANS; indices that nobody reads are not stored."""
-    x, = node.operands
+    (x,) = node.operands
     source = places.materialise(x)
     lines = Lines.along(node.attrs.dim, x.shape)
-    results = {i: places.result_slot(r) for i, r in enumerate(node.results()) if i == 0 or is_used(places, r)}
+    results = {
+        i: places.result_slot(r)
+        for i, r in enumerate(node.results())
+        if i == 0 or is_used(places, r)
+    }
     if 0 not in x.shape:
         Scan(places, node, source, lines, results).emit()
 
@@ -41,11 +46,14 @@ def running_dtype(dtype: DType) -> DType:
 
 
 def start(node: Node, dtype: DType) -> Const:
-    """The running value before the first element; -0.0 is what adding leaves every float as it is to."""
+    """The running value before the first element; -0.0 is what adding leaves every float as it is
+    to."""
     like, name = KType(dtype), node.op.name
     if name in ("cumsum", "cumprod"):
         value = 0 if name == "cumsum" else 1
-        return Const((-0.0 if name == "cumsum" else 1.0) if dtype.is_floating_point else value, like)
+        return Const(
+            (-0.0 if name == "cumsum" else 1.0) if dtype.is_floating_point else value, like
+        )
     return Const(dtype.ends[name == "cummin"], like)
 
 
@@ -69,7 +77,9 @@ class Running:
 class Scan:
     """The kernel of one scan."""
 
-    def __init__(self, places: Places, node: Node, source: Slot, lines: Lines, results: dict[int, Slot]):
+    def __init__(
+        self, places: Places, node: Node, source: Slot, lines: Lines, results: dict[int, Slot]
+    ):
         self.node = node
         self.lines = lines
         self.scope = Scope(places.lowering, node.op.name)
@@ -133,7 +143,8 @@ class Scan:
         b.store(self.outputs[0], at, cast(result, dtype))
 
     def beats(self, x: Expr, best: Expr) -> Expr:
-        """Whether `x` replaces the extremum: a tie does, a NaN does, and only a NaN replaces a NaN."""
+        """Whether `x` replaces the extremum: a tie does, a NaN does, and only a NaN replaces a
+        NaN."""
         above = self.node.op.name == "cummax"
         if unsigned(x):
             return logical_not(less(x, best) if above else less(best, x))

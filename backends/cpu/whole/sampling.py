@@ -1,8 +1,8 @@
 """Bilinear samples at coordinates, and their gradients: gathers in blocks of samples.
 
-The pixels and weights of a block are computed once into scratch, then read for one channel after the other.
-The gradient of the image adds at computed places, so each task owns planes; those of the coordinates are
-sums over channels, block by block.
+The pixels and weights of a block are computed once into scratch, then read for one channel after
+the other. The gradient of the image adds at computed places, so each task owns planes; those of the
+coordinates are sums over channels, block by block.
 """
 
 from __future__ import annotations
@@ -55,11 +55,13 @@ def lower_image_grad(places: Places, node: Node, slots: list[Slot]) -> None:
 class SampleKernel:
     """What the kernels share: the corners of a block of samples in scratch.
 
-    `corners` are pairs of a row and a column beside the sample; places lie in the plane, weights are zero
-    outside it.
+    `corners` are pairs of a row and a column beside the sample; places lie in the plane, weights
+    are zero outside it.
     """
 
-    def __init__(self, places: Places, node: Node, slots: list[Slot], outs: dict[int, Slot], access: str):
+    def __init__(
+        self, places: Places, node: Node, slots: list[Slot], outs: dict[int, Slot], access: str
+    ):
         self.node = node
         self.scope = Scope(places.lowering, node.op.name)
         self.b = self.scope.b
@@ -95,12 +97,15 @@ class SampleKernel:
         self.count = self.b.let(upper_bound(Const(BLOCK), self.s - self.first), "ss")
 
     def corners(self, image: Expr, factors: Callable[..., list[Expr]]) -> None:
-        """Fill the scratches for the block: the places of the four corners, and numbers that go with them."""
+        """Fill the scratches for the block: the places of the four corners, and numbers that go
+        with them."""
         b = self.b
         base = b.let(image * self.s + self.first, "base")
         with b.loop(self.count, "vector", "s") as s:
-            y, x = [self.sides(load(source, base + s), size)
-                    for source, size in ((self.rows, self.h), (self.columns, self.w))]
+            y, x = [
+                self.sides(load(source, base + s), size)
+                for source, size in ((self.rows, self.h), (self.columns, self.w))
+            ]
             for k, place in enumerate(self.pairs(y[0], x[0], lambda p, q: p * self.w + q)):
                 b.store(self.places[k], s, place)
             for k, factor in enumerate(factors(y[1:], x[1:])):
@@ -110,7 +115,8 @@ class SampleKernel:
         return [join(p, q) for p in y for q in x]
 
     def sides(self, at: Expr, size: Expr) -> tuple[list[Expr], list[Expr], list[Expr]]:
-        """The pixels beside a coordinate: places inside the image, weights, and 1 where it has them."""
+        """The pixels beside a coordinate: places inside the image, weights, and 1 where it has
+        them."""
         b = self.b
         at = b.let(cast(at, self.dtype), "at")
         low = b.let(unary("floor", at), "low")
@@ -119,7 +125,9 @@ class SampleKernel:
         places, weights, there = [], [], []
         for pixel, weight in ((low, self.number(1) - rest), (low + self.number(1), rest)):
             pixel = b.let(pixel, "pixel")
-            inside = b.let(binary("and", binary("ge", pixel, self.number(0)), binary("le", pixel, top)), "in")
+            inside = b.let(
+                binary("and", binary("ge", pixel, self.number(0)), binary("le", pixel, top)), "in"
+            )
             place = select(inside, cast(pixel, i64), Const(0))
             places.append(b.let(place, "place"))
             weights.append(b.let(select(inside, weight, self.number(0)), "w"))
@@ -141,10 +149,13 @@ class SampleKernel:
 
     @contextmanager
     def blocks_of_samples(self, work: int) -> Iterator[Expr]:
-        """A task for each block of the samples of an image, which it gives; `work`: of a sample's channel."""
+        """A task for each block of the samples of an image, which it gives; `work`: of a sample's
+        channel."""
         self.begin()
         grain = cost.grain([self.node], 4.0)
-        with task_rows(self.scope, self.images * self.blocks, self.channels * (work * BLOCK), grain) as row:
+        with task_rows(
+            self.scope, self.images * self.blocks, self.channels * (work * BLOCK), grain
+        ) as row:
             self.scratches()
             blocks = self.scope.expr(self.blocks)
             image = self.b.let(row // blocks, "image")
@@ -153,7 +164,9 @@ class SampleKernel:
 
     def launch(self) -> None:
         work = self.images * self.channels * self.samples * 8
-        self.scope.launch(self.node.op.name, work, cost.traffic([*self.node.operands, *self.node.results()]))
+        self.scope.launch(
+            self.node.op.name, work, cost.traffic([*self.node.operands, *self.node.results()])
+        )
 
 
 class Samples(SampleKernel):
@@ -168,7 +181,10 @@ class Samples(SampleKernel):
             self.corners(image, self.weights)
             with b.loop(self.c, "serial", "c") as c:
                 plane = b.let(image * self.c + c, "plane")
-                source, target = b.let(plane * self.area, "x"), b.let(plane * self.s + self.first, "y")
+                source, target = (
+                    b.let(plane * self.area, "x"),
+                    b.let(plane * self.s + self.first, "y"),
+                )
                 with b.loop(self.count, "vector", "s") as s:
                     total: Expr | None = None
                     for k in range(4):
@@ -185,7 +201,9 @@ class ImageGrad(SampleKernel):
 
     def __init__(self, places: Places, node: Node, slots: list[Slot], outs: dict[int, Slot]):
         self.short = wide(outs[0].dtype) is not outs[0].dtype
-        sums = places.lowering.temporary(wide(outs[0].dtype), outs[0].shape) if self.short else outs[0]
+        sums = (
+            places.lowering.temporary(wide(outs[0].dtype), outs[0].shape) if self.short else outs[0]
+        )
         super().__init__(places, node, slots, {0: sums}, "readwrite")
         if self.short:
             self.target = self.scope.buffer(outs[0], "write")
@@ -227,7 +245,8 @@ class ImageGrad(SampleKernel):
 
 
 class CoordinateGrad(SampleKernel):
-    """[N, S] for rows (0) and columns (1): sums over channels of g times how fast the sample changes."""
+    """[N, S] for rows (0) and columns (1): sums over channels of g times how fast the sample
+    changes."""
 
     def __init__(self, places: Places, node: Node, slots: list[Slot], outs: dict[int, Slot]):
         super().__init__(places, node, slots, outs, "write")
@@ -260,13 +279,17 @@ class CoordinateGrad(SampleKernel):
         b = self.b
         base = b.let(image * self.s + self.first, "base")
         with b.loop(self.count, "vector", "s") as s:
-            (_, wy, iy), (_, wx, ix) = [self.sides(load(source, base + s), size)
-                                        for source, size in ((self.rows, self.h), (self.columns, self.w))]
+            (_, wy, iy), (_, wx, ix) = [
+                self.sides(load(source, base + s), size)
+                for source, size in ((self.rows, self.h), (self.columns, self.w))
+            ]
             dy, dx = ([unary("neg", low), high] for low, high in (iy, ix))
             for out, (along, across) in enumerate(((dy, wx), (wy, dx))):
                 if out not in self.outs:
                     continue
                 total: Expr = self.number(0)
-                for k, factor in enumerate(self.pairs(along, across, lambda p, q: binary("mul", p, q))):
+                for k, factor in enumerate(
+                    self.pairs(along, across, lambda p, q: binary("mul", p, q))
+                ):
                     total = binary("add", total, binary("mul", factor, load(self.sums[k], s)))
                 b.store(self.outs[out], base + s, cast(total, self.outs[out].dtype))

@@ -1,8 +1,9 @@
-"""Writes at computed positions: scatter, scatter_add, index_put (and with it the gradient of an embedding).
+"""Writes at computed positions: scatter, scatter_add, index_put (and with it the gradient of an
+embedding).
 
-The result starts as a copy of x. Updates are applied in their row-major order, so that sums and the last
-of several writes are the same on any number of threads: tasks share the *result*, by dimensions that
-updates and result have in common.
+The result starts as a copy of x. Updates are applied in their row-major order, so that sums and the
+last of several writes are the same on any number of threads: tasks share the *result*, by
+dimensions that updates and result have in common.
 """
 
 from __future__ import annotations
@@ -83,8 +84,13 @@ def put_updates(node: Node) -> Updates:
     rest = [size for axis, size in enumerate(x.shape) if axis not in dims]
     shape = (*rest[:first], *block, *rest[first:])
     free = tuple(a for a in range(len(shape)) if not first <= a < first + rank)
-    return Updates(node, shape, free, bool(free) and free[-1] == len(shape) - 1,
-                   added if node.attrs.accumulate else None)
+    return Updates(
+        node,
+        shape,
+        free,
+        bool(free) and free[-1] == len(shape) - 1,
+        added if node.attrs.accumulate else None,
+    )
 
 
 class ScatterKernel:
@@ -101,10 +107,13 @@ class ScatterKernel:
         self.shares = self.threads() if places.lowering.machine.tasks_are_threads else 1
 
     def threads(self) -> int:
-        """How many threads share the updates of one free element, each with the places that are its own."""
+        """How many threads share the updates of one free element, each with the places that are its
+        own."""
         bound = tuple(d for a, d in enumerate(self.updates.shape) if a not in self.updates.free)
         free = tuple(self.updates.shape[a] for a in self.updates.free)
-        return max(1, min(MOST_SHARES, cost.elements(bound), THREADS // max(1, cost.elements(free))))
+        return max(
+            1, min(MOST_SHARES, cost.elements(bound), THREADS // max(1, cost.elements(free)))
+        )
 
     def emit(self) -> None:
         updates, scope = self.updates, self.scope
@@ -129,7 +138,8 @@ class ScatterKernel:
 
     @contextmanager
     def tasks(self) -> Iterator[None]:
-        """Free axes shared between tasks, the last one in blocks. Without any, one task does everything."""
+        """Free axes shared between tasks, the last one in blocks. Without any, one task does
+        everything."""
         scope, b, updates = self.scope, self.scope.b, self.updates
         outer = [a for a in updates.free[:-1] if updates.shape[a] != 1]
         extent = updates.shape[updates.free[-1]] if updates.free else 1
@@ -137,7 +147,9 @@ class ScatterKernel:
         grain = cost.grain([updates.node], 12.0)
         single = scope.lowering.machine.tasks_are_threads
         width = 1 if single else max(BLOCK, grain // max(1, cost.guess(others)))
-        blocks = 1 if isinstance(extent, int) and extent <= width else (extent + (width - 1)) // width
+        blocks = (
+            1 if isinstance(extent, int) and extent <= width else (extent + (width - 1)) // width
+        )
         rows = numel(tuple(updates.shape[a] for a in outer)) * blocks * self.shares
         length = extent if blocks == 1 else width
         with task_rows(scope, rows, length * others, grain) as rest:
@@ -173,7 +185,10 @@ class ScatterKernel:
             yield
             return
         axis, *rest = axes
-        with self.scope.loop(self.updates.shape[axis], variable=self.index[axis]), self.serial(rest):
+        with (
+            self.scope.loop(self.updates.shape[axis], variable=self.index[axis]),
+            self.serial(rest),
+        ):
             yield
 
     @contextmanager
@@ -183,8 +198,14 @@ class ScatterKernel:
             yield
             return
         axis = self.updates.free[-1]
-        with self.scope.loop(self.updates.shape[axis], "vector" if self.updates.inner else "serial", "j",
-                             self.lo, self.hi, variable=self.index[axis]):
+        with self.scope.loop(
+            self.updates.shape[axis],
+            "vector" if self.updates.inner else "serial",
+            "j",
+            self.lo,
+            self.hi,
+            variable=self.index[axis],
+        ):
             yield
 
     def place(self) -> tuple[Place, Mask]:
@@ -194,12 +215,15 @@ class ScatterKernel:
             return self._put_place(node)
         dim = node.attrs.dim
         at = self.evaluator.result(node.operands[1], self.index, None)
-        variable, mask = bounded(self.evaluator, node, at, self.updates.x.shape[dim], dim, None, wraps=False)
+        variable, mask = bounded(
+            self.evaluator, node, at, self.updates.x.shape[dim], dim, None, wraps=False
+        )
         mask = self.own([variable], mask)
         return (lambda index: tuple(variable if a == dim else i for a, i in enumerate(index))), mask
 
     def own(self, found: Sequence[Dim], mask: Mask) -> Mask:
-        """The mask narrowed to the places that are this thread's: all updates of a place are one thread's."""
+        """The mask narrowed to the places that are this thread's: all updates of a place are one
+        thread's."""
         if self.share is None:
             return mask
         number: Dim = 0
@@ -220,21 +244,27 @@ class ScatterKernel:
         mask: Mask | None = None
         for axis, source in zip(dims, positions, strict=True):
             at = self.evaluator.result(source, broadcast_index(block, sizes, source.shape), None)
-            found[axis], mask = bounded(self.evaluator, node, at, x.shape[axis], axis, mask, wraps=True)
+            found[axis], mask = bounded(
+                self.evaluator, node, at, x.shape[axis], axis, mask, wraps=True
+            )
         assert mask is not None
         mask = self.own(list(found.values()), mask)
 
         def place(index: Index) -> Index:
-            rest = [*index[:first], *index[first + len(block):]]
+            rest = [*index[:first], *index[first + len(block) :]]
             return tuple(found[a] if a in found else rest.pop(0) for a in range(x.rank))
+
         return place, mask
 
     def update(self, buffer: Buffer, where: Index, mask: Mask) -> None:
         b, updates = self.scope.b, self.updates
         position = b.let(self.scope.expr(self.scope.space.linear(where, updates.x.shape)), "place")
         source = updates.source
-        index = self.index if updates.node.op.name != "index_put" \
+        index = (
+            self.index
+            if updates.node.op.name != "index_put"
             else broadcast_index(self.index, updates.shape, source.shape)
+        )
         value = cast(self.evaluator.at(source, index), self.out.dtype)
         self.combine(buffer, position, value)
 

@@ -1,9 +1,10 @@
 """Stable sorting of lines by keys: unsigned integers that are in order as the elements are.
 
-Floats become keys by their bits, with one NaN above infinity and one zero, so every dtype is sorted by the
-same code: long lines by a radix sort of eight bits at a time from the lowest on, which skips digits that
-are the same in all keys; short lines by counting for each key how many come before it. Keys of up to 32
-bits share a word with the position they came from, wider ones move together with it.
+Floats become keys by their bits, with one NaN above infinity and one zero, so every dtype is sorted
+by the same code: long lines by a radix sort of eight bits at a time from the lowest on, which skips
+digits that are the same in all keys; short lines by counting for each key how many come before it.
+Keys of up to 32 bits share a word with the position they came from, wider ones move together with
+it.
 """
 
 from __future__ import annotations
@@ -28,13 +29,15 @@ LOW = 0xFFFFFFFF
 
 def lower_sort(places: Places, node: Node) -> None:
     """One kernel for the values in order along a dimension and their positions."""
-    x, = node.operands
+    (x,) = node.operands
     source = places.materialise(x)
     results = {i: places.result_slot(r) for i, r in enumerate(node.results()) if is_used(places, r)}
     if 0 in x.shape:
         return
     lines = Lines.along(node.attrs.dim, x.shape)
-    keys = PackedKeys if key_bits(x.dtype) <= 32 and bounds(lines.length)[1] < 1 << 32 else PairedKeys
+    keys = (
+        PackedKeys if key_bits(x.dtype) <= 32 and bounds(lines.length)[1] < 1 << 32 else PairedKeys
+    )
     SortLines(places, node, source, lines, results, keys).emit()
 
 
@@ -59,14 +62,20 @@ def key_of(b: Builder, x: Expr, descending: bool) -> Expr:
 def float_key(b: Builder, x: Expr) -> Expr:
     """The bits of x, all of them flipped where it is negative, else the sign alone."""
     like = x.type
-    one_nan = select(unary("isnan", x), Const(float("nan"), like), binary("add", x, Const(0.0, like)))
-    bits = b.let(cast(unary("bitcast_int", one_nan), i64), "bits")  # an f32's sign fills the upper half
+    one_nan = select(
+        unary("isnan", x), Const(float("nan"), like), binary("add", x, Const(0.0, like))
+    )
+    # an f32's sign fills the upper half
+    bits = b.let(cast(unary("bitcast_int", one_nan), i64), "bits")
     sign = Const(-1 << like.dtype.bits - 1)
-    return select(binary("lt", bits, Const(0)), binary("xor", bits, Const(-1)), binary("xor", bits, sign))
+    return select(
+        binary("lt", bits, Const(0)), binary("xor", bits, Const(-1)), binary("xor", bits, sign)
+    )
 
 
 class PackedKeys:
-    """Words of a key above the position it came from: all are different, and in order as the lines are."""
+    """Words of a key above the position it came from: all are different, and in order as the lines
+    are."""
 
     shift = 32
 
@@ -117,8 +126,15 @@ class PairedKeys(PackedKeys):
 class SortLines:
     """The kernel of one sort; each task sorts whole lines."""
 
-    def __init__(self, places: Places, node: Node, source: Slot, lines: Lines, results: dict[int, Slot],
-                 keys: type[PackedKeys]):
+    def __init__(
+        self,
+        places: Places,
+        node: Node,
+        source: Slot,
+        lines: Lines,
+        results: dict[int, Slot],
+        keys: type[PackedKeys],
+    ):
         self.node, self.lines, self.dtype = node, lines, source.dtype
         self.scope = Scope(places.lowering, node.op.name)
         self.outputs = {i: self.scope.buffer(s, "write") for i, s in results.items()}
@@ -166,7 +182,9 @@ class SortLines:
 
     def key(self, k: Expr) -> Expr:
         b = self.scope.b
-        return b.let(key_of(b, load(self.source, self.element(k)), self.node.attrs.descending), "key")
+        return b.let(
+            key_of(b, load(self.source, self.element(k)), self.node.attrs.descending), "key"
+        )
 
     def sort_short(self) -> None:
         """Each element goes to the place that is the number of those before it."""

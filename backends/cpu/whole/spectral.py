@@ -1,7 +1,8 @@
-"""Singular values by one-sided Jacobi rotations, eigenvalues of symmetric matrices by two-sided ones.
+"""Singular values by one-sided Jacobi rotations, eigenvalues of symmetric matrices by two-sided
+ones.
 
-Both converge quadratically, and a bound on the sweeps makes the loops finite (G. Golub, C. Van Loan, "Matrix
-Computations", 4th ed., 8.5 and 8.6.3).
+Both converge quadratically, and a bound on the sweeps makes the loops finite (G. Golub, C. Van
+Loan, "Matrix Computations", 4th ed., 8.5 and 8.6.3).
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ class Spectral(MatrixKernel):
     """Jacobi rotations, and the order and direction of vectors."""
 
     def angle(self, difference: Expr, off: Expr) -> tuple[Expr, Expr]:
-        """c = cos and s = sin of the smaller angle that makes `off` vanish; `difference` is that of the two
-        diagonal elements."""
+        """c = cos and s = sin of the smaller angle that makes `off` vanish; `difference` is that of
+        the two diagonal elements."""
         b = self.b
         zeta = b.let(binary("div", difference, binary("mul", Const(2.0, F64), off)), "zeta")
         root = sqrt(binary("add", ONE, binary("mul", zeta, zeta)))
@@ -44,7 +45,8 @@ class Spectral(MatrixKernel):
                 yield p, q, active
 
     def sort(self, values: Vector, order: Vector, count: Expr, before: str) -> None:
-        """order[r] becomes the position of the value of rank r, by counting those that come before."""
+        """order[r] becomes the position of the value of rank r, by counting those that come
+        before."""
         b = self.b
         with self.each(count, "j") as j:
             rank = b.var(Const(0), "rank")
@@ -52,7 +54,10 @@ class Spectral(MatrixKernel):
             with self.each(count, "i") as i:
                 other = b.let(values.get(i), "other")
                 ties = both(binary("eq", other, own), binary("lt", i, j))
-                b.assign(rank, binary("add", rank, cast(binary("or", binary(before, other, own), ties), i64)))
+                b.assign(
+                    rank,
+                    binary("add", rank, cast(binary("or", binary(before, other, own), ties), i64)),
+                )
             self.put(order, rank, j)
 
     def limit(self, values: Vector, count: Expr) -> Expr:
@@ -63,9 +68,11 @@ class Spectral(MatrixKernel):
             b.assign(largest, binary("max", largest, magnitude(values.get(i))))
         return b.let(binary("mul", largest, Const(SAME, F64)), "limit")
 
-    def settle(self, values: Vector, order: Vector, limit: Expr, *matrices: tuple[Matrix, Expr]) -> None:
-        """Turn the vectors of equal values as the record says: rows of the first of `matrices` (and their
-        length), which is square, decide; those of the others are turned along."""
+    def settle(
+        self, values: Vector, order: Vector, limit: Expr, *matrices: tuple[Matrix, Expr]
+    ) -> None:
+        """Turn the vectors of equal values as the record says: rows of the first of `matrices` (and
+        their length), which is square, decide; those of the others are turned along."""
         b, (matrix, count) = self.b, matrices[0]
         end = b.var(Const(0), "end")
         with self.each(count, "r") as r:
@@ -77,7 +84,9 @@ class Spectral(MatrixKernel):
             with self.each(stop, "j", r + 1) as j:
                 other = b.let(order.get(j), "other")
                 x, y = b.let(matrix.get(own, axis), "x"), b.let(matrix.get(other, axis), "y")
-                length = b.let(sqrt(binary("add", binary("mul", x, x), binary("mul", y, y))), "length")
+                length = b.let(
+                    sqrt(binary("add", binary("mul", x, x), binary("mul", y, y))), "length"
+                )
                 with b.when(binary("gt", length, ZERO)):
                     c = b.let(binary("div", x, length), "c")
                     s = b.let(binary("div", unary("neg", y), length), "s")
@@ -155,7 +164,14 @@ class Svd(Spectral):
                 self.rotate(v, p, q, self.k, c, s)
 
     def deliver(
-        self, w: Matrix, v: Matrix, lengths: Vector, order: Vector, limit: Expr, near: Matrix, far: Matrix
+        self,
+        w: Matrix,
+        v: Matrix,
+        lengths: Vector,
+        order: Vector,
+        limit: Expr,
+        near: Matrix,
+        far: Matrix,
     ) -> None:
         """Columns in order; those of vanishing length are completed to an orthonormal set."""
         b = self.b
@@ -174,8 +190,8 @@ class Svd(Spectral):
                 self.set(near, i, r, self.tainted(w.get(j, i)))
 
     def complete(self, w: Matrix, order: Vector, r: Expr, j: Expr) -> None:
-        """Row j of w becomes a unit vector orthogonal to the rows already delivered: of the axis that has
-        the largest part outside of them."""
+        """Row j of w becomes a unit vector orthogonal to the rows already delivered: of the axis
+        that has the largest part outside of them."""
         b = self.b
 
         def outside(i: Expr) -> Expr:
@@ -220,7 +236,8 @@ class Eigh(Spectral):
                 self.set(vectors, i, r, self.tainted(v.get(j, i)))
 
     def diagonalise(self, x: Matrix, w: Matrix, v: Matrix) -> None:
-        """`w`, at first the lower triangle of `x`, becomes diagonal, and the rows of `v` its vectors."""
+        """`w`, at first the lower triangle of `x`, becomes diagonal, and the rows of `v` its
+        vectors."""
         b = self.b
 
         def symmetric(i: Expr, j: Expr) -> Expr:

@@ -1,4 +1,5 @@
-"""Suppression of boxes that overlap better ones: each box that stays is compared with all behind it."""
+"""Suppression of boxes that overlap better ones: each box that stays is compared with all behind
+it."""
 
 from __future__ import annotations
 
@@ -53,7 +54,9 @@ class Suppression:
                     over = self.overlaps(first, [self.coordinate(line, j) for line in range(LINES)])
                     at = self.base + j
                     b.store(self.stays, at, binary("and", load(self.stays, at), logical_not(over)))
-        scope.launch(self.node.op.name, numel(tuple(self.batch)) * work, cost.traffic(self.node.operands))
+        scope.launch(
+            self.node.op.name, numel(tuple(self.batch)) * work, cost.traffic(self.node.operands)
+        )
 
     def coordinate(self, line: int, i: Expr) -> Expr:
         return load(self.lines, self.base * LINES + self.n * line + i)
@@ -64,7 +67,8 @@ class Suppression:
         with b.loop(self.n, "vector", "i") as i:
             at = self.base + i
             x1, y1, x2, y2 = box = [
-                b.let(cast(load(self.boxes, at * SIDES + side), self.dtype), "x") for side in range(SIDES)
+                b.let(cast(load(self.boxes, at * SIDES + side), self.dtype), "x")
+                for side in range(SIDES)
             ]
             area = unary("rounded", binary("mul", x2 - x1, y2 - y1))
             for line, value in enumerate([*box, area]):
@@ -72,7 +76,8 @@ class Suppression:
             b.store(self.stays, at, Const(True, BOOL))
 
     def overlaps(self, first: list[Expr], box: list[Expr]) -> Expr:
-        """Whether the intersection is more than the threshold of the union, each step rounded by itself."""
+        """Whether the intersection is more than the threshold of the union, each step rounded by
+        itself."""
         b, zero = self.b, Const(0.0, KType(self.dtype))
         a, c = first, [b.let(x, "b") for x in box]
         low = [select(binary("lt", a[k], c[k]), c[k], a[k]) for k in (0, 1)]
@@ -81,4 +86,6 @@ class Suppression:
         w, h = [select(binary("gt", side, zero), side, zero) for side in sides]
         common = b.let(unary("rounded", binary("mul", w, h)), "common")
         ratio = binary("div", common, a[AREA] + c[AREA] - common)
-        return b.let(binary("gt", cast(ratio, f64), Const(self.node.attrs.threshold, KType(f64))), "over")
+        return b.let(
+            binary("gt", cast(ratio, f64), Const(self.node.attrs.threshold, KType(f64))), "over"
+        )

@@ -44,11 +44,14 @@ OPAQUE: dict[str, Lower] = {
     "winograd_image": lower_winograd_image,
 }
 CHOSEN: dict[str, Callable[[Node], bool]] = {
-    "max_pool": by_rows, "avg_pool": by_rows, "avg_pool_grad": grad_by_rows,
+    "max_pool": by_rows,
+    "avg_pool": by_rows,
+    "avg_pool_grad": grad_by_rows,
 }
 
 
 def is_opaque(node: Node) -> bool:
-    """Whether a node is lowered by what OPAQUE lists; small pools are computed where they are used."""
+    """Whether a node is lowered by what OPAQUE lists; small pools are computed where they are
+    used."""
     name = node.op.name
     return name in OPAQUE and (name not in CHOSEN or CHOSEN[name](node))

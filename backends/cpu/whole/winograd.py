@@ -42,19 +42,37 @@ def lower_winograd_image(places: Places, node: Node) -> None:
         where = at + e.expr((i * width + j) * channels) + c
         return e.b.let(cast(load(given, where, chunk.lanes, mask), acc), "d")
 
-    def one(c: Expr, chunk: Chunk, at: Expr, to: Expr, inside: Sequence[Sequence[Expr]] | None) -> None:
-        square = [[vector(at, c, chunk, i, j, binary("and", inside[0][i], inside[1][j]) if inside else None)
-                   for j in range(WINDOW)] for i in range(WINDOW)]
+    def one(
+        c: Expr, chunk: Chunk, at: Expr, to: Expr, inside: Sequence[Sequence[Expr]] | None
+    ) -> None:
+        square = [
+            [
+                vector(
+                    at,
+                    c,
+                    chunk,
+                    i,
+                    j,
+                    binary("and", inside[0][i], inside[1][j]) if inside else None,
+                )
+                for j in range(WINDOW)
+            ]
+            for i in range(WINDOW)
+        ]
         for a, row in enumerate(on_both_sides(e, IMAGE, square)):
             for b, value in enumerate(row):
                 where = to + e.expr((a * WINDOW + b) * count * channels) + c
                 store_lanes(e.b, made, where, cast(value, x.dtype), chunk.valid, e.masks)
 
     def body() -> None:
-        at = e.b.let(e.expr(((image.variable * height + first_row) * width + first_column) * channels), "at")
+        at = e.b.let(
+            e.expr(((image.variable * height + first_row) * width + first_column) * channels), "at"
+        )
         to = e.b.let(e.expr(tile * channels), "to")
-        inside = [[e.b.let(_within(e, first + i, size), "inside") for i in range(WINDOW)]
-                  for first, size in ((first_row, height), (first_column, width))]
+        inside = [
+            [e.b.let(_within(e, first + i, size), "inside") for i in range(WINDOW)]
+            for first, size in ((first_row, height), (first_column, width))
+        ]
         ends = [binary("and", side[0], side[-1]) for side in inside]
         with e.b.when(e.b.let(binary("and", *ends), "whole")):
             along_channels(e, int(channels), lanes, lambda c, k: one(c, k, at, to, None))

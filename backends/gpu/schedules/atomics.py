@@ -1,7 +1,8 @@
 """Sums at computed positions by atomic additions: a thread for each update, in any order.
 
-Integers come out the same in any order; sums of floats differ by rounding from call to call, as PyTorch's do
-on GPUs. Under `use_deterministic_algorithms(True)` each place is one thread's instead (`ScatterKernel`).
+Integers come out the same in any order; sums of floats differ by rounding from call to call, as
+PyTorch's do on GPUs. Under `use_deterministic_algorithms(True)` each place is one thread's instead
+(`ScatterKernel`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ ATOMIC = (f32, f64, i32, i64, u32, u64)  # what GPUs add to in memory
 
 
 def apply(places: Places, updates: Updates, out: Slot) -> None:
-    """Launch the kernel that applies `updates` to `out`: atomic additions where sums have any order."""
+    """Launch the kernel that applies `updates` to `out`: atomic additions where sums have any
+    order."""
     floats, gpu = out.dtype.is_floating_point, gpu_of(places.lowering)
     atomic = updates.combine is added and out.dtype in ATOMIC and not (floats and gpu.ordered)
     (AtomicScatter if atomic else ScatterKernel)(places, updates, out).emit()

@@ -1,10 +1,10 @@
 """Attention by blocks of threads, with an online softmax: scores are never in memory.
 
-A block owns some queries and goes through the keys, block by block: scores, their exponentials, and the
-weighted values, added to what the blocks before gave after scaling that to the new maximum
-(https://arxiv.org/abs/2307.08691). The next keys and values are on their way while these are worked on. With
-a causal mask, blocks of keys that no query of the block sees are not visited. Exponentials are powers of two,
-with the scale of the scores in the same multiply-add where that can be.
+A block owns some queries and goes through the keys, block by block: scores, their exponentials, and
+the weighted values, added to what the blocks before gave after scaling that to the new maximum
+(https://arxiv.org/abs/2307.08691). The next keys and values are on their way while these are worked
+on. With a causal mask, blocks of keys that no query of the block sees are not visited. Exponentials
+are powers of two, with the scale of the scores in the same multiply-add where that can be.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def fits(node: Node) -> bool:
 
 
 def fits_blocks(node: Node, widest: dict[DType, int]) -> bool:
-    """Whether blocks of threads compute attention: floats of 2 or 4 bytes, heads of known, moderate size."""
+    """Whether blocks of threads compute attention: floats of 2 or 4 bytes, heads of known, moderate
+    size."""
     q, k, v = node.operands[:3]
     sizes = q.shape[-1], v.shape[-1]
     few = isinstance(q.shape[-2], int) and q.shape[-2] < FEW
@@ -73,8 +74,12 @@ def lower_attention(places: Places, node: Node) -> None:
     if 0 in node.types[0].shape:
         return
     problem = AttentionProblem(places, node, "attention")
-    out = [problem.result(slot, r, index) for slot, r, index in zip(
-        results, node.results(), (problem.of_out, problem.of_query), strict=True)]
+    out = [
+        problem.result(slot, r, index)
+        for slot, r, index in zip(
+            results, node.results(), (problem.of_out, problem.of_query), strict=True
+        )
+    ]
     sizes = sizes_of(problem)
     _Forward(problem, sizes, out[0], out[1]).emit()
     problem.launch(f"attention [blocks {sizes}]", 2)
@@ -89,12 +94,15 @@ def sizes_of(p: AttentionProblem) -> Sizes:
     if p.dtype is f32:
         return Sizes(64, 64 if wide <= 32 else 32 if wide <= 64 else 16)
     blocks = guess(numel(tuple(a.extent for a in p.batch))) * -(-length // 128)
-    small = wide > 128 or length <= 64 or bool(p.masks) or blocks < gpu_of(p.e.lowering).multiprocessors
+    small = (
+        wide > 128 or length <= 64 or bool(p.masks) or blocks < gpu_of(p.e.lowering).multiprocessors
+    )
     return Sizes(64 if small else 128, 64 if wide <= 64 else 32)
 
 
 class AttentionProblem:
-    """The operands of attention, or of its gradient, by batch entry, query, key and feature; and a kernel.
+    """The operands of attention, or of its gradient, by batch entry, query, key and feature; and a
+    kernel.
 
     Attributes:
         batch, query, key, inner, feature: axes; `inner` of queries and keys, `feature` of values.
@@ -115,18 +123,25 @@ class AttentionProblem:
         at = tuple(a.variable for a in self.batch)
         self.of_query = (*at, self.query.variable)
         self.of_q, self.of_out = ((*self.of_query, x.variable) for x in (self.inner, self.feature))
-        self.of_k, self.of_v = ((*at, self.key.variable, x.variable) for x in (self.inner, self.feature))
-        self.q, self.k, self.v = (self.operand(x, i) for x, i in ((q, self.of_q), (k, self.of_k),
-                                                                  (v, self.of_v)))
+        self.of_k, self.of_v = (
+            (*at, self.key.variable, x.variable) for x in (self.inner, self.feature)
+        )
+        self.q, self.k, self.v = (
+            self.operand(x, i) for x, i in ((q, self.of_q), (k, self.of_k), (v, self.of_v))
+        )
         masks = node.operands[6:] if grad else node.operands[3:]
         self.masks = [self.operand(m, (*self.of_query, self.key.variable)) for m in masks]
         self.is_causal, self.scale = bool(node.attrs.is_causal), float(node.attrs.scale)
         self.folded = self.scale > 0 and all(m.dtype.is_bool for m in self.masks)
-        # what a score is multiplied by to be an exponent of 2, when it is taken to that power or before
-        self.late, self.early = (self.scale * LOG2E, 1.0) if self.folded else (1.0, self.scale * LOG2E)
+        # what a score is multiplied by to be an exponent of 2, when it is taken to that power or
+        # before
+        self.late, self.early = (
+            (self.scale * LOG2E, 1.0) if self.folded else (1.0, self.scale * LOG2E)
+        )
 
     def operand(self, value: Value, index: tuple[Dim, ...]) -> Source:
-        """An operand at `index`, broadcast to it: where it lies, with any strides, or computed first."""
+        """An operand at `index`, broadcast to it: where it lies, with any strides, or computed
+        first."""
         index = broadcast_to(index, value)
         access = resolve(value, index)
         if access is not None and not access.casts and access.leaf in self.places.slots:
@@ -148,8 +163,9 @@ class AttentionProblem:
     # -- the parts of kernels
 
     @contextmanager
-    def blocks(self, rows: Axis, batch: list[Axis], sizes: Sizes,
-               last_first: bool) -> Iterator[tuple[Expr, Name]]:
+    def blocks(
+        self, rows: Axis, batch: list[Axis], sizes: Sizes, last_first: bool
+    ) -> Iterator[tuple[Expr, Name]]:
         """The loop over blocks: of each the first of its rows, and the number of a thread.
 
         The variables of `batch` are bound. Args: last_first: the last rows are the most work.
@@ -179,17 +195,28 @@ class AttentionProblem:
             base = base + index * self.e.expr(stride(source.address, a))
         return base
 
-    def see(self, products: Products, scores: Buffer, others: int, own: tuple[Axis, Expr],
-            met: tuple[Axis, Expr], visible: Expr) -> None:
+    def see(
+        self,
+        products: Products,
+        scores: Buffer,
+        others: int,
+        own: tuple[Axis, Expr],
+        met: tuple[Axis, Expr],
+        visible: Expr,
+    ) -> None:
         """Apply masks to scores of `own` rows by `met` columns from these first ones on.
 
-        Args: visible: whether all queries see all the keys, but for masks; it is the same for all threads.
+        Args: visible: whether all queries see all the keys, but for masks; it is the same for all
+            threads.
         """
         e, b = self.e, self.e.b
 
         def indices(i: Expr, j: Expr) -> dict[Axis, Expr]:
-            return {own[0]: b.let(own[1] + products.row(i), "row"),
-                    met[0]: b.let(met[1] + products.column(j), "column")}
+            return {
+                own[0]: b.let(own[1] + products.row(i), "row"),
+                met[0]: b.let(met[1] + products.column(j), "column"),
+            }
+
         if self.masks or self.early != 1.0:
             bases = [b.let(self.base(m), "base") for m in self.masks]
             with each(e, products, others) as (i, j, at):
@@ -211,8 +238,11 @@ class AttentionProblem:
             if stride(mask.address, a) != 0:
                 below = binary("lt", index, e.expr(a.extent))
                 inside = below if inside is None else binary("and", inside, below)
-        m = load(e.buffer(mask.slot, hint="mask"), b.let(self.place(mask, base, at), "at"),
-                 mask=None if inside is None else b.let(inside, "inside"))
+        m = load(
+            e.buffer(mask.slot, hint="mask"),
+            b.let(self.place(mask, base, at), "at"),
+            mask=None if inside is None else b.let(inside, "inside"),
+        )
         return select(m, x, NOTHING) if mask.dtype.is_bool else x + cast(m, f32) * LOG2E
 
 
@@ -226,11 +256,14 @@ class _Forward:
         p, e, b, sizes = self.p, self.e, self.e.b, self.sizes
         with p.blocks(p.query, p.batch, sizes, p.is_causal) as (start, thread):
             products = products_of(e, thread, sizes, p.dtype)
-            q, k, v = (Panel(e, thread, sizes.threads, source, row, feature, rows, stages, hint)
-                       for source, row, feature, rows, stages, hint in (
-                           (p.q, p.query, p.inner, sizes.rows, 1, "q"),
-                           (p.k, p.key, p.inner, sizes.others, STAGES, "k"),
-                           (p.v, p.key, p.feature, sizes.others, STAGES, "v")))
+            q, k, v = (
+                Panel(e, thread, sizes.threads, source, row, feature, rows, stages, hint)
+                for source, row, feature, rows, stages, hint in (
+                    (p.q, p.query, p.inner, sizes.rows, 1, "q"),
+                    (p.k, p.key, p.inner, sizes.others, STAGES, "k"),
+                    (p.v, p.key, p.feature, sizes.others, STAGES, "v"),
+                )
+            )
             size = e.expr(p.key.extent)
             end = b.let(binary("min", size, start + sizes.rows), "end") if p.is_causal else size
             bases = [b.let(x.base(), "base") for x in (k, v)]
@@ -239,13 +272,20 @@ class _Forward:
                 first, stage = b.let(step * sizes.others, "first"), b.let(step % STAGES, "stage")
                 for panel, base in zip((k, v), bases, strict=True):
                     panel.fetch(base, first, size, stage)
+
             q.fetch(b.let(q.base(), "base"), start, e.expr(p.query.extent), 0)
             fetch(Const(0))
             steps = b.let((end + (sizes.others - 1)) // sizes.others, "steps")
             self._through(products, (q, k, v), start, steps, fetch)
 
-    def _through(self, products: Products, panels: tuple[Panel, Panel, Panel], start: Expr, steps: Expr,
-                 fetch: Callable[[Expr], None]) -> None:
+    def _through(
+        self,
+        products: Products,
+        panels: tuple[Panel, Panel, Panel],
+        start: Expr,
+        steps: Expr,
+        fetch: Callable[[Expr], None],
+    ) -> None:
         """Go through the keys, and store the results."""
         (q, k, v), p, e, b, others = panels, self.p, self.e, self.e.b, self.sizes.others
         sums = sums_of(e, products, v.width, "sums")
@@ -263,7 +303,14 @@ class _Forward:
             visible = binary("le", first + others, e.expr(p.key.extent))
             if p.is_causal:
                 visible = binary("and", visible, binary("le", first + others, start + 1))
-            p.see(products, scores, others, (p.query, start), (p.key, first), b.let(visible, "visible"))
+            p.see(
+                products,
+                scores,
+                others,
+                (p.query, start),
+                (p.key, first),
+                b.let(visible, "visible"),
+            )
             self._exponentials(products, scores, sums, v.width, most, total)
             products.hold(weights, scores)
             if products.staged:
@@ -272,8 +319,15 @@ class _Forward:
         b.emit(Await(0))
         self._finish(products, sums, most, total, start)
 
-    def _exponentials(self, products: Products, scores: Buffer, sums: Buffer, width: int, most: Buffer,
-                      total: Buffer) -> None:
+    def _exponentials(
+        self,
+        products: Products,
+        scores: Buffer,
+        sums: Buffer,
+        width: int,
+        most: Buffer,
+        total: Buffer,
+    ) -> None:
         """The scores become exp(score - maximum); maxima, totals and the sums so far follow."""
         p, b, others = self.p, self.e.b, self.sizes.others
         late = Const(p.late, F32)
@@ -296,9 +350,13 @@ class _Forward:
                 at = products.at(i, j, width)
                 b.store(sums, at, load(sums, at) * factor)
 
-    def _finish(self, products: Products, sums: Buffer, most: Buffer, total: Buffer, start: Expr) -> None:
+    def _finish(
+        self, products: Products, sums: Buffer, most: Buffer, total: Buffer, start: Expr
+    ) -> None:
         p, e, b = self.p, self.e, self.e.b
-        out, lse = (e.buffer(s.slot, "write", name) for s, name in ((self.out, "out"), (self.lse, "lse")))
+        out, lse = (
+            e.buffer(s.slot, "write", name) for s, name in ((self.out, "out"), (self.lse, "lse"))
+        )
         first, rows = b.let(p.base(self.out), "base"), b.let(p.base(self.lse), "base")
         with b.loop(products.own, "unroll") as i:
             row = b.let(start + products.row(i), "row")
@@ -306,8 +364,16 @@ class _Forward:
             none = binary("eq", whole, Const(0.0, F32))
             factor = b.let(select(none, Const(0.0, F32), Const(1.0, F32) / whole), "factor")
             with b.when(binary("lt", row, e.expr(p.query.extent))):
-                stored(e, products, sums, int(p.feature.extent), out,
-                       b.let(p.place(self.out, first, {p.query: row}), "where"), i, factor)
+                stored(
+                    e,
+                    products,
+                    sums,
+                    int(p.feature.extent),
+                    out,
+                    b.let(p.place(self.out, first, {p.query: row}), "where"),
+                    i,
+                    factor,
+                )
                 with b.when(binary("lt", products.column(Const(0)), Const(products.near))):
                     logs = load(most, i) * Const(p.late * LN2, F32) + unary("log", whole)
                     b.store(lse, p.place(self.lse, rows, {p.query: row}), logs)

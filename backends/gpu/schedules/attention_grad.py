@@ -1,10 +1,10 @@
 """The gradients of attention by blocks of threads: two kernels, again without scores in memory.
 
-The shares follow from the saved log-sum-exp (https://arxiv.org/abs/2307.08691, algorithm 2). One kernel has
-the gradients of queries: a block owns some and meets the keys. The other one has those of keys and values: a
-block owns keys and meets the queries, of all heads that share them. So each sum belongs to one block, and is
-added up in a fixed order. Both compute, of own rows x by others y, and u by w (values or what arrives at the
-result):
+The shares follow from the saved log-sum-exp (https://arxiv.org/abs/2307.08691, algorithm 2). One
+kernel has the gradients of queries: a block owns some and meets the keys. The other one has those
+of keys and values: a block owns keys and meets the queries, of all heads that share them. So each
+sum belongs to one block, and is added up in a fixed order. Both compute, of own rows x by others y,
+and u by w (values or what arrives at the result):
 
     shares    exp(x . y scale - lse), and
     moved     shares (u . w - delta): the gradient of the scores
@@ -31,7 +31,8 @@ WIDEST = {f32: 128, f16: 128, bf16: 128}
 
 
 def fits(node: Node) -> bool:
-    """Whether the kernels take an attention_grad node: query heads may share keys and values, not queries."""
+    """Whether the kernels take an attention_grad node: query heads may share keys and values, not
+    queries."""
     q, k, v = node.operands[:3]
     rows = node.operands[4].shape
     known = 0 not in rows and 0 not in q.shape and k.shape[:-2] == v.shape[:-2]
@@ -47,11 +48,19 @@ def lower_attention_grad(places: Places, node: Node) -> None:
     _Gradient(p, sizes, *sides(p), p.batch, []).emit([gq])
     p.launch(f"attention_grad of queries [blocks {sizes}]", 3)
     p = AttentionProblem(places, node, "attention_grad_keys")
-    shared = [a for a in p.batch if stride(p.k.address, a) == stride(p.v.address, a) == 0 and a.extent != 1]
+    shared = [
+        a
+        for a in p.batch
+        if stride(p.k.address, a) == stride(p.v.address, a) == 0 and a.extent != 1
+    ]
     queries, keys = sides(p)
-    gk, gv = (p.result(slot, x, index) for slot, x, index in zip(
-        slots[1:], node.operands[1:3], (p.of_k, p.of_v), strict=True))
-    _Gradient(p, sizes, keys, queries, [a for a in p.batch if a not in shared], shared).emit([gk, gv])
+    gk, gv = (
+        p.result(slot, x, index)
+        for slot, x, index in zip(slots[1:], node.operands[1:3], (p.of_k, p.of_v), strict=True)
+    )
+    _Gradient(p, sizes, keys, queries, [a for a in p.batch if a not in shared], shared).emit(
+        [gk, gv]
+    )
     p.launch(f"attention_grad of keys [blocks {sizes}]", 4)
 
 
@@ -77,10 +86,18 @@ def sides(p: AttentionProblem) -> tuple[Side, Side]:
 
 
 class _Gradient:
-    """A kernel that sums gradients of its own rows; heads along the axes `shared` have them in common."""
+    """A kernel that sums gradients of its own rows; heads along the axes `shared` have them in
+    common."""
 
-    def __init__(self, p: AttentionProblem, sizes: Sizes, own: Side, met: Side, batch: list[Axis],
-                 shared: list[Axis]):
+    def __init__(
+        self,
+        p: AttentionProblem,
+        sizes: Sizes,
+        own: Side,
+        met: Side,
+        batch: list[Axis],
+        shared: list[Axis],
+    ):
         self.p, self.e, self.sizes, self.own, self.met = p, p.e, sizes, own, met
         self.batch, self.shared = batch, shared
         self.by_queries = own.axis is p.query
@@ -88,22 +105,34 @@ class _Gradient:
         self.lse, self.delta = (p.result(p.places.materialise(x), x, p.of_query) for x in rows)
 
     def emit(self, targets: list[Source]) -> None:
-        """Args: targets: what is weighed by what moved, and perhaps by the shares, is summed there."""
+        """Args: targets: what is weighed by what moved, and perhaps by the shares, is summed
+        there."""
         p, e, b, sizes = self.p, self.e, self.e.b, self.sizes
-        with p.blocks(self.own.axis, self.batch, sizes, p.is_causal and self.by_queries) as (start, thread):
+        with p.blocks(self.own.axis, self.batch, sizes, p.is_causal and self.by_queries) as (
+            start,
+            thread,
+        ):
             products = products_of(e, thread, sizes, p.dtype)
-            x, u, y, w = (Panel(e, thread, sizes.threads, source, side.axis, feature, rows, stages, hint)
-                          for side, rows, stages, hints in ((self.own, sizes.rows, 1, "xu"),
-                                                            (self.met, sizes.others, STAGES, "yw"))
-                          for source, feature, hint in ((side.x, p.inner, hints[0]),
-                                                        (side.u, p.feature, hints[1])))
+            x, u, y, w = (
+                Panel(e, thread, sizes.threads, source, side.axis, feature, rows, stages, hint)
+                for side, rows, stages, hints in (
+                    (self.own, sizes.rows, 1, "xu"),
+                    (self.met, sizes.others, STAGES, "yw"),
+                )
+                for source, feature, hint in (
+                    (side.x, p.inner, hints[0]),
+                    (side.u, p.feature, hints[1]),
+                )
+            )
             for panel in (x, u):
                 panel.fetch(b.let(panel.base(), "base"), start, e.expr(self.own.axis.extent), 0)
             self._count(start)
             self._fetch((y, w), Const(0))
-            sums = [sums_of(e, products, panel.width, "sums") for panel in (y, w)[:len(targets)]]
+            sums = [sums_of(e, products, panel.width, "sums") for panel in (y, w)[: len(targets)]]
             self._through(products, (x, u, y, w), sums, start)
-            for target, source, panel, factor in zip(targets, sums, (y, w), (p.scale, 1.0), strict=False):
+            for target, source, panel, factor in zip(
+                targets, sums, (y, w), (p.scale, 1.0), strict=False
+            ):
                 self._store(products, source, panel.depth, target, start, factor)
 
     def _count(self, start: Expr) -> None:
@@ -138,8 +167,13 @@ class _Gradient:
         for panel in panels:
             panel.fetch(b.let(panel.base(), "base"), first, count, step % STAGES)
 
-    def _through(self, products: Products, panels: tuple[Panel, Panel, Panel, Panel], sums: list[Buffer],
-                 start: Expr) -> None:
+    def _through(
+        self,
+        products: Products,
+        panels: tuple[Panel, Panel, Panel, Panel],
+        sums: list[Buffer],
+        start: Expr,
+    ) -> None:
         """Go through the others."""
         (x, u, y, w), p, b, others = panels, self.p, self.e.b, self.sizes.others
         count = products.own * products.columns(others)
@@ -153,12 +187,20 @@ class _Gradient:
             self._fetch((y, w), b.let(step + 1, "ahead"))
             first, stage = self._first(step), b.let(step % STAGES, "stage")
             products.multiply(shares, x, y, stage)
-            p.see(products, shares, others, (self.own.axis, start), (self.met.axis, first),
-                  b.let(self._visible(start, first), "visible"))
+            p.see(
+                products,
+                shares,
+                others,
+                (self.own.axis, start),
+                (self.met.axis, first),
+                b.let(self._visible(start, first), "visible"),
+            )
             products.multiply(moved, u, w, stage)
             if not self.by_queries:
                 self.first = first
-                rows = self._rows(products.columns(others), lambda j: self.first + products.column(j))
+                rows = self._rows(
+                    products.columns(others), lambda j: self.first + products.column(j)
+                )
             self._moves(products, shares, moved, rows)
             for weight, values in zip(weights, (moved, shares), strict=False):
                 products.hold(weight, values)
@@ -177,7 +219,8 @@ class _Gradient:
         return binary("and", visible, binary("le", end, (start if self.by_queries else first) + 1))
 
     def _rows(self, count: int, query: Callable[[Expr], Expr]) -> tuple[Buffer, Buffer]:
-        """Of the queries of a thread's rows (or columns) the log-sum-exp as a power of 2, and delta."""
+        """Of the queries of a thread's rows (or columns) the log-sum-exp as a power of 2, and
+        delta."""
         p, e, b = self.p, self.e, self.e.b
         lse, delta = (b.scratch(f32, count, name) for name in ("lse", "delta"))
         first = b.let(p.base(self.lse), "base")
@@ -190,7 +233,9 @@ class _Gradient:
             b.store(delta, i, load(e.buffer(self.delta.slot, hint="delta"), where, mask=inside))
         return lse, delta
 
-    def _moves(self, products: Products, shares: Buffer, moved: Buffer, rows: tuple[Buffer, Buffer]) -> None:
+    def _moves(
+        self, products: Products, shares: Buffer, moved: Buffer, rows: tuple[Buffer, Buffer]
+    ) -> None:
         """From scores and what arrives at them the shares, and what moves the scores."""
         b, late = self.e.b, Const(self.p.late, F32)
         lse, delta = rows
@@ -200,8 +245,15 @@ class _Gradient:
             b.store(shares, at, share)
             b.store(moved, at, share * (load(moved, at) - load(delta, row)))
 
-    def _store(self, products: Products, sums: Buffer, features: int, target: Source, start: Expr,
-               factor: float) -> None:
+    def _store(
+        self,
+        products: Products,
+        sums: Buffer,
+        features: int,
+        target: Source,
+        start: Expr,
+        factor: float,
+    ) -> None:
         p, e, b, axis = self.p, self.e, self.e.b, self.own.axis
         out = e.buffer(target.slot, "write", "out")
         first = b.let(p.base(target), "base")

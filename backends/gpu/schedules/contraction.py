@@ -1,4 +1,5 @@
-"""Contractions on GPUs: by tiles of blocks of threads, on tensor cores or not; what is small by loops."""
+"""Contractions on GPUs: by tiles of blocks of threads, on tensor cores or not; what is small by
+loops."""
 
 from __future__ import annotations
 
@@ -23,9 +24,11 @@ def contract(p: Contraction, region: Region, lowering: Lowering) -> None:
 
 
 def lower_blocks(p: Contraction, region: Region, lowering: Lowering) -> None:
-    """The launches of a contraction by blocks of threads, on tensor cores where they multiply its dtype.
+    """The launches of a contraction by blocks of threads, on tensor cores where they multiply its
+    dtype.
 
-    Tiles of a depthwise convolution would be all but empty: there each thread sums what one result takes.
+    Tiles of a depthwise convolution would be all but empty: there each thread sums what one result
+    takes.
     """
     regroup(p)
     many = gpu_of(lowering).multiprocessors

@@ -1,7 +1,7 @@
 """Pointwise kernels for targets whose tasks are threads.
 
-A thread computes some neighbours of the innermost loop. Those that lie side by side in memory are read and
-written as one vector of up to 16 bytes, the widest access that a GPU has.
+A thread computes some neighbours of the innermost loop. Those that lie side by side in memory are
+read and written as one vector of up to 16 bytes, the widest access that a GPU has.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from . import transposes as block_tiles
 from .transposes import TileScope
 
 ENOUGH = 1 << 15  # elements: fewer are given one to a thread, so that more of the GPU has work
-HEAVY = 2.0  # nanoseconds of an element, by cost.element_ns, from which on memory is not what is waited for
+# nanoseconds of an element, by cost.element_ns, from which on memory is not what is waited for
+HEAVY = 2.0
 
 
 class ThreadMap(MapKernel):
@@ -81,13 +82,16 @@ class ThreadMap(MapKernel):
         return (slot for slot, strides in zip(slots, self.strides, strict=True) if strides[-1] == 1)
 
     def updates(self) -> bool:
-        """Whether a result may take over the memory of an input: that asks for one store of each element."""
+        """Whether a result may take over the memory of an input: that asks for one store of each
+        element."""
         outputs = self.lowering.outputs
         taken = {outputs[output] for output, _ in self.lowering.graph.donates}
         return any(target.slot in taken for target in self.targets)
 
     @contextmanager
-    def open_groups(self, scope: WideScope, loops: list[Loop], index: Index, whole: bool) -> Iterator[None]:
+    def open_groups(
+        self, scope: WideScope, loops: list[Loop], index: Index, whole: bool
+    ) -> Iterator[None]:
         """A loop over groups of neighbours, and one over the elements of a group."""
         b, space = scope.b, scope.space
         *outer, last = loops
@@ -110,8 +114,11 @@ class ThreadMap(MapKernel):
             scope.flush()
 
     def store_all(self, scope: WideScope | TileScope, index: Index) -> None:
-        evaluator = WideEvaluator(scope, self.leaves) if isinstance(scope, WideScope) else \
-            Evaluator(scope, self.leaves)
+        evaluator = (
+            WideEvaluator(scope, self.leaves)
+            if isinstance(scope, WideScope)
+            else Evaluator(scope, self.leaves)
+        )
         for target in self.targets:
             value = evaluator.at(target.value, index)
             scope.put(target.slot, target.place(scope, index), value)
@@ -128,7 +135,9 @@ class WideEvaluator(Evaluator):
             return super().load(slot, position, mask, depth)
         depth = scope.space.depth((position,))
         with scope.b.hoisted(depth):
-            return Result(scope.b.let(scope.line(slot, position, mask.expr if mask else None), "v"), depth)
+            return Result(
+                scope.b.let(scope.line(slot, position, mask.expr if mask else None), "v"), depth
+            )
 
 
 def zero(dtype: DType) -> Const:
@@ -148,7 +157,8 @@ class WideScope(Scope):
         self._stores: list[tuple[Slot, Dim, Buffer]] = []
 
     def begin(self, variable: Dim, base: Expr, limit: Expr | None) -> None:
-        """A group begins at `base`; `limit` is how far elements go, where that may be short of its end."""
+        """A group begins at `base`; `limit` is how far elements go, where that may be short of its
+        end."""
         self.variable = variable
         self.base = base
         self.depth = self.b.depth
@@ -171,7 +181,8 @@ class WideScope(Scope):
             yield
 
     def is_line(self, position: Dim) -> bool:
-        """Whether a group's elements lie side by side at `position`, and where is known ahead of them."""
+        """Whether a group's elements lie side by side at `position`, and where is known ahead of
+        them."""
         name = name_of(self.variable)
         if coefficient(position, name) != 1:
             return False
@@ -183,7 +194,8 @@ class WideScope(Scope):
         return to_expr(position, {**self.space.env, name_of(self.variable): self.base})
 
     def line(self, slot: Slot, position: Dim, mask: Expr | None) -> Expr:
-        """An element of a line that the group reads at once, or not at all where `mask` is false."""
+        """An element of a line that the group reads at once, or not at all where `mask` is
+        false."""
         line = self._lines.get((slot, position, mask))
         if line is None:
             source, b = self.buffer(slot), self.b
@@ -223,6 +235,9 @@ class WideScope(Scope):
             return
         with b.when(self.full):
             b.store(to, at, load(source, start, self.lanes))
-        with b.when(logical_not(self.full)), b.loop(self.lanes, "unroll", "u") as u, \
-                b.when(binary("lt", self.base + u, self.limit)):
+        with (
+            b.when(logical_not(self.full)),
+            b.loop(self.lanes, "unroll", "u") as u,
+            b.when(binary("lt", self.base + u, self.limit)),
+        ):
             b.store(to, at + u, load(source, start + u))

@@ -1,10 +1,11 @@
 """Contractions of 2-byte floats by blocks of threads on tensor cores, with sums in f32.
 
-As in products.py, a block computes `rows` x `columns` results, and slices of both operands pass through
-shared memory. Several slices are on their way there at a time, copied without registers where neighbours of
-16 bytes lie side by side in memory; else element by element. In shared memory an operand lies with k
-innermost where it does in memory, else outermost, and is transposed on its way into the registers of a warp.
-Lines are padded by 16 bytes, so that eight of them, a matrix's rows, begin in different banks.
+As in products.py, a block computes `rows` x `columns` results, and slices of both operands pass
+through shared memory. Several slices are on their way there at a time, copied without registers
+where neighbours of 16 bytes lie side by side in memory; else element by element. In shared memory
+an operand lies with k innermost where it does in memory, else outermost, and is transposed on its
+way into the registers of a warp. Lines are padded by 16 bytes, so that eight of them, a matrix's
+rows, begin in different banks.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ DEEP = 16  # steps of k of one multiplication
 
 @dataclass(frozen=True)
 class Tile:
-    """Sizes of a block's work: results of it and of a warp, steps of k at a time, slices in shared memory."""
+    """Sizes of a block's work: results of it and of a warp, steps of k at a time, slices in shared
+    memory."""
 
     rows: int
     columns: int
@@ -75,19 +77,24 @@ def side_by_side(p: Contraction, source: Source, axes: Sequence[Axis]) -> bool:
     inner = p.k[-1] if along_k(p, source) else axes[-1]
     limit = evaluate(p.limits.get(inner.name, 0), {x.name: 0 for x in p.batch})
     gated = any(stride(g.coordinate, inner) != 0 for g in source.gates)
-    return (not source.casts and not gated and stride(source.address, inner) == 1
-            and all(isinstance(n, int) and n % NEIGHBOURS == 0 for n in (inner.extent, limit)))
+    return (
+        not source.casts
+        and not gated
+        and stride(source.address, inner) == 1
+        and all(isinstance(n, int) and n % NEIGHBOURS == 0 for n in (inner.extent, limit))
+    )
 
 
 def tile_of(p: Contraction, multiprocessors: int) -> Tile:
-    """The largest tile that leaves few multiprocessors without work, and wastes little at the edges.
+    """The largest tile that leaves few multiprocessors without work, and wastes little at the
+    edges.
 
     What is not copied passes through registers, of which the largest tile has none left.
     """
     m, n = (guess(extent_of(axes)) for axes in (p.m, p.n))
     batch = guess(extent_of(p.batch))
     copied = side_by_side(p, p.a, p.m) and side_by_side(p, p.b, p.n)
-    for tile in TILES[not copied:-1]:
+    for tile in TILES[not copied : -1]:
         blocks = batch * -(-m // tile.rows) * -(-n // tile.columns)
         enough = is_enough(p, blocks, LONG, multiprocessors)
         if enough and m * 4 >= tile.rows * 3 and n * 4 >= tile.columns * 3:
@@ -100,8 +107,10 @@ def emit(e: Emission, p: Contraction, tile: Tile, finish: Callable[[Expr], None]
     b = e.b
     with frame(e, p, tile) as f:
         work = _Work(e, p, tile, f.thread)
-        slices = (_Slice(work, p.m, p.a, tile.rows, f.top, f.m, f.k, "a"),
-                  _Slice(work, p.n, p.b, tile.columns, f.left, f.n, f.k, "b"))
+        slices = (
+            _Slice(work, p.m, p.a, tile.rows, f.top, f.m, f.k, "a"),
+            _Slice(work, p.n, p.b, tile.columns, f.left, f.n, f.k, "b"),
+        )
         steps = steps_along(b, f.k, tile.depth)
         Operand.begin(b, [s.operand for s in slices])
         for stage in range(tile.stages - 1):
@@ -140,20 +149,36 @@ class _Work:
     def multiply(self, slices: tuple[_Slice, _Slice], stage: Expr) -> None:
         """Multiply two slices."""
         b, dtype = self.e.b, slices[0].shared.dtype
-        firsts = [b.let(s.first_of(stage, start, left), "first")
-                  for s, start, left in ((slices[0], self.row, True), (slices[1], self.column, False))]
+        firsts = [
+            b.let(s.first_of(stage, start, left), "first")
+            for s, start, left in ((slices[0], self.row, True), (slices[1], self.column, False))
+        ]
         x, y = (b.scratch(u32, n, h) for n, h in ((self.down * 4, "x"), (self.across * 2, "y")))
         with b.loop(self.tile.depth // DEEP, "unroll", "k") as k:
-            for s, first, target, count in ((slices[0], firsts[0], x, self.down),
-                                            (slices[1], firsts[1], y, self.across // 2)):
+            for s, first, target, count in (
+                (slices[0], firsts[0], x, self.down),
+                (slices[1], firsts[1], y, self.across // 2),
+            ):
                 with b.loop(count, "unroll") as i:
-                    b.emit(LoadMatrices(target, i * 4, s.shared, first + s.offset(i * DEEP, k * DEEP),
-                                        not s.along_k))
+                    b.emit(
+                        LoadMatrices(
+                            target,
+                            i * 4,
+                            s.shared,
+                            first + s.offset(i * DEEP, k * DEEP),
+                            not s.along_k,
+                        )
+                    )
             with b.loop(self.down, "unroll") as i, b.loop(self.across, "unroll", "j") as j:
-                b.emit(MultiplyMatrices(dtype, self.sums, (i * self.across + j) * 4, x, i * 4, y, j * 2))
+                b.emit(
+                    MultiplyMatrices(
+                        dtype, self.sums, (i * self.across + j) * 4, x, i * 4, y, j * 2
+                    )
+                )
 
-    def finish(self, rows: tuple[Expr, Expr], columns: tuple[Expr, Expr],
-               finish: Callable[[Expr], None]) -> None:
+    def finish(
+        self, rows: tuple[Expr, Expr], columns: tuple[Expr, Expr], finish: Callable[[Expr], None]
+    ) -> None:
         """Hand over the thread's sums that lie inside."""
         b, p, (top, m), (left, n) = self.e.b, self.p, rows, columns
         first = b.let(top + self.row + self.lane // 4, "first")
@@ -173,8 +198,17 @@ class _Work:
 class _Slice:
     """Slices of an operand: `size` rows (or columns) from `first` on, `depth` steps of k each."""
 
-    def __init__(self, work: _Work, axes: Sequence[Axis], source: Source, size: int, first: Expr, count: Expr,
-                 k: Expr, hint: str):
+    def __init__(
+        self,
+        work: _Work,
+        axes: Sequence[Axis],
+        source: Source,
+        size: int,
+        first: Expr,
+        count: Expr,
+        k: Expr,
+        hint: str,
+    ):
         self.work, self.axes, self.source = work, axes, source
         self.first, self.count, self.k = first, count, k
         e, p, depth = work.e, work.p, work.tile.depth
@@ -189,7 +223,8 @@ class _Slice:
         self.each = size * depth // self.lanes // work.tile.threads
         self.inner = e.b.let(work.thread % (line // self.lanes) * self.lanes, "inner")
         outer = e.b.let(work.thread // (line // self.lanes), "outer")
-        if line // self.lanes == 4:  # eight threads of a warp write to two lines, in different banks
+        # eight threads of a warp write to two lines, in different banks
+        if line // self.lanes == 4:
             outer = e.b.let(outer // 8 * 8 + outer % 2 * 4 + outer % 8 // 2, "outer")
         self.outer = outer
         self.step = work.tile.threads * self.lanes // line
@@ -208,8 +243,14 @@ class _Slice:
         b, depth = self.work.e.b, self.work.tile.depth
         with b.loop(self.each, "unroll") as i:
             k = self.inner if self.along_k else self._line(i)
-            inside = b.let(binary("and", binary("lt", step * depth + k, self.k),
-                                  binary("lt", self.first + self._row(i), self.count)), "inside")
+            inside = b.let(
+                binary(
+                    "and",
+                    binary("lt", step * depth + k, self.k),
+                    binary("lt", self.first + self._row(i), self.count),
+                ),
+                "inside",
+            )
             where, there = self.operand.at(step, k, i if self.along_k else Const(0))
             where = b.let(where, "where")
             inside = inside if there is None else b.let(binary("and", inside, there), "inside")
@@ -227,9 +268,11 @@ class _Slice:
         return row * self.width + k if self.along_k else k * self.width + row
 
     def first_of(self, stage: Expr, start: Expr, left: bool) -> Expr:
-        """Where the line of a matrix begins that this thread names: of the tile's row `start` and its k 0.
+        """Where the line of a matrix begins that this thread names: of the tile's row `start` and
+        its k 0.
 
-        Four matrices are a left operand of 16 x 16 by columns, or two right ones, whose rows lie across.
+        Four matrices are a left operand of 16 x 16 by columns, or two right ones, whose rows lie
+        across.
         """
         lane = self.work.lane
         within, which = lane % 8, lane // 8

@@ -1,7 +1,8 @@
-"""Where elements of a contraction's operands lie in memory, for blocks of threads that read slices of them.
+"""Where elements of a contraction's operands lie in memory, for blocks of threads that read slices
+of them.
 
-An address is a part that depends on the row (or column), found once by each thread, and one that depends on
-the step of k. So are the coordinates of an image around which zeros are read (`Gate`).
+An address is a part that depends on the row (or column), found once by each thread, and one that
+depends on the step of k. So are the coordinates of an image around which zeros are read (`Gate`).
 """
 
 from __future__ import annotations
@@ -32,15 +33,20 @@ def bind(e: Emission, axes: Sequence[Axis], flat: Expr) -> None:
 class Operand:
     """Where a thread's elements of the slices of an operand are.
 
-    Where several axes of k, those of a convolution, take divisions, and a thread reads several steps, they
-    are done once in a block, ahead of the step that they are for, and kept in shared memory for `ahead`
-    slices of `depth` steps.
+    Where several axes of k, those of a convolution, take divisions, and a thread reads several
+    steps, they are done once in a block, ahead of the step that they are for, and kept in shared
+    memory for `ahead` slices of `depth` steps.
     """
 
-    def __init__(self, e: Emission, source: Source, k: Sequence[Axis], depth: int, ahead: int, several: bool):
+    def __init__(
+        self, e: Emission, source: Source, k: Sequence[Axis], depth: int, ahead: int, several: bool
+    ):
         """Args: several: a thread reads several steps of k."""
         self.e, self.source, self.k, self.depth, self.ahead = e, source, k, depth, ahead
-        self.types = [type_of(source.address, 0), *(type_of(g.coordinate, g.reach) for g in source.gates)]
+        self.types = [
+            type_of(source.address, 0),
+            *(type_of(g.coordinate, g.reach) for g in source.gates),
+        ]
         tabled = self.types if several and len(k) > 1 else []
         self.tables = [e.b.shared(t.dtype, ahead * depth, "offsets") for t in tabled]
 
@@ -63,7 +69,8 @@ class Operand:
             b.barrier()
 
     def fill(self, slice: Expr) -> None:
-        """Take a slice's place in the tables: that of the one `ahead` before, which all are done with."""
+        """Take a slice's place in the tables: that of the one `ahead` before, which all are done
+        with."""
         if self.tables:
             b = self.e.b
             with b.loop(self.depth, "thread", "t") as t:
@@ -84,16 +91,22 @@ class Operand:
         return found
 
     def at(self, slice: Expr, step: Expr, row: Expr) -> tuple[Expr, Expr | None]:
-        """Where the element of a step of a slice and of the thread's number `row` is, and whether it is."""
+        """Where the element of a step of a slice and of the thread's number `row` is, and whether
+        it is."""
         b = self.e.b
         if self.tables:
-            place = b.let(slice % self.ahead * self.depth + step, "at") if self.source.gates else \
-                slice % self.ahead * self.depth + step
+            place = (
+                b.let(slice % self.ahead * self.depth + step, "at")
+                if self.source.gates
+                else slice % self.ahead * self.depth + step
+            )
             steps: list[Expr] = [load(table, place) for table in self.tables]
         else:
             steps = self._along(b.let(slice * self.depth + step, "k"))
-        address, *coordinates = (binary("add", load(places, row), far)
-                                 for places, far in zip(self.rows, steps, strict=True))
+        address, *coordinates = (
+            binary("add", load(places, row), far)
+            for places, far in zip(self.rows, steps, strict=True)
+        )
         coordinates = [b.let(c, "t") for c in coordinates]
         return passing(self.e, self.source, cast(address, i64), coordinates)
 

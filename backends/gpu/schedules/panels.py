@@ -1,9 +1,11 @@
-"""What attention by blocks of threads is made of: rows of operands in shared memory, and their products.
+"""What attention by blocks of threads is made of: rows of operands in shared memory, and their
+products.
 
-A block has *own* rows, and meets *others* some at a time: queries and keys, or keys and queries. Products of
-own rows by others stay in the registers of the threads, and weigh the others in a second product. Floats of 2
-bytes are multiplied by warps on tensor cores, where the sums of the first product lie just as the second one
-takes its left side; f32 by multiply-adds, where the weights pass through shared memory.
+A block has *own* rows, and meets *others* some at a time: queries and keys, or keys and queries.
+Products of own rows by others stay in the registers of the threads, and weigh the others in a
+second product. Floats of 2 bytes are multiplied by warps on tensor cores, where the sums of the
+first product lie just as the second one takes its left side; f32 by multiply-adds, where the
+weights pass through shared memory.
 """
 
 from __future__ import annotations
@@ -58,13 +60,24 @@ def padded(features: int) -> int:
 
 
 class Panel:
-    """`rows` rows of an operand in shared memory, of as many stages; features beyond the last are 0.
+    """`rows` rows of an operand in shared memory, of as many stages; features beyond the last are
+    0.
 
     Rows are padded by 16 bytes, so that eight of them begin in different banks.
     """
 
-    def __init__(self, e: Emission, thread: Name, threads: int, source: Source, row: Axis, feature: Axis,
-                 rows: int, stages: int, hint: str):
+    def __init__(
+        self,
+        e: Emission,
+        thread: Name,
+        threads: int,
+        source: Source,
+        row: Axis,
+        feature: Axis,
+        rows: int,
+        stages: int,
+        hint: str,
+    ):
         self.e, self.source, self.row, self.feature, self.rows = e, source, row, feature, rows
         self.threads = threads
         self.depth = int(feature.extent)
@@ -91,13 +104,23 @@ class Panel:
         b = self.e.b
         if self.even:
             with b.loop(self.rows // self.step, "unroll") as i:
-                self._bring(base, first, count, stage * self.room, self.outer + i * self.step, self.inner)
+                self._bring(
+                    base, first, count, stage * self.room, self.outer + i * self.step, self.inner
+                )
             return
         with b.loop(self.rows * self.line, "thread", "t") as t:
-            self._bring(base, first, count, stage * self.room, b.let(t // self.line, "outer"),
-                        b.let(t % self.line * self.lanes, "inner"))
+            self._bring(
+                base,
+                first,
+                count,
+                stage * self.room,
+                b.let(t // self.line, "outer"),
+                b.let(t % self.line * self.lanes, "inner"),
+            )
 
-    def _bring(self, base: Expr, first: Expr, count: Expr, place: Expr | int, row: Expr, inner: Expr) -> None:
+    def _bring(
+        self, base: Expr, first: Expr, count: Expr, place: Expr | int, row: Expr, inner: Expr
+    ) -> None:
         b, e, address = self.e.b, self.e, self.source.address
         inside = binary("lt", first + row, count)
         if self.depth < self.width:
@@ -129,18 +152,25 @@ class Products(Protocol):
 
     def columns(self, n: int) -> int:
         """Columns of a thread of `n`, numbered from 0 on."""
+
     def row(self, i: Expr) -> Expr:
         """The block's row that is the thread's row `i`."""
+
     def column(self, j: Expr) -> Expr:
         """The tile's column that is the thread's column `j`."""
+
     def at(self, i: Expr, j: Expr, n: int) -> Expr:
         """Where a sum of `n` columns is among the thread's."""
+
     def weights(self, name: str) -> Buffer:
         """Memory for weights of the others by own rows."""
+
     def hold(self, weights: Buffer, values: Buffer) -> None:
         """Let `values`, as they come from a product, be weights."""
+
     def multiply(self, sums: Buffer, left: Panel, right: Panel, stage: Expr) -> None:
         """sums[row, other] = left[row] . right[other]"""
+
     def weigh(self, sums: Buffer, weights: Buffer, right: Panel, stage: Expr) -> None:
         """sums[row, feature] += weights[row] . right[:, feature]"""
 
@@ -214,25 +244,45 @@ class MatrixProducts:
         clear(self.e, sums, self.own * self.columns(others))
         x, y = b.scratch(u32, self.down * 4, "x"), b.scratch(u32, 4, "y")
         row = b.let((self.top + self.low + self.within) * left.pitch + self.high, "row")
-        other = b.let(stage * right.room + (self.high + self.within) * right.pitch + self.low, "other")
+        other = b.let(
+            stage * right.room + (self.high + self.within) * right.pitch + self.low, "other"
+        )
         with b.loop(left.width // DEEP, "unroll", "k") as k:
             with b.loop(self.down, "unroll") as i:
-                b.emit(LoadMatrices(x, i * 4, left.shared, row + i * (DEEP * left.pitch) + k * DEEP, False))
+                b.emit(
+                    LoadMatrices(
+                        x, i * 4, left.shared, row + i * (DEEP * left.pitch) + k * DEEP, False
+                    )
+                )
             with b.loop(others // DEEP, "unroll", "j") as j:
-                b.emit(LoadMatrices(y, Const(0), right.shared, other + j * (DEEP * right.pitch) + k * DEEP,
-                                    False))
+                b.emit(
+                    LoadMatrices(
+                        y,
+                        Const(0),
+                        right.shared,
+                        other + j * (DEEP * right.pitch) + k * DEEP,
+                        False,
+                    )
+                )
                 self._products(sums, x, 0, 4, y, j, others)
 
     def weigh(self, sums: Buffer, weights: Buffer, right: Panel, stage: Expr) -> None:
         b, steps = self.e.b, right.rows // DEEP
         y = b.scratch(u32, 4, "y")
-        first = b.let(stage * right.room + (self.low + self.within) * right.pitch + self.high, "feature")
+        first = b.let(
+            stage * right.room + (self.low + self.within) * right.pitch + self.high, "feature"
+        )
         with b.loop(steps, "unroll", "k") as k, b.loop(right.width // DEEP, "unroll", "j") as j:
-            b.emit(LoadMatrices(y, Const(0), right.shared, first + k * (DEEP * right.pitch) + j * DEEP, True))
+            b.emit(
+                LoadMatrices(
+                    y, Const(0), right.shared, first + k * (DEEP * right.pitch) + j * DEEP, True
+                )
+            )
             self._products(sums, weights, k * 4, steps * 4, y, j, right.width)
 
-    def _products(self, sums: Buffer, x: Buffer, first: Expr | int, step: int, y: Buffer, j: Expr,
-                  n: int) -> None:
+    def _products(
+        self, sums: Buffer, x: Buffer, first: Expr | int, step: int, y: Buffer, j: Expr, n: int
+    ) -> None:
         """16 columns from number `j` on; the left matrices are ``x[first + i * step ..]``."""
         b = self.e.b
         with b.loop(self.down, "unroll") as i, b.loop(2, "unroll", "half") as half:
@@ -279,8 +329,10 @@ class ThreadProducts:
         row = b.let(self.first * left.pitch, "row")
         other = b.let(stage * right.room + self.start * right.pitch, "other")
         with self._steps(left.width) as k:
-            for target, source, first, step, n in ((x, left, row, self.apart, self.own),
-                                                   (y, right, other, ACROSS, count)):
+            for target, source, first, step, n in (
+                (x, left, row, self.apart, self.own),
+                (y, right, other, ACROSS, count),
+            ):
                 with b.loop(n, "unroll") as i, b.loop(QUAD, "unroll", "u") as u:
                     at = first + i * (step * source.pitch) + k + u
                     b.store(target, i * QUAD + u, load(source.shared, at))
@@ -295,27 +347,45 @@ class ThreadProducts:
             with b.loop(self.own, "unroll") as i, b.loop(QUAD, "unroll", "u") as u:
                 b.store(x, i * QUAD + u, load(weights, row + i * (self.apart * self.pitch) + k + u))
             with b.loop(QUAD, "unroll", "u") as u, b.loop(count, "unroll", "j") as j:
-                b.store(y, j * QUAD + u, load(right.shared, feature + (k + u) * right.pitch + j * ACROSS))
+                b.store(
+                    y,
+                    j * QUAD + u,
+                    load(right.shared, feature + (k + u) * right.pitch + j * ACROSS),
+                )
             self._add(sums, x, y, count)
 
     @contextmanager
     def _steps(self, count: int) -> Iterator[Expr]:
         """`count` steps, four at a time."""
-        with self.e.b.loop(count // DEEP, "rolled", "k") as k, \
-                self.e.b.loop(DEEP // QUAD, "unroll", "part") as part:
+        with (
+            self.e.b.loop(count // DEEP, "rolled", "k") as k,
+            self.e.b.loop(DEEP // QUAD, "unroll", "part") as part,
+        ):
             yield self.e.b.let(k * DEEP + part * QUAD, "step")
 
     def _add(self, sums: Buffer, x: Buffer, y: Buffer, count: int) -> None:
         b = self.e.b
-        with b.loop(QUAD, "unroll", "u") as u, b.loop(self.own, "unroll") as i, \
-                b.loop(count, "unroll", "j") as j:
+        with (
+            b.loop(QUAD, "unroll", "u") as u,
+            b.loop(self.own, "unroll") as i,
+            b.loop(count, "unroll", "j") as j,
+        ):
             at = i * count + j
             b.store(sums, at, fma(load(x, i * QUAD + u), load(y, j * QUAD + u), load(sums, at)))
 
 
-def stored(e: Emission, products: Products, sums: Buffer, features: int, target: Buffer, where: Expr,
-           i: Expr, factor: Expr) -> None:
-    """Store the thread's row `i` of sums times `factor`: that of `features` which begins at `where`."""
+def stored(
+    e: Emission,
+    products: Products,
+    sums: Buffer,
+    features: int,
+    target: Buffer,
+    where: Expr,
+    i: Expr,
+    factor: Expr,
+) -> None:
+    """Store the thread's row `i` of sums times `factor`: that of `features` which begins at
+    `where`."""
     b, n = e.b, padded(features)
     near = products.near if features % products.near == 0 else 1
     line = b.scratch(target.dtype, near, "line")
@@ -328,5 +398,16 @@ def stored(e: Emission, products: Products, sums: Buffer, features: int, target:
             b.store(target, where + column, load(line, Const(0), near))
 
 
-__all__ = ["MatrixProducts", "Panel", "Products", "Sizes", "ThreadProducts", "clear", "each", "padded",
-           "products_of", "stored", "sums_of"]
+__all__ = [
+    "MatrixProducts",
+    "Panel",
+    "Products",
+    "Sizes",
+    "ThreadProducts",
+    "clear",
+    "each",
+    "padded",
+    "products_of",
+    "stored",
+    "sums_of",
+]

@@ -1,13 +1,16 @@
-"""Contractions by blocks of threads, for GPUs: tiles of both operands in shared memory, results in registers.
+"""Contractions by blocks of threads, for GPUs: tiles of both operands in shared memory, results in
+registers.
 
-A block computes `rows` x `columns` results. Step by step along k its threads copy a slice of A and one of B
-into shared memory, `depth` deep, and each thread multiplies what its own results need of them; while they do,
-the elements of the next slices are on their way into registers. Slices lie in shared memory with k outermost,
-padded by four elements, so that a warp reads four neighbours at a time without conflicts of banks.
+A block computes `rows` x `columns` results. Step by step along k its threads copy a slice of A and
+one of B into shared memory, `depth` deep, and each thread multiplies what its own results need of
+them; while they do, the elements of the next slices are on their way into registers. Slices lie in
+shared memory with k outermost, padded by four elements, so that a warp reads four neighbours at a
+time without conflicts of banks.
 
-Any address that is affine along k will do: convolutions are read in place (implicit GEMM), transposed
-operands as they lie; neighbouring threads read neighbours in memory along m, n or k, whichever that is.
-Few results of a long k are cut into parts, whose sums a second kernel adds in a fixed order.
+Any address that is affine along k will do: convolutions are read in place (implicit GEMM),
+transposed operands as they lie; neighbouring threads read neighbours in memory along m, n or k,
+whichever that is. Few results of a long k are cut into parts, whose sums a second kernel adds in a
+fixed order.
 """
 
 from __future__ import annotations
@@ -24,7 +27,15 @@ from ...cpu.contraction.split import partial_address, partial_slot, split
 from ...cpu.contraction.tile import steps_of
 from ...cpu.contraction.writer import ResultWriter
 from ...kernels.builder import Builder
-from ...kernels.contraction.problem import Axis, Contraction, Emission, Source, extent_of, is_affine, stride
+from ...kernels.contraction.problem import (
+    Axis,
+    Contraction,
+    Emission,
+    Source,
+    extent_of,
+    is_affine,
+    stride,
+)
 from ...kernels.ir import Buffer, Const, Expr, KType, Name, binary, cast, fma, load
 from ...kernels.program.lowering import Lowering, Region
 from ...kernels.program.program import Slot
@@ -56,7 +67,8 @@ Emit: TypeAlias = Callable[[Emission, Contraction, Any, Callable[[Expr], None]],
 
 @dataclass(frozen=True)
 class Tile:
-    """Sizes of a block's work: results, steps of k at a time, and results of a thread (multiples of 4)."""
+    """Sizes of a block's work: results, steps of k at a time, and results of a thread (multiples of
+    4)."""
 
     rows: int
     columns: int
@@ -77,13 +89,20 @@ TILES = (Tile(128, 128, 16, 8, 8), Tile(64, 64, 16, 4, 4), Tile(32, 32, 32, 4, 4
 
 def takes(p: Contraction) -> bool:
     """Whether blocks of threads can compute `p`: sums of floats, of operands with strides."""
-    return p.acc.is_floating_point and bool(p.k) and all(is_affine(x.address, p.axes()) for x in (p.a, p.b))
+    return (
+        p.acc.is_floating_point
+        and bool(p.k)
+        and all(is_affine(x.address, p.axes()) for x in (p.a, p.b))
+    )
 
 
-def lower_block_product(p: Contraction, region: Region, lowering: Lowering, tile: Size, emit: Emit) -> None:
+def lower_block_product(
+    p: Contraction, region: Region, lowering: Lowering, tile: Size, emit: Emit
+) -> None:
     """The kernel of a contraction; with a long k in parts, also the one that adds them.
 
-    Args: emit: writes the kernel's body for tiles of the size `tile`; it is given each sum's continuation.
+    Args: emit: writes the kernel's body for tiles of the size `tile`; it is given each sum's
+        continuation.
     """
     parts = parts_of(p, tile, gpu_of(lowering).multiprocessors)
     label, flops = f"{region.label} [blocks {tile}]", 2 * extent_of(p.axes())
@@ -100,7 +119,12 @@ def lower_block_product(p: Contraction, region: Region, lowering: Lowering, tile
         return
     cut, part, _ = split(p, parts)
     slot, address = partial_slot(p, lowering, parts), partial_address(p, part)
-    emit(e, cut, tile, lambda value: e.b.store(e.buffer(slot, "write", "partial"), e.expr(address), value))
+    emit(
+        e,
+        cut,
+        tile,
+        lambda value: e.b.store(e.buffer(slot, "write", "partial"), e.expr(address), value),
+    )
     e.launch(f"{label} {parts} parts", flops)
     add_parts(p, region, lowering, slot, address, part)
 
@@ -111,13 +135,16 @@ def regroup(p: Contraction) -> None:
     rows: list[Axis] = []
     columns: list[Axis] = []
     for x in p.batch:
-        in_a, in_b = (not is_affine(s.address, (x,)) or stride(s.address, x) != 0 for s in (p.a, p.b))
+        in_a, in_b = (
+            not is_affine(s.address, (x,)) or stride(s.address, x) != 0 for s in (p.a, p.b)
+        )
         (kept if in_a == in_b else rows if in_a else columns).append(x)
     p.batch, p.m, p.n = kept, [*rows, *p.m], [*columns, *p.n]
 
 
 def tile_of(p: Contraction, multiprocessors: int) -> Tile:
-    """The largest tile that leaves no multiprocessor without work, and wastes little at the edges."""
+    """The largest tile that leaves no multiprocessor without work, and wastes little at the
+    edges."""
     m, n = (guess(extent_of(axes)) for axes in (p.m, p.n))
     batch = guess(extent_of(p.batch))
     tiles = TILES if p.acc.itemsize == 4 else TILES[1:]
@@ -129,7 +156,8 @@ def tile_of(p: Contraction, multiprocessors: int) -> Tile:
 
 
 def is_enough(p: Contraction, blocks: int, long: int, multiprocessors: int) -> bool:
-    """Whether so many blocks keep a GPU busy, in parts where k is so long that their sums hardly count.
+    """Whether so many blocks keep a GPU busy, in parts where k is so long that their sums hardly
+    count.
 
     Args: long: steps of k of a part that take much longer than to write its sums and to add them.
     """
@@ -146,11 +174,14 @@ def parts_of(p: Contraction, tile: Size, multiprocessors: int) -> int:
         blocks *= -(-guess(extent_of(axes)) // size)
     if not isinstance(first, int) or blocks >= multiprocessors:
         return 1
-    return max(1, min(2 * multiprocessors // max(blocks, 1), depth // LEAST_DEPTH, first, MOST_PARTS))
+    return max(
+        1, min(2 * multiprocessors // max(blocks, 1), depth // LEAST_DEPTH, first, MOST_PARTS)
+    )
 
 
-def add_parts(p: Contraction, region: Region, lowering: Lowering, slot: Slot, address: Dim,
-              part: Axis) -> None:
+def add_parts(
+    p: Contraction, region: Region, lowering: Lowering, slot: Slot, address: Dim, part: Axis
+) -> None:
     """Launch the kernel that sums the parts, a thread for each result, and finishes the region."""
     e = Emission(lowering, p.space, "sum_parts")
     writer = ResultWriter(e, p, region)
@@ -168,12 +199,13 @@ def add_parts(p: Contraction, region: Region, lowering: Lowering, slot: Slot, ad
     e.launch(f"{region.label} sum of {part.extent} parts")
 
 
-# ------------------------------------------------------------------------------------------ the kernel
+# --------------------------------------------------------------------------------------- the kernel
 
 
 @dataclass
 class Frame:
-    """What a block knows of its tile: first row and column, number of rows, columns and steps of k."""
+    """What a block knows of its tile: first row and column, number of rows, columns and steps of
+    k."""
 
     top: Expr
     left: Expr
@@ -188,8 +220,10 @@ def frame(e: Emission, p: Contraction, tile: Size) -> Iterator[Frame]:
     """The loop over blocks, a tile each; the variables of the batch are bound in it."""
     b = e.b
     m, n = (b.let(e.expr(extent_of(axes)), "count") for axes in (p.m, p.n))
-    across, down = (b.let((count + (size - 1)) // size, "tiles")
-                    for count, size in ((n, tile.columns), (m, tile.rows)))
+    across, down = (
+        b.let((count + (size - 1)) // size, "tiles")
+        for count, size in ((n, tile.columns), (m, tile.rows))
+    )
     batch = [b.let(e.expr(x.extent), "batch") for x in p.batch]
     total: Expr = across * down
     for count in batch:
@@ -249,18 +283,30 @@ class _Work:
             b.store(self.sums, i, Const(0.0, KType(p.acc)))
 
     def rows(self, i: Expr) -> Expr:
-        """The tile's row of the thread's row `i`: groups of four neighbours, spread over the tile."""
+        """The tile's row of the thread's row `i`: groups of four neighbours, spread over the
+        tile."""
         return self.row + i // QUAD * (QUAD * self.tile.rows // self.tile.own_rows) + i % QUAD
 
     def columns(self, i: Expr) -> Expr:
-        return self.column + i // QUAD * (QUAD * self.tile.columns // self.tile.own_columns) + i % QUAD
+        return (
+            self.column + i // QUAD * (QUAD * self.tile.columns // self.tile.own_columns) + i % QUAD
+        )
 
 
 class _Slice:
     """A slice of an operand: `size` rows (or columns) from `first` on, `depth` steps of k."""
 
-    def __init__(self, work: _Work, axes: Sequence[Axis], source: Source, size: int, first: Expr, count: Expr,
-                 k: Expr, hint: str):
+    def __init__(
+        self,
+        work: _Work,
+        axes: Sequence[Axis],
+        source: Source,
+        size: int,
+        first: Expr,
+        count: Expr,
+        k: Expr,
+        hint: str,
+    ):
         self.work, self.axes, self.source = work, axes, source
         self.size, self.first, self.count, self.k = size, first, count, k
         e, tile = work.e, work.tile
@@ -277,18 +323,29 @@ class _Slice:
     def _row(self, i: Expr) -> Expr:
         """The row of the thread's element `i`."""
         tile, thread = self.work.tile, self.work.thread
-        return thread // tile.depth + i * (tile.threads // tile.depth) if self.along_k else thread % self.size
+        return (
+            thread // tile.depth + i * (tile.threads // tile.depth)
+            if self.along_k
+            else thread % self.size
+        )
 
     def _step(self, i: Expr) -> Expr:
         tile, thread = self.work.tile, self.work.thread
-        return thread % tile.depth if self.along_k else thread // self.size + i * (tile.threads // self.size)
+        return (
+            thread % tile.depth
+            if self.along_k
+            else thread // self.size + i * (tile.threads // self.size)
+        )
 
     def fetch(self, slice: Expr) -> None:
         """Read a slice into registers; what lies outside is 0."""
         b, depth = self.work.e.b, self.work.tile.depth
         with b.loop(self.each, "unroll") as i:
-            inside = binary("and", binary("lt", slice * depth + self._step(i), self.k),
-                            binary("lt", self.first + self._row(i), self.count))
+            inside = binary(
+                "and",
+                binary("lt", slice * depth + self._step(i), self.k),
+                binary("lt", self.first + self._row(i), self.count),
+            )
             where, there = self.operand.at(slice, self._step(i), i if self.along_k else Const(0))
             inside = inside if there is None else binary("and", inside, there)
             value: Expr = load(self.buffer, b.let(where, "where"), mask=b.let(inside, "inside"))
@@ -332,7 +389,9 @@ def _along_k(work: _Work, slices: tuple[_Slice, _Slice], steps: Expr) -> None:
 def _multiply(work: _Work, slices: tuple[_Slice, _Slice], half: Expr) -> None:
     """All multiply-adds of a slice."""
     b, tile, (left, right) = work.e.b, work.tile, slices
-    rows, columns = (b.scratch(work.p.acc, n, h) for n, h in ((tile.own_rows, "x"), (tile.own_columns, "y")))
+    rows, columns = (
+        b.scratch(work.p.acc, n, h) for n, h in ((tile.own_rows, "x"), (tile.own_columns, "y"))
+    )
     with b.loop(tile.depth, "unroll", "k") as k:
         with b.loop(tile.own_rows, "unroll") as i:
             b.store(rows, i, left.at(half, k, work.rows(i)))
@@ -343,8 +402,13 @@ def _multiply(work: _Work, slices: tuple[_Slice, _Slice], half: Expr) -> None:
             b.store(work.sums, at, fma(load(rows, i), load(columns, j), load(work.sums, at)))
 
 
-def _finish(work: _Work, sums: Buffer, rows: tuple[Expr, Expr], columns: tuple[Expr, Expr],
-            finish: Callable[[Expr], None]) -> None:
+def _finish(
+    work: _Work,
+    sums: Buffer,
+    rows: tuple[Expr, Expr],
+    columns: tuple[Expr, Expr],
+    finish: Callable[[Expr], None],
+) -> None:
     """Hand over the thread's sums that lie inside."""
     b, tile, p = work.e.b, work.tile, work.p
     (top, m), (left, n) = rows, columns

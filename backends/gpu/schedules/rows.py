@@ -1,10 +1,11 @@
 """Reductions for targets whose tasks are blocks of threads.
 
-Short rows are shared by some threads of a warp, longer ones by a whole warp or a block. Each thread takes
-every so many elements of a row, so that neighbours read neighbours, and the threads' totals are combined in a
-fixed order. What several passes over a row need, and was read from memory or is costly, stays in registers.
-Columns are taken by blocks of neighbouring columns, whose threads go down them side by side. Where all this
-makes few blocks, rows are cut into pieces, and the pieces' results are reduced again.
+Short rows are shared by some threads of a warp, longer ones by a whole warp or a block. Each thread
+takes every so many elements of a row, so that neighbours read neighbours, and the threads' totals
+are combined in a fixed order. What several passes over a row need, and was read from memory or is
+costly, stays in registers. Columns are taken by blocks of neighbouring columns, whose threads go
+down them side by side. Where all this makes few blocks, rows are cut into pieces, and the pieces'
+results are reduced again.
 """
 
 from __future__ import annotations
@@ -98,7 +99,9 @@ def _columns(length: Dim, outputs: Dim, layout: Layout) -> Plan:
     return Plan("columns", 256, 1 << (wide - 1).bit_length())
 
 
-def _pieces(plan: Plan, length: Dim, outputs: Dim, layout: Layout, levels: int) -> tuple[Dim, Dim] | None:
+def _pieces(
+    plan: Plan, length: Dim, outputs: Dim, layout: Layout, levels: int
+) -> tuple[Dim, Dim] | None:
     """Parts of rows, where whole rows are too few blocks."""
     if plan.kind == "columns":
         outer = numel(tuple(x.extent for x in layout.kept[:-1]))
@@ -136,7 +139,13 @@ def kernel_of(plan: Plan) -> Callable[..., RowKernel]:
     """What makes the kernel of a plan, with the arguments of `RowKernel`."""
     if plan.kind == "threads":
         return ThreadRows
-    made = BlockColumns if plan.kind == "columns" else BlockRows if plan.width == plan.threads else WarpRows
+    made = (
+        BlockColumns
+        if plan.kind == "columns"
+        else BlockRows
+        if plan.width == plan.threads
+        else WarpRows
+    )
     return lambda *args, **kwargs: made(plan, *args, **kwargs)
 
 
@@ -187,13 +196,16 @@ class SharedRows(RowKernel):
 
     def bind_element(self, position: Expr) -> None:
         """Cut the number of an element of the row into its indices."""
-        self.bind_row(position, [(loop.extent, self._binder(self.index[loop.axis]))
-                                 for loop in self.layout.reduced])
+        self.bind_row(
+            position,
+            [(loop.extent, self._binder(self.index[loop.axis])) for loop in self.layout.reduced],
+        )
 
-    # What a later pass needs again ------------------------------------------------------------------
+    # What a later pass needs again ----------------------------------------------------------------
 
     def plan_kept_rows(self) -> None:
-        """What several passes ask for, and is costly or in memory, stays in registers where it fits."""
+        """What several passes ask for, and is costly or in memory, stays in registers where it
+        fits."""
         length = numel(self.group.reduced)
         if not isinstance(length, int) or self.pieces or len(self.passes()) < 2:
             return
@@ -216,8 +228,11 @@ class SharedRows(RowKernel):
         for value in (*costly, *read, *moved):
             if value in kept:
                 continue
-            users = [i for i, values in enumerate(roots)
-                     if value in self.needed(values, {v for v, first in kept.items() if first < i})]
+            users = [
+                i
+                for i, values in enumerate(roots)
+                if value in self.needed(values, {v for v, first in kept.items() if first < i})
+            ]
             if len(users) > 1:
                 kept[value] = users[0]
                 yield value, users[0]
@@ -240,7 +255,9 @@ class SharedRows(RowKernel):
         for value, line in chosen:
             self.leaves[value] = self.row_leaf(value, line)
 
-    def row_leaf(self, value: Value, line: Buffer) -> Callable[[Evaluator, Any, Mask | None], Result]:
+    def row_leaf(
+        self, value: Value, line: Buffer
+    ) -> Callable[[Evaluator, Any, Mask | None], Result]:
         before = self.leaves.get(value)
 
         def read(e: Evaluator, index: Any, mask: Mask | None) -> Result:
@@ -311,7 +328,10 @@ class WarpRows(BlockRows):
     def open_rows(self) -> Iterator[None]:
         b, plan = self.scope.b, self.plan
         sizes = self.row_sizes(self.layout.kept)
-        count, own = self.scope.expr(numel(tuple(extent for extent, _ in sizes))), plan.threads // plan.width
+        count, own = (
+            self.scope.expr(numel(tuple(extent for extent, _ in sizes))),
+            plan.threads // plan.width,
+        )
         blocks = b.let((count + (own - 1)) // own, "blocks")
         with b.block_loop(blocks, plan.threads) as block, b.loop(plan.threads, "thread", "t") as t:
             row = b.let(block * own + t // plan.width, "row")
@@ -359,7 +379,10 @@ class BlockColumns(SharedRows):
         b, width = self.scope.b, self.plan.width
         extent = self.layout.kept[-1].extent
         self.columns = self.scope.expr(extent)
-        sizes = [*self.row_sizes(self.layout.kept[:-1]), (ceildiv(extent, width), self._bind_columns)]
+        sizes = [
+            *self.row_sizes(self.layout.kept[:-1]),
+            (ceildiv(extent, width), self._bind_columns),
+        ]
         count = numel(tuple(size for size, _ in sizes))
         with b.block_loop(self.scope.expr(count), self.plan.threads) as block:
             self.bind_row(block, sizes)
@@ -385,8 +408,13 @@ class BlockColumns(SharedRows):
     def over_row(self) -> Iterator[None]:
         b, width = self.scope.b, self.plan.width
         low, high = self.ends
-        with (b.loop(self.plan.threads, "thread", "t") as t, self.at_column(b.let(t % width, "own")),
-              b.loop(high, "serial", "i", b.let(low + t // width, "start"), self.plan.threads // width) as i):
+        with (
+            b.loop(self.plan.threads, "thread", "t") as t,
+            self.at_column(b.let(t % width, "own")),
+            b.loop(
+                high, "serial", "i", b.let(low + t // width, "start"), self.plan.threads // width
+            ) as i,
+        ):
             self.bind_element(i)
             yield
 

@@ -1,9 +1,9 @@
 """Transposes for targets whose tasks are blocks of threads.
 
-A block has a square of two loops. Along one of them some buffers have neighbours side by side, along the
-other one the rest; so the former go through a tile of shared memory, and all of memory is read and written in
-the order in which it lies. A tile has a column more than it needs, so that neither its rows nor its columns
-fall into the same bank.
+A block has a square of two loops. Along one of them some buffers have neighbours side by side,
+along the other one the rest; so the former go through a tile of shared memory, and all of memory is
+read and written in the order in which it lies. A tile has a column more than it needs, so that
+neither its rows nor its columns fall into the same bank.
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ class TileScope(Scope):
         first = outer.pop(across)
         self.across, self.along = index[first.axis], index[last.axis]
         self.ends = self.expr(first.extent), self.expr(last.extent)
-        sizes = [*(x.extent for x in outer), *((x.extent + (TILE - 1)) // TILE for x in (first, last))]
+        sizes = [
+            *(x.extent for x in outer),
+            *((x.extent + (TILE - 1)) // TILE for x in (first, last)),
+        ]
         with b.block_loop(self.expr(numel(tuple(sizes))), THREADS) as rest:
             places = []
             for size in reversed(sizes[1:]):
@@ -83,11 +86,15 @@ class TileScope(Scope):
                 yield row, column
 
     def is_across(self, position: Dim) -> bool:
-        """Whether neighbours at `position` lie side by side along the loop `across`, and only there."""
+        """Whether neighbours at `position` lie side by side along the loop `across`, and only
+        there."""
         across, along = name_of(self.across), name_of(self.along)
         if coefficient(position, across) != 1 or coefficient(position, along) in (None, 0, 1):
             return False
-        inner = {s for s, depth in self.space.depths.items() if depth > self.depth} - {across, along}
+        inner = {s for s, depth in self.space.depths.items() if depth > self.depth} - {
+            across,
+            along,
+        }
         room = len(self._tiles) + len(self._stores) < MOST_TILES
         return room and not any(depends(position, s) for s in inner)
 
@@ -130,5 +137,6 @@ class TileScope(Scope):
         self.b.barrier()
         with self.elements(down="across") as (row, column):
             for slot, position, tile in self._stores:
-                self.b.store(self.buffer(slot, "write"), self.at(position), load(tile, column * PITCH + row))
-
+                self.b.store(
+                    self.buffer(slot, "write"), self.at(position), load(tile, column * PITCH + row)
+                )

@@ -1,9 +1,10 @@
 """Reading the values of a region's body inside a kernel, at an index given as polynomials.
 
-An operand of a contraction or of its epilogue is a value of the region's body: an input seen through views
-(permute, expand, reshape, slice) and pointwise ops. `Reader` turns a value and an index into a load whose
-address is a polynomial in the loop variables, and so knows its stride along the lanes of a vector: a
-stride of 0 is one scalar for all lanes, 1 a vector load, anything else a gather.
+An operand of a contraction or of its epilogue is a value of the region's body: an input seen
+through views (permute, expand, reshape, slice) and pointwise ops. `Reader` turns a value and an
+index into a load whose address is a polynomial in the loop variables, and so knows its stride along
+the lanes of a vector: a stride of 0 is one scalar for all lanes, 1 a vector load, anything else a
+gather.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Access:
 def broadcast_to(index: Sequence[Dim], value: Value) -> tuple[Dim, ...]:
     """The index of `value` where it is broadcast to a shape indexed by `index`."""
     shape = value.shape
-    tail = index[len(index) - len(shape):]
+    tail = index[len(index) - len(shape) :]
     return tuple([0 if size == 1 else i for i, size in zip(tail, shape, strict=True)])
 
 
@@ -61,7 +62,8 @@ def resolve(value: Value, index: Sequence[Dim]) -> Access | None:
 
 
 def _strided(value: Value, casts: list[DType]) -> StridedView | None:
-    """`value` as a strided view of an input, if the casts on the way (collected in order) are left out."""
+    """`value` as a strided view of an input, if the casts on the way (collected in order) are left
+    out."""
     if value.node is None:
         return StridedView(value, value.shape, 0, contiguous_strides(value.shape))
     name = value.node.op.name
@@ -92,7 +94,8 @@ class Reader:
         self.whole: tuple[tuple[Dim, ...], Sequence[Dim], Dim] | None = None
 
     def read(self, address: Dim, buffer: Buffer) -> Expr:
-        """The elements at `address`: a scalar where it is the same for all lanes of the space's vector."""
+        """The elements at `address`: a scalar where it is the same for all lanes of the space's
+        vector."""
         key = (buffer, address, self.space.vector, self.space.lanes)
         if key not in self.memo:
             self.memo[key] = self.b.let(self._load(address, buffer), buffer.name + "_v")
@@ -114,7 +117,8 @@ class Reader:
         return value
 
     def value(self, value: Value, index: Sequence[Dim], known: dict[Value, Expr]) -> Expr:
-        """`value` at `index`; `known` holds values already computed at this index and receives more."""
+        """`value` at `index`; `known` holds values already computed at this index and receives
+        more."""
         if value in known:
             return known[value]
         node = value.node
@@ -128,17 +132,22 @@ class Reader:
             place = self.space.expr(index[node.attrs.dim])
             return self.b.let(cast(place, value.dtype), "iota")
         if not is_pointwise(node):
-            raise TypeError(f"op {node.op.name} inside a contraction region: the fuse pass may put views and "
-                            "pointwise ops there only")
-        operands = [self.value(v, broadcast_to(index, v), self._same_index(known, v, value))
-                    for v in node.operands]
+            raise TypeError(
+                f"op {node.op.name} inside a contraction region: the fuse pass may put views and "
+                "pointwise ops there only"
+            )
+        operands = [
+            self.value(v, broadcast_to(index, v), self._same_index(known, v, value))
+            for v in node.operands
+        ]
         known[value] = emit_op(self.b, node, operands)
         return known[value]
 
     def _position(self, index: Sequence[Dim], value: Value) -> Dim:
         if self.whole is not None:
             shape, whole, position = self.whole
-            # behind a view the index is another one: a square matrix, transposed, has the same shape
+            # behind a view the index is another one: a square matrix, transposed, has the same
+            # shape
             if value.shape == shape and (index is whole or list(index) == whole):
                 return position
         return self.space.linear(index, value.shape)
@@ -156,7 +165,9 @@ class Reader:
     def _constant(self, node: Node, value: Value) -> Expr:
         number = node.attrs.value.numpy().reshape(-1)
         if number.size != 1:
-            raise TypeError("a constant array inside a contraction region: the fuse pass makes it an operand")
+            raise TypeError(
+                "a constant array inside a contraction region: the fuse pass makes it an operand"
+            )
         return Const(number[0].item(), KType(value.dtype))
 
 
@@ -171,10 +182,13 @@ def lane_mask(valid: int | Expr, lanes: int) -> Expr | None:
     return binary("lt", lane, splat(cast(bound, i32), lanes))
 
 
-def store_lanes(b: Builder, buffer: Buffer, index: Expr, value: Expr, valid: int | Expr, masks: bool) -> None:
+def store_lanes(
+    b: Builder, buffer: Buffer, index: Expr, value: Expr, valid: int | Expr, masks: bool
+) -> None:
     """Store the first `valid` lanes at `index` on.
 
-    Without cheap masked stores (`masks`), a known number of lanes goes as pieces of 8, 4, 2, 1 lanes.
+    Without cheap masked stores (`masks`), a known number of lanes goes as pieces of 8, 4, 2, 1
+    lanes.
     """
     lanes = value.type.lanes
     if masks or not isinstance(valid, int) or valid >= lanes:

@@ -1,8 +1,9 @@
 """Values of a region's body at an index: the body read backwards from what a kernel stores.
 
-A value at an index is the value of its operands at the indices its op asks for, so views cost nothing and
-nothing is stored in between. What ends the recursion are *leaves*: values in memory, or results a kernel
-holds in registers or scratch. Every step is emitted as far out in the loop nest as its index allows.
+A value at an index is the value of its operands at the indices its op asks for, so views cost
+nothing and nothing is stored in between. What ends the recursion are *leaves*: values in memory, or
+results a kernel holds in registers or scratch. Every step is emitted as far out in the loop nest as
+its index allows.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from .views import VIEWS, Index, broadcast_index, operand_index
 
 
 class Unready(Exception):
-    """A value of the body that the evaluator cannot compute at an index: it has to be stored first."""
+    """A value of the body that the evaluator cannot compute at an index: it has to be stored
+    first."""
 
     def __init__(self, value: Value):
         super().__init__(f"{value} is not available at this index")
@@ -62,7 +64,8 @@ class Evaluator:
         """The value at `index`, of the value's own dtype.
 
         Raises:
-            Unready: it depends on a value that is not a leaf and is not computed element by element.
+            Unready: it depends on a value that is not a leaf and is not computed element by
+                element.
         """
         return self.result(value, index, mask).expr
 
@@ -97,7 +100,9 @@ class Evaluator:
 
     def _pointwise(self, node: Node, index: Index, mask: Mask | None) -> Result:
         shape = node.types[0].shape
-        operands = [self.result(v, broadcast_index(index, shape, v.shape), mask) for v in node.operands]
+        operands = [
+            self.result(v, broadcast_index(index, shape, v.shape), mask) for v in node.operands
+        ]
         depth = max((r.depth for r in operands), default=0)
         with self.scope.b.hoisted(depth):
             return Result(emit_op(self.scope.b, node, [r.expr for r in operands]), depth)
@@ -127,7 +132,7 @@ def memory(slot: Slot, shape: tuple[Dim, ...]) -> Leaf:
     return read
 
 
-# Ops that ask for their operands in a way of their own ---------------------------------------------------
+# Ops that ask for their operands in a way of their own --------------------------------------------
 
 Special = Callable[[Evaluator, Value, Index, "Mask | None"], Result]
 
@@ -143,7 +148,9 @@ def _iota(e: Evaluator, node: Node, index: Index, mask: Mask | None) -> Result:
     position = index[node.attrs.dim]
     depth = e.scope.space.depth((position,))
     with e.scope.b.hoisted(depth):
-        return Result(e.scope.b.let(cast(e.scope.condition(position), node.attrs.dtype), "iota"), depth)
+        return Result(
+            e.scope.b.let(cast(e.scope.condition(position), node.attrs.dtype), "iota"), depth
+        )
 
 
 def _size(e: Evaluator, node: Node, index: Index, mask: Mask | None) -> Result:
@@ -196,7 +203,9 @@ def _pad(e: Evaluator, node: Node, index: Index, mask: Mask | None) -> Result:
         return e.result(x, inner, mask)
     value = e.result(x, inner, e.both(mask, condition, depth))
     kind = float if x.dtype.is_floating_point else bool if x.dtype.is_bool else int
-    return _choose(e, condition, depth, value, Result(Const(kind(node.attrs.value), KType(x.dtype)), 0))
+    return _choose(
+        e, condition, depth, value, Result(Const(kind(node.attrs.value), KType(x.dtype)), 0)
+    )
 
 
 def _concat(e: Evaluator, node: Node, index: Index, mask: Mask | None) -> Result:
@@ -232,17 +241,22 @@ def _slice_update(e: Evaluator, node: Node, index: Index, mask: Mask | None) -> 
     return _choose(e, condition, depth, value, e.result(x, index, mask))
 
 
-def _on_grid(e: Evaluator, i: Dim, step: int, condition: Expr | None, depth: int) -> tuple[Expr, int]:
+def _on_grid(
+    e: Evaluator, i: Dim, step: int, condition: Expr | None, depth: int
+) -> tuple[Expr, int]:
     depth = max(depth, e.scope.space.depth((i,)))
     with e.scope.b.hoisted(depth):
         hit = binary("eq", binary("rem", e.scope.condition(i), Const(step)), Const(0))
-        return e.scope.b.let(hit if condition is None else binary("and", condition, hit), "inside"), depth
+        return e.scope.b.let(
+            hit if condition is None else binary("and", condition, hit), "inside"
+        ), depth
 
 
 def bounded(
     e: Evaluator, node: Node, position: Result, size: Dim, dim: int, mask: Mask | None, wraps: bool
 ) -> tuple[Dim, Mask]:
-    """A loaded position as an index below `size`, and where it is valid; elsewhere the call fails."""
+    """A loaded position as an index below `size`, and where it is valid; elsewhere the call
+    fails."""
     kind = node.attrs.kind if isinstance(node.attrs, PlacesAttrs) else "index"
     message = f"index is out of bounds for dimension {dim} with size {size}"
     site = e.scope.lowering.fail_site(node, message, kind)
@@ -311,7 +325,10 @@ def _searchsorted(e: Evaluator, node: Node, index: Index, mask: Mask | None) -> 
         found = e.at(line, (*lead, at), e.both(mask, open_, b.depth))
         passed = _comes_before(found, value, node.attrs.right)
         b.assign(
-            low, select(b.let(binary("and", open_, passed), "passed"), binary("add", middle, Const(1)), low)
+            low,
+            select(
+                b.let(binary("and", open_, passed), "passed"), binary("add", middle, Const(1)), low
+            ),
         )
         below = binary("and", open_, binary("le", low, middle))
         b.assign(high, select(below, middle, high))

@@ -34,8 +34,8 @@ def expanded(body: Graph, opaque: frozenset[str]) -> Graph:
         if node.op.decompose is CORE:
             raise TypeError(
                 f"op {name} on {', '.join(str(v.type) for v in node.operands)} has no kernel"
-                f"{f' (recorded at {node.location})' if node.location else ''}: run it on the reference "
-                "backend"
+                f"{f' (recorded at {node.location})' if node.location else ''}: run it on the "
+                "reference backend"
             )
         return node.op.decompose(node)
 
@@ -43,7 +43,8 @@ def expanded(body: Graph, opaque: frozenset[str]) -> Graph:
 
 
 def position_of_extremum(node: Node) -> Value:
-    """The first position of the extremum (or of a NaN) as two reductions, both of which vectorise."""
+    """The first position of the extremum (or of a NaN) as two reductions, both of which
+    vectorise."""
     (x,) = node.operands
     if x.rank == 0:
         return ops.constant(value=Literal.of(0, i64))
@@ -58,7 +59,8 @@ def position_of_extremum(node: Node) -> Value:
 
 
 def even_windows(node: Node) -> Value | None:
-    """An adaptive average pool whose windows have one size is a mean or a pool with constant windows."""
+    """An adaptive average pool whose windows have one size is a mean or a pool with constant
+    windows."""
     (x,) = node.operands
     large, small = (x.shape[2:], node.types[0].shape[2:])
     if node.op.name == "adaptive_avg_pool_grad":

@@ -1,8 +1,8 @@
 """Pointwise ops as kernel expressions: one rule for each elementwise op of the IR.
 
-Rules work on any number of lanes. Values keep the dtype the IR gives them; f16 and bf16 are computed in
-f32 and rounded once for each op, so results do not depend on what was fused with what. Rules name what
-they use twice, because expressions are trees.
+Rules work on any number of lanes. Values keep the dtype the IR gives them; f16 and bf16 are
+computed in f32 and rounded once for each op, so results do not depend on what was fused with what.
+Rules name what they use twice, because expressions are trees.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def emit_op(b: Builder, node: Node, operands: Iterable[Expr]) -> Expr:
 
 
 def emit_pointwise(b: Builder, nodes: Iterable[Node], env: dict[Value, Expr]) -> dict[Value, Expr]:
-    """Apply pointwise `nodes` in order; `env` holds the values they start from and receives their results."""
+    """Apply pointwise `nodes` in order; `env` holds the values they start from and receives their
+    results."""
     for node in nodes:
         env[node.result()] = emit_op(b, node, [env[v] for v in node.operands])
     return env
@@ -71,6 +72,7 @@ def number(value: float | int | bool, like: Expr) -> Expr:
 
 def rule(*names: str, widened: bool = True) -> Callable[[Rule], Rule]:
     """Register how ops are written; operands of 16 bits come as f32, unless `widened` is false."""
+
     def register(function: Rule) -> Rule:
         RULES.update(dict.fromkeys(names, function))
         AS_GIVEN.update(() if widened else names)
@@ -92,12 +94,36 @@ def logical_not(x: Expr) -> Expr:
     return unary("not", x)
 
 
-# Unary ------------------------------------------------------------------------------------------------
+# Unary --------------------------------------------------------------------------------------------
 
 DIRECT = [
-    "sqrt", "rsqrt", "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "asin",
-    "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "erfc", "erfinv", "lgamma",
-    "digamma", "sigmoid",
+    "sqrt",
+    "rsqrt",
+    "exp",
+    "exp2",
+    "expm1",
+    "log",
+    "log2",
+    "log10",
+    "log1p",
+    "sin",
+    "cos",
+    "tan",
+    "asin",
+    "acos",
+    "atan",
+    "sinh",
+    "cosh",
+    "tanh",
+    "asinh",
+    "acosh",
+    "atanh",
+    "erf",
+    "erfc",
+    "erfinv",
+    "lgamma",
+    "digamma",
+    "sigmoid",
 ]
 
 
@@ -202,7 +228,7 @@ def _angle(b: Builder, attrs: Any, dtype: DType, x: Expr) -> Expr:
     return select(unary("isnan", value), value, turned)
 
 
-# Activations ------------------------------------------------------------------------------------------
+# Activations --------------------------------------------------------------------------------------
 
 
 @rule("relu")
@@ -215,7 +241,9 @@ def _relu(b: Builder, attrs: Any, dtype: DType, x: Expr) -> Expr:
 def _silu(b: Builder, attrs: Any, dtype: DType, x: Expr) -> Expr:
     """x / (1 + e^-x), both halved."""
     half = number(0.5, x)
-    return binary("div", binary("mul", x, half), binary("add", half, unary("half_exp", unary("neg", x))))
+    return binary(
+        "div", binary("mul", x, half), binary("add", half, unary("half_exp", unary("neg", x)))
+    )
 
 
 @rule("gelu")
@@ -297,7 +325,7 @@ def _softsign(b: Builder, attrs: Any, dtype: DType, x: Expr) -> Expr:
     return binary("div", x, binary("add", number(1, x), unary("abs", x)))
 
 
-# Arithmetic -------------------------------------------------------------------------------------------
+# Arithmetic ---------------------------------------------------------------------------------------
 
 
 def _arithmetic(name: str, on_bool: str) -> Rule:
@@ -305,7 +333,11 @@ def _arithmetic(name: str, on_bool: str) -> Rule:
 
 
 RULES.update(
-    {"add": _arithmetic("add", "or"), "sub": _arithmetic("sub", "xor"), "mul": _arithmetic("mul", "and")}
+    {
+        "add": _arithmetic("add", "or"),
+        "sub": _arithmetic("sub", "xor"),
+        "mul": _arithmetic("mul", "and"),
+    }
 )
 
 
@@ -355,7 +387,9 @@ def _floor_div_float(b: Builder, x: Expr, y: Expr) -> Expr:
     off = binary("gt", binary("sub", quotient, floored), number(0.5, x))
     floored = b.let(select(off, binary("add", floored, number(1, x)), floored))
     exact = b.let(binary("div", x, y))
-    signed = select(binary("eq", quotient, number(0, x)), binary("copysign", number(0, x), exact), floored)
+    signed = select(
+        binary("eq", quotient, number(0, x)), binary("copysign", number(0, x), exact), floored
+    )
     return select(binary("eq", y, number(0, y)), exact, signed)
 
 
@@ -397,7 +431,8 @@ def _pow_float(b: Builder, x: Expr, y: Expr) -> Expr:
 
 
 def _pow_integer(b: Builder, x: Expr, y: Expr) -> Expr:
-    """By squaring, wrapping; a negative exponent gives the truncated reciprocal (0 unless x is 1 or -1)."""
+    """By squaring, wrapping; a negative exponent gives the truncated reciprocal (0 unless x is 1 or
+    -1)."""
     if x.type.dtype.is_bool:
         return binary("or", x, logical_not(y))
     result: Expr = number(1, x)
@@ -428,7 +463,8 @@ def _extremum(a: Expr, b: Expr, floating: str, on_bool: str, smaller: bool) -> E
     dtype = a.type.dtype
     if dtype.is_floating_point:
         if isinstance(b, Const) and b.value == b.value and floating in ("min", "max"):
-            # A number on one side (relu, clamp): "b < a ? b : a" keeps NaN and is one instruction on x86.
+            # A number on one side (relu, clamp): "b < a ? b : a" keeps NaN and is one instruction
+            # on x86.
             return select(binary("lt", b, a) if smaller else binary("lt", a, b), b, a)
         return binary(floating, a, b)
     if dtype.is_bool:
@@ -467,7 +503,9 @@ def _nextafter_half(b: Builder, dtype: DType, x: Expr, y: Expr) -> Expr:
     a, c = b.let(cast(x, f32)), b.let(cast(y, f32))
     bits = b.let(unary("bitcast_int", x))
     toward_zero = binary("eq", binary("lt", a, c), binary("lt", a, number(0, a)))
-    step = select(toward_zero, Const(-1, KType(i16, x.type.lanes)), Const(1, KType(i16, x.type.lanes)))
+    step = select(
+        toward_zero, Const(-1, KType(i16, x.type.lanes)), Const(1, KType(i16, x.type.lanes))
+    )
     moved = _bits_to_half(binary("add", bits, step), dtype)
     tiny = b.let(_bits_to_half(Const(1, bits.type), dtype))
     from_zero = select(binary("lt", c, number(0, c)), unary("neg", tiny), tiny)
@@ -509,7 +547,7 @@ def _xlogy(b: Builder, attrs: Any, dtype: DType, x: Expr, y: Expr) -> Expr:
     return select(nothing, number(0, x), product)
 
 
-# Comparisons, logic, bits -----------------------------------------------------------------------------
+# Comparisons, logic, bits -------------------------------------------------------------------------
 
 
 def _comparison(name: str) -> Rule:
@@ -549,7 +587,8 @@ def _shift_right(b: Builder, attrs: Any, dtype: DType, x: Expr, y: Expr) -> Expr
     if unsigned(x):
         inside = b.let(inside)
         return select(inside, binary("shr_u", x, select(inside, y, number(0, y))), number(0, x))
-    return binary("shr", x, select(inside, y, number(dtype.bits - 1, y)))  # beyond: only the sign is left
+    # beyond: only the sign is left
+    return binary("shr", x, select(inside, y, number(dtype.bits - 1, y)))
 
 
 @rule("where")
@@ -560,7 +599,11 @@ def _where(b: Builder, attrs: Any, dtype: DType, condition: Expr, x: Expr, y: Ex
 @rule("bitcast", widened=False)
 def _bitcast(b: Builder, attrs: Any, dtype: DType, x: Expr) -> Expr:
     bits = Unary("bitcast_int", x, KType(DType.named(f"i{dtype.bits}"), x.type.lanes))
-    return Unary("bitcast_float", bits, KType(dtype, x.type.lanes)) if dtype.is_floating_point else bits
+    return (
+        Unary("bitcast_float", bits, KType(dtype, x.type.lanes))
+        if dtype.is_floating_point
+        else bits
+    )
 
 
 @rule("cast", widened=False)

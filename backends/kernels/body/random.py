@@ -1,6 +1,7 @@
 """Random numbers: Philox 4x32-10 in 64-bit integer arithmetic, as ir/ops/random.py specifies it.
 
-A word is a 32-bit number held in an i64, so products of two words are exact and vectorise everywhere.
+A word is a 32-bit number held in an i64, so products of two words are exact and vectorise
+everywhere.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ def philox(b: Builder, seed: Expr, block: Expr) -> list[Expr]:
             b.let(_xor(_xor(_high(first), words[3]), keys[1]), "w"),
             b.let(_low(first), "w"),
         ]
-        keys = [b.let(_low(binary("add", k, Const(w))), "key") for k, w in zip(keys, WEYL, strict=True)]
+        keys = [
+            b.let(_low(binary("add", k, Const(w))), "key") for k, w in zip(keys, WEYL, strict=True)
+        ]
     return words
 
 
@@ -94,7 +97,9 @@ def _fraction(word: Expr, width: int, bits: int, dtype: DType, plus: int = 0) ->
 def _integer(word: Expr, low: int, span: int, wide: bool) -> Expr:
     if wide:
         steps = (
-            word if span == 2**64 else binary("mulhi_u", word, Const(span - 2**64 if span >= 2**63 else span))
+            word
+            if span == 2**64
+            else binary("mulhi_u", word, Const(span - 2**64 if span >= 2**63 else span))
         )
     else:
         steps = word if span == 2**32 else _high(binary("mul", word, Const(span)))
@@ -111,7 +116,9 @@ def _normal(b: Builder, dtype: DType, words: list[Expr], lane: Expr) -> Expr:
         first, second, width, bits = _pick(words[::2], upper), _pick(words[1::2], upper), 32, 24
     u = _fraction(first, width, bits, compute, plus=1)
     v = _fraction(second, width, bits, compute)
-    radius = b.let(unary("sqrt", binary("mul", Const(-2.0, KType(compute)), unary("log", u))), "radius")
+    radius = b.let(
+        unary("sqrt", binary("mul", Const(-2.0, KType(compute)), unary("log", u))), "radius"
+    )
     angle = b.let(binary("mul", Const(2 * math.pi, KType(compute)), v), "angle")
     odd = lane % 2
     if isinstance(odd, Const):

@@ -1,4 +1,5 @@
-"""A kernel under construction: its parameters, its loops, and the index algebra that belongs to them."""
+"""A kernel under construction: its parameters, its loops, and the index algebra that belongs to
+them."""
 
 from __future__ import annotations
 
@@ -17,9 +18,10 @@ from .space import Space
 class Scope:
     """Builds one kernel.
 
-    Sizes of the graph become size parameters when they are first used, slots become buffer parameters.
-    `trace` lists the positions that were read (slot, position) and `conditions` the indices whose value
-    matters beyond an address; both are what a dry run of a loop body is made for.
+    Sizes of the graph become size parameters when they are first used, slots become buffer
+    parameters. `trace` lists the positions that were read (slot, position) and `conditions` the
+    indices whose value matters beyond an address; both are what a dry run of a loop body is made
+    for.
     """
 
     def __init__(self, lowering: Lowering, hint: str):
@@ -39,7 +41,9 @@ class Scope:
         """The parameter for `slot`; whoever writes it asks first and says how."""
         found = self._buffers.get(slot)
         if found is None:
-            prefix = {"input": "x", "output": "y", "constant": "c", "packed": "p"}.get(slot.kind, "t")
+            prefix = {"input": "x", "output": "y", "constant": "c", "packed": "p"}.get(
+                slot.kind, "t"
+            )
             align = 64 if slot.kind in ("temporary", "packed", "constant") else slot.dtype.itemsize
             found = self._buffers[slot] = Buffer(self.b.fresh(prefix), slot.dtype, access, align)
         elif access != "read" and found.access == "read":
@@ -50,7 +54,8 @@ class Scope:
 
     def expr(self, dim: Dim) -> Expr:
         """`dim` as arithmetic of the kernel; sizes become parameters."""
-        for s in sorted(symbols((dim,)), key=lambda s: s.name):  # parameters are in the same order everywhere
+        # parameters are in the same order everywhere
+        for s in sorted(symbols((dim,)), key=lambda s: s.name):
             if s.name not in self.space.env:
                 self._sizes[s] = self.space.env[s.name] = Name(self.b.fresh(s.name))
         return self.space.expr(dim)
@@ -109,7 +114,11 @@ class Scope:
         name = self.lowering.kernel_name(self.hint)
         sizes = (*self._sizes.values(), *self._counts)
         kernel = Kernel(name, tuple(self._buffers.values()), sizes, self.b.body)
-        return kernel, tuple(self._buffers), (*map(SymInt.atom, self._sizes), *self._counts.values())
+        return (
+            kernel,
+            tuple(self._buffers),
+            (*map(SymInt.atom, self._sizes), *self._counts.values()),
+        )
 
     def launch(self, label: str = "", flops: Dim = 0, bytes: Dim = 0) -> Launch:
         kernel, slots, sizes = self.kernel()

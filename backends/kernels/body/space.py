@@ -1,9 +1,11 @@
-"""Index algebra of a loop nest: loop variables are symbols, indices are `Dim` polynomials over them.
+"""Index algebra of a loop nest: loop variables are symbols, indices are `Dim` polynomials over
+them.
 
-Because `ir.shape` keeps polynomials in normal form, an index that went through a chain of views comes out
-as ``stride * variable + ...``: strides, contiguity and mergeable loops are read off its terms. Division
-and remainder (a reshape) vanish where the range of the loop variables proves it. Whatever is only known
-at run time (a loaded index) takes part as a symbol of its own, bound to the expression that computes it.
+Because `ir.shape` keeps polynomials in normal form, an index that went through a chain of views
+comes out as ``stride * variable + ...``: strides, contiguity and mergeable loops are read off its
+terms. Division and remainder (a reshape) vanish where the range of the loop variables proves it.
+Whatever is only known at run time (a loaded index) takes part as a symbol of its own, bound to the
+expression that computes it.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from graphtorch.ir.shape import (
 
 from ..ir import INDEX, Const, Expr, KType, Lanes, binary, splat
 
-PREFIX = "ι"  # first letter of the symbols that stand for loop variables; no Dim of a user is called so
+# first letter of the symbols that stand for loop variables; no Dim of a user is called so
+PREFIX = "ι"
 
 
 class Space:
@@ -36,7 +39,8 @@ class Space:
     Attributes:
         extents: for each variable the number of values it takes, from 0 on.
         env: for each symbol (variable or size) its value in the kernel.
-        depths: for each symbol the nesting depth of the block that defines it; sizes are at depth 0.
+        depths: for each symbol the nesting depth of the block that defines it; sizes are at depth
+            0.
         vector: the variable that runs over the lanes of a vector, if any, and the number of lanes.
     """
 
@@ -84,7 +88,9 @@ class Space:
         for atom in monomial:
             if isinstance(atom, Symbol):
                 extent = self.extents.get(atom.name)
-                product = product * (SymInt.atom(atom) if extent is None else extent - 1 if factor > 0 else 0)
+                product = product * (
+                    SymInt.atom(atom) if extent is None else extent - 1 if factor > 0 else 0
+                )
             elif isinstance(atom, Remainder):
                 product = product * (atom.denominator - 1 if factor > 0 else 0)
             elif isinstance(atom, Quotient):
@@ -123,7 +129,9 @@ class Space:
         index: list[Dim] = []
         for axis, stride in enumerate(contiguous_strides(shape)):
             step = 0 if shape[axis] == 1 else self.div(position, stride)
-            index.append(step if axis == 0 else 0 if shape[axis] == 1 else self.mod(step, shape[axis]))
+            index.append(
+                step if axis == 0 else 0 if shape[axis] == 1 else self.mod(step, shape[axis])
+            )
         return tuple(index)
 
     def expr(self, dim: Dim) -> Expr:
@@ -140,7 +148,8 @@ class Space:
         return {**self.env, self.vector: binary("add", splat(base, self.lanes), lanes)}
 
     def base(self, dim: Dim) -> Expr:
-        """`dim` with the vector variable at its first lane: where a contiguous vector load starts."""
+        """`dim` with the vector variable at its first lane: where a contiguous vector load
+        starts."""
         return to_expr(dim, self.env)
 
 
@@ -212,7 +221,9 @@ def coefficient(dim: Dim, name: str) -> Dim | None:
     for monomial, factor in terms_of(dim):
         others = []
         for a in monomial:
-            if not isinstance(a, Symbol) and (depends(a.numerator, name) or depends(a.denominator, name)):  # type: ignore[attr-defined]
+            if isinstance(a, (Quotient, Remainder)) and (
+                depends(a.numerator, name) or depends(a.denominator, name)
+            ):
                 return None
             if not isinstance(a, Symbol) or a.name != name:
                 others.append(a)
@@ -233,13 +244,16 @@ def to_expr(dim: Dim, env: Mapping[str, Expr]) -> Expr:
         term = _monomial_expr(monomial, factor, env)
         total = term if total is None else binary("add", total, term)
     for monomial, factor in negative:
-        total = binary("sub", Const(0) if total is None else total, _monomial_expr(monomial, -factor, env))
+        total = binary(
+            "sub", Const(0) if total is None else total, _monomial_expr(monomial, -factor, env)
+        )
     assert total is not None
     return total
 
 
 def _division_expr(atom: Quotient | Remainder, env: Mapping[str, Expr]) -> Expr:
-    """A quotient or remainder rounded down, by the kernel's operations, which round towards zero."""
+    """A quotient or remainder rounded down, by the kernel's operations, which round towards
+    zero."""
     a, b = to_expr(atom.numerator, env), to_expr(atom.denominator, env)
     if bounds(atom.numerator)[0] >= 0:
         return binary("div" if isinstance(atom, Quotient) else "rem", a, b)
@@ -256,6 +270,8 @@ def _monomial_expr(monomial: Sequence[object], factor: int, env: Mapping[str, Ex
             assert isinstance(atom, (Quotient, Remainder))
             value = _division_expr(atom, env)
         product = (
-            value if isinstance(product, Const) and product.value == 1 else binary("mul", product, value)
+            value
+            if isinstance(product, Const) and product.value == 1
+            else binary("mul", product, value)
         )
     return product

@@ -25,7 +25,9 @@ def operand_index(space: Space, node: Node, index: Index) -> Index:
     if node.op.name == "expand":
         return broadcast_index(index, node.types[0].shape, shape)
     if node.op.name == "slice":
-        return tuple(start + i * step for start, i, step in zip(attrs.start, index, attrs.step, strict=True))
+        return tuple(
+            start + i * step for start, i, step in zip(attrs.start, index, attrs.step, strict=True)
+        )
     return tuple(
         size - 1 - i if axis in attrs.dims else i
         for axis, (i, size) in enumerate(zip(index, shape, strict=True))
@@ -33,7 +35,8 @@ def operand_index(space: Space, node: Node, index: Index) -> Index:
 
 
 def result_index(space: Space, node: Node, index: Index) -> Index:
-    """The result's index of operand index `index` of a reshape or permute: where its element is stored."""
+    """The result's index of operand index `index` of a reshape or permute: where its element is
+    stored."""
     if node.op.name == "permute":
         return tuple(index[d] for d in node.attrs.dims)
     return reshape_index(space, index, node.operands[0].shape, node.types[0].shape)
@@ -46,20 +49,24 @@ def broadcast_index(index: Sequence[Dim], shape: Shape, operand: Shape) -> Index
 
 
 def reshape_index(space: Space, index: Index, shape: Shape, target: Shape) -> Index:
-    """`index` into `shape` as the index of the same element in `target`, group by group of equal products."""
+    """`index` into `shape` as the index of the same element in `target`, group by group of equal
+    products."""
     result: list[Dim] = []
     for i, sources, j, targets in _groups(tuple(shape), tuple(target)):
         part = index[i : i + sources]
         if sources == 1 and targets == 1:
             result += part
         elif targets:
-            result += space.delinear(space.linear(part, shape[i : i + sources]), target[j : j + targets])
+            result += space.delinear(
+                space.linear(part, shape[i : i + sources]), target[j : j + targets]
+            )
     return tuple(result)
 
 
 @functools.lru_cache(1024)
 def _groups(shape: Shape, target: Shape) -> tuple[tuple[int, int, int, int], ...]:
-    """Where the groups of equal products begin and how many sizes they have, in `shape` and in `target`."""
+    """Where the groups of equal products begin and how many sizes they have, in `shape` and in
+    `target`."""
     found = []
     i = j = 0
     while i < len(shape) or j < len(target):

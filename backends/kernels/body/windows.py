@@ -1,7 +1,8 @@
-"""Pooling as values at an index: a result is computed from the elements of its window where it is needed.
+"""Pooling as values at an index: a result is computed from the elements of its window where it is
+needed.
 
-So a pool fuses with what follows it, and its gradient with what precedes it. Small windows are unrolled,
-which leaves the loop over results to the vectoriser; large and variable ones are loops.
+So a pool fuses with what follows it, and its gradient with what precedes it. Small windows are
+unrolled, which leaves the loop over results to the vectoriser; large and variable ones are loops.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ Visit = Callable[[tuple[Dim, ...]], None]
 
 @dataclass(eq=False)
 class Axis:
-    """Window positions along a dimension: ``start + k * step`` for k < `count`, inside ``[0, size)``.
+    """Window positions along a dimension: ``start + k * step`` for k < `count`, inside ``[0,
+    size)``.
 
     With `ends`, positions from one expression up to another instead.
     """
@@ -111,7 +113,9 @@ def pool_axes(node: Node, index: Index) -> list[Axis]:
 
 def adaptive_axes(e: Evaluator, node: Node, index: Index) -> list[Axis]:
     axes = []
-    for size, o, out in zip(node.operands[0].shape[2:], index[2:], node.types[0].shape[2:], strict=True):
+    for size, o, out in zip(
+        node.operands[0].shape[2:], index[2:], node.types[0].shape[2:], strict=True
+    ):
         start = binary("div", e.scope.condition(o * size), e.scope.expr(out))
         stop = binary("div", e.scope.condition((o + 1) * size + (out - 1)), e.scope.expr(out))
         axes.append(Axis(size, ends=(e.scope.b.let(start, "start"), e.scope.b.let(stop, "stop"))))
@@ -119,35 +123,46 @@ def adaptive_axes(e: Evaluator, node: Node, index: Index) -> list[Axis]:
 
 
 def innermost(e: Evaluator) -> int:
-    """Windows are computed in the innermost loop: their registers must not be shared between iterations."""
+    """Windows are computed in the innermost loop: their registers must not be shared between
+    iterations."""
     return e.scope.b.depth
 
 
 def _max(e: Evaluator, value: Value, index: Index, mask: Mask | None, axes: list[Axis]) -> Result:
     node = value.node
     assert node is not None
-    return _max_place(e, node, index, mask, axes) if value.index else _max_value(e, node, index, mask, axes)
+    return (
+        _max_place(e, node, index, mask, axes)
+        if value.index
+        else _max_value(e, node, index, mask, axes)
+    )
 
 
 def lowest(like: KType) -> Const:
     return Const(like.dtype.ends[0], like)
 
 
-def _max_value(e: Evaluator, node: Node, index: Index, mask: Mask | None, axes: list[Axis]) -> Result:
+def _max_value(
+    e: Evaluator, node: Node, index: Index, mask: Mask | None, axes: list[Axis]
+) -> Result:
     x, b = node.operands[0], e.scope.b
     floor = lowest(KType(x.dtype))
     best = b.var(floor, "best")
 
     def step(at: tuple[Dim, ...]) -> None:
         found, here = read_tap(e, x, index[:2], at, mask)
-        candidate = found.expr if isinstance(here.expr, Const) else select(here.expr, found.expr, floor)
+        candidate = (
+            found.expr if isinstance(here.expr, Const) else select(here.expr, found.expr, floor)
+        )
         b.assign(best, maximum(best, b.let(candidate, "tap")))
 
     visit(e, axes, step)
     return Result(best, innermost(e))
 
 
-def _max_place(e: Evaluator, node: Node, index: Index, mask: Mask | None, axes: list[Axis]) -> Result:
+def _max_place(
+    e: Evaluator, node: Node, index: Index, mask: Mask | None, axes: list[Axis]
+) -> Result:
     """The position of the maximum."""
     ends = [(i, a.size) for a in axes for i in (a.start, a.start + (a.count - 1) * a.step)]
     if unrolled(axes) and all(e.scope.space.within(i, size) for i, size in ends):
@@ -160,7 +175,9 @@ def _max_place(e: Evaluator, node: Node, index: Index, mask: Mask | None, axes: 
         found, here = read_tap(e, x, index[:2], at, mask)
         flat = e.scope.condition(e.scope.space.linear(at, x.shape[2:]))
         better = binary("or", beats(found.expr, best), binary("lt", where, Const(0)))
-        taken = b.let(better if isinstance(here.expr, Const) else binary("and", better, here.expr), "taken")
+        taken = b.let(
+            better if isinstance(here.expr, Const) else binary("and", better, here.expr), "taken"
+        )
         b.assign(best, select(taken, found.expr, best))
         b.assign(where, select(taken, flat, where))
 
@@ -168,7 +185,9 @@ def _max_place(e: Evaluator, node: Node, index: Index, mask: Mask | None, axes: 
     return Result(b.let(binary("max", where, Const(0)), "where"), innermost(e))
 
 
-def _max_offset(e: Evaluator, node: Node, index: Index, mask: Mask | None, axes: list[Axis]) -> Result:
+def _max_offset(
+    e: Evaluator, node: Node, index: Index, mask: Mask | None, axes: list[Axis]
+) -> Result:
     """The same in a window inside the input: where it starts, plus a choice between constants."""
     x, b = node.operands[0], e.scope.b
     best: Expr | None = None
@@ -183,7 +202,9 @@ def _max_offset(e: Evaluator, node: Node, index: Index, mask: Mask | None, axes:
         taken = b.let(beats(found, best), "taken")
         best = b.let(maximum(best, found), "best")  # a select of floats would branch on the data
         offset = b.let(select(taken, cast(e.scope.expr(flat - first), i32), offset), "offset")
-    return Result(b.let(binary("add", e.scope.condition(first), cast(offset, i64)), "where"), innermost(e))
+    return Result(
+        b.let(binary("add", e.scope.condition(first), cast(offset, i64)), "where"), innermost(e)
+    )
 
 
 def beats(x: Expr, best: Expr) -> Expr:
@@ -206,7 +227,8 @@ def _sum(e: Evaluator, x: Value, index: Index, mask: Mask | None, axes: list[Axi
     total = b.var(Const(0.0, KType(dtype)), "total")
 
     def step(at: tuple[Dim, ...]) -> None:
-        found, here = read_tap(e, x, index[:2], at, mask)  # masked loads give 0; computed values may not
+        # masked loads give 0; computed values may not
+        found, here = read_tap(e, x, index[:2], at, mask)
         value = cast(found.expr, dtype)
         if not isinstance(here.expr, Const):
             value = select(here.expr, value, number(0, value))
@@ -245,7 +267,11 @@ def cast_count(count: Expr, like: Expr) -> Expr:
 
 
 def divisor(
-    e: Evaluator, attrs: Any, spatial: Sequence[Dim], index: Sequence[Dim], clamped: Sequence[Dim] | None
+    e: Evaluator,
+    attrs: Any,
+    spatial: Sequence[Dim],
+    index: Sequence[Dim],
+    clamped: Sequence[Dim] | None,
 ) -> Expr:
     """What the sum of window `index` of an average pool is divided by."""
     fixed = attrs.divisor
@@ -284,15 +310,20 @@ def avg_pool_grad(e: Evaluator, value: Value, index: Index, mask: Mask | None) -
     dtype = wide(g.dtype)
     total = b.var(Const(0.0, KType(dtype)), "total")
     last = [
-        e.scope.space.div(i + p, s) for i, p, s in zip(index[2:], attrs.padding, attrs.stride, strict=True)
+        e.scope.space.div(i + p, s)
+        for i, p, s in zip(index[2:], attrs.padding, attrs.stride, strict=True)
     ]
     reach = [-(-k // s) for k, s in zip(attrs.kernel, attrs.stride, strict=True)]
     for back in itertools.product(*map(range, reach)):
         o = tuple(a - t for a, t in zip(last, back, strict=True))
-        tests: list[tuple[Dim, Dim, Dim]] = [(a, 0, size) for a, size in zip(o, g.shape[2:], strict=True)]
+        tests: list[tuple[Dim, Dim, Dim]] = [
+            (a, 0, size) for a, size in zip(o, g.shape[2:], strict=True)
+        ]
         tests += [
             (e.scope.space.mod(i + p, s) + t * s, 0, k)
-            for i, p, t, s, k in zip(index[2:], attrs.padding, back, attrs.stride, attrs.kernel, strict=True)
+            for i, p, t, s, k in zip(
+                index[2:], attrs.padding, back, attrs.stride, attrs.kernel, strict=True
+            )
         ]
         condition, depth = inside(e, tests)
         here = mask if condition is None else e.both(mask, condition, depth)
@@ -316,7 +347,8 @@ def adaptive_avg_pool(e: Evaluator, value: Value, index: Index, mask: Mask | Non
 
 
 def adaptive_avg_pool_grad(e: Evaluator, value: Value, index: Index, mask: Mask | None) -> Result:
-    """The shares of the windows o with floor(i*O/S) <= o < ceil((i+1)*O/S): those that hold element i."""
+    """The shares of the windows o with floor(i*O/S) <= o < ceil((i+1)*O/S): those that hold element
+    i."""
     node = value.node
     assert node is not None
     g, b = node.operands[0], e.scope.b

@@ -1,14 +1,15 @@
 """Convolution and its two gradients as contractions.
 
-All three read one image ``x[n, g, c, o * stride + k * dilation]`` (g: group, o: output position, k: kernel
-position), padded with zeros, and differ in what they sum over:
+All three read one image ``x[n, g, c, o * stride + k * dilation]`` (g: group, o: output position, k:
+kernel position), padded with zeros, and differ in what they sum over:
 
     conv             y[n, g, f, o] = sum over c, k     x * w[g, f, c, k]
     conv_weight_grad w[g, f, c, k] = sum over n, o     x * y[n, g, f, o]
 
-A transposed convolution is a convolution of stride 1 with the kernel turned round, of the image with
-`stride` - 1 zeros between its elements. Blocks of threads, and kernels of images whose channels are
-neighbours, see where zeros are as they read the image; for others it is copied once with zeros in it.
+A transposed convolution is a convolution of stride 1 with the kernel turned round, of the image
+with `stride` - 1 zeros between its elements. Blocks of threads, and kernels of images whose
+channels are neighbours, see where zeros are as they read the image; for others it is copied once
+with zeros in it.
 
 Images lie as [N, C, *S], or as [N, *S, C] where the op says so (`is_channels_last`).
 """
@@ -28,7 +29,8 @@ from ..program.program import Slot
 from .operands import accumulator, plain_source, source_of
 from .problem import Axis, Contraction, Gate, Source, axis
 
-LONG_LOOP = 16  # channels from which on they make the innermost loop, instead of a kernel's few columns
+# channels from which on they make the innermost loop, instead of a kernel's few columns
+LONG_LOOP = 16
 
 
 def conv_problem(node: Node, region: Region, lowering: Lowering) -> Contraction:
@@ -49,7 +51,8 @@ def conv_transpose_problem(node: Node, region: Region, lowering: Lowering) -> Co
     low = [r - p[0] for r, p in zip(reach, attrs.padding, strict=True)]
     sizes = [o + r for o, r in zip(out, reach, strict=True)]
     gated = sees_zeros(node, w.shape[2:], w.shape[0] // attrs.groups, lowering) and (
-        max(attrs.stride) == 1 or lowering.machine.tasks_are_threads)
+        max(attrs.stride) == 1 or lowering.machine.tasks_are_threads
+    )
     image = _image(node, region, lowering, low, attrs.stride, sizes, gated)
     return _forward(node, region, lowering, image, w, (1,) * len(low), attrs.dilation, turned=True)
 
@@ -74,10 +77,11 @@ Read = Callable[[Space, Sequence[Dim]], Source]
 
 @dataclass(frozen=True)
 class _Image:
-    """An image of `shape` [N, C, *S], which begins at `low` of the one that is read, of spatial `sizes`.
+    """An image of `shape` [N, C, *S], which begins at `low` of the one that is read, of spatial
+    `sizes`.
 
-    Between its elements are `spread` - 1 zeros, and others around it. `read` gives what lies at an index, in
-    the order of memory, in which channels are `last` or not.
+    Between its elements are `spread` - 1 zeros, and others around it. `read` gives what lies at an
+    index, in the order of memory, in which channels are `last` or not.
     """
 
     read: Read
@@ -92,8 +96,9 @@ class _Image:
         index, gates = [image, channel], []
         lying = contiguous_strides(_lying(self.shape, self.last))
         strides = first(lying, self.last)[2:]
-        for pixel, low, step, size, extent, hop in zip(pixels, self.low, self.spread, self.sizes,
-                                                       self.shape[2:], strides, strict=True):
+        for pixel, low, step, size, extent, hop in zip(
+            pixels, self.low, self.spread, self.sizes, self.shape[2:], strides, strict=True
+        ):
             place = pixel - low
             index.append(place if step == 1 else 0)
             inside = (low == 0 and size == extent) or space.within(place, extent)
@@ -105,32 +110,49 @@ class _Image:
 def sees_zeros(node: Node, kernel: Shape, channels: Dim, lowering: Lowering) -> bool:
     """Whether kernels leave out what lies beyond the image instead of reading zeros.
 
-    Tiles do so along axes of the kernel, and not where they would ask for each few of the `channels` that a
-    result reads.
+    Tiles do so along axes of the kernel, and not where they would ask for each few of the
+    `channels` that a result reads.
     """
     if lowering.machine.tasks_are_threads:
         return True
     many = channels == 1 or (isinstance(channels, int) and channels >= LONG_LOOP)
-    return is_channels_last(node) and many and node.types[0].dtype.is_floating_point \
+    return (
+        is_channels_last(node)
+        and many
+        and node.types[0].dtype.is_floating_point
         and all(k != 1 or not any(p) for k, p in zip(kernel, node.attrs.padding, strict=True))
+    )
 
 
-def _image(node: Node, region: Region, lowering: Lowering, low: Sequence[Dim], spread: Sequence[int],
-           sizes: Sequence[Dim], gated: bool) -> _Image:
-    """The node's first operand with its zeros: as it is where it has none or `gated`; else copied."""
+def _image(
+    node: Node,
+    region: Region,
+    lowering: Lowering,
+    low: Sequence[Dim],
+    spread: Sequence[int],
+    sizes: Sequence[Dim],
+    gated: bool,
+) -> _Image:
+    """The node's first operand with its zeros: as it is where it has none or `gated`; else
+    copied."""
     x, last = node.operands[0], is_channels_last(node)
     shape = first(x.shape, last)
     none = all(p == 0 for p in low) and all(s == 1 for s in spread) and tuple(sizes) == shape[2:]
     if none and last:  # channels may be strided: tiles read them one by one
+
         def strided(space: Space, index: Sequence[Dim]) -> Source:
             return source_of(region, lowering, space, x, index)
+
         return _Image(strided, shape, low, spread, sizes, last)
     source = plain_source(region, lowering, x)
     if none or gated:
         return _Image(_in_memory(source, x.shape), shape, low, spread, sizes, last)
     before, ones = [int(p) for p in low], [1] * len(sizes)
-    slot = _padded_last(lowering, source, x.shape, before, spread, sizes) if last else \
-        padded_copy(lowering, Space(), source, x.shape, before, spread, sizes)
+    slot = (
+        _padded_last(lowering, source, x.shape, before, spread, sizes)
+        if last
+        else padded_copy(lowering, Space(), source, x.shape, before, spread, sizes)
+    )
     padded = (*shape[:2], *sizes)
     read = _in_memory(Source(slot, x.dtype, 0), _lying(padded, last))
     return _Image(read, padded, [0] * len(sizes), ones, sizes, last)
@@ -140,38 +162,64 @@ def _in_memory(source: Source, shape: Shape) -> Read:
     return lambda space, index: source.at(space.linear(index, shape))
 
 
-def _padded_last(lowering: Lowering, source: Source, shape: Shape, low: Sequence[int],
-                 spread: Sequence[int], sizes: Sequence[Dim]) -> Slot:
-    """The padded copy of [N, *S, C], as an image of one channel: where pixels of a row stay neighbours, these
-    are one long row; else channels are a last spatial dimension."""
+def _padded_last(
+    lowering: Lowering,
+    source: Source,
+    shape: Shape,
+    low: Sequence[int],
+    spread: Sequence[int],
+    sizes: Sequence[Dim],
+) -> Slot:
+    """The padded copy of [N, *S, C], as an image of one channel: where pixels of a row stay
+    neighbours, these are one long row; else channels are a last spatial dimension."""
     channels = shape[-1]
     if spread[-1] == 1 and isinstance(channels, int):
         rows = [*shape[1:-2], shape[-2] * channels]
         before, out = [*low[:-1], low[-1] * channels], [*sizes[:-1], sizes[-1] * channels]
         return padded_copy(lowering, Space(), source, (shape[0], 1, *rows), before, spread, out)
-    return padded_copy(lowering, Space(), source, (shape[0], 1, *shape[1:]), [*low, 0], [*spread, 1],
-                       [*sizes, channels])
+    return padded_copy(
+        lowering,
+        Space(),
+        source,
+        (shape[0], 1, *shape[1:]),
+        [*low, 0],
+        [*spread, 1],
+        [*sizes, channels],
+    )
 
 
 class _Axes:
-    """The axes that the three share: batch, group, positions o and k of the output and of the kernel."""
+    """The axes that the three share: batch, group, positions o and k of the output and of the
+    kernel."""
 
-    def __init__(self, space: Space, images: Dim, groups: int, out: Sequence[Dim], kernel: Sequence[Dim]):
+    def __init__(
+        self, space: Space, images: Dim, groups: int, out: Sequence[Dim], kernel: Sequence[Dim]
+    ):
         self.space = space
         self.image, self.group = axis(space, images), axis(space, groups)
         self.out = [axis(space, d) for d in out]
         self.kernel = [axis(space, d) for d in kernel]
 
     def pixels(self, stride: Sequence[int], dilation: Sequence[int]) -> list[Dim]:
-        return [o.variable * s + k.variable * d
-                for o, s, k, d in zip(self.out, stride, self.kernel, dilation, strict=True)]
+        return [
+            o.variable * s + k.variable * d
+            for o, s, k, d in zip(self.out, stride, self.kernel, dilation, strict=True)
+        ]
 
     def channel(self, inner: Axis) -> Dim:
         return self.group.variable * inner.extent + inner.variable
 
 
-def _forward(node: Node, region: Region, lowering: Lowering, image: _Image, w: Value,
-             stride: Sequence[int], dilation: Sequence[int], turned: bool) -> Contraction:
+def _forward(
+    node: Node,
+    region: Region,
+    lowering: Lowering,
+    image: _Image,
+    w: Value,
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    turned: bool,
+) -> Contraction:
     last, groups, space = image.last, node.attrs.groups, Space()
     stored = node.types[0].shape
     shape = first(stored, last)
@@ -184,9 +232,24 @@ def _forward(node: Node, region: Region, lowering: Lowering, image: _Image, w: V
     index = _lying((axes.image.variable, axes.channel(f), *[o.variable for o in axes.out]), last)
     many = last or (isinstance(c.extent, int) and c.extent >= LONG_LOOP)
     k = [*axes.kernel, c] if many else [c, *axes.kernel]
-    batch, out = ([axes.group], [axes.image, *axes.out]) if last else ([axes.image, axes.group], axes.out)
-    return Contraction(node, space, batch, [f], out, k, left, right, index, space.linear(index, stored),
-                       stored, accumulator(node.types[0].dtype), channel=len(index) - 1 if last else 1)
+    batch, out = (
+        ([axes.group], [axes.image, *axes.out]) if last else ([axes.image, axes.group], axes.out)
+    )
+    return Contraction(
+        node,
+        space,
+        batch,
+        [f],
+        out,
+        k,
+        left,
+        right,
+        index,
+        space.linear(index, stored),
+        stored,
+        accumulator(node.types[0].dtype),
+        channel=len(index) - 1 if last else 1,
+    )
 
 
 def conv_weight_grad_problem(node: Node, region: Region, lowering: Lowering) -> Contraction:
@@ -194,16 +257,37 @@ def conv_weight_grad_problem(node: Node, region: Region, lowering: Lowering) -> 
     attrs, shape, space = node.attrs, node.types[0].shape, Space()
     pixels = first(node.operands[0].shape, last)[2:]
     sizes = [s + sum(p) for s, p in zip(pixels, attrs.padding, strict=True)]
-    image = _image(node, region, lowering, [p[0] for p in attrs.padding], [1] * len(sizes), sizes,
-                   lowering.machine.tasks_are_threads)
+    image = _image(
+        node,
+        region,
+        lowering,
+        [p[0] for p in attrs.padding],
+        [1] * len(sizes),
+        sizes,
+        lowering.machine.tasks_are_threads,
+    )
     given = first(g.shape, last)
     axes = _Axes(space, given[0], attrs.groups, given[2:], shape[2:])
     f, c = axis(space, given[1] // attrs.groups), axis(space, shape[1])
-    right = image.at(space, axes.image.variable, axes.channel(c), axes.pixels(attrs.stride, attrs.dilation))
+    right = image.at(
+        space, axes.image.variable, axes.channel(c), axes.pixels(attrs.stride, attrs.dilation)
+    )
     outputs = (axes.image.variable, axes.channel(f), *[o.variable for o in axes.out])
     left = source_of(region, lowering, space, g, _lying(outputs, last))
     index = (axes.channel(f), c.variable, *[k.variable for k in axes.kernel])
     n = [*axes.kernel, c] if last else [c, *axes.kernel]
     k = [axes.image, *axes.out]
-    return Contraction(node, space, [axes.group], [f], n, k, left, right, index,
-                       space.linear(index, shape), shape, accumulator(node.operands[0].dtype))
+    return Contraction(
+        node,
+        space,
+        [axes.group],
+        [f],
+        n,
+        k,
+        left,
+        right,
+        index,
+        space.linear(index, shape),
+        shape,
+        accumulator(node.operands[0].dtype),
+    )

@@ -12,7 +12,8 @@ from .problem import Axis, Contraction, axis
 
 
 def matmul_problem(node: Node, region: Region, lowering: Lowering) -> Contraction:
-    """``C[*batch, m, n]``; batch dims that only one operand has are more rows (or columns) of that one."""
+    """``C[*batch, m, n]``; batch dims that only one operand has are more rows (or columns) of that
+    one."""
     space = Space()
     a, b = node.operands
     shape = node.types[0].shape
@@ -25,5 +26,17 @@ def matmul_problem(node: Node, region: Region, lowering: Lowering) -> Contractio
     rows: list[Axis] = [m]
     while batch and not depends(right.address, batch[-1].name):
         rows.insert(0, batch.pop())
-    return Contraction(node, space, batch, rows, [n], [k], left, right, index, space.linear(index, shape),
-                       shape, accumulator(node.types[0].dtype))
+    return Contraction(
+        node,
+        space,
+        batch,
+        rows,
+        [n],
+        [k],
+        left,
+        right,
+        index,
+        space.linear(index, shape),
+        shape,
+        accumulator(node.types[0].dtype),
+    )

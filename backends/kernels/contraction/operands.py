@@ -1,4 +1,5 @@
-"""Operands of a contraction: read in place through views and casts, or computed into memory first."""
+"""Operands of a contraction: read in place through views and casts, or computed into memory
+first."""
 
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ def accumulator(dtype: DType) -> DType:
     return f32 if dtype.is_floating_point and dtype.itemsize == 2 else dtype
 
 
-def source_of(region: Region, lowering: Lowering, space: Space, value: Value, index: Sequence[Dim]) -> Source:
+def source_of(
+    region: Region, lowering: Lowering, space: Space, value: Value, index: Sequence[Dim]
+) -> Source:
     """`value` of the region's body at `index`."""
     access = resolve(value, index)
     if access is None:
@@ -34,7 +37,9 @@ def source_of(region: Region, lowering: Lowering, space: Space, value: Value, in
     outside = region.operands[region.body.inputs.index(access.leaf)]
     stable = lowering.is_stable(outside)
     reused = lowering.is_fixed(outside)
-    return Source(lowering.slot(outside), outside.dtype, access.address, access.casts, stable, reused)
+    return Source(
+        lowering.slot(outside), outside.dtype, access.address, access.casts, stable, reused
+    )
 
 
 def plain_source(region: Region, lowering: Lowering, value: Value) -> Source:
@@ -60,13 +65,17 @@ def computed(region: Region, lowering: Lowering, value: Value) -> Source:
         e.b.store(e.buffer(slot, "write", "y"), e.expr(flat(axes)), cast(result, value.dtype))
 
     inner = 2 if len(axes) > 2 and known_below(axes[-1].extent, SHORT) else 1
-    e.tasks([(e.binder(a), a.extent) for a in axes[:-inner]], lambda: e.loop_over(axes[-inner:], element))
+    e.tasks(
+        [(e.binder(a), a.extent) for a in axes[:-inner]],
+        lambda: e.loop_over(axes[-inner:], element),
+    )
     e.launch("operand")
     return Source(slot, value.dtype, 0)
 
 
-def passing(e: Emission, source: Source, address: Expr,
-            coordinates: Sequence[Expr]) -> tuple[Expr, Expr | None]:
+def passing(
+    e: Emission, source: Source, address: Expr, coordinates: Sequence[Expr]
+) -> tuple[Expr, Expr | None]:
     """The address of an element and whether there is one, None where there always is.
 
     Args: address, coordinates: the values of the source's `polynomials`.

@@ -35,11 +35,14 @@ def axis(space: Space, extent: Dim) -> Axis:
 
 @dataclass(frozen=True)
 class Gate:
-    """A coordinate of an operand that may lie outside of it, or between its elements: zeros are there.
+    """A coordinate of an operand that may lie outside of it, or between its elements: zeros are
+    there.
 
     Attributes:
-        coordinate: affine in the axes; elements lie at 0, step, 2 step, ..., of which there are `extent`.
-        stride: what an element of it adds to the address, where `step` is not 1; else the address has it.
+        coordinate: affine in the axes; elements lie at 0, step, 2 step, ..., of which there are
+            `extent`.
+        stride: what an element of it adds to the address, where `step` is not 1; else the address
+            has it.
     """
 
     coordinate: Dim
@@ -55,10 +58,11 @@ class Gate:
 
 @dataclass(frozen=True)
 class Source:
-    """An operand: the slot it is read from, the polynomial address, and casts to apply to what is loaded.
+    """An operand: the slot it is read from, the polynomial address, and casts to apply to what is
+    loaded.
 
-    `stable`: seldom another between calls; `reused`: in a loop, the same in all steps; `gates`: where it is
-    not read, but zero.
+    `stable`: seldom another between calls; `reused`: in a loop, the same in all steps; `gates`:
+    where it is not read, but zero.
     """
 
     slot: Slot
@@ -146,7 +150,8 @@ def stride(address: Dim, a: Axis) -> Dim:
 
 
 def is_affine(address: Dim, axes: Sequence[Axis]) -> bool:
-    """Whether `address` is a constant stride times each variable, plus what does not depend on them."""
+    """Whether `address` is a constant stride times each variable, plus what does not depend on
+    them."""
     steps = [coefficient(address, a.name) for a in axes]
     return all(s is not None and not any(depends(s, o.name) for o in axes) for s in steps)
 
@@ -159,7 +164,7 @@ def merge_axes(p: Contraction) -> None:
         position = len(axes) - 1
         while position > 0:
             if _mergeable(p, axes[position - 1], axes[position]):
-                axes[position - 1:position + 1] = [_merge(p, axes[position - 1], axes[position])]
+                axes[position - 1 : position + 1] = [_merge(p, axes[position - 1], axes[position])]
             position -= 1
         setattr(p, group, axes)
 
@@ -175,8 +180,10 @@ def _addresses(p: Contraction) -> tuple[Dim, ...]:
 
 
 def _mergeable(p: Contraction, outer: Axis, inner: Axis) -> bool:
-    return all(is_affine(x, (outer, inner)) and stride(x, outer) == stride(x, inner) * inner.extent
-               for x in _addresses(p))
+    return all(
+        is_affine(x, (outer, inner)) and stride(x, outer) == stride(x, inner) * inner.extent
+        for x in _addresses(p)
+    )
 
 
 def _merge(p: Contraction, outer: Axis, inner: Axis) -> Axis:
@@ -187,8 +194,10 @@ def _merge(p: Contraction, outer: Axis, inner: Axis) -> Axis:
         return evaluate(x, none) + stride(x, inner) * joined.variable
 
     p.a, p.b, p.address = p.a.mapped(along), p.b.mapped(along), along(p.address)
-    parts: dict[str, Dim] = {outer.name: p.space.div(joined.variable, inner.extent),
-                             inner.name: p.space.mod(joined.variable, inner.extent)}
+    parts: dict[str, Dim] = {
+        outer.name: p.space.div(joined.variable, inner.extent),
+        inner.name: p.space.mod(joined.variable, inner.extent),
+    }
     p.index = tuple(evaluate(i, parts) for i in p.index)
     return joined
 
@@ -240,12 +249,16 @@ class Emission:
         kernel = Kernel(name, tuple(self._buffers.values()), tuple(sizes), self.b.body)
         symbols = {s.name: SymInt.atom(s) for s in self.lowering.program.symbols}
         values = tuple(symbols[n.name] for n in sizes)
-        self.lowering.launch(kernel, tuple(self._buffers), values, label, flops, moved, prologue=prologue)
+        self.lowering.launch(
+            kernel, tuple(self._buffers), values, label, flops, moved, prologue=prologue
+        )
 
     def expr(self, dim: Dim) -> Expr:
         return self.space.base(dim)
 
-    def loop_over(self, axes: Sequence[Axis], body: Callable[[], None], kind: str = "serial") -> None:
+    def loop_over(
+        self, axes: Sequence[Axis], body: Callable[[], None], kind: str = "serial"
+    ) -> None:
         """Nested loops over all of `axes`."""
         if not axes:
             body()
@@ -254,13 +267,20 @@ class Emission:
             self.space.bind(axes[0].variable, i)
             self.loop_over(axes[1:], body)
 
-    def tasks(self, levels: Sequence[tuple[Callable[[Expr], None], Dim | Expr]], body: Callable[[], None],
-              parallel: bool = True, grain: int = 1, work: Dim = 0) -> None:
-        """One loop over all combinations of `levels` (what to do with an index, count), the last innermost.
+    def tasks(
+        self,
+        levels: Sequence[tuple[Callable[[Expr], None], Dim | Expr]],
+        body: Callable[[], None],
+        parallel: bool = True,
+        grain: int = 1,
+        work: Dim = 0,
+    ) -> None:
+        """One loop over all combinations of `levels` (what to do with an index, count), the last
+        innermost.
 
-        `grain` combinations make one task, where one alone would not be worth handing out. Where the
-        multiply-adds of all of them, `work`, depend on a symbol, the kernel sees whether they are worth
-        threads.
+        `grain` combinations make one task, where one alone would not be worth handing out. Where
+        the multiply-adds of all of them, `work`, depend on a symbol, the kernel sees whether they
+        are worth threads.
         """
         names = [self.b.let(c if isinstance(c, Expr) else self.expr(c), "count") for _, c in levels]
         total: Expr = Const(1)
@@ -283,8 +303,12 @@ class Emission:
                 self._decode(levels, names, part)
                 body()
 
-    def _decode(self, levels: Sequence[tuple[Callable[[Expr], None], Dim | Expr]], counts: Sequence[Expr],
-                task: Expr) -> None:
+    def _decode(
+        self,
+        levels: Sequence[tuple[Callable[[Expr], None], Dim | Expr]],
+        counts: Sequence[Expr],
+        task: Expr,
+    ) -> None:
         rest = task
         for position in reversed(range(len(levels))):
             index = rest if position == 0 else self.b.let(rest % counts[position], "t")

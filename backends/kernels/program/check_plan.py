@@ -1,7 +1,8 @@
 """Proves a memory plan right without knowing how it was made.
 
-Replays the launches with concrete sizes, each loop twice, and remembers for each byte range who wrote it: a
-launch that reads a temporary must find that temporary's own bytes, and nothing may lie outside the arena.
+Replays the launches with concrete sizes, each loop twice, and remembers for each byte range who
+wrote it: a launch that reads a temporary must find that temporary's own bytes, and nothing may lie
+outside the arena.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from .program import Item, Launch, Loop, Program, Slot, flat, touched
 
 STEPS = 2  # of a loop: what one leaves for the next has to be there
 
-Use = tuple[str, frozenset[tuple[Slot, int]]]  # a label, and temporaries with the number of the step if fresh
+# a label, and temporaries with the number of the step if fresh
+Use = tuple[str, frozenset[tuple[Slot, int]]]
 
 
 class PlanError(AssertionError):
@@ -34,8 +36,10 @@ def check_plan(program: Program, plan: Plan, sizes: Mapping[str, int] | None = N
     arena = int(evaluate(plan.size, sizes or {}))
     for slot, (start, stop) in ranges.items():
         if start < 0 or stop > arena or start % 64:
-            raise PlanError(f"{slot.name or slot.kind} at {start}..{stop} does not fit an arena of {arena} "
-                            "bytes")
+            raise PlanError(
+                f"{slot.name or slot.kind} at {start}..{stop} does not fit an arena of {arena} "
+                "bytes"
+            )
     uses = list(_replayed([*program.prologue, *program.launches], {}, itertools.count()))
     remaining = Counter(item for _, used in uses for item in used)
     live: dict[tuple[Slot, int], bool] = {}
@@ -50,14 +54,19 @@ def check_plan(program: Program, plan: Plan, sizes: Mapping[str, int] | None = N
 
 def _check_apart(label: str, live: Sequence[Slot], ranges: Mapping[Slot, tuple[int, int]]) -> None:
     for i, a in enumerate(live):
-        for b in live[i + 1:]:
+        for b in live[i + 1 :]:
             if a is not b and ranges[a][0] < ranges[b][1] and ranges[b][0] < ranges[a][1]:
-                raise PlanError(f"launch {label}: {a.name or a.shape} at {ranges[a]} and "
-                                f"{b.name or b.shape} at {ranges[b]} are both in use")
+                raise PlanError(
+                    f"launch {label}: {a.name or a.shape} at {ranges[a]} and "
+                    f"{b.name or b.shape} at {ranges[b]} are both in use"
+                )
 
 
-def _replayed(items: Sequence[Item], fresh: Mapping[Slot, int], numbers: Iterator[int]) -> Iterator[Use]:
-    """What is in use at each launch. A slot of `fresh` is another one in each step, whose number it gives."""
+def _replayed(
+    items: Sequence[Item], fresh: Mapping[Slot, int], numbers: Iterator[int]
+) -> Iterator[Use]:
+    """What is in use at each launch. A slot of `fresh` is another one in each step, whose number it
+    gives."""
     for item in items:
         if isinstance(item, Launch):
             slots = {r for s in item.slots for r in s.roots()}
@@ -87,7 +96,9 @@ def _made_in_each_step(loop: Loop, around: Sequence[Item]) -> set[Slot]:
     """
     if loop.parts > 1:
         return set()
-    outside = {s for item in around if item is not loop for s in touched(item)} | set(loop.own_roots())
+    outside = {s for item in around if item is not loop for s in touched(item)} | set(
+        loop.own_roots()
+    )
     first: dict[Slot, bool] = {}
     for block in loop.blocks():
         for launch in flat(block):

@@ -1,9 +1,9 @@
 """Donated inputs: which outputs may be written into the memory of the input they take over.
 
-An update in place is right if no later launch reads the input, and a kernel that reads the input and
-writes the output does so element by element: it reads element I before it stores element I, in the same
-iteration of the same loops, and I is another one in each iteration. Whatever is not seen to be so keeps
-memory of its own.
+An update in place is right if no later launch reads the input, and a kernel that reads the input
+and writes the output does so element by element: it reads element I before it stores element I, in
+the same iteration of the same loops, and I is another one in each iteration. Whatever is not seen
+to be so keeps memory of its own.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _allowed(program: Program, out: Slot, given: Slot) -> bool:
     users = [item for item in program.launches if out in touched(item)]
     if not users:
         return False
-    later = program.launches[program.launches.index(users[0]):]
+    later = program.launches[program.launches.index(users[0]) :]
     readers = [item for item in later if given in touched(item)]
     return all(isinstance(item, Launch) and _in_place(item, out, given) for item in readers)
 
@@ -68,14 +68,17 @@ def elementwise(kernel: Kernel, source: Buffer, target: Buffer) -> bool:
     """Whether `target` may be the memory of `source` in `kernel`."""
     if any(isinstance(s, Call) for s in walk(kernel.body)):
         return False
-    found = [(loops, block, s) for loops, block, s in _places(kernel.body, ())
-             if isinstance(s, Store) and s.buffer is target]
+    found = [
+        (loops, block, s)
+        for loops, block, s in _places(kernel.body, ())
+        if isinstance(s, Store) and s.buffer is target
+    ]
     if len(found) != 1:
         return False
     loops, block, store = found[0]
     if loops and loops[0].kind == "block" and not any(loop.kind == "thread" for loop in loops):
         return False  # all threads store it, some before others have read
-    ahead = block[:block.index(store) + 1]
+    ahead = block[: block.index(store) + 1]
     reads = [load for s in ahead for load in loads(s)]
     everywhere = [load for s in kernel.body for load in _all_loads(s)]
     if any(load.buffer is target for load in everywhere):
@@ -88,7 +91,9 @@ def elementwise(kernel: Kernel, source: Buffer, target: Buffer) -> bool:
     return same and _varies(kernel, store.index, loops)
 
 
-def _places(body: list[Stmt], loops: tuple[For, ...]) -> Iterator[tuple[tuple[For, ...], list[Stmt], Stmt]]:
+def _places(
+    body: list[Stmt], loops: tuple[For, ...]
+) -> Iterator[tuple[tuple[For, ...], list[Stmt], Stmt]]:
     """Every statement with the loops around it and the block it stands in."""
     for s in body:
         yield loops, body, s

@@ -23,8 +23,8 @@ from .program import ErrorSite, Item, Launch, Program, Slot, flat
 class Region:
     """A fused part of the graph.
 
-    `body` computes `results` (graph values, by position of its outputs) from `operands` (graph values, by
-    position of its inputs).
+    `body` computes `results` (graph values, by position of its outputs) from `operands` (graph
+    values, by position of its inputs).
     """
 
     kind: str
@@ -40,28 +40,42 @@ class Region:
     @property
     def label(self) -> str:
         names = [
-            n.op.name for n in self.nodes if n.op.name not in ("constant", "reshape", "expand", "permute")
+            n.op.name
+            for n in self.nodes
+            if n.op.name not in ("constant", "reshape", "expand", "permute")
         ]
         return "+".join(names or [n.op.name for n in self.nodes] or ["copy"])
 
 
 def region_of(node: Node) -> Region:
-    """The region that a node stands for; an op outside a region becomes one with a body of its own."""
+    """The region that a node stands for; an op outside a region becomes one with a body of its
+    own."""
     if node.op.name == "region":
         return Region(node.attrs.kind, node.attrs.body, node.operands, node.results(), node)
     operands = tuple(dict.fromkeys(node.operands))
     inputs = [Value(v.type, name=f"x{i}") for i, v in enumerate(operands)]
     inner = node.with_operands(tuple(inputs[operands.index(v)] for v in node.operands))
     return Region(
-        kind_of(node.op), Graph(node.op.name, inputs, inner.results()), operands, node.results(), node
+        kind_of(node.op),
+        Graph(node.op.name, inputs, inner.results()),
+        operands,
+        node.results(),
+        node,
     )
 
 
 def kind_of(op: Op) -> str:
-    return "contraction" if op.kind is Kind.CONTRACTION else "control" if op.kind is Kind.CONTROL else "loop"
+    return (
+        "contraction"
+        if op.kind is Kind.CONTRACTION
+        else "control"
+        if op.kind is Kind.CONTROL
+        else "loop"
+    )
 
 
-# Launches, prologue launches, slots, copies with what they hold; how many error sites were asked for.
+# Launches, prologue launches, slots, copies with what they hold; how many error sites were asked
+# for.
 Watched: TypeAlias = tuple[list[Item], list[Launch], list[Slot], list[tuple[Any, Slot]], int]
 
 
@@ -70,11 +84,14 @@ class Schedules:
     """What a target does its own way with kernels; all else is the same for all.
 
     Attributes:
-        map: makes the kernel that stores values element by element; takes what `loops.nest.MapKernel` does.
+        map: makes the kernel that stores values element by element; takes what
+            `loops.nest.MapKernel` does.
         reduce: launches the kernels of a group of reductions: (stages, group, outputs, layout).
         contract: launches the kernels of a contraction: (problem, region, lowering).
-        scatter: launches the kernel of writes at computed positions: (places, updates, slot of the result).
-        whole: by name of an op that reads and writes whole values, what launches its kernels: (places, node).
+        scatter: launches the kernel of writes at computed positions: (places, updates, slot of the
+            result).
+        whole: by name of an op that reads and writes whole values, what launches its kernels:
+            (places, node).
     """
 
     map: Callable[..., Any]
@@ -87,7 +104,9 @@ class Schedules:
 class Lowering:
     """What lowering a region may use: the machine, slots, launches, names, error sites."""
 
-    def __init__(self, graph: Graph, machine: Machine, schedules: Schedules, stable: Iterable[int] = ()):
+    def __init__(
+        self, graph: Graph, machine: Machine, schedules: Schedules, stable: Iterable[int] = ()
+    ):
         self.graph = graph
         self.machine = machine
         self.schedules = schedules
@@ -101,7 +120,8 @@ class Lowering:
         self._stable: set[Value] = {graph.inputs[i] for i in stable}
         self._fixed: set[Value] = set()
         self.inputs = tuple(
-            Slot("input", v.dtype, v.shape, v.type.numel, i, name=v.name) for i, v in enumerate(graph.inputs)
+            Slot("input", v.dtype, v.shape, v.type.numel, i, name=v.name)
+            for i, v in enumerate(graph.inputs)
         )
         self.outputs = tuple(
             Slot("output", v.dtype, v.shape, v.type.numel, i) for i, v in enumerate(graph.outputs)
@@ -110,7 +130,8 @@ class Lowering:
         self._same: dict[Value, list[Slot]] = {}
         for value, slot in zip(graph.outputs, self.outputs, strict=True):
             self._same.setdefault(value, []).append(slot)
-            if value.node is None or value.node.op.name != "constant":  # nobody computes those: a copy
+            # nobody computes those: a copy
+            if value.node is None or value.node.op.name != "constant":
                 self._slots.setdefault(value, slot)
         self.program = Program(graph.name, graph.symbols(), self.inputs, self.outputs)
         self.stored: set[Slot] = set()  # outputs that are the value of another one, filled with it
@@ -144,8 +165,8 @@ class Lowering:
         return [slot for slot in self._same.get(value, ()) if slot is not self._slots.get(value)]
 
     def bind(self, inner: Value, outer: Value, fixed: bool = False) -> None:
-        """Let a value of a nested graph live where `outer` does, whose elements it has; `fixed`: in all steps
-        of the loop whose body this is."""
+        """Let a value of a nested graph live where `outer` does, whose elements it has; `fixed`: in
+        all steps of the loop whose body this is."""
         self._slots[inner] = self.slot(outer)
         (self._stable.add if self.is_stable(outer) else self._stable.discard)(inner)
         (self._fixed.add if fixed or outer in self._fixed else self._fixed.discard)(inner)
@@ -153,19 +174,25 @@ class Lowering:
     def has_slot(self, value: Value) -> bool:
         return value in self._slots
 
-    def temporary(self, dtype: DType, shape: Shape, elements: Dim | None = None, name: str = "") -> Slot:
+    def temporary(
+        self, dtype: DType, shape: Shape, elements: Dim | None = None, name: str = ""
+    ) -> Slot:
         """Memory for the time between its first and its last launch; `elements` where padded."""
         slot = self._new("packed" if self._keeps else "temporary", dtype, shape, elements, name)
         if self._keeps:
             self._kept.append(slot)
         return slot
 
-    def packed(self, dtype: DType, shape: Shape, elements: Dim | None = None, name: str = "") -> Slot:
+    def packed(
+        self, dtype: DType, shape: Shape, elements: Dim | None = None, name: str = ""
+    ) -> Slot:
         """Memory that a prologue launch fills and that is kept between calls."""
         return self._new("packed", dtype, shape, elements, name)
 
     def _new(self, kind: str, dtype: DType, shape: Shape, elements: Dim | None, name: str) -> Slot:
-        slot = Slot(kind, dtype, tuple(shape), numel(shape) if elements is None else elements, name=name)
+        slot = Slot(
+            kind, dtype, tuple(shape), numel(shape) if elements is None else elements, name=name
+        )
         self._made.append(slot)
         return slot
 
@@ -179,11 +206,15 @@ class Lowering:
         return found
 
     def is_stable(self, value: Value) -> bool:
-        """Whether a value depends only on inputs that seldom change: what is derived from it is kept."""
-        return value in self._stable or (value.node is not None and value.node.op.name == "constant")
+        """Whether a value depends only on inputs that seldom change: what is derived from it is
+        kept."""
+        return value in self._stable or (
+            value.node is not None and value.node.op.name == "constant"
+        )
 
     def is_fixed(self, value: Value) -> bool:
-        """Whether a value is the same in all steps of the loop around: what is packed from it is reused."""
+        """Whether a value is the same in all steps of the loop around: what is packed from it is
+        reused."""
         return value in self._fixed
 
     def launch(
@@ -196,7 +227,8 @@ class Lowering:
         bytes: Dim = 0,
         prologue: bool = False,
     ) -> Launch:
-        """Append a kernel call; with `prologue` to the launches that run only when stable inputs change.
+        """Append a kernel call; with `prologue` to the launches that run only when stable inputs
+        change.
 
         Of equal kernels the first one is taken.
         """
@@ -219,8 +251,13 @@ class Lowering:
         """Gives a function that tells what was lowered since."""
         block, launches, made = self._block, len(self._block), len(self._made)
         prologue, copies, errors = len(self.program.prologue), len(self.copies), self._errors
-        yield lambda: (block[launches:], self.program.prologue[prologue:], self._made[made:],
-                       list(self.copies.items())[copies:], self._errors - errors)
+        yield lambda: (
+            block[launches:],
+            self.program.prologue[prologue:],
+            self._made[made:],
+            list(self.copies.items())[copies:],
+            self._errors - errors,
+        )
 
     @property
     def in_block(self) -> bool:
@@ -251,8 +288,8 @@ class Lowering:
             self._block, self._keeps = before, False
 
     def forget(self) -> None:
-        """Nothing is kept but what calls read, once everything is lowered: scaled filters, say, that were
-        packed."""
+        """Nothing is kept but what calls read, once everything is lowered: scaled filters, say,
+        that were packed."""
         if self.program.symbols:
             return  # the memory of a call has no size when weights change
         launches = flat(self.program.launches)

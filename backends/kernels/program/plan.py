@@ -1,10 +1,10 @@
 """Memory planning: where the temporaries of a program lie in its one arena.
 
 A temporary lives from its first launch to its last; two that live at the same time may not overlap.
-Static sizes are packed by size, largest first, each at the lowest offset that is free for its whole life.
-Symbolic sizes share *shelves*: slots with disjoint lives and comparable sizes use the same shelf, whose
-size is the largest of theirs, and shelves stand one after the other, so that every offset is an
-expression over the symbols that compiled code evaluates at each call.
+Static sizes are packed by size, largest first, each at the lowest offset that is free for its whole
+life. Symbolic sizes share *shelves*: slots with disjoint lives and comparable sizes use the same
+shelf, whose size is the largest of theirs, and shelves stand one after the other, so that every
+offset is an expression over the symbols that compiled code evaluates at each call.
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ def _live(items: Sequence[Item], time: int, lives: dict[Slot, Life]) -> int:
         if isinstance(item, (Loop, Branch)):
             for block in item.blocks():
                 time = _live(block, time + 1, lives)
-        slots = touched(item) if not isinstance(item, Loop) else _kept_over_steps(item, start, lives)
+        slots = (
+            touched(item) if not isinstance(item, Loop) else _kept_over_steps(item, start, lives)
+        )
         for slot in slots:
             if slot.kind == "temporary":
                 _extend(lives, slot, start)
@@ -97,7 +99,8 @@ def _kept_over_steps(loop: Loop, start: int, lives: dict[Slot, Life]) -> dict[Sl
     if loop.parts > 1:
         return touched(loop)
     return loop.own_roots() | dict.fromkeys(
-        s for s in touched(loop) if s not in lives or lives[s].first < start)
+        s for s in touched(loop) if s not in lives or lives[s].first < start
+    )
 
 
 def _extend(lives: dict[Slot, Life], slot: Slot, time: int) -> None:
@@ -136,7 +139,11 @@ class Placed:
     def add(self, start: int, stop: int, slot: Slot) -> None:
         self.end = max(self.end, stop)
         life = self._lives[slot]
-        group = self._long if self._is_long(life) else self._short.setdefault(life.first // self.STRETCH, [])
+        group = (
+            self._long
+            if self._is_long(life)
+            else self._short.setdefault(life.first // self.STRETCH, [])
+        )
         group.append((life, (start, stop)))
 
     def during(self, life: Life) -> list[tuple[int, int]]:
@@ -157,7 +164,8 @@ def _static(slot: Slot) -> int:
 
 
 def _shelves(slots: Sequence[Slot], lives: dict[Slot, Life]) -> list[Shelf]:
-    """Shelves for slots of symbolic size; each goes to the first shelf that is free and comparable."""
+    """Shelves for slots of symbolic size; each goes to the first shelf that is free and
+    comparable."""
     shelves: list[Shelf] = []
     for slot in slots:
         size = slot_bytes(slot)

@@ -5,15 +5,15 @@
               | "loop" count { launch* } | "loop while" { launch* } slot { launch* }
               | "if" slot { launch* } else { launch* }
 
-Slots are inputs, outputs (each its own memory, given by the caller) and temporaries, which the memory
-planner places in one arena. A `prologue` holds the launches whose results depend on stable inputs only
-(packed weights): they run again only when such an input changes, and their results live in slots of
-kind ``packed``, kept between calls.
+Slots are inputs, outputs (each its own memory, given by the caller) and temporaries, which the
+memory planner places in one arena. A `prologue` holds the launches whose results depend on stable
+inputs only (packed weights): they run again only when such an input changes, and their results live
+in slots of kind ``packed``, kept between calls.
 
-Inside a loop three kinds of slots are places that change from step to step: ``step`` is the part of another
-slot that belongs to the step, ``half`` the one half of another slot in even steps and the other half in
-odd ones, and ``carry`` is what the step before left: a pointer that moves, so that nothing is copied.
-After the loop ``final`` is where the last step left it.
+Inside a loop three kinds of slots are places that change from step to step: ``step`` is the part of
+another slot that belongs to the step, ``half`` the one half of another slot in even steps and the
+other half in odd ones, and ``carry`` is what the step before left: a pointer that moves, so that
+nothing is copied. After the loop ``final`` is where the last step left it.
 """
 
 from __future__ import annotations
@@ -32,15 +32,17 @@ from ..ir import Kernel
 
 @dataclass(eq=False)
 class Slot:
-    """Memory of a call. `kind`: input, output, temporary, packed, constant; piece; step, half, carry, final.
+    """Memory of a call. `kind`: input, output, temporary, packed, constant; piece; step, half,
+    carry, final.
 
     `shape` may be symbolic; `elements` is the number to allocate (more than numel where padded).
     `index` is the position among inputs or outputs. An output whose `alias` is set takes over that
-    input slot's memory (a donated buffer). `parts` are the slots in whose memory the last four kinds lie:
-    one for step and half; the initial one and that of the next step for carry and final. From one step to
-    the next a step or half moves by `stride` elements. In a loop that runs in parts, a slot of `elements` is
-    what one part has of a step, and a temporary that a step makes has `each` elements for each part.
-    A piece is the part of another slot that begins `offset` elements in; its rows may lie apart there.
+    input slot's memory (a donated buffer). `parts` are the slots in whose memory the last four
+    kinds lie: one for step and half; the initial one and that of the next step for carry and final.
+    From one step to the next a step or half moves by `stride` elements. In a loop that runs in
+    parts, a slot of `elements` is what one part has of a step, and a temporary that a step makes
+    has `each` elements for each part. A piece is the part of another slot that begins `offset`
+    elements in; its rows may lie apart there.
     """
 
     kind: str
@@ -73,7 +75,8 @@ class Slot:
 class Launch:
     """One kernel call: a slot for each buffer parameter, a Dim for each size parameter.
 
-    `flops` and `bytes` are what the kernel computes and moves at least; `label` says what it is for.
+    `flops` and `bytes` are what the kernel computes and moves at least; `label` says what it is
+    for.
     """
 
     kernel: Kernel
@@ -86,7 +89,8 @@ class Launch:
 
 @dataclass(eq=False)
 class Carry:
-    """What a step hands to the next: `now` is read in the step, `next` written, `final` read afterwards."""
+    """What a step hands to the next: `now` is read in the step, `next` written, `final` read
+    afterwards."""
 
     now: Slot
     next: Slot
@@ -97,9 +101,10 @@ class Carry:
 class Loop:
     """The body repeated `count` times, or for as long as `test` leaves a true in its slot.
 
-    `moving` are the slots of kind step and half that move with this loop; a reverse loop starts at the last
-    slice of each step slot. With `parts` the whole loop runs for each part of the rows by itself, on any
-    threads, and then `after` for that part, which writes to its piece of the slots `stored`.
+    `moving` are the slots of kind step and half that move with this loop; a reverse loop starts at
+    the last slice of each step slot. With `parts` the whole loop runs for each part of the rows by
+    itself, on any threads, and then `after` for that part, which writes to its piece of the slots
+    `stored`.
     """
 
     body: list[Item]
@@ -118,7 +123,9 @@ class Loop:
     def own_roots(self) -> dict[Slot, None]:
         """Slots that carry something from one step to another, or hold all steps."""
         slots = (*self.moving, *self.stored, *(c.now for c in self.carries))
-        return dict.fromkeys((*(r for s in slots for r in s.roots()), *([self.test[1]] if self.test else [])))
+        return dict.fromkeys(
+            (*(r for s in slots for r in s.roots()), *([self.test[1]] if self.test else []))
+        )
 
 
 @dataclass(eq=False)
@@ -163,14 +170,17 @@ def _repeats(item: Loop | Branch, block: list[Item]) -> Dim:
 
 
 def touched(item: Item) -> dict[Slot, None]:
-    """The slots that an item reads or writes, as roots, in an order that is the same in every process."""
+    """The slots that an item reads or writes, as roots, in an order that is the same in every
+    process."""
     found = dict.fromkeys(r for launch in flat([item]) for s in launch.slots for r in s.roots())
     if isinstance(item, Loop):
         found |= item.own_roots()
     elif isinstance(item, Branch):
         found |= dict.fromkeys(item.predicate.roots())
     if not isinstance(item, Launch):
-        found |= dict.fromkeys(s for block in item.blocks() for inner in block for s in touched(inner))
+        found |= dict.fromkeys(
+            s for block in item.blocks() for inner in block for s in touched(inner)
+        )
     return found
 
 
@@ -178,7 +188,8 @@ def touched(item: Item) -> dict[Slot, None]:
 class ErrorSite:
     """What a data-dependent failure is reported as: an error naming op and line.
 
-    `kind`: index (an IndexError) or linalg (a LinAlgError: a matrix is singular or not positive-definite).
+    `kind`: index (an IndexError) or linalg (a LinAlgError: a matrix is singular or not
+    positive-definite).
     """
 
     op: str
@@ -200,8 +211,8 @@ class Program:
     errors: list[ErrorSite] = field(default_factory=list)
 
     def take_types(self, graph: Graph) -> None:
-        """Inputs and outputs get the types that a caller of `graph` knows: where kernels see pairs of reals
-        he gives and gets complex numbers, whose bytes are the same."""
+        """Inputs and outputs get the types that a caller of `graph` knows: where kernels see pairs
+        of reals he gives and gets complex numbers, whose bytes are the same."""
         for slots, values in ((self.inputs, graph.inputs), (self.outputs, graph.outputs)):
             for slot, value in zip(slots, values, strict=True):
                 slot.dtype, slot.shape, slot.elements = value.dtype, value.shape, value.type.numel

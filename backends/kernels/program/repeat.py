@@ -1,9 +1,10 @@
-"""Equal regions are lowered once: what the first one launches is repeated on the slots of the others.
+"""Equal regions are lowered once: what the first one launches is repeated on the slots of the
+others.
 
-A network has its layers many times, a batch its samples. Two regions are equal if their bodies are, and if
-lowering knows the same of their operands and results. What a region asks for beyond them is either made
-for it (temporaries, packed operands) or was made before by another one (a copy that several read); it is
-looked up again by what it holds.
+A network has its layers many times, a batch its samples. Two regions are equal if their bodies are,
+and if lowering knows the same of their operands and results. What a region asks for beyond them is
+either made for it (temporaries, packed operands) or was made before by another one (a copy that
+several read); it is looked up again by what it holds.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ LowerRegion = Callable[[Region, Lowering], object]
 
 @dataclass
 class Lowered:
-    """What lowering a region did, in terms of slots: those it was given, and those of `recipes` it made."""
+    """What lowering a region did, in terms of slots: those it was given, and those of `recipes` it
+    made."""
 
     given: list[Slot]
     made: list[tuple[Slot, tuple[Any, ...]]]
@@ -34,7 +36,8 @@ class Lowered:
     results: list[Slot]
 
     def repeat(self, region: Region, lowering: Lowering, given: Sequence[Slot]) -> bool:
-        """Do the same for an equal region; False where copies that it needs are not there, or are already."""
+        """Do the same for an equal region; False where copies that it needs are not there, or are
+        already."""
         slots = dict(zip(self.given, given, strict=True))
         for slot, key in self.found.items():
             there = lowering.copies.get(_on(key, slots))
@@ -48,7 +51,9 @@ class Lowered:
         for source, prologue in ((self.prologue, True), (self.launches, False)):
             for la in source:
                 places = tuple(slots.get(s, s) for s in la.slots)
-                lowering.add(Launch(la.kernel, places, la.sizes, la.label, la.flops, la.bytes), prologue)
+                lowering.add(
+                    Launch(la.kernel, places, la.sizes, la.label, la.flops, la.bytes), prologue
+                )
         for value, slot in zip(region.results, self.results, strict=True):
             lowering.assign(value, slots.get(slot, slot))
         return True
@@ -59,10 +64,14 @@ def lower_once(region: Region, lowering: Lowering, lower: LowerRegion) -> None:
     operands = [lowering.slot(v) for v in region.operands]
     results = [lowering.slot(v) if lowering.has_slot(v) else None for v in region.results]
     given = list(dict.fromkeys([*operands, *(s for s in results if s is not None)]))
-    key = (structure(region), lowering.setting, tuple(_facts(v, s, lowering) for v, s in
-                                                      zip(region.operands, operands, strict=True)),
-           tuple(None if s is None else s.kind for s in results), tuple(given.index(s) for s in operands),
-           tuple(None if s is None else given.index(s) for s in results))
+    key = (
+        structure(region),
+        lowering.setting,
+        tuple(_facts(v, s, lowering) for v, s in zip(region.operands, operands, strict=True)),
+        tuple(None if s is None else s.kind for s in results),
+        tuple(given.index(s) for s in operands),
+        tuple(None if s is None else given.index(s) for s in results),
+    )
     known = lowering.repeats.get(key)
     if known is not None and known.repeat(region, lowering, given):
         return
@@ -99,7 +108,13 @@ def _on(key: tuple[Any, ...], slots: dict[Slot, Slot]) -> tuple[Any, ...]:
 
 def _facts(value: Value, slot: Slot, lowering: Lowering) -> tuple[Any, ...]:
     """What lowering may know of an operand."""
-    return slot.kind, slot.literal, slot.elements, lowering.is_stable(value), lowering.is_fixed(value)
+    return (
+        slot.kind,
+        slot.literal,
+        slot.elements,
+        lowering.is_stable(value),
+        lowering.is_fixed(value),
+    )
 
 
 def structure(region: Region) -> tuple[Any, ...]:
@@ -108,7 +123,13 @@ def structure(region: Region) -> tuple[Any, ...]:
     number: dict[Value, int] = {v: i for i, v in enumerate(body.inputs)}
     nodes = []
     for node in body.nodes:
-        nodes.append((node.op.name, exact(node.attrs), node.types, tuple(number[v] for v in node.operands)))
+        nodes.append(
+            (node.op.name, exact(node.attrs), node.types, tuple(number[v] for v in node.operands))
+        )
         number.update((v, len(number) + i) for i, v in enumerate(node.results()))
-    return (region.kind, tuple(v.type for v in body.inputs), tuple(nodes),
-            tuple(number[v] for v in body.outputs))
+    return (
+        region.kind,
+        tuple(v.type for v in body.inputs),
+        tuple(nodes),
+        tuple(number[v] for v in body.outputs),
+    )

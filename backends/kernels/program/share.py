@@ -1,10 +1,11 @@
 """Kernels of a program that differ in a few numbers become one, which takes these as parameters.
 
-Layers of a network are often the same but for a number of channels, or of pictures. Their kernels then are
-equal up to bounds of loops and strides, and compiling one of them is enough. A number may become a
-parameter where the code is as fast without knowing it: bounds of long loops, and index arithmetic that
-stands outside the innermost loops or does not change in them. Whatever shapes the code (sizes of tiles, trip
-counts that are unrolled or vectorised, strides in a vector loop, divisors in inner loops) stays a constant.
+Layers of a network are often the same but for a number of channels, or of pictures. Their kernels
+then are equal up to bounds of loops and strides, and compiling one of them is enough. A number may
+become a parameter where the code is as fast without knowing it: bounds of long loops, and index
+arithmetic that stands outside the innermost loops or does not change in them. Whatever shapes the
+code (sizes of tiles, trip counts that are unrolled or vectorised, strides in a vector loop,
+divisors in inner loops) stays a constant.
 """
 
 from __future__ import annotations
@@ -49,13 +50,15 @@ from .donation import loads
 from .program import Program, flat
 
 KINDS = frozenset(("parallel", "serial", "rolled", "vector"))  # loops that are not written out
-# Trip counts from which on an innermost loop need not know it: of vectors, and where LLVM makes the vectors.
+# Trip counts from which on an innermost loop need not know it: of vectors, and where LLVM makes the
+# vectors.
 LONG, VERY_LONG = 16, 512
 FEW = 8  # parameters that an innermost loop may have to hold in registers
 MOST = 16  # parameters that a kernel may get
 NUMBER = re.compile(r"\d+")
 HOLE = Name("#")
-Shared: TypeAlias = tuple[Kernel, tuple[Kernel, tuple[int, ...]]]  # a kernel, its common one, its numbers
+# a kernel, its common one, its numbers
+Shared: TypeAlias = tuple[Kernel, tuple[Kernel, tuple[int, ...]]]
 
 
 def share_kernels(program: Program) -> None:
@@ -74,7 +77,8 @@ def share_kernels(program: Program) -> None:
 
 
 def _shared(kernels: Sequence[Kernel]) -> Iterator[Shared]:
-    """Of kernels that look alike those that have a common one, with it and the numbers to pass to it."""
+    """Of kernels that look alike those that have a common one, with it and the numbers to pass to
+    it."""
     groups: dict[object, list[tuple[Kernel, Found]]] = {}
     for kernel in kernels:
         found = Found()
@@ -91,8 +95,11 @@ def _common(group: Sequence[tuple[Kernel, Found]]) -> Iterator[Shared]:
         return
     columns = list(zip(*(found.numbers for _, found in group), strict=True))
     varying = list(dict.fromkeys(c for c in columns if len(set(c)) > 1))
-    held = Counter(loop for loop, column in set(zip(group[0][1].loops, columns, strict=True))
-                   if loop is not None and len(set(column)) > 1)
+    held = Counter(
+        loop
+        for loop, column in set(zip(group[0][1].loops, columns, strict=True))
+        if loop is not None and len(set(column)) > 1
+    )
     if len(varying) > MOST or any(count > FEW for count in held.values()):
         yield from _apart(group, min(varying, key=lambda c: len(set(c))))
         return
@@ -110,9 +117,11 @@ def _apart(group: Sequence[tuple[Kernel, Found]], column: tuple[int, ...]) -> It
         yield from _common(part)
 
 
-def _with_parameters(kernel: Kernel, columns: Sequence[tuple[int, ...]],
-                     varying: Sequence[tuple[int, ...]]) -> Kernel:
-    """`kernel` with a parameter for each of `varying`; `columns` has what stands for its open numbers."""
+def _with_parameters(
+    kernel: Kernel, columns: Sequence[tuple[int, ...]], varying: Sequence[tuple[int, ...]]
+) -> Kernel:
+    """`kernel` with a parameter for each of `varying`; `columns` has what stands for its open
+    numbers."""
     names = {c: Name(f"n{i}") for i, c in enumerate(varying)}
     left = iter(columns)
     common = Numbers(lambda number, loop: names.get(next(left), number)).kernel(kernel)
@@ -120,7 +129,8 @@ def _with_parameters(kernel: Kernel, columns: Sequence[tuple[int, ...]],
 
 
 class Found:
-    """The numbers of a kernel that may be parameters, and the innermost loops that hold them in registers."""
+    """The numbers of a kernel that may be parameters, and the innermost loops that hold them in
+    registers."""
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
@@ -150,9 +160,11 @@ class Inside:
 
 
 class Numbers:
-    """Copies a kernel with `change` of each number that may be a parameter, always in the same order.
+    """Copies a kernel with `change` of each number that may be a parameter, always in the same
+    order.
 
-    `change` also gets the number of the innermost loop that would have to hold the parameter, if any.
+    `change` also gets the number of the innermost loop that would have to hold the parameter, if
+    any.
     """
 
     def __init__(self, change: Callable[[Const, int | None], Expr]):
@@ -187,7 +199,8 @@ class Numbers:
 
     def loop(self, s: For) -> For:
         lo, hi = s.lo, s.hi
-        if s.kind == "block":  # its numbers are those of threads, and divisors, which take long on GPUs
+        # its numbers are those of threads, and divisors, which take long on GPUs
+        if s.kind == "block":
             lo, hi = (self.bound(e, 2) for e in (lo, hi))
             return For(s.var, lo, hi, s.step, s.kind, s.body, s.threads)
         innermost = not _loops(s.body)
@@ -250,7 +263,9 @@ class Numbers:
         a, b = e.a, e.b
         if isinstance(a, Const) or isinstance(b, Const):
             free = self.free(e)
-            a, b = [self.number(x) if isinstance(x, Const) and free else self.expr(x) for x in (a, b)]
+            a, b = [
+                self.number(x) if isinstance(x, Const) and free else self.expr(x) for x in (a, b)
+            ]
             return Binary(e.op, a, b, e.type)
         return Binary(e.op, self.expr(a), self.expr(b), e.type)
 
@@ -283,10 +298,12 @@ def _loops(body: Sequence[Stmt]) -> list[For]:
 
 
 def _sums(loop: For) -> bool:
-    """Whether LLVM may split the sums of `loop` among lanes: in how many ways depends on its trip count."""
+    """Whether LLVM may split the sums of `loop` among lanes: in how many ways depends on its trip
+    count."""
     return loop.kind != "rolled" and any(
         isinstance(s, Assign) and s.name.type.lanes == 1 and s.name.type.dtype.is_floating_point
-        for s in loop.body)
+        for s in loop.body
+    )
 
 
 def _inside(loop: For, number: int) -> Inside:

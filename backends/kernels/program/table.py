@@ -16,7 +16,8 @@ from .program import Branch, Item, Launch, Loop, Program, Slot, flat
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a frame has what the caller gives: inputs, outputs, arena, packed memory; registers follow."""
+    """Where a frame has what the caller gives: inputs, outputs, arena, packed memory; registers
+    follow."""
 
     inputs: int
     outputs: int
@@ -121,7 +122,8 @@ class Writer:
         self.code += [CALL, kernel, len(operands), *(x for pair in operands for x in pair)]
 
     def _kernel(self, kernel: Kernel, memory: tuple[int, ...]) -> int:
-        """The number of `kernel` where buffers of equal `memory` are the same (an update in place)."""
+        """The number of `kernel` where buffers of equal `memory` are the same (an update in
+        place)."""
         key = kernel, memory
         if key not in self._kernels:
             self._kernels[key] = len(self.table.kernels)
@@ -193,7 +195,8 @@ class Writer:
         return len(self.code) - 1
 
     def _here(self, jump: int, length: int) -> None:
-        """Let the instruction of `length` words that ends at `jump` go to the end of the code so far."""
+        """Let the instruction of `length` words that ends at `jump` go to the end of the code so
+        far."""
         self.code[jump] = len(self.code) - (jump + 1 - length)
 
     def _back(self, to: int) -> None:
@@ -241,7 +244,9 @@ class Writer:
         """Hands the parts of a loop to the pool."""
         after = self._jump(PARTS, loop.parts)
         self._in_part = True
-        for slot in dict.fromkeys(s.whole for launch in flat([loop]) for s in launch.slots if s.whole.each):
+        for slot in dict.fromkeys(
+            s.whole for launch in flat([loop]) for s in launch.slots if s.whole.each
+        ):
             self._moving[slot] = self._held(self._piece(self._address(slot), slot.each, slot))
         self._loop(loop)
         self._in_part = False
@@ -271,10 +276,14 @@ class Writer:
             base = self._piece(self._address(slot.parts[0]), slot.elements, slot)
             register = self._moving[slot] = self._held(base)
             size = self._size(slot.stride * slot.dtype.itemsize)
-            self.code += [STEP, register, register, place, size] if slot.kind == "step" else \
-                [HALF, register, register, step, size]
+            self.code += (
+                [STEP, register, register, place, size]
+                if slot.kind == "step"
+                else [HALF, register, register, step, size]
+            )
         self.items(loop.body)
-        following = [self._held(self._address(c.next)) for c in loop.carries]  # one may be another's
+        # one may be another's
+        following = [self._held(self._address(c.next)) for c in loop.carries]
         for carry, register in zip(loop.carries, following, strict=True):
             self._set(self._moving[carry.now], (register, 0))
         self.code += [SET, step, step, self._size(1)]
@@ -283,20 +292,53 @@ class Writer:
 # ------------------------------------------------------------------------------------------ records
 
 
-def record_of(program: Program, plan: Plan, table: Table, functions: Sequence[str], explanation: str,
-              statistics: dict[str, int]) -> Record:
+def record_of(
+    program: Program,
+    plan: Plan,
+    table: Table,
+    functions: Sequence[str],
+    explanation: str,
+    statistics: dict[str, int],
+) -> Record:
     """The record of a lowered program, whose kernels are called `functions`."""
-    read = sorted({s.index for launch in program.prologue for s in launch.slots if s.kind == "input"})
-    errors = tuple(Site(e.op, e.message, e.location.file if e.location else "",
-                        e.location.line if e.location else 0, e.kind) for e in program.errors)
-    launches = Launches(tuple(table.launches), tuple(table.prologue), tuple(functions), tuple(table.sizes),
-                        table.words, table.operands)
-    return Record(program.name, _arrays(program.inputs), _arrays(program.outputs), program.symbols, plan.size,
-                  packed_layout(program)[1], tuple(read) if program.prologue else None, launches, errors,
-                  explanation, statistics)
+    read = sorted(
+        {s.index for launch in program.prologue for s in launch.slots if s.kind == "input"}
+    )
+    errors = tuple(
+        Site(
+            e.op,
+            e.message,
+            e.location.file if e.location else "",
+            e.location.line if e.location else 0,
+            e.kind,
+        )
+        for e in program.errors
+    )
+    launches = Launches(
+        tuple(table.launches),
+        tuple(table.prologue),
+        tuple(functions),
+        tuple(table.sizes),
+        table.words,
+        table.operands,
+    )
+    return Record(
+        program.name,
+        _arrays(program.inputs),
+        _arrays(program.outputs),
+        program.symbols,
+        plan.size,
+        packed_layout(program)[1],
+        tuple(read) if program.prologue else None,
+        launches,
+        errors,
+        explanation,
+        statistics,
+    )
 
 
 def _arrays(slots: Sequence[Slot]) -> tuple[Array, ...]:
     return tuple(
-        Array(s.dtype.name, s.shape, s.name, None if s.alias is None else s.alias.index) for s in slots
+        Array(s.dtype.name, s.shape, s.name, None if s.alias is None else s.alias.index)
+        for s in slots
     )

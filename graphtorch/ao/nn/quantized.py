@@ -1,4 +1,5 @@
-"""``torch.ao.nn.quantized``: operations of models that may later be quantized, as they are on floats."""
+"""``torch.ao.nn.quantized``: operations of models that may later be quantized, as they are on
+floats."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ class FloatFunctional(Module):
 
     def forward(self, x: Any) -> Any:
         raise RuntimeError(
-            "FloatFunctional is not intended to use the 'forward'. Please use the underlying operation"
+            "FloatFunctional is not intended to use the 'forward'. Please use the underlying "
+            "operation"
         )
 
     def add(self, x: Tensor, y: Any) -> Tensor:

@@ -1,4 +1,5 @@
-"""Functions behind the layers of `nn`. Each checks its arguments and applies ops of the IR to tensors."""
+"""Functions behind the layers of `nn`. Each checks its arguments and applies ops of the IR to
+tensors."""
 
 from __future__ import annotations
 
@@ -28,7 +29,14 @@ from .grid import affine_grid, grid_sample
 from .loss import *  # noqa: F403
 from .loss import __all__ as _loss
 from .multi_head import multi_head_attention_forward
-from .normalization import batch_norm, group_norm, instance_norm, layer_norm, local_response_norm, rms_norm
+from .normalization import (
+    batch_norm,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    local_response_norm,
+    rms_norm,
+)
 from .padding import pad
 from .pooling import *  # noqa: F403
 from .pooling import __all__ as _pooling
@@ -46,18 +54,52 @@ from .vision import (
 )
 
 __all__ = [
-    *_activation, *_fractional, *_loss, *_pooling, "affine_grid", "alpha_dropout", "batch_norm", "bilinear",
-    "channel_shuffle", "conv1d", "conv2d",
-    "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "cosine_similarity",
-    "ctc_loss", "dropout", "dropout1d",
-    "dropout2d", "dropout3d", "embedding", "embedding_bag", "feature_alpha_dropout", "fold", "grid_sample",
+    *_activation,
+    *_fractional,
+    *_loss,
+    *_pooling,
+    "affine_grid",
+    "alpha_dropout",
+    "batch_norm",
+    "bilinear",
+    "channel_shuffle",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "cosine_similarity",
+    "ctc_loss",
+    "dropout",
+    "dropout1d",
+    "dropout2d",
+    "dropout3d",
+    "embedding",
+    "embedding_bag",
+    "feature_alpha_dropout",
+    "fold",
+    "grid_sample",
     "group_norm",
-    "instance_norm", "interpolate",
-    "layer_norm", "linear", "local_response_norm", "multi_head_attention_forward", "normalize", "one_hot",
-    "pad", "pairwise_distance",
+    "instance_norm",
+    "interpolate",
+    "layer_norm",
+    "linear",
+    "local_response_norm",
+    "multi_head_attention_forward",
+    "normalize",
+    "one_hot",
+    "pad",
+    "pairwise_distance",
     "pdist",
-    "pixel_shuffle", "pixel_unshuffle", "rms_norm", "scaled_dot_product_attention", "unfold", "upsample",
-    "upsample_bilinear", "upsample_nearest",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "rms_norm",
+    "scaled_dot_product_attention",
+    "unfold",
+    "upsample",
+    "upsample_bilinear",
+    "upsample_nearest",
 ]
 
 _files = [module for name, module in sys.modules.items() if name.startswith(f"{__name__}.")]

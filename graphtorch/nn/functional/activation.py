@@ -13,10 +13,42 @@ from ..._random import draw
 from ._common import call, constant_like, floating, in_place, where
 
 __all__ = [
-    "celu", "celu_", "elu", "elu_", "gelu", "glu", "gumbel_softmax", "hardshrink", "hardsigmoid",
-    "hardswish", "hardtanh", "hardtanh_", "leaky_relu", "leaky_relu_", "log_softmax", "logsigmoid", "mish",
-    "prelu", "relu", "relu6", "relu_", "rrelu", "rrelu_", "selu", "selu_", "sigmoid", "silu", "softmax",
-    "softmin", "softplus", "softshrink", "softsign", "tanh", "tanhshrink", "threshold", "threshold_",
+    "celu",
+    "celu_",
+    "elu",
+    "elu_",
+    "gelu",
+    "glu",
+    "gumbel_softmax",
+    "hardshrink",
+    "hardsigmoid",
+    "hardswish",
+    "hardtanh",
+    "hardtanh_",
+    "leaky_relu",
+    "leaky_relu_",
+    "log_softmax",
+    "logsigmoid",
+    "mish",
+    "prelu",
+    "relu",
+    "relu6",
+    "relu_",
+    "rrelu",
+    "rrelu_",
+    "selu",
+    "selu_",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "softmin",
+    "softplus",
+    "softshrink",
+    "softsign",
+    "tanh",
+    "tanhshrink",
+    "threshold",
+    "threshold_",
 ]
 
 SELU_ALPHA = 1.6732632423543772848170429916717
@@ -42,7 +74,9 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
     return hardtanh(input, 0.0, 6.0, inplace)
 
 
-def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
+def hardtanh(
+    input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
+) -> Tensor:
     """x cut to [min_val, max_val]. Raises ValueError where min_val > max_val."""
     if min_val > max_val:
         raise ValueError(f"min_val cannot be greater than max_val, got {min_val} and {max_val}")
@@ -69,7 +103,8 @@ def elu_(input: Tensor, alpha: float = 1.0) -> Tensor:
 
 
 def selu(input: Tensor, inplace: bool = False) -> Tensor:
-    """scale * elu(x, alpha) with the self-normalising constants (https://arxiv.org/abs/1706.02515)."""
+    """scale * elu(x, alpha) with the self-normalising constants
+    (https://arxiv.org/abs/1706.02515)."""
     return in_place(input, _elu(input, "selu", SELU_ALPHA, SELU_SCALE, 1.0), inplace)
 
 
@@ -91,8 +126,13 @@ def celu_(input: Tensor, alpha: float = 1.0) -> Tensor:
 
 
 def _elu(x: Tensor, name: str, alpha: float, scale: float, input_scale: float) -> Tensor:
-    return call("elu", floating(x, name), alpha=float(alpha), scale=float(scale),
-                input_scale=float(input_scale))
+    return call(
+        "elu",
+        floating(x, name),
+        alpha=float(alpha),
+        scale=float(scale),
+        input_scale=float(input_scale),
+    )
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
@@ -110,27 +150,42 @@ def leaky_relu_(input: Tensor, negative_slope: float = 0.01) -> Tensor:
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """x where x >= 0, else weight * x; weight has one element, or one for each channel (dim 1)."""
     if input.dtype != weight.dtype:
-        raise RuntimeError(f"prelu: Type promoting not supported. Got {input.dtype} and {weight.dtype}")
+        raise RuntimeError(
+            f"prelu: Type promoting not supported. Got {input.dtype} and {weight.dtype}"
+        )
     if weight.numel() != 1:
         if input.dim() == 0:
             raise RuntimeError("Not allow zero-dim input tensor.")
         channels = input.shape[1] if input.dim() >= 2 else 1
         if channels != weight.numel():
-            raise RuntimeError("Mismatch of parameter numbers and input channel size. Found parameter "
-                               f"numbers = {weight.numel()} and channel size = {channels}.")
+            raise RuntimeError(
+                "Mismatch of parameter numbers and input channel size. Found parameter "
+                f"numbers = {weight.numel()} and channel size = {channels}."
+            )
     if weight.dim() > 1:
-        raise RuntimeError("prelu: Expected `weight` to be a scalar or 1D tensor, but got: "
-                           f"ndim = {weight.dim()}")
-    spread = weight.reshape((-1, *[1] * max(input.dim() - 2, 0))) if input.dim() > 1 else weight.reshape(())
+        raise RuntimeError(
+            f"prelu: Expected `weight` to be a scalar or 1D tensor, but got: ndim = {weight.dim()}"
+        )
+    spread = (
+        weight.reshape((-1, *[1] * max(input.dim() - 2, 0)))
+        if input.dim() > 1
+        else weight.reshape(())
+    )
     return where(input > 0, input, input * spread)
 
 
-def rrelu(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False,
-          inplace: bool = False) -> Tensor:
+def rrelu(
+    input: Tensor,
+    lower: float = 1.0 / 8,
+    upper: float = 1.0 / 3,
+    training: bool = False,
+    inplace: bool = False,
+) -> Tensor:
     """`leaky_relu` with slopes drawn from U(lower, upper) in training, and their mean otherwise."""
     if lower > upper:
-        raise RuntimeError("Lower bound should be less than or equal to the upper bound, "
-                           f"got {lower} and {upper}")
+        raise RuntimeError(
+            f"Lower bound should be less than or equal to the upper bound, got {lower} and {upper}"
+        )
     if not training:
         return leaky_relu(input, (lower + upper) / 2, inplace)
     below = ~(floating(input, "rrelu").detach() > 0)  # only for these slopes are drawn
@@ -140,7 +195,9 @@ def rrelu(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, trainin
     return in_place(input, where(below, input * slope.to(input.dtype), input), inplace)
 
 
-def rrelu_(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False) -> Tensor:
+def rrelu_(
+    input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False
+) -> Tensor:
     """`rrelu` in place."""
     return rrelu(input, lower, upper, training, inplace=True)
 
@@ -177,7 +234,9 @@ def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
 @single_precision_on_gpus
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """log(1 + exp(beta x)) / beta, and x itself where beta x > threshold."""
-    return call("softplus", floating(input, "softplus_cpu"), beta=float(beta), threshold=float(threshold))
+    return call(
+        "softplus", floating(input, "softplus_cpu"), beta=float(beta), threshold=float(threshold)
+    )
 
 
 def logsigmoid(input: Tensor) -> Tensor:
@@ -241,19 +300,25 @@ def tanh(input: Tensor) -> Tensor:
 
 
 @single_precision_on_gpus
-def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
+def softmax(
+    input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None
+) -> Tensor:
     """exp(x) / sum(exp(x)) along `dim`; `dtype` casts the input first."""
     return _soft("softmax", input, dim, dtype)
 
 
 @single_precision_on_gpus
-def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
+def log_softmax(
+    input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None
+) -> Tensor:
     """log(softmax(x)) along `dim`; `dtype` casts the input first."""
     return _soft("log_softmax", input, dim, dtype)
 
 
 @single_precision_on_gpus
-def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
+def softmin(
+    input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None
+) -> Tensor:
     """softmax(-x) along `dim`."""
     return _soft("softmin", -input, dim, dtype)
 
@@ -262,8 +327,11 @@ def _soft(name: str, x: Tensor, dim: int | None, dtype: Any) -> Tensor:
     if isinstance(dim, bool):
         raise TypeError(f"{name}(): argument 'dim' (position 1) must be int, not bool")
     if dim is None:
-        warnings.warn(f"Implicit dimension choice for {name} has been deprecated. Change the call to include "
-                      "dim=X as an argument.", stacklevel=3)
+        warnings.warn(
+            f"Implicit dimension choice for {name} has been deprecated. Change the call to include "
+            "dim=X as an argument.",
+            stacklevel=3,
+        )
         dim = 0 if x.dim() in (0, 1, 3) else 1
     x = x if dtype is None else x.to(dtype)
     axis = _wrapped(dim, x.dim())
@@ -272,11 +340,14 @@ def _soft(name: str, x: Tensor, dim: int | None, dtype: Any) -> Tensor:
     return call(op, x.reshape(1), dim=0).reshape(()) if x.dim() == 0 else call(op, x, dim=axis)
 
 
-def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10,
-                   dim: int = -1) -> Tensor:
-    """A sample of the Gumbel-softmax distribution along `dim`; `hard` rounds it to one-hot while the
-    gradient stays that of the soft sample (https://arxiv.org/abs/1611.00712)."""
-    waits = FUNCTIONS["empty"](tuple(logits.shape), dtype=logits.dtype, device=logits.device).exponential_()
+def gumbel_softmax(
+    logits: Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1
+) -> Tensor:
+    """A sample of the Gumbel-softmax distribution along `dim`; `hard` rounds it to one-hot while
+    the gradient stays that of the soft sample (https://arxiv.org/abs/1611.00712)."""
+    waits = FUNCTIONS["empty"](
+        tuple(logits.shape), dtype=logits.dtype, device=logits.device
+    ).exponential_()
     soft = softmax((logits - waits.log()) / tau, dim)
     if not hard:
         return soft
@@ -288,6 +359,8 @@ def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: floa
 def _wrapped(dim: int, rank: int) -> int:
     limit = max(rank, 1)
     if not -limit <= dim < limit:
-        raise IndexError(f"Dimension out of range (expected to be in range of [{-limit}, {limit - 1}], "
-                         f"but got {dim})")
+        raise IndexError(
+            f"Dimension out of range (expected to be in range of [{-limit}, {limit - 1}], "
+            f"but got {dim})"
+        )
     return dim % limit

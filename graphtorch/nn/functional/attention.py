@@ -13,20 +13,29 @@ from .dropouts import dropout
 
 
 @lower_precision
-def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,
-                                 dropout_p: float = 0.0, is_causal: bool = False, *,
-                                 scale: float | None = None, enable_gqa: bool = False) -> Tensor:
+def scaled_dot_product_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
     """softmax(Q K^T scale + mask) V for Q [*, L, E], K [*, S, E], V [*, S, Ev]; result [*, L, Ev].
 
-    A row that sees no position gives zeros. The scores are not kept for the backward pass, except with
-    dropout.
+    A row that sees no position gives zeros. The scores are not kept for the backward pass, except
+    with dropout.
 
     Args:
         attn_mask: boolean (True takes part) or additive, broadcast to [*, L, S].
         dropout_p: probability with which a share is dropped; applied whenever it is not 0.
         is_causal: let position i see positions 0..i only; excludes `attn_mask`.
         scale: default 1 / sqrt(E).
-        enable_gqa: heads (dim -3) of K and V are shared by groups of Q's heads, whose number theirs divides.
+        enable_gqa: heads (dim -3) of K and V are shared by groups of Q's heads, whose number theirs
+            divides.
 
     Raises:
         RuntimeError: dtypes or sizes do not fit, or a mask is given with `is_causal`.
@@ -42,48 +51,67 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
         out = _with_dropout(query, key, value, attn_mask, dropout_p, is_causal, factor)
     else:
         masks = () if attn_mask is None else (attn_mask,)
-        out = call("attention", query, key, value, *masks, scale=factor, is_causal=bool(is_causal))[0]
+        out = call("attention", query, key, value, *masks, scale=factor, is_causal=bool(is_causal))[
+            0
+        ]
     return out.reshape(shape) if enable_gqa else out
 
 
 def _check(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, is_causal: bool) -> None:
     given = (query, key, value)
     if not query.dtype == key.dtype == value.dtype:
-        raise RuntimeError("Expected query, key, and value to have the same dtype, but got query.dtype: "
-                           f"{query.dtype} key.dtype: {key.dtype} and value.dtype: {value.dtype} instead.")
+        raise RuntimeError(
+            "Expected query, key, and value to have the same dtype, but got query.dtype: "
+            f"{query.dtype} key.dtype: {key.dtype} and value.dtype: {value.dtype} "
+            "instead."
+        )
     if not query.dtype.is_floating_point:
-        raise RuntimeError(f"scaled_dot_product_attention: expected scalar type Float but found "
-                           f"{query.dtype}: convert query, key and value with .float()")
+        raise RuntimeError(
+            f"scaled_dot_product_attention: expected scalar type Float but found "
+            f"{query.dtype}: convert query, key and value with .float()"
+        )
     if min(t.dim() for t in given) < 2:
-        raise RuntimeError("Expected query, key, and value to all be at least 2 dimensional, but got "
-                           f"query.dim: {query.dim()} key.dim: {key.dim()} and value.dim: {value.dim()} "
-                           "instead.")
+        raise RuntimeError(
+            "Expected query, key, and value to all be at least 2 dimensional, but got "
+            f"query.dim: {query.dim()} key.dim: {key.dim()} and value.dim: "
+            f"{value.dim()} instead."
+        )
     if mask is None:
         return
     if is_causal:
-        raise RuntimeError("_scaled_dot_product_attention: Explicit attn_mask should not be set when "
-                           "is_causal=True")
+        raise RuntimeError(
+            "_scaled_dot_product_attention: Explicit attn_mask should not be set when "
+            "is_causal=True"
+        )
     if mask.dtype.name not in ("bool", "float32") and mask.dtype != query.dtype:
-        raise RuntimeError("Expected attn_mask dtype to be bool or float or to match query dtype, but got "
-                           f"attn_mask.dtype: {mask.dtype} and query.dtype: {query.dtype} instead.")
+        raise RuntimeError(
+            "Expected attn_mask dtype to be bool or float or to match query dtype, but got "
+            f"attn_mask.dtype: {mask.dtype} and query.dtype: {query.dtype} instead."
+        )
 
 
 def _default_scale(size: int) -> float:
     return 1.0 / math.sqrt(size) if size else 1.0
 
 
-def _grouped(query: Tensor, key: Tensor, value: Tensor,
-             mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """The heads as [groups, heads of a group]: one head of key and value is broadcast to its group."""
+def _grouped(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """The heads as [groups, heads of a group]: one head of key and value is broadcast to its
+    group."""
     for t in (query, key, value):
         t.size(-3)
     heads, k_heads, v_heads = (t.shape[-3] for t in (query, key, value))
     if not k_heads or not v_heads or heads % k_heads or heads % v_heads:
-        raise RuntimeError("Number of heads in key and value must divide the number of heads in query: got "
-                           f"{k_heads}, {v_heads} and {heads}")
+        raise RuntimeError(
+            "Number of heads in key and value must divide the number of heads in query: got "
+            f"{k_heads}, {v_heads} and {heads}"
+        )
     groups = k_heads if k_heads == v_heads else heads
-    key, value = (t if t.shape[-3] == groups else t.repeat_interleave(groups // t.shape[-3], -3)
-                  for t in (key, value))
+    key, value = (
+        t if t.shape[-3] == groups else t.repeat_interleave(groups // t.shape[-3], -3)
+        for t in (key, value)
+    )
     if mask is not None and mask.dim() >= 3:
         split = (1, 1) if mask.shape[-3] == 1 else (groups, heads // groups)
         mask = mask.reshape((*mask.shape[:-3], *split, *mask.shape[-2:]))
@@ -92,15 +120,23 @@ def _grouped(query: Tensor, key: Tensor, value: Tensor,
 
 
 @rounded_once
-def _with_dropout(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, p: float, is_causal: bool,
-                  factor: float) -> Tensor:
+def _with_dropout(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    p: float,
+    is_causal: bool,
+    factor: float,
+) -> Tensor:
     scores = (query * factor).matmul(key.transpose(-2, -1))
     if is_causal:
         mask = call("tril", scores.detach().new_ones(tuple(scores.shape[-2:])), diagonal=0) > 0
     if mask is not None:
         is_bool = mask.dtype.name == "bool"
         scores = where(mask, scores, constant_like(scores, -math.inf)) if is_bool else scores + mask
-    blind = (scores == -math.inf).all(-1, keepdim=True)  # rows that see nothing: their shares are zero
+    # rows that see nothing: their shares are zero
+    blind = (scores == -math.inf).all(-1, keepdim=True)
     zero = constant_like(scores, 0)
     shares = where(blind, zero, softmax(where(blind, zero, scores), -1))
     return dropout(shares, p).matmul(value.to(shares.dtype)).to(value.dtype)

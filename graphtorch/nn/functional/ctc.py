@@ -1,7 +1,7 @@
 """Connectionist temporal classification (https://www.cs.toronto.edu/~graves/icml_2006.pdf).
 
-The labels of a target are interleaved with blanks. alpha[s], the log-probability of all paths that end at
-position s of that after some steps, follows from step to step by one `scan` over time.
+The labels of a target are interleaved with blanks. alpha[s], the log-probability of all paths that
+end at position s of that after some steps, follows from step to step by one `scan` over time.
 """
 
 from __future__ import annotations
@@ -25,8 +25,15 @@ from ._common import cat, constant_like, where
 
 
 @single_precision_on_cpus
-def ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: Any, target_lengths: Any, blank: int = 0,
-             reduction: str = "mean", zero_infinity: bool = False) -> Tensor:
+def ctc_loss(
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lengths: Any,
+    target_lengths: Any,
+    blank: int = 0,
+    reduction: str = "mean",
+    zero_infinity: bool = False,
+) -> Tensor:
     """Minus the log-probability that `log_probs` gives to all alignments of `targets`.
 
     The gradient is PyTorch's: it takes `log_probs` for the result of a `log_softmax` and leaves its
@@ -34,17 +41,21 @@ def ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: Any, target_leng
 
     Args:
         log_probs: [T, N, C] (or [T, C]), floating point.
-        targets: [N, S] (or [S]), or the targets of all samples one after the other, [sum of lengths].
+        targets: [N, S] (or [S]), or the targets of all samples one after the other, [sum of
+            lengths].
         input_lengths, target_lengths: N lengths each, both tensors or both tuples of ints.
         blank: the class that stands for no label.
         reduction: "none", "sum", or "mean" of the losses over the lengths of their targets.
-        zero_infinity: make infinite losses (a target too long for its input) and their gradients zero.
+        zero_infinity: make infinite losses (a target too long for its input) and their gradients
+            zero.
 
     Raises:
         RuntimeError: shapes, lengths or dtypes do not fit. ValueError: an unknown reduction.
     """
     if reduction not in ("none", "mean", "sum"):
-        raise ValueError(f"{reduction} is not a valid value for reduction: expected 'none', 'mean' or 'sum'")
+        raise ValueError(
+            f"{reduction} is not a valid value for reduction: expected 'none', 'mean' or 'sum'"
+        )
     single = log_probs.dim() == 2
     if single:
         log_probs = log_probs.unsqueeze(1)
@@ -93,15 +104,19 @@ class Underivable(Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        raise RuntimeError("derivative for the gradient of ctc_loss is not implemented: it leaves the "
-                           "normalisation of log_probs out, so it is not the gradient of a function")
+        raise RuntimeError(
+            "derivative for the gradient of ctc_loss is not implemented: it leaves the "
+            "normalisation of log_probs out, so it is not the gradient of a "
+            "function"
+        )
 
 
-# the recursion ----------------------------------------------------------------------------------------
+# the recursion ------------------------------------------------------------------------------------
 
 
-def _negative_log_likelihood(log_probs: Tensor, labels: Tensor, lengths: Tensor, valid: Tensor,
-                             blank: int) -> Tensor:
+def _negative_log_likelihood(
+    log_probs: Tensor, labels: Tensor, lengths: Tensor, valid: Tensor, blank: int
+) -> Tensor:
     steps, n, _ = log_probs.shape
     count = labels.shape[1]
     blanks = labels.new_full((n, count), blank)
@@ -109,8 +124,13 @@ def _negative_log_likelihood(log_probs: Tensor, labels: Tensor, lengths: Tensor,
     path = cat([labels.new_full((n, 1), blank), between], 1)
     emitted = log_probs.gather(2, path.unsqueeze(0).expand((steps, n, path.shape[1])))
     # a label may follow the one before it without a blank, unless the two are equal
-    skips = cat([path.new_zeros((n, min(2, path.shape[1]))) > 0,
-                 (path[:, 2:] != path[:, :-2]) & (path[:, 2:] != blank)], 1)
+    skips = cat(
+        [
+            path.new_zeros((n, min(2, path.shape[1]))) > 0,
+            (path[:, 2:] != path[:, :-2]) & (path[:, 2:] != blank),
+        ],
+        1,
+    )
     start = cat([log_probs.new_zeros((n, 1)), log_probs.new_full((n, 2 * count), -math.inf)], 1)
     alpha = run("CtcLoss", _last_alpha, start, emitted, valid, skips)
     ends = FUNCTIONS["stack"]([2 * lengths, (2 * lengths - 1).clamp(min=0)], 1)
@@ -137,7 +157,8 @@ def _last_alpha(start: Value, emitted: Value, valid: Value, skips: Value) -> Val
 
 @functools.lru_cache(maxsize=256)
 def _step(type: Type) -> Graph:
-    """One step as a graph: alpha, what is emitted, whether the step counts, where blanks may be skipped."""
+    """One step as a graph: alpha, what is emitted, whether the step counts, where blanks may be
+    skipped."""
     boolean = Type(ops.eq(zero := full((), 0, type.dtype), zero).dtype, type.shape)
     with located(None):
         alpha, emitted = Value(type, name="alpha"), Value(type, name="emitted")
@@ -148,8 +169,10 @@ def _step(type: Type) -> Graph:
         skip = ops.where(skips, _moved(alpha, 2), nothing)
         most = ops.detach(ops.maximum(ops.maximum(stay, move), skip))
         most = ops.where(ops.eq(most, nothing), full((), 0, type.dtype), most)
-        total = ops.add(ops.add(*(ops.exp(ops.sub(x, most)) for x in (stay, move))),
-                        ops.exp(ops.sub(skip, most)))
+        total = ops.add(
+            ops.add(*(ops.exp(ops.sub(x, most)) for x in (stay, move))),
+            ops.exp(ops.sub(skip, most)),
+        )
         empty = ops.eq(total, full((), 0, type.dtype))
         logs = ops.add(ops.log(ops.where(empty, full((), 1, type.dtype), total)), most)
         after = ops.add(ops.where(empty, nothing, logs), emitted)
@@ -165,21 +188,26 @@ def _moved(alpha: Value, by: int) -> Value:
     return ops.pad(kept, low=(0, by), high=(0, 0), value=-math.inf)
 
 
-# arguments --------------------------------------------------------------------------------------------
+# arguments ----------------------------------------------------------------------------------------
 
 
 def _check(log_probs: Tensor, blank: int) -> None:
     if log_probs.dim() != 3:
-        raise RuntimeError("Expected 3-dimensional tensor (or 2-dimensional without batch), but got "
-                           f"{log_probs.dim()}-dimensional tensor for argument #1 'log_probs' (while "
-                           "checking arguments for ctc_loss)")
+        raise RuntimeError(
+            "Expected 3-dimensional tensor (or 2-dimensional without batch), but got "
+            f"{log_probs.dim()}-dimensional tensor for argument #1 'log_probs' "
+            "(while checking arguments for ctc_loss)"
+        )
     if log_probs.numel() == 0:
         raise RuntimeError(f"log_probs tensor must not be empty, got {list(log_probs.shape)}")
     if log_probs.dtype.name not in ("float32", "float64"):
-        raise NotImplementedError(f'"ctc_loss_cpu" not implemented for {log_probs.dtype}: convert log_probs '
-                                  "with .float()")
+        raise NotImplementedError(
+            f'"ctc_loss_cpu" not implemented for {log_probs.dtype}: convert log_probs with .float()'
+        )
     if not 0 <= blank < log_probs.shape[2]:
-        raise RuntimeError(f"blank must be in label range: got {blank} for {log_probs.shape[2]} classes")
+        raise RuntimeError(
+            f"blank must be in label range: got {blank} for {log_probs.shape[2]} classes"
+        )
 
 
 def _lengths(
@@ -187,9 +215,13 @@ def _lengths(
 ) -> tuple[Tensor, list[int] | None]:
     """Lengths as i64 [N] beside `log_probs`, and their values where they can be known now."""
     listed = isinstance(given, (tuple, list)) and all(hasattr(x, "__index__") for x in given)
-    if not (listed or isinstance(given, Tensor)) or isinstance(given, Tensor) != isinstance(other, Tensor):
-        raise TypeError("ctc_loss(): input_lengths and target_lengths must be two tensors or two tuples of "
-                        f"ints, not {type(given).__name__} and {type(other).__name__}")
+    if not (listed or isinstance(given, Tensor)) or isinstance(given, Tensor) != isinstance(
+        other, Tensor
+    ):
+        raise TypeError(
+            "ctc_loss(): input_lengths and target_lengths must be two tensors or two tuples of "
+            f"ints, not {type(given).__name__} and {type(other).__name__}"
+        )
     if isinstance(given, Tensor):
         if given.dtype.is_floating_point or given.dtype.is_complex or given.dtype.name == "bool":
             raise RuntimeError(f"{name} must be integral, got {given.dtype}")
@@ -197,43 +229,58 @@ def _lengths(
         known = tensor.tolist() if recorder.capture is None and not tensor.is_meta else None
     else:
         known = [int(x) for x in given]
-        tensor = FUNCTIONS["tensor"](known, dtype=FUNCTIONS["arange"](0).dtype, device=log_probs.device)
+        tensor = FUNCTIONS["tensor"](
+            known, dtype=FUNCTIONS["arange"](0).dtype, device=log_probs.device
+        )
     if tensor.shape[0] != n:
-        raise RuntimeError(f"{name} must be of size batch_size: expected {n}, got {tensor.shape[0]}")
+        raise RuntimeError(
+            f"{name} must be of size batch_size: expected {n}, got {tensor.shape[0]}"
+        )
     return tensor.to(log_probs.device), known
 
 
 def _check_lengths(name: str, known: Sequence[int] | None, most: int | None) -> None:
     for value in known or ():
         if value < 0:
-            raise RuntimeError(f"Expected {name} to have value at least 0, but got value {value} (while "
-                               "checking arguments for ctc_loss)")
+            raise RuntimeError(
+                f"Expected {name} to have value at least 0, but got value {value} (while "
+                "checking arguments for ctc_loss)"
+            )
         if most is not None and value > most:
-            raise RuntimeError(f"Expected {name} to have value at most {most}, but got value {value} (while "
-                               "checking arguments for ctc_loss)")
+            raise RuntimeError(
+                f"Expected {name} to have value at most {most}, but got value {value} (while "
+                "checking arguments for ctc_loss)"
+            )
 
 
-def _labels(targets: Tensor, lengths: Tensor, known: list[int] | None, n: int, blank: int,
-            single: bool) -> Tensor:
+def _labels(
+    targets: Tensor, lengths: Tensor, known: list[int] | None, n: int, blank: int, single: bool
+) -> Tensor:
     """The targets as [N, S], blanks after the end of each."""
     targets = targets.detach().long()
     if targets.dim() not in (1, 2) or (single and targets.dim() == 2 and targets.shape[0] != 1):
-        raise RuntimeError("Expected 1-dimensional or 2-dimensional targets, but got shape "
-                           f"{list(targets.shape)} for argument #2 'targets' (while checking arguments for "
-                           "ctc_loss)")
+        raise RuntimeError(
+            "Expected 1-dimensional or 2-dimensional targets, but got shape "
+            f"{list(targets.shape)} for argument #2 'targets' (while checking "
+            "arguments for ctc_loss)"
+        )
     longest = targets.shape[-1] if known is None else max(known)
     place = FUNCTIONS["arange"](longest, device=targets.device)
     if targets.dim() == 2:
         if targets.shape[0] != n or targets.shape[1] < longest:
-            raise RuntimeError(f"Expected tensor to have size {n} at dimension 0 and at least {longest} at "
-                               f"dimension 1, but got {list(targets.shape)} for argument #2 'targets' (while "
-                               "checking arguments for ctc_loss)")
+            raise RuntimeError(
+                f"Expected tensor to have size {n} at dimension 0 and at least {longest} at "
+                f"dimension 1, but got {list(targets.shape)} for argument #2 "
+                "'targets' (while checking arguments for ctc_loss)"
+            )
         labels = targets[:, :longest]
     else:
         if known is not None and targets.shape[0] != sum(known):
-            raise RuntimeError(f"Expected tensor to have size {sum(known)} at dimension 0, but got size "
-                               f"{targets.shape[0]} for argument #2 'targets' (while checking arguments for "
-                               "ctc_loss)")
+            raise RuntimeError(
+                f"Expected tensor to have size {sum(known)} at dimension 0, but got size "
+                f"{targets.shape[0]} for argument #2 'targets' (while checking "
+                "arguments for ctc_loss)"
+            )
         starts = (lengths.cumsum(0) - lengths).unsqueeze(1)
         where_from = (starts + place).clamp(max=max(targets.shape[0] - 1, 0))
         labels = targets.index_select(0, where_from.reshape(-1)).reshape((n, longest))

@@ -11,8 +11,9 @@ from ._common import vector_norm
 
 
 @rounded_once
-def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6,
-                      keepdim: bool = False) -> Tensor:
+def pairwise_distance(
+    x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False
+) -> Tensor:
     """||x1 - x2 + eps||_p along the last dim."""
     check_tensor("pairwise_distance", "x1", x1)
     check_tensor("pairwise_distance", "x2", x2, 2)
@@ -25,15 +26,18 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     """x1 . x2 / (max(||x1||, eps) max(||x2||, eps)) along `dim`."""
     for x in (x1, x2):
         if not x.dtype.is_floating_point:
-            raise RuntimeError(f"expected common dtype to be floating point, yet common dtype is {x.dtype}")
+            raise RuntimeError(
+                f"expected common dtype to be floating point, yet common dtype is {x.dtype}"
+            )
     x1, x2 = FUNCTIONS["broadcast_tensors"](x1, x2)
     norms = [vector_norm(x, 2, dim, True).clamp(min=eps) for x in (x1, x2)]
     return ((x1 / norms[0]) * (x2 / norms[1])).sum(dim)
 
 
 @single_precision_on_gpus
-def normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12,
-              out: Tensor | None = None) -> Tensor:
+def normalize(
+    input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Tensor | None = None
+) -> Tensor:
     """x / max(||x||_p, eps) along `dim`."""
     result = _normalized(input, p, dim, eps)
     return result if out is None else out.copy_(result)
@@ -47,7 +51,8 @@ def _normalized(x: Tensor, p: float, dim: Any, eps: float) -> Tensor:
 @single_precision_on_gpus
 @rounded_once
 def pdist(input: Tensor, p: float = 2) -> Tensor:
-    """p-norm distances between all pairs of rows of [N, M], in the order (0,1), (0,2), ..., (1,2), ..."""
+    """p-norm distances between all pairs of rows of [N, M], in the order (0,1), (0,2), ..., (1,2),
+    ..."""
     if input.dim() != 2:
         raise RuntimeError(f"pdist only supports 2D tensors, got: {input.dim()}D")
     if p < 0:

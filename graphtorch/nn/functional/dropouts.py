@@ -24,19 +24,22 @@ def _check(p: float) -> None:
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """Zero each element with probability `p` and scale the others by 1 / (1 - p); the identity outside
-    training.
+    """Zero each element with probability `p` and scale the others by 1 / (1 - p); the identity
+    outside training.
     """
     _check(p)
     return _dropped(input, tuple(input.shape), p, training, inplace)
 
 
 def _drawn(x: Tensor, shape: tuple[Any, ...], p: float, make: Callable[..., Value]) -> Tensor:
-    """What `make` draws with probability 1 - p, one for each element of `x` in the order of its memory."""
+    """What `make` draws with probability 1 - p, one for each element of `x` in the order of its
+    memory."""
     dtype = x._type.dtype
     order = own_order(x) if shape == x._type.shape else None
     generator = draw.source_beside(x, None)
-    return beside(x, draw.drawn_in_order(shape, order, lambda sizes: make(sizes, dtype, generator, 1 - p)))
+    return beside(
+        x, draw.drawn_in_order(shape, order, lambda sizes: make(sizes, dtype, generator, 1 - p))
+    )
 
 
 def _noise(x: Tensor, shape: tuple[Any, ...], p: float) -> Tensor:
@@ -46,7 +49,9 @@ def _noise(x: Tensor, shape: tuple[Any, ...], p: float) -> Tensor:
     return _drawn(x, shape, p, draw.below) / (1 - p)  # type: ignore[no-any-return]
 
 
-def _dropped(x: Tensor, mask_shape: tuple[Any, ...], p: float, training: bool, inplace: bool) -> Tensor:
+def _dropped(
+    x: Tensor, mask_shape: tuple[Any, ...], p: float, training: bool, inplace: bool
+) -> Tensor:
     if not training or p == 0.0 or 0 in x.shape:
         return x
     x = floating(x, "dropout")
@@ -59,50 +64,70 @@ def _channels(x: Tensor, kept: int) -> tuple[int, ...]:
     return (*x.shape[:kept], *[1] * (x.dim() - kept))
 
 
-def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+def dropout1d(
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Tensor:
     """`dropout` of whole channels of [N, C, L] or [C, L]."""
     _check(p)
     if input.dim() not in (2, 3):
-        raise RuntimeError(f"dropout1d: Expected 2D or 3D input, but received a {input.dim()}D input. Note "
-                           "that dropout1d exists to provide channel-wise dropout on inputs with 1 spatial "
-                           "dimension, a channel dimension, and an optional batch dimension (i.e. 2D or 3D "
-                           "inputs).")
+        raise RuntimeError(
+            f"dropout1d: Expected 2D or 3D input, but received a {input.dim()}D input. Note "
+            "that dropout1d exists to provide channel-wise dropout on inputs with 1 "
+            "spatial dimension, a channel dimension, and an optional batch "
+            "dimension (i.e. 2D or 3D inputs)."
+        )
     return _dropped(input, _channels(input, input.dim() - 1), p, training, inplace)
 
 
-def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+def dropout2d(
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Tensor:
     """`dropout` of whole channels of [N, C, H, W] or [C, H, W]."""
     _check(p)
     if input.dim() not in (3, 4):
-        warnings.warn(f"dropout2d: Received a {input.dim()}-D input to dropout2d, which is deprecated and "
-                      "will result in an error in a future release.", stacklevel=2)
+        warnings.warn(
+            f"dropout2d: Received a {input.dim()}-D input to dropout2d, which is deprecated and "
+            "will result in an error in a future release.",
+            stacklevel=2,
+        )
     return _dropped(input, _channels(input, 2), p, training, inplace)
 
 
-def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+def dropout3d(
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Tensor:
     """`dropout` of whole channels of [N, C, D, H, W] or [C, D, H, W]."""
     _check(p)
     if input.dim() not in (4, 5):
-        warnings.warn(f"dropout3d: Received a {input.dim()}-D input to dropout3d, which is deprecated and "
-                      "will result in an error in a future release.", stacklevel=2)
+        warnings.warn(
+            f"dropout3d: Received a {input.dim()}-D input to dropout3d, which is deprecated and "
+            "will result in an error in a future release.",
+            stacklevel=2,
+        )
     kept = 1 if input.dim() == 4 else 2
     return _dropped(input, _channels(input, kept), p, training, inplace)
 
 
-def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
-    """Dropout that keeps mean and variance of SELU activations (https://arxiv.org/abs/1706.02515)."""
+def alpha_dropout(
+    input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False
+) -> Tensor:
+    """Dropout that keeps mean and variance of SELU activations
+    (https://arxiv.org/abs/1706.02515)."""
     _check(p)
     return _alpha(input, tuple(input.shape), p, training, inplace)
 
 
-def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False,
-                          inplace: bool = False) -> Tensor:
+def feature_alpha_dropout(
+    input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False
+) -> Tensor:
     """`alpha_dropout` of whole channels of [N, C, *]."""
     _check(p)
     return _alpha(input, _channels(input, min(2, input.dim())), p, training, inplace)
 
 
-def _alpha(x: Tensor, mask_shape: tuple[Any, ...], p: float, training: bool, inplace: bool) -> Tensor:
+def _alpha(
+    x: Tensor, mask_shape: tuple[Any, ...], p: float, training: bool, inplace: bool
+) -> Tensor:
     if not training or p == 0.0 or 0 in x.shape:
         return x
     if p == 1.0:

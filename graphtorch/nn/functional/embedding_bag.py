@@ -15,17 +15,26 @@ from .sparse import embedding, renormalize
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
-def embedding_bag(input: Tensor, weight: Tensor, offsets: Tensor | None = None, max_norm: float | None = None,
-                  norm_type: float = 2, scale_grad_by_freq: bool = False, mode: str = "mean",
-                  sparse: bool = False, per_sample_weights: Tensor | None = None,
-                  include_last_offset: bool = False, padding_idx: int | None = None) -> Tensor:
+def embedding_bag(
+    input: Tensor,
+    weight: Tensor,
+    offsets: Tensor | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2,
+    scale_grad_by_freq: bool = False,
+    mode: str = "mean",
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> Tensor:
     """[B, D]: the rows of `weight` [V, D] that each of B bags of indices picks: their sum, mean or
     maximum.
 
     Args:
         input: indices [B, L], a bag a row, or [N] with `offsets`.
-        offsets: [B], where in `input` each bag starts; the first is 0. With `include_last_offset` [B + 1],
-            the last being where the last bag ends.
+        offsets: [B], where in `input` each bag starts; the first is 0. With `include_last_offset`
+            [B + 1], the last being where the last bag ends.
         max_norm: rows that are looked up are first scaled down, in place, to this `norm_type` norm.
         scale_grad_by_freq: divide a row's gradient by how often it occurs in `input`.
         mode: "sum", "mean" or "max"; an empty bag gives zeros.
@@ -38,9 +47,12 @@ def embedding_bag(input: Tensor, weight: Tensor, offsets: Tensor | None = None, 
         IndexError: an index is out of range; when the graph runs.
     """
     if weight.dtype.name == "int64" and input.dtype.is_floating_point:
-        warnings.warn("Argument order of nn.functional.embedding_bag was changed. Usage "
-                      "`embedding_bag(weight, input, ...)` is deprecated, and should now be "
-                      "`embedding_bag(input, weight, ...)`.", stacklevel=2)
+        warnings.warn(
+            "Argument order of nn.functional.embedding_bag was changed. Usage "
+            "`embedding_bag(weight, input, ...)` is deprecated, and should now be "
+            "`embedding_bag(input, weight, ...)`.",
+            stacklevel=2,
+        )
         weight, input = input, weight
     _check_shapes(input, weight, offsets, per_sample_weights)
     _check_options(mode, scale_grad_by_freq, sparse, per_sample_weights)
@@ -53,12 +65,17 @@ def embedding_bag(input: Tensor, weight: Tensor, offsets: Tensor | None = None, 
     else:
         _check_offsets(offsets, flat.shape[0])
         bags = Ragged(offsets.long(), flat.shape[0], include_last_offset)
-    check_places(flat, weight.shape[0], "Index {} of input is not in the valid range "
-                 f"[0, {weight.shape[0]})", "runtime")
+    check_places(
+        flat,
+        weight.shape[0],
+        f"Index {{}} of input is not in the valid range [0, {weight.shape[0]})",
+        "runtime",
+    )
     if max_norm is not None:
         renormalize(weight, flat, max_norm, norm_type)
     rows = embedding(flat, weight, padding_idx, None, norm_type, scale_grad_by_freq, sparse)
-    rows = rows.float() if rows.dtype.itemsize == 2 else rows  # 16-bit floats are rounded once, at the end
+    # 16-bit floats are rounded once, at the end
+    rows = rows.float() if rows.dtype.itemsize == 2 else rows
     if per_sample_weights is not None:
         rows = rows * per_sample_weights.reshape((-1, 1)).to(rows.dtype)
     kept = None if padding_idx is None else (flat != padding_idx).unsqueeze(1)
@@ -96,8 +113,10 @@ class Fixed:
     def __init__(self, input: Tensor):
         self.bags, self.length = input.shape
         if self.length == 0:
-            raise RuntimeError("embedding_bag: step must be nonzero: the bags of a 2-D input have a length "
-                               "of 0; pass a 1-D input with offsets for empty bags")
+            raise RuntimeError(
+                "embedding_bag: step must be nonzero: the bags of a 2-D input have a length "
+                "of 0; pass a 1-D input with offsets for empty bags"
+            )
         self._place = input.device
 
     def _split(self, x: Tensor) -> Tensor:
@@ -124,20 +143,25 @@ class Ragged:
         self.length = total
         self.bags = offsets.shape[0] - 1 if include_last else offsets.shape[0]
         # one is added where a bag starts, so that a sum up to a position tells in which bag it is
-        marks = offsets.new_zeros(total + 1).index_add(0, offsets, offsets.new_ones(offsets.shape[0]))
+        marks = offsets.new_zeros(total + 1).index_add(
+            0, offsets, offsets.new_ones(offsets.shape[0])
+        )
         self.bag = marks.cumsum(0)[:total] - 1
         if not self.bags and not include_last:
             self.bag = offsets.new_zeros(total)
 
     def total(self, rows: Tensor) -> Tensor:
-        return rows.new_zeros((self.bags + 1, rows.shape[1])).index_add(0, self.bag, rows)[:self.bags]
+        return rows.new_zeros((self.bags + 1, rows.shape[1])).index_add(0, self.bag, rows)[
+            : self.bags
+        ]
 
     def count(self, kept: Tensor | None) -> Tensor:
         ones = self.bag.new_ones((self.length, 1)) if kept is None else kept.long()
         return self.total(ones)
 
     def largest(self, rows: Tensor, kept: Tensor | None) -> Tensor:
-        """Sorted by value and then, keeping that order, by bag: the first of each bag is its maximum."""
+        """Sorted by value and then, keeping that order, by bag: the first of each bag is its
+        maximum."""
         if not self.length or not self.bags:
             return rows.new_zeros((self.bags, rows.shape[1]))
         bag = self.bag.unsqueeze(1)
@@ -146,27 +170,42 @@ class Ragged:
         order = rows.detach().sort(0, True, stable=True).indices
         by_bag = bag.expand(rows.shape).gather(0, order).sort(0, stable=True).indices
         counts = self.count(kept)
-        starts = (counts.cumsum(0) - counts).clamp(max=self.length - 1).expand((self.bags, rows.shape[1]))
+        starts = (
+            (counts.cumsum(0) - counts)
+            .clamp(max=self.length - 1)
+            .expand((self.bags, rows.shape[1]))
+        )
         return rows.gather(0, order.gather(0, by_bag.gather(0, starts)))
 
 
-# checks -----------------------------------------------------------------------------------------------
+# checks -------------------------------------------------------------------------------------------
 
 
 def _check_shapes(input: Tensor, weight: Tensor, offsets: Any, weights: Tensor | None) -> None:
     if weights is not None and tuple(input.shape) != tuple(weights.shape):
-        raise ValueError(f"embedding_bag: If per_sample_weights ({weights.shape}) is not None, then it must "
-                         f"have the same shape as the input ({input.shape})")
+        raise ValueError(
+            f"embedding_bag: If per_sample_weights ({weights.shape}) is not None, then it must "
+            f"have the same shape as the input ({input.shape})"
+        )
     if weight.dim() != 2:
-        raise ValueError(f"weight has to be a 2D Tensor, but got Tensor of dimension {weight.dim()}")
+        raise ValueError(
+            f"weight has to be a 2D Tensor, but got Tensor of dimension {weight.dim()}"
+        )
     if input.dim() not in (1, 2):
-        raise ValueError(f"input has to be 1D or 2D Tensor, but got Tensor of dimension {input.dim()}")
+        raise ValueError(
+            f"input has to be 1D or 2D Tensor, but got Tensor of dimension {input.dim()}"
+        )
     if input.dim() == 2 and offsets is not None:
-        raise ValueError("if input is 2D, then offsets has to be None, as input is treated is a mini-batch "
-                         f"of fixed length sequences. However, found offsets of type {type(offsets)}")
+        raise ValueError(
+            "if input is 2D, then offsets has to be None, as input is treated is a mini-batch "
+            "of fixed length sequences. However, found offsets of type "
+            f"{type(offsets)}"
+        )
     if input.dim() == 1 and (offsets is None or offsets.dim() != 1):
-        raise ValueError("offsets has to be a 1D Tensor" + (" but got None" if offsets is None else
-                                                            f", got {offsets.dim()} dimensions"))
+        raise ValueError(
+            "offsets has to be a 1D Tensor"
+            + (" but got None" if offsets is None else f", got {offsets.dim()} dimensions")
+        )
 
 
 def _check_options(mode: str, by_frequency: bool, sparse: bool, weights: Tensor | None) -> None:
@@ -177,40 +216,58 @@ def _check_options(mode: str, by_frequency: bool, sparse: bool, weights: Tensor 
     if mode == "max" and sparse:
         raise ValueError("max mode does not support sparse weights")
     if weights is not None and mode != "sum":
-        raise NotImplementedError("embedding_bag: per_sample_weights was not None. per_sample_weights is "
-                                  f"only supported for mode='sum' (got mode='{mode}')")
+        raise NotImplementedError(
+            "embedding_bag: per_sample_weights was not None. per_sample_weights is "
+            f"only supported for mode='sum' (got mode='{mode}')"
+        )
 
 
-def _check_dtypes(input: Tensor, weight: Tensor, offsets: Tensor | None, weights: Tensor | None) -> None:
-    for name, given, allowed in (("indices", input, ("int64", "int32")),
-                                 ("offsets", offsets, ("int64", "int32")), ("weight", weight, FLOATS)):
+def _check_dtypes(
+    input: Tensor, weight: Tensor, offsets: Tensor | None, weights: Tensor | None
+) -> None:
+    for name, given, allowed in (
+        ("indices", input, ("int64", "int32")),
+        ("offsets", offsets, ("int64", "int32")),
+        ("weight", weight, FLOATS),
+    ):
         if given is not None and given.dtype.name not in allowed:
-            raise RuntimeError(f"Expected tensor for argument #1 '{name}' to have one of the following "
-                               f"scalar types: {', '.join(allowed)}; but got {given.dtype} instead (while "
-                               "checking arguments for embedding_bag)")
+            raise RuntimeError(
+                f"Expected tensor for argument #1 '{name}' to have one of the following "
+                f"scalar types: {', '.join(allowed)}; but got {given.dtype} instead "
+                "(while checking arguments for embedding_bag)"
+            )
     if weights is not None and weights.dtype != weight.dtype:
-        raise RuntimeError("Expected tensor for argument #1 'weight' to have the same type as tensor for "
-                           f"argument #1 'per_sample_weights'; but type {weight.dtype} does not equal "
-                           f"{weights.dtype} (while checking arguments for embedding_bag)")
+        raise RuntimeError(
+            "Expected tensor for argument #1 'weight' to have the same type as tensor for "
+            f"argument #1 'per_sample_weights'; but type {weight.dtype} does not "
+            f"equal {weights.dtype} (while checking arguments for embedding_bag)"
+        )
 
 
 def _padding_row(padding_idx: int | None, rows: int) -> int | None:
     if padding_idx is None:
         return None
     if not -rows <= padding_idx < rows:
-        raise RuntimeError(f"padding_idx must be within the number of embeddings, -{rows} through "
-                           f"{rows - 1}, but got {padding_idx}")
+        raise RuntimeError(
+            f"padding_idx must be within the number of embeddings, -{rows} through "
+            f"{rows - 1}, but got {padding_idx}"
+        )
     return padding_idx % rows
 
 
 def _check_offsets(offsets: Tensor, length: int) -> None:
-    """What the values of `offsets` have to be; inside a captured function an index out of range tells."""
+    """What the values of `offsets` have to be; inside a captured function an index out of range
+    tells."""
     if recorder.capture is not None or not offsets.shape[0] or offsets.is_meta:
         return
     first, last = offsets[0].item(), offsets[-1].item()
     if first != 0:
-        raise RuntimeError("offsets[0] has to be 0, i.e., the first sequence in the mini-batch has to start "
-                           f"from position 0. However, got {first}")
+        raise RuntimeError(
+            "offsets[0] has to be 0, i.e., the first sequence in the mini-batch has to start "
+            f"from position 0. However, got {first}"
+        )
     if last > length:
-        raise RuntimeError(f"offsets[-1] can not be greater than input's length {length} but got offsets[-1] "
-                           f"of {last}")
+        raise RuntimeError(
+            f"offsets[-1] can not be greater than input's length {length} but got offsets[-1] "
+            f"of {last}"
+        )

@@ -1,4 +1,5 @@
-"""Losses. `reduction` is "none", "mean" or "sum". Formulas: https://docs.pytorch.org/docs/stable/nn.html"""
+"""Losses. `reduction` is "none", "mean" or "sum". Formulas:
+https://docs.pytorch.org/docs/stable/nn.html"""
 
 from __future__ import annotations
 
@@ -15,10 +16,25 @@ from .activation import log_softmax, logsigmoid
 from .distance import pairwise_distance
 
 __all__ = [
-    "binary_cross_entropy", "binary_cross_entropy_with_logits", "cosine_embedding_loss", "cross_entropy",
-    "gaussian_nll_loss", "hinge_embedding_loss", "huber_loss", "kl_div", "l1_loss", "margin_ranking_loss",
-    "mse_loss", "multi_margin_loss", "multilabel_margin_loss", "multilabel_soft_margin_loss", "nll_loss",
-    "poisson_nll_loss", "smooth_l1_loss", "soft_margin_loss", "triplet_margin_loss",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "cosine_embedding_loss",
+    "cross_entropy",
+    "gaussian_nll_loss",
+    "hinge_embedding_loss",
+    "huber_loss",
+    "kl_div",
+    "l1_loss",
+    "margin_ranking_loss",
+    "mse_loss",
+    "multi_margin_loss",
+    "multilabel_margin_loss",
+    "multilabel_soft_margin_loss",
+    "nll_loss",
+    "poisson_nll_loss",
+    "smooth_l1_loss",
+    "soft_margin_loss",
+    "triplet_margin_loss",
     "triplet_margin_with_distance_loss",
 ]
 
@@ -33,30 +49,39 @@ def reduced(values: Tensor, reduction: str) -> Tensor:
         return values.mean()
     if reduction == "sum":
         return values.sum()
-    raise ValueError(f"{reduction} is not a valid value for reduction: expected 'none', 'mean' or 'sum'")
+    raise ValueError(
+        f"{reduction} is not a valid value for reduction: expected 'none', 'mean' or 'sum'"
+    )
 
 
 def legacy_reduction(reduction: str, size_average: bool | None, reduce: bool | None) -> str:
-    """What the deprecated flags `size_average` and `reduce` mean; `reduction` where both are None."""
+    """What the deprecated flags `size_average` and `reduce` mean; `reduction` where both are
+    None."""
     if size_average is None and reduce is None:
         return reduction
     size_average = True if size_average is None else size_average
     chosen = "none" if reduce is False else "mean" if size_average else "sum"
-    warnings.warn(f"size_average and reduce args will be deprecated, please use reduction={chosen!r} "
-                  "instead.",
-                  stacklevel=5)
+    warnings.warn(
+        f"size_average and reduce args will be deprecated, please use reduction={chosen!r} "
+        "instead.",
+        stacklevel=5,
+    )
     return chosen
 
 
 def _warn_broadcast(input: Tensor, target: Tensor) -> None:
     if tuple(input.shape) != tuple(target.shape):
-        warnings.warn(f"Using a target size ({target.size()}) that is different to the input size "
-                      f"({input.size()}). This will likely lead to incorrect results due to broadcasting. "
-                      "Please ensure they have the same size.", stacklevel=5)
+        warnings.warn(
+            f"Using a target size ({target.size()}) that is different to the input size "
+            f"({input.size()}). This will likely lead to incorrect results due to "
+            "broadcasting. Please ensure they have the same size.",
+            stacklevel=5,
+        )
 
 
-def _elementwise(input: Tensor, target: Tensor, values: Tensor, reduction: str,
-                 weight: Tensor | None) -> Tensor:
+def _elementwise(
+    input: Tensor, target: Tensor, values: Tensor, reduction: str, weight: Tensor | None
+) -> Tensor:
     if weight is None:
         return reduced(values, reduction)
     if tuple(weight.shape) != tuple(input.shape):
@@ -68,9 +93,14 @@ def _elementwise(input: Tensor, target: Tensor, values: Tensor, reduction: str,
 
 @single_precision
 @rounded_once
-def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
-             reduction: str = "mean",
-             weight: Tensor | None = None) -> Tensor:
+def mse_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+    weight: Tensor | None = None,
+) -> Tensor:
     """(x - t)^2."""
     _warn_broadcast(input, target)
     reduction = legacy_reduction(reduction, size_average, reduce)
@@ -80,9 +110,14 @@ def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: An
 
 @single_precision
 @rounded_once
-def l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
-            reduction: str = "mean",
-            weight: Tensor | None = None) -> Tensor:
+def l1_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+    weight: Tensor | None = None,
+) -> Tensor:
     """|x - t|."""
     _warn_broadcast(input, target)
     reduction = legacy_reduction(reduction, size_average, reduce)
@@ -91,8 +126,14 @@ def l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any
 
 @single_precision
 @rounded_once
-def smooth_l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
-                   reduction: str = "mean", beta: float = 1.0) -> Tensor:
+def smooth_l1_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+    beta: float = 1.0,
+) -> Tensor:
     """0.5 d^2 / beta where d = |x - t| < beta, else d - 0.5 beta."""
     _warn_broadcast(input, target)
     reduction = legacy_reduction(reduction, size_average, reduce)
@@ -106,21 +147,37 @@ def smooth_l1_loss(input: Tensor, target: Tensor, size_average: Any = None, redu
 
 @single_precision
 @rounded_once
-def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0,
-               weight: Tensor | None = None) -> Tensor:
+def huber_loss(
+    input: Tensor,
+    target: Tensor,
+    reduction: str = "mean",
+    delta: float = 1.0,
+    weight: Tensor | None = None,
+) -> Tensor:
     """0.5 d^2 where d = |x - t| < delta, else delta (d - 0.5 delta)."""
     _warn_broadcast(input, target)
     if delta <= 0:
-        raise RuntimeError(f"huber_loss does not support non-positive values for delta, got {delta}.")
+        raise RuntimeError(
+            f"huber_loss does not support non-positive values for delta, got {delta}."
+        )
     d = (input - target).abs()
-    return _elementwise(input, target, where(d < delta, d * d * 0.5, (d - 0.5 * delta) * delta), reduction,
-                        weight)
+    return _elementwise(
+        input, target, where(d < delta, d * d * 0.5, (d - 0.5 * delta) * delta), reduction, weight
+    )
 
 
 @single_precision
-def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
-             ignore_index: int = IGNORE, reduce: Any = None, reduction: str = "mean") -> Tensor:
-    """-weight[t] * input[n, t, ...] for log-probabilities [N, C, *S] (or [C]) and classes [N, *S] (or []).
+def nll_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: Any = None,
+    ignore_index: int = IGNORE,
+    reduce: Any = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """-weight[t] * input[n, t, ...] for log-probabilities [N, C, *S] (or [C]) and classes [N, *S]
+    (or []).
 
     "mean" divides by the weights of the targets counted; targets equal to `ignore_index` are not.
     """
@@ -129,28 +186,49 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_a
 
 
 @single_precision
-def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
-                  ignore_index: int = IGNORE, reduce: Any = None, reduction: str = "mean",
-                  label_smoothing: float = 0.0) -> Tensor:
-    """`nll_loss` of log_softmax(input) along the classes; floating-point targets are class probabilities
-    of the input's shape."""
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: Any = None,
+    ignore_index: int = IGNORE,
+    reduce: Any = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """`nll_loss` of log_softmax(input) along the classes; floating-point targets are class
+    probabilities of the input's shape."""
     reduction = legacy_reduction(reduction, size_average, reduce)
     if not 0.0 <= label_smoothing <= 1.0:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
     if target.dtype.is_floating_point:
         return _soft_cross_entropy(input, target, weight, reduction, ignore_index, label_smoothing)
-    return _class_loss("cross_entropy", input, target, weight, reduction, ignore_index, label_smoothing)
+    return _class_loss(
+        "cross_entropy", input, target, weight, reduction, ignore_index, label_smoothing
+    )
 
 
-def _class_loss(name: str, input: Tensor, target: Tensor, weight: Tensor | None, reduction: str,
-                ignore_index: int, label_smoothing: float | None) -> Tensor:
+def _class_loss(
+    name: str,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    reduction: str,
+    ignore_index: int,
+    label_smoothing: float | None,
+) -> Tensor:
     _check_classes(name, input, target, weight, reduction)
     single = input.dim() == 1
-    x, t = (input.unsqueeze(0), target.unsqueeze(0)) if single and target.dim() == 0 else (input, target)
+    x, t = (
+        (input.unsqueeze(0), target.unsqueeze(0))
+        if single and target.dim() == 0
+        else (input, target)
+    )
     if single and target.dim() == 1:
         if target.shape[0] != 1:
-            raise ValueError("For 1D input, 1D target must have size 1, but got target size: "
-                             f"{target.shape[0]}")
+            raise ValueError(
+                f"For 1D input, 1D target must have size 1, but got target size: {target.shape[0]}"
+            )
         x = input.unsqueeze(0)
     classes = x.shape[0] if x.dim() == 1 else x.shape[1]
     check_places(t, classes, "Target {} is out of bounds.", but=ignore_index)
@@ -162,41 +240,66 @@ def _class_loss(name: str, input: Tensor, target: Tensor, weight: Tensor | None,
     return out.reshape(target.shape) if single and reduction == "none" else out
 
 
-def _check_classes(name: str, input: Tensor, target: Tensor, weight: Tensor | None, reduction: str) -> None:
+def _check_classes(
+    name: str, input: Tensor, target: Tensor, weight: Tensor | None, reduction: str
+) -> None:
     if reduction not in ("none", "mean", "sum"):
-        raise ValueError(f"{reduction} is not a valid value for reduction: expected 'none', 'mean' or 'sum'")
-    if name == "nll_loss" and input.dim() > 1 and input.shape[0] != (target.shape[0] if target.dim() else 0):
-        raise ValueError(f"Expected input batch_size ({input.shape[0]}) to match target batch_size "
-                         f"({target.shape[0] if target.dim() else 0}).")
+        raise ValueError(
+            f"{reduction} is not a valid value for reduction: expected 'none', 'mean' or 'sum'"
+        )
+    if (
+        name == "nll_loss"
+        and input.dim() > 1
+        and input.shape[0] != (target.shape[0] if target.dim() else 0)
+    ):
+        raise ValueError(
+            f"Expected input batch_size ({input.shape[0]}) to match target batch_size "
+            f"({target.shape[0] if target.dim() else 0})."
+        )
     if str(target.dtype) not in ("torch.int64", "torch.uint8"):
-        raise RuntimeError(f"{name}: expected scalar type Long but found {target.dtype}: convert the target "
-                           "with .long()")
+        raise RuntimeError(
+            f"{name}: expected scalar type Long but found {target.dtype}: convert the target "
+            "with .long()"
+        )
     if target.dtype.is_complex or str(target.dtype).endswith("bool"):
-        raise RuntimeError(f"expected scalar type Long for the target of {name}, but found {target.dtype}: "
-                           "pass class indices as integers")
+        raise RuntimeError(
+            f"expected scalar type Long for the target of {name}, but found {target.dtype}: "
+            "pass class indices as integers"
+        )
     if input.dim() < 1:
         raise RuntimeError(f"{name}: expected an input with a dim of classes, got a 0-d tensor")
     channels = input.shape[0] if input.dim() == 1 else input.shape[1]
     if input.dim() > 1:
         if input.shape[0] != (target.shape[0] if target.dim() else None):
-            raise ValueError(f"Expected input batch_size ({input.shape[0]}) to match target batch_size "
-                             f"({target.shape[0] if target.dim() else 'none: the target is 0-d'}).")
+            raise ValueError(
+                f"Expected input batch_size ({input.shape[0]}) to match target batch_size "
+                f"({target.shape[0] if target.dim() else 'none: the target is 0-d'})."
+            )
         expected = (input.shape[0], *input.shape[2:])
         if tuple(target.shape) != expected:
             raise RuntimeError(f"Expected target size {list(expected)}, got {list(target.shape)}")
     if weight is not None and (weight.dim() != 1 or weight.shape[0] != channels):
-        raise RuntimeError("weight tensor should be defined either for all or no classes: expected "
-                           f"[{channels}], got {list(weight.shape)}")
+        raise RuntimeError(
+            "weight tensor should be defined either for all or no classes: expected "
+            f"[{channels}], got {list(weight.shape)}"
+        )
 
 
 @rounded_once
-def _soft_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None, reduction: str,
-                        ignore_index: int,
-                        label_smoothing: float) -> Tensor:
+def _soft_cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    reduction: str,
+    ignore_index: int,
+    label_smoothing: float,
+) -> Tensor:
     if tuple(input.shape) != tuple(target.shape):
-        raise RuntimeError("Expected floating point type for target with class probabilities of the input's "
-                           f"shape {list(input.shape)}, got {list(target.shape)}; class indices have to be "
-                           "integers")
+        raise RuntimeError(
+            "Expected floating point type for target with class probabilities of the input's "
+            f"shape {list(input.shape)}, got {list(target.shape)}; class indices "
+            "have to be integers"
+        )
     if ignore_index >= 0:
         raise RuntimeError("ignore_index is not supported for floating point target")
     axis = 0 if input.dim() == 1 else 1
@@ -214,14 +317,21 @@ def _soft_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None, re
 
 @refused_on_gpus
 @rounded_once
-def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
-                         size_average: Any = None,
-                         reduce: Any = None, reduction: str = "mean") -> Tensor:
+def binary_cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+) -> Tensor:
     """-(t log x + (1 - t) log(1 - x)) with logarithms cut at -100; x are probabilities."""
     reduction = legacy_reduction(reduction, size_average, reduce)
     if tuple(input.shape) != tuple(target.shape):
-        raise ValueError(f"Using a target size ({target.size()}) that is different to the input size "
-                         f"({input.size()}) is deprecated. Please ensure they have the same size.")
+        raise ValueError(
+            f"Using a target size ({target.size()}) that is different to the input size "
+            f"({input.size()}) is deprecated. Please ensure they have the same size."
+        )
     input, target = (
         checked(x, "probability", f"all elements of {name} should be between 0 and 1")
         for x, name in ((input, "input"), (target, "target"))
@@ -239,15 +349,23 @@ def _log_cut(p: Tensor) -> Tensor:
 
 @single_precision
 @rounded_once
-def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tensor | None = None,
-                                     size_average: Any = None, reduce: Any = None, reduction: str = "mean",
-                                     pos_weight: Tensor | None = None) -> Tensor:
-    """`binary_cross_entropy` of sigmoid(input), computed stably; `pos_weight` multiplies the positive
-    term.
+def binary_cross_entropy_with_logits(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+    pos_weight: Tensor | None = None,
+) -> Tensor:
+    """`binary_cross_entropy` of sigmoid(input), computed stably; `pos_weight` multiplies the
+    positive term.
     """
     reduction = legacy_reduction(reduction, size_average, reduce)
     if tuple(input.shape) != tuple(target.shape):
-        raise ValueError(f"Target size ({target.size()}) must be the same as input size ({input.size()})")
+        raise ValueError(
+            f"Target size ({target.size()}) must be the same as input size ({input.size()})"
+        )
     if weight is not None:
         check_tensor("binary_cross_entropy_with_logits", "weight", weight, 3)
     positive = 1 if pos_weight is None else (pos_weight - 1) * target + 1
@@ -255,26 +373,35 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tens
 
 
 def reduce_weighted(values: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
-    """Multiply by `weight` where there is one, then reduce; the mean divides by the number of elements."""
+    """Multiply by `weight` where there is one, then reduce; the mean divides by the number of
+    elements."""
     return reduced(values if weight is None else values * weight, reduction)
 
 
 @single_precision
 @rounded_once
-def kl_div(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
-           reduction: str = "mean",
-           log_target: bool = False) -> Tensor:
+def kl_div(
+    input: Tensor,
+    target: Tensor,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+    log_target: bool = False,
+) -> Tensor:
     """t (log t - x) for log-probabilities x; "batchmean" divides the sum by the first size."""
     reduction = legacy_reduction(reduction, size_average, reduce)
     if reduction == "mean":
-        warnings.warn("reduction: 'mean' divides the total loss by both the batch size and the support "
-                      "size.'batchmean' divides only by the batch size, and aligns with the KL div math "
-                      "definition.",
-                      stacklevel=4)
+        warnings.warn(
+            "reduction: 'mean' divides the total loss by both the batch size and the support "
+            "size.'batchmean' divides only by the batch size, and aligns with the KL div "
+            "math definition.",
+            stacklevel=4,
+        )
     if log_target:
         values = target.exp() * (target - input)
     else:
-        safe = where(target == 0, constant_like(target, 1), target)  # 0 log 0 is 0; log of less is NaN
+        # 0 log 0 is 0; log of less is NaN
+        safe = where(target == 0, constant_like(target, 1), target)
         values = target * safe.log() - target * input
     if reduction == "batchmean":
         return values.sum() / (input.shape[0] if input.dim() else 1)
@@ -283,10 +410,18 @@ def kl_div(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any 
 
 @single_precision
 @rounded_once
-def poisson_nll_loss(input: Tensor, target: Tensor, log_input: bool = True, full: bool = False,
-                     size_average: Any = None, eps: float = 1e-8, reduce: Any = None,
-                     reduction: str = "mean") -> Tensor:
-    """exp(x) - t x, or x - t log(x + eps) without `log_input`; `full` adds Stirling's term for t > 1."""
+def poisson_nll_loss(
+    input: Tensor,
+    target: Tensor,
+    log_input: bool = True,
+    full: bool = False,
+    size_average: Any = None,
+    eps: float = 1e-8,
+    reduce: Any = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """exp(x) - t x, or x - t log(x + eps) without `log_input`; `full` adds Stirling's term for t >
+    1."""
     reduction = legacy_reduction(reduction, size_average, reduce)
     values = input.exp() - target * input if log_input else input - target * (input + eps).log()
     if full:
@@ -297,15 +432,25 @@ def poisson_nll_loss(input: Tensor, target: Tensor, log_input: bool = True, full
 
 
 @rounded_once
-def gaussian_nll_loss(input: Tensor, target: Tensor, var: Tensor | float, full: bool = False,
-                      eps: float = 1e-6,
-                      reduction: str = "mean") -> Tensor:
-    """0.5 (log v + (x - t)^2 / v) with v = max(var, eps), whose gradient passes the maximum unchanged."""
+def gaussian_nll_loss(
+    input: Tensor,
+    target: Tensor,
+    var: Tensor | float,
+    full: bool = False,
+    eps: float = 1e-6,
+    reduction: str = "mean",
+) -> Tensor:
+    """0.5 (log v + (x - t)^2 / v) with v = max(var, eps), whose gradient passes the maximum
+    unchanged."""
     if not isinstance(var, Tensor) and var < 0:
         raise ValueError("var has negative entry/entries")
     if isinstance(var, Tensor):
         var = checked(var, "not below zero", "var has negative entry/entries", "value")
-    given = _fitting_variance(input, var) if isinstance(var, Tensor) else input.new_full(input.shape, var)
+    given = (
+        _fitting_variance(input, var)
+        if isinstance(var, Tensor)
+        else input.new_full(input.shape, var)
+    )
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(reduction + " is not valid")
     cut = given + (given.clamp(min=eps) - given).detach()
@@ -315,21 +460,32 @@ def gaussian_nll_loss(input: Tensor, target: Tensor, var: Tensor | float, full: 
 
 
 def _fitting_variance(input: Tensor, var: Tensor) -> Tensor:
-    """`var` so that it broadcasts: of the input's shape, without its last dim, or with one dim of size 1."""
+    """`var` so that it broadcasts: of the input's shape, without its last dim, or with one dim of
+    size 1."""
     if tuple(var.shape) != tuple(input.shape):
         if tuple(input.shape[:-1]) == tuple(var.shape):
             return var.unsqueeze(-1)
-        if not (var.dim() == input.dim()
-                  and sum(y for x, y in zip(input.shape, var.shape, strict=True) if x != y) == 1):
-            raise ValueError(f"var is of incorrect size: got {list(var.shape)} for an input of shape "
-                             f"{list(input.shape)}")
+        if not (
+            var.dim() == input.dim()
+            and sum(y for x, y in zip(input.shape, var.shape, strict=True) if x != y) == 1
+        ):
+            raise ValueError(
+                f"var is of incorrect size: got {list(var.shape)} for an input of shape "
+                f"{list(input.shape)}"
+            )
     return var
 
 
 @single_precision
 @rounded_once
-def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0, size_average: Any = None,
-                         reduce: Any = None, reduction: str = "mean") -> Tensor:
+def hinge_embedding_loss(
+    input: Tensor,
+    target: Tensor,
+    margin: float = 1.0,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+) -> Tensor:
     """x where t = 1, max(0, margin - x) where t = -1."""
     reduction = legacy_reduction(reduction, size_average, reduce)
     zero = constant_like(input, 0)
@@ -340,31 +496,49 @@ def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0, siz
 
 @single_precision
 @rounded_once
-def margin_ranking_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0,
-                        size_average: Any = None,
-                        reduce: Any = None, reduction: str = "mean") -> Tensor:
+def margin_ranking_loss(
+    input1: Tensor,
+    input2: Tensor,
+    target: Tensor,
+    margin: float = 0,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+) -> Tensor:
     """max(0, -t (x1 - x2) + margin)."""
     reduction = legacy_reduction(reduction, size_average, reduce)
     if not input1.dim() == input2.dim() == target.dim():
-        raise RuntimeError("margin_ranking_loss : All input tensors should have same dimension but got "
-                           f"sizes: input1: {input1.size()}, input2: {input2.size()}, target: "
-                           f"{target.size()} ")
+        raise RuntimeError(
+            "margin_ranking_loss : All input tensors should have same dimension but got "
+            f"sizes: input1: {input1.size()}, input2: {input2.size()}, target: "
+            f"{target.size()} "
+        )
     return reduced((-target * (input1 - input2) + margin).clamp(min=0), reduction)
 
 
 @single_precision
 @rounded_once
-def soft_margin_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
-                     reduction: str = "mean") -> Tensor:
+def soft_margin_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+) -> Tensor:
     """log(1 + exp(-t x))."""
     reduction = legacy_reduction(reduction, size_average, reduce)
     return reduced(-logsigmoid(target * input), reduction)
 
 
 @rounded_once
-def multilabel_soft_margin_loss(input: Tensor, target: Tensor, weight: Tensor | None = None,
-                                size_average: Any = None, reduce: Any = None,
-                                reduction: str = "mean") -> Tensor:
+def multilabel_soft_margin_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+) -> Tensor:
     """Mean over classes of -(t log sigmoid(x) + (1 - t) log sigmoid(-x))."""
     reduction = legacy_reduction(reduction, size_average, reduce)
     values = -(target * logsigmoid(input) + (1 - target) * logsigmoid(-input))
@@ -373,9 +547,16 @@ def multilabel_soft_margin_loss(input: Tensor, target: Tensor, weight: Tensor | 
 
 @single_precision
 @rounded_once
-def multi_margin_loss(input: Tensor, target: Tensor, p: int = 1, margin: float = 1.0,
-                      weight: Tensor | None = None,
-                      size_average: Any = None, reduce: Any = None, reduction: str = "mean") -> Tensor:
+def multi_margin_loss(
+    input: Tensor,
+    target: Tensor,
+    p: int = 1,
+    margin: float = 1.0,
+    weight: Tensor | None = None,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+) -> Tensor:
     """Sum over i != t of weight[t] max(0, margin - x[t] + x[i])^p / C for x [N, C], t [N]."""
     reduction = legacy_reduction(reduction, size_average, reduce)
     if p not in (1, 2):
@@ -384,8 +565,12 @@ def multi_margin_loss(input: Tensor, target: Tensor, p: int = 1, margin: float =
     x = input.reshape(1, -1) if single else input
     t = target.reshape(-1)
     if x.shape[0] != t.shape[0]:
-        raise RuntimeError(f"inconsistent target size, expected {x.shape[0]} but got {list(target.shape)}")
-    check_places(t, x.shape[1], f"target out of range: got {{}} for {x.shape[1]} classes", "runtime")
+        raise RuntimeError(
+            f"inconsistent target size, expected {x.shape[0]} but got {list(target.shape)}"
+        )
+    check_places(
+        t, x.shape[1], f"target out of range: got {{}} for {x.shape[1]} classes", "runtime"
+    )
     gap = (margin - x.gather(1, t.unsqueeze(1)) + x).relu()
     gap = gap if p == 1 else gap * gap
     gap = gap if weight is None else gap * weight.index_select(0, t).unsqueeze(1)
@@ -396,17 +581,28 @@ def multi_margin_loss(input: Tensor, target: Tensor, p: int = 1, margin: float =
 
 @single_precision
 @rounded_once
-def multilabel_margin_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
-                           reduction: str = "mean") -> Tensor:
-    """Sum over targets j and others i of max(0, 1 - (x[j] - x[i])) / C; the targets of each row end at the
-    first -1."""
+def multilabel_margin_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """Sum over targets j and others i of max(0, 1 - (x[j] - x[i])) / C; the targets of each row end
+    at the first -1."""
     reduction = legacy_reduction(reduction, size_average, reduce)
     if tuple(input.shape) != tuple(target.shape):
-        raise RuntimeError(f"inconsistent target size: {list(target.shape)} for input of size: "
-                           f"{list(input.shape)}")
+        raise RuntimeError(
+            f"inconsistent target size: {list(target.shape)} for input of size: {list(input.shape)}"
+        )
     x, t = (v.reshape(1, -1) if v.dim() < 2 else v for v in (input, target))
-    check_places(t, x.shape[1], f"argument #2 'target' is out of range: got {{}} for {x.shape[1]} classes",
-                 "runtime", lowest=-1)
+    check_places(
+        t,
+        x.shape[1],
+        f"argument #2 'target' is out of range: got {{}} for {x.shape[1]} classes",
+        "runtime",
+        lowest=-1,
+    )
     listed = (t < 0).long().cumsum(1) == 0
     safe = where(listed, t, constant_like(t, 0))
     hits = (safe.unsqueeze(2) == _positions(x).unsqueeze(0)).logical_and(listed.unsqueeze(2))
@@ -424,13 +620,23 @@ def _positions(x: Tensor) -> Tensor:
 
 @single_precision
 @rounded_once
-def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0,
-                          size_average: Any = None, reduce: Any = None, reduction: str = "mean") -> Tensor:
+def cosine_embedding_loss(
+    input1: Tensor,
+    input2: Tensor,
+    target: Tensor,
+    margin: float = 0,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+) -> Tensor:
     """1 - cos(x1, x2) where t = 1, max(0, cos(x1, x2) - margin) where t = -1."""
     reduction = legacy_reduction(reduction, size_average, reduce)
     if target.dim() > 1 or input1.dim() - 1 != target.dim():
-        raise RuntimeError(f"{target.dim()}D target tensor expects {target.dim() + 1}D input tensors, but "
-                           f"found inputs with sizes {list(input1.shape)} and {list(input2.shape)}.")
+        raise RuntimeError(
+            f"{target.dim()}D target tensor expects {target.dim() + 1}D input tensors, but "
+            f"found inputs with sizes {list(input1.shape)} and "
+            f"{list(input2.shape)}."
+        )
     eps = 1e-12
     squares = ((input1 * input1).sum(-1) + eps) * ((input2 * input2).sum(-1) + eps)
     cosine = (input1 * input2).sum(-1) / squares.sqrt()
@@ -442,34 +648,66 @@ def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Tensor, margin
 
 @single_precision
 @rounded_once
-def triplet_margin_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 1.0, p: float = 2,
-                        eps: float = 1e-6, swap: bool = False, size_average: Any = None, reduce: Any = None,
-                        reduction: str = "mean") -> Tensor:
+def triplet_margin_loss(
+    anchor: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    margin: float = 1.0,
+    p: float = 2,
+    eps: float = 1e-6,
+    swap: bool = False,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+) -> Tensor:
     """max(0, d(a, p) - d(a, n) + margin) with the p-norm distance; `swap` also looks at d(p, n)."""
     reduction = legacy_reduction(reduction, size_average, reduce)
     if margin <= 0:
         raise ValueError(f"margin must be greater than 0, got {margin}")
-    return _triplet(anchor, positive, negative, lambda a, b: pairwise_distance(a, b, p, eps), margin, swap,
-                    reduction)
+    return _triplet(
+        anchor,
+        positive,
+        negative,
+        lambda a, b: pairwise_distance(a, b, p, eps),
+        margin,
+        swap,
+        reduction,
+    )
 
 
-def triplet_margin_with_distance_loss(anchor: Tensor, positive: Tensor, negative: Tensor, *,
-                                      distance_function: Callable[[Tensor, Tensor], Tensor] | None = None,
-                                      margin: float = 1.0, swap: bool = False,
-                                      reduction: str = "mean") -> Tensor:
+def triplet_margin_with_distance_loss(
+    anchor: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    *,
+    distance_function: Callable[[Tensor, Tensor], Tensor] | None = None,
+    margin: float = 1.0,
+    swap: bool = False,
+    reduction: str = "mean",
+) -> Tensor:
     """`triplet_margin_loss` with another distance; None is the Euclidean one."""
     if margin <= 0:
         raise ValueError(f"margin must be greater than 0, got {margin}")
-    return _triplet(anchor, positive, negative, distance_function or pairwise_distance, margin, swap,
-                    reduction)
+    return _triplet(
+        anchor, positive, negative, distance_function or pairwise_distance, margin, swap, reduction
+    )
 
 
-def _triplet(anchor: Tensor, positive: Tensor, negative: Tensor, distance: Callable[[Tensor, Tensor], Tensor],
-             margin: float, swap: bool, reduction: str) -> Tensor:
+def _triplet(
+    anchor: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    distance: Callable[[Tensor, Tensor], Tensor],
+    margin: float,
+    swap: bool,
+    reduction: str,
+) -> Tensor:
     if not anchor.dim() == positive.dim() == negative.dim():
-        raise RuntimeError("The anchor, positive, and negative tensors are expected to have the same number "
-                           f"of dimensions, but got: anchor {anchor.dim()}D, positive {positive.dim()}D, and "
-                           f"negative {negative.dim()}D inputs")
+        raise RuntimeError(
+            "The anchor, positive, and negative tensors are expected to have the same number "
+            f"of dimensions, but got: anchor {anchor.dim()}D, positive "
+            f"{positive.dim()}D, and negative {negative.dim()}D inputs"
+        )
     near, far = distance(anchor, positive), distance(anchor, negative)
     if swap:
         far = far.minimum(distance(positive, negative))

@@ -12,23 +12,32 @@ from ...autograd import Function, no_grad
 from ._common import constant_like, vector_norm, where
 
 
-def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None,
-              norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False) -> Tensor:
+def embedding(
+    input: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Tensor:
     """Rows of `weight` [V, D] picked by integer `input` of any shape: [*input.shape, D].
 
     Args:
         padding_idx: a row that gets no gradient.
         max_norm: rows that are looked up are first scaled down, in place, to this `norm_type` norm.
         scale_grad_by_freq: divide a row's gradient by how often it occurs in `input`.
-        sparse: the gradient of `weight` is a sparse tensor with the looked-up rows (dense where the forward
-            pass alone was compiled).
+        sparse: the gradient of `weight` is a sparse tensor with the looked-up rows (dense where the
+            forward pass alone was compiled).
 
     An index out of range raises IndexError when the graph runs.
     """
     if input.dtype.is_floating_point or input.dtype.is_complex or str(input.dtype).endswith("bool"):
-        raise RuntimeError("Expected tensor for argument #1 'indices' to have one of the following scalar "
-                           f"types: Long, Int; but got {input.dtype} instead (while checking arguments for "
-                           "embedding)")
+        raise RuntimeError(
+            "Expected tensor for argument #1 'indices' to have one of the following scalar "
+            f"types: Long, Int; but got {input.dtype} instead (while checking "
+            "arguments for embedding)"
+        )
     if weight.dim() != 2:
         raise RuntimeError(f"'weight' must be 2-D, got {list(weight.shape)}")
     padding_idx = _row(padding_idx, weight.shape[0])
@@ -37,7 +46,9 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max
         renormalize(weight, flat, max_norm, norm_type)
     if sparse and weight.requires_grad:
         if scale_grad_by_freq:
-            raise RuntimeError("embedding_backward: scale_grad_by_freq not supported with sparse gradients")
+            raise RuntimeError(
+                "embedding_backward: scale_grad_by_freq not supported with sparse gradients"
+            )
         rows = SparseRows.apply(weight, flat, padding_idx)
         return rows.reshape((*input.shape, weight.shape[1]))
     rows = weight.index_select(0, flat)
@@ -50,7 +61,8 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max
 
 
 class SparseRows(Function):
-    """Rows of `weight` [V, D] at `index` [n], with a sparse gradient; none for the row `padding`."""
+    """Rows of `weight` [V, D] at `index` [n], with a sparse gradient; none for the row
+    `padding`."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, index: Tensor, padding: int | None) -> Tensor:
@@ -73,7 +85,9 @@ def _row(padding_idx: int | None, count: int) -> int | None:
     if padding_idx is None:
         return None
     if not -count <= padding_idx < count:
-        raise AssertionError(f"Padding_idx must be within num_embeddings: got {padding_idx} for {count} rows")
+        raise AssertionError(
+            f"Padding_idx must be within num_embeddings: got {padding_idx} for {count} rows"
+        )
     return padding_idx % count
 
 
@@ -89,12 +103,13 @@ def renormalize(weight: Tensor, index: Tensor, max_norm: float, norm_type: float
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """i64 [*, num_classes] with a one at each index; -1 takes the largest index plus one.
 
-    Raises RuntimeError for indices that are not int64, negative or too large, and for an unknown number
-    of classes of an empty tensor.
+    Raises RuntimeError for indices that are not int64, negative or too large, and for an unknown
+    number of classes of an empty tensor.
     """
     if not str(tensor.dtype).endswith("int64"):
-        raise RuntimeError("one_hot is only applicable to index tensor of type LongTensor, got "
-                           f"{tensor.dtype}")
+        raise RuntimeError(
+            f"one_hot is only applicable to index tensor of type LongTensor, got {tensor.dtype}"
+        )
     if tensor.numel() == 0:
         if num_classes <= 0:
             raise RuntimeError("Can not infer total number of classes from empty tensor.")
@@ -103,7 +118,12 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
         num_classes = int(elements_for_size("one_hot", tensor, "give num_classes").max()) + 1
     if num_classes < 1:
         raise RuntimeError(f"num_classes should be positive, got {num_classes}")
-    check_places(tensor, num_classes, "Class values must be non-negative and smaller than num_classes: got {}"
-                 f" for num_classes={num_classes}", "runtime")
+    check_places(
+        tensor,
+        num_classes,
+        "Class values must be non-negative and smaller than num_classes: got {}"
+        f" for num_classes={num_classes}",
+        "runtime",
+    )
     zeros = tensor.new_zeros((*tensor.shape, num_classes))
     return zeros.scatter(-1, tensor.unsqueeze(-1), 1)

@@ -29,8 +29,8 @@ def _window(name: str, window: Any, length: int, n_fft: int, like: Tensor) -> Te
         window = like.new_ones((length,))
     elif tuple(window.shape) != (length,):
         raise RuntimeError(
-            f"{name}: expected a 1D window tensor of size equal to win_length={length}, but got window with "
-            f"size {list(window.shape)}"
+            f"{name}: expected a 1D window tensor of size equal to win_length={length}, but got "
+            f"window with size {list(window.shape)}"
         )
     left = (n_fft - length) // 2
     return pad(window, (left, n_fft - length - left))
@@ -39,8 +39,10 @@ def _window(name: str, window: Any, length: int, n_fft: int, like: Tensor) -> Te
 def _framed(input: Tensor, n_fft: int, hop: int, center: bool, pad_mode: str) -> Tensor:
     """The frames [B, count, n_fft] of a signal [L] or [B, L]."""
     if input.ndim not in (1, 2) or not (input.is_floating_point() or input.is_complex()):
-        raise RuntimeError("stft: expected a tensor of floating point or complex values with 1 or 2 "
-                           f"dimensions, got {input.ndim} of {input.dtype}")
+        raise RuntimeError(
+            "stft: expected a tensor of floating point or complex values with 1 or 2 "
+            f"dimensions, got {input.ndim} of {input.dtype}"
+        )
     x = input if input.ndim == 2 else input.unsqueeze(0)
     if center:
         x = pad(x.unsqueeze(1), (n_fft // 2, n_fft // 2), pad_mode).squeeze(1)
@@ -102,8 +104,8 @@ def stft(
     if return_complex or return_complex is None:
         return made  # type: ignore[no-any-return]
     warnings.warn(
-        "stft with return_complex=False is deprecated. In a future pytorch release, stft will return complex "
-        "tensors for all inputs, and return_complex=False will raise an error.",
+        "stft with return_complex=False is deprecated. In a future pytorch release, stft will "
+        "return complex tensors for all inputs, and return_complex=False will raise an error.",
         stacklevel=2,
     )
     return FUNCTIONS["view_as_real"](made.contiguous())  # type: ignore[no-any-return]
@@ -141,19 +143,26 @@ def istft(
     """
     check_tensor("istft", "input", input)
     if not input.is_complex():
-        raise RuntimeError("istft requires a complex-valued input tensor matching the output from stft with "
-                           "return_complex=True.")
+        raise RuntimeError(
+            "istft requires a complex-valued input tensor matching the output from stft with "
+            "return_complex=True."
+        )
     hop = n_fft // 4 if hop_length is None else hop_length
     x = input if input.ndim == 3 else input.unsqueeze(0)
     if x.ndim != 3 or not x.numel():
-        raise RuntimeError("istft: expected a tensor with 2 or 3 dimensions that is not empty, got "
-                           f"{list(input.shape)}")
+        raise RuntimeError(
+            "istft: expected a tensor with 2 or 3 dimensions that is not empty, got "
+            f"{list(input.shape)}"
+        )
     if onesided is None:
         onesided = x.shape[1] != n_fft
     bins = n_fft // 2 + 1 if onesided else n_fft
     if x.shape[1] != bins:
-        raise RuntimeError("istft: expected the frequency dimension (3rd to the last) of the input tensor to "
-                           f"match n_fft when onesided={onesided}, which is {bins}, but got {x.shape[1]}")
+        raise RuntimeError(
+            "istft: expected the frequency dimension (3rd to the last) of the input tensor to "
+            f"match n_fft when onesided={onesided}, which is {bins}, but got "
+            f"{x.shape[1]}"
+        )
     if not 0 < hop <= (n_fft if win_length is None else win_length):
         raise RuntimeError("istft: expected 0 < hop_length <= win_length")
     real = x.real.new_zeros(())
@@ -188,4 +197,6 @@ def _added(frames: Tensor, hop: int) -> Tensor:
     batch, count, n = frames.shape
     starts, inside = (FUNCTIONS["arange"](k, device=frames.device) for k in (count, n))
     places = (starts.unsqueeze(1) * hop + inside).reshape(-1)
-    return frames.new_zeros((batch, n + hop * (count - 1))).index_add(1, places, frames.reshape(batch, -1))  # type: ignore[no-any-return]
+    return frames.new_zeros((batch, n + hop * (count - 1))).index_add(
+        1, places, frames.reshape(batch, -1)
+    )  # type: ignore[no-any-return]

@@ -34,8 +34,12 @@ class BackwardHooks:
         pre_hooks: ``hook(module, grad_output)``.
     """
 
-    def __init__(self, module: Any, hooks: Sequence[Callable[..., Any]],
-                 pre_hooks: Sequence[Callable[..., Any]]):
+    def __init__(
+        self,
+        module: Any,
+        hooks: Sequence[Callable[..., Any]],
+        pre_hooks: Sequence[Callable[..., Any]],
+    ):
         self.module = module
         self.hooks = hooks
         self.pre_hooks = pre_hooks
@@ -55,7 +59,9 @@ class BackwardHooks:
         watched, self.output_spots = self._watch(outputs, self._output_grads)
         return watched if isinstance(result, tuple) else watched[0]
 
-    def _watch(self, values: tuple[Any, ...], seen: Callable[..., Any]) -> tuple[Any, tuple[int, ...] | None]:
+    def _watch(
+        self, values: tuple[Any, ...], seen: Callable[..., Any]
+    ) -> tuple[Any, tuple[int, ...] | None]:
         spots = tuple(i for i, v in enumerate(values) if isinstance(v, Tensor))
         if not any(values[i].requires_grad for i in spots):
             return values, None
@@ -87,8 +93,10 @@ class BackwardHooks:
             if new is None:
                 continue
             if self.input_spots is None:
-                raise RuntimeError("Backward hook for Modules where no input requires gradient should always "
-                                   "return None or None for all gradients.")
+                raise RuntimeError(
+                    "Backward hook for Modules where no input requires gradient should always "
+                    "return None or None for all gradients."
+                )
             grad_input = _replacement(new, grad_input, "Backward hook", "grad_input")
         return grad_input
 
@@ -103,6 +111,7 @@ def _spread(grads: tuple[Any, ...], spots: tuple[int, ...] | None, count: int) -
 def _replacement(new: Any, old: tuple[Any, ...], who: str, what: str) -> tuple[Any, ...]:
     new = new if isinstance(new, tuple) else (new,)
     if len(new) != len(old):
-        raise RuntimeError(f"{who} returned an invalid number of {what}, got {len(new)}, but expected "
-                           f"{len(old)}")
+        raise RuntimeError(
+            f"{who} returned an invalid number of {what}, got {len(new)}, but expected {len(old)}"
+        )
     return new

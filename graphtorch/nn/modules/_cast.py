@@ -55,16 +55,24 @@ class Casts(Members):
         """
         device, dtype, _, _, memory_format = parse_to(*args, **kwargs)
         if dtype is not None and not (dtype.is_floating_point or dtype.is_complex):
-            raise TypeError("nn.Module.to only accepts floating point or complex dtypes, "
-                            f"but got desired dtype={dtype}")
+            raise TypeError(
+                "nn.Module.to only accepts floating point or complex dtypes, "
+                f"but got desired dtype={dtype}"
+            )
 
         def move(t: Tensor) -> Tensor:
-            cast = dtype if dtype is not None and (t.is_floating_point() or t.is_complex()) else t.dtype
+            cast = (
+                dtype
+                if dtype is not None and (t.is_floating_point() or t.is_complex())
+                else t.dtype
+            )
             order = memory_format if t.ndim in (4, 5) else None
             if t.is_meta and device is not None and device.type != "meta":
                 raise NotImplementedError(
-                    "Cannot copy out of meta tensor; no data! Please use torch.nn.Module.to_empty() instead "
-                    "of torch.nn.Module.to() when moving module from meta to a different device.")
+                    "Cannot copy out of meta tensor; no data! Please use "
+                    "torch.nn.Module.to_empty() instead of torch.nn.Module.to() when moving module "
+                    "from meta to a different device."
+                )
             return t.to(device, cast, memory_format=order)
 
         return self._apply(move)

@@ -1,7 +1,8 @@
 """Layers that only keep arguments for a function: made from a table, with explicit signatures.
 
-`thin("Name", function, lambda a, b=1: None, doc)` makes a module class whose constructor has the lambda's
-signature, whose attributes are those arguments, and whose `forward` passes them on by name.
+`thin("Name", function, lambda a, b=1: None, doc)` makes a module class whose constructor has the
+lambda's signature, whose attributes are those arguments, and whose `forward` passes them on by
+name.
 """
 
 from __future__ import annotations
@@ -15,9 +16,17 @@ from ..._deferred.tensor import Tensor
 from .module import Module
 
 
-def thin(name: str, function: Callable[..., Any], signature: Callable[..., Any], doc: str, *,
-         shown: str | Callable[[Any], str] = "", base: type[Module] = Module, unused: tuple[str, ...] = (),
-         added: tuple[str, ...] = ()) -> Any:
+def thin(
+    name: str,
+    function: Callable[..., Any],
+    signature: Callable[..., Any],
+    doc: str,
+    *,
+    shown: str | Callable[[Any], str] = "",
+    base: type[Module] = Module,
+    unused: tuple[str, ...] = (),
+    added: tuple[str, ...] = (),
+) -> Any:
     """A module class over `function`.
 
     Args:
@@ -36,7 +45,9 @@ def thin(name: str, function: Callable[..., Any], signature: Callable[..., Any],
         try:
             given = full.bind(self, *args, **kwargs)
         except TypeError as error:
-            raise TypeError(f"{name}.__init__() {error}: expected {inspect.Signature(parameters)}") from None
+            raise TypeError(
+                f"{name}.__init__() {error}: expected {inspect.Signature(parameters)}"
+            ) from None
         base.__init__(self)
         given.apply_defaults()
         for key in names:
@@ -46,12 +57,26 @@ def thin(name: str, function: Callable[..., Any], signature: Callable[..., Any],
         return function(*inputs, **{key: getattr(self, key) for key in passed})
 
     def extra_repr(self: Any) -> str:
-        return shown(self) if callable(shown) else shown.format(**{key: getattr(self, key) for key in names})
+        return (
+            shown(self)
+            if callable(shown)
+            else shown.format(**{key: getattr(self, key) for key in names})
+        )
 
     __init__.__signature__ = full  # type: ignore[attr-defined]
-    caller = sys._getframe(1).f_globals["__name__"]  # pickles name the class by the file that binds it
-    return type(name, (base,), {"__init__": __init__, "forward": forward, "extra_repr": extra_repr,
-                                "__doc__": doc, "__module__": caller})
+    # pickles name the class by the file that binds it
+    caller = sys._getframe(1).f_globals["__name__"]
+    return type(
+        name,
+        (base,),
+        {
+            "__init__": __init__,
+            "forward": forward,
+            "extra_repr": extra_repr,
+            "__doc__": doc,
+            "__module__": caller,
+        },
+    )
 
 
 def inplace_note(self: Any) -> str:
@@ -60,7 +85,10 @@ def inplace_note(self: Any) -> str:
 
 
 def with_inplace(shown: str) -> Callable[[Any], str]:
-    """`shown` as a format string over the module's attributes, then ``inplace=True`` where it is."""
+    """`shown` as a format string over the module's attributes, then ``inplace=True`` where it
+    is."""
+
     def text(self: Any) -> str:
         return shown.format(self=self) + (", inplace=True" if self.inplace else "")
+
     return text

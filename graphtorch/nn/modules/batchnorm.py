@@ -19,10 +19,18 @@ class _NormBase(Module):
     _version = 2
     ranks: tuple[int, ...]
 
-    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1,
-                 affine: bool = True,
-                 track_running_stats: bool = True, device: Any = None, dtype: Any = None, *,
-                 bias: bool = True):
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        bias: bool = True,
+    ):
         super().__init__()
         self.num_features = num_features
         self.eps = eps
@@ -31,10 +39,16 @@ class _NormBase(Module):
         self.track_running_stats = track_running_stats
         shape = (num_features,)
         for name, kind, wanted in (("weight", "ones", affine), ("bias", "zeros", affine and bias)):
-            self.register_parameter(name, Parameter(buffer(kind, shape, device, dtype)) if wanted else None)
+            self.register_parameter(
+                name, Parameter(buffer(kind, shape, device, dtype)) if wanted else None
+            )
         for name, kind in (("running_mean", "zeros"), ("running_var", "ones")):
-            self.register_buffer(name, buffer(kind, shape, device, dtype) if track_running_stats else None)
-        self.register_buffer("num_batches_tracked", _counter(device) if track_running_stats else None)
+            self.register_buffer(
+                name, buffer(kind, shape, device, dtype) if track_running_stats else None
+            )
+        self.register_buffer(
+            "num_batches_tracked", _counter(device) if track_running_stats else None
+        )
 
     def reset_running_stats(self) -> None:
         """Forget the running statistics: mean 0, variance 1."""
@@ -53,18 +67,26 @@ class _NormBase(Module):
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() not in self.ranks:
-            raise ValueError(f"expected {' or '.join(f'{r}D' for r in self.ranks)} input (got {input.dim()}D "
-                             "input)")
+            raise ValueError(
+                f"expected {' or '.join(f'{r}D' for r in self.ranks)} input (got {input.dim()}D "
+                "input)"
+            )
 
     def extra_repr(self) -> str:
-        return (f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
-                f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}")
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+            f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}"
+        )
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, local_metadata: Any, *rest: Any) -> None:
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local_metadata: Any, *rest: Any
+    ) -> None:
         version = local_metadata.get("version")
         key = prefix + "num_batches_tracked"
         if (version is None or version < 2) and self.track_running_stats and key not in state_dict:
-            state_dict[key] = self.num_batches_tracked if self.num_batches_tracked is not None else _counter()
+            state_dict[key] = (
+                self.num_batches_tracked if self.num_batches_tracked is not None else _counter()
+            )
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
 
@@ -76,10 +98,20 @@ class _BatchNorm(_NormBase):
     def forward(self, input: Tensor) -> Tensor:
         self._check_input_dim(input)
         use_batch = self.training or (self.running_mean is None and self.running_var is None)
-        momentum = self._advance() if self.training and self.track_running_stats else self.momentum or 0.0
+        momentum = (
+            self._advance() if self.training and self.track_running_stats else self.momentum or 0.0
+        )
         keep = not self.training or self.track_running_stats
-        return F.batch_norm(input, self.running_mean if keep else None, self.running_var if keep else None,
-                            self.weight, self.bias, use_batch, momentum, self.eps)
+        return F.batch_norm(
+            input,
+            self.running_mean if keep else None,
+            self.running_var if keep else None,
+            self.weight,
+            self.bias,
+            use_batch,
+            momentum,
+            self.eps,
+        )
 
     def _advance(self) -> Any:
         """Count the batch; the weight of its statistics (momentum None: a cumulative average)."""
@@ -111,12 +143,22 @@ class BatchNorm3d(_BatchNorm):
 class SyncBatchNorm(_BatchNorm):
     """Batch normalisation over all processes; with one process the same as `BatchNorm`."""
 
-    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1,
-                 affine: bool = True,
-                 track_running_stats: bool = True, process_group: Any = None, device: Any = None,
-                 dtype: Any = None,
-                 *, bias: bool = True):
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        process_group: Any = None,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        bias: bool = True,
+    ):
+        super().__init__(
+            num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias
+        )
         self.process_group = process_group
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -125,12 +167,18 @@ class SyncBatchNorm(_BatchNorm):
 
     @classmethod
     def convert_sync_batchnorm(cls, module: Module, process_group: Any = None) -> Module:
-        """Replace every batch normalisation in `module` by a synchronised one with the same tensors."""
+        """Replace every batch normalisation in `module` by a synchronised one with the same
+        tensors."""
         made = module
         if isinstance(module, _BatchNorm):
-            made = cls(module.num_features, module.eps, module.momentum, module.affine,
-                       module.track_running_stats,
-                       process_group)
+            made = cls(
+                module.num_features,
+                module.eps,
+                module.momentum,
+                module.affine,
+                module.track_running_stats,
+                process_group,
+            )
             made.weight, made.bias = module.weight, module.bias
             made.running_mean, made.running_var = module.running_mean, module.running_var
             made.num_batches_tracked = module.num_batches_tracked
@@ -141,21 +189,42 @@ class SyncBatchNorm(_BatchNorm):
 
 
 class _InstanceNorm(_NormBase):
-    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = False,
-                 track_running_stats: bool = False, device: Any = None, dtype: Any = None, *,
-                 bias: bool = True):
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = False,
+        track_running_stats: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        bias: bool = True,
+    ):
+        super().__init__(
+            num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias
+        )
 
     def forward(self, input: Tensor) -> Tensor:
         self._check_input_dim(input)
         single = input.dim() == self.ranks[0]
         channels = input.shape[0 if single else 1]
         if channels != self.num_features and self.affine:
-            raise ValueError(f"expected input's size at dim={0 if single else 1} to match num_features "
-                             f"({self.num_features}), but got: {channels}.")
+            raise ValueError(
+                f"expected input's size at dim={0 if single else 1} to match num_features "
+                f"({self.num_features}), but got: {channels}."
+            )
         x = input.unsqueeze(0) if single else input
-        out = F.instance_norm(x, self.running_mean, self.running_var, self.weight, self.bias,
-                              self.training or not self.track_running_stats, self.momentum or 0.0, self.eps)
+        out = F.instance_norm(
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.training or not self.track_running_stats,
+            self.momentum or 0.0,
+            self.eps,
+        )
         return out.squeeze(0) if single else out
 
 

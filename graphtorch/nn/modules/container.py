@@ -40,7 +40,8 @@ class _Numbered(Module):
         return self._modules[self._name(index)]
 
     def _part(self, members: list[tuple[str, Any]]) -> Any:
-        """A container of the same class for a slice of the named members; each subclass says how."""
+        """A container of the same class for a slice of the named members; each subclass says
+        how."""
         raise NotImplementedError(f"{type(self).__name__} cannot be sliced")
 
     def __setitem__(self, index: int, module: Any) -> None:
@@ -80,8 +81,10 @@ class _Numbered(Module):
     def extend(self, modules: Iterable[Any]) -> Any:
         """Add all of `modules` at the end."""
         if not isinstance(modules, Iterable):
-            raise TypeError(f"{type(self).__name__}.extend should be called with an iterable, but got "
-                            + type(modules).__name__)
+            raise TypeError(
+                f"{type(self).__name__}.extend should be called with an iterable, but got "
+                + type(modules).__name__
+            )
         for module in list(modules):
             self.append(module)
         return self
@@ -92,8 +95,11 @@ class Sequential(_Numbered):
 
     def __init__(self, *args: Any):
         super().__init__()
-        named = args[0].items() if len(args) == 1 and isinstance(args[0], OrderedDict) else \
-            ((str(i), m) for i, m in enumerate(args))
+        named = (
+            args[0].items()
+            if len(args) == 1 and isinstance(args[0], OrderedDict)
+            else ((str(i), m) for i, m in enumerate(args))
+        )
         for name, module in named:
             self.add_module(name, module)
 
@@ -110,14 +116,18 @@ class Sequential(_Numbered):
 
     def __add__(self, other: Any) -> Sequential:
         if not isinstance(other, Sequential):
-            raise ValueError("add operator supports only objects of Sequential class, but "
-                             f"{type(other)} is given.")
+            raise ValueError(
+                "add operator supports only objects of Sequential class, but "
+                f"{type(other)} is given."
+            )
         return Sequential(*self, *other)
 
     def __iadd__(self, other: Any) -> Sequential:
         if not isinstance(other, Sequential):
-            raise ValueError("add operator supports only objects of Sequential class, but "
-                             f"{type(other)} is given.")
+            raise ValueError(
+                "add operator supports only objects of Sequential class, but "
+                f"{type(other)} is given."
+            )
         return self.extend(list(other))
 
     def __mul__(self, times: int) -> Sequential:
@@ -215,31 +225,39 @@ class ModuleDict(Module):
         return self._modules.values()
 
     def update(self, modules: Any) -> None:
-        """Add from a mapping or from pairs (name, module). Raises TypeError, ValueError for others."""
+        """Add from a mapping or from pairs (name, module). Raises TypeError, ValueError for
+        others."""
         for name, module in _pairs(modules, "ModuleDict"):
             self[name] = module
 
 
 def _pairs(given: Any, who: str) -> list[tuple[str, Any]]:
     if not isinstance(given, Iterable):
-        raise TypeError(f"{who}.update should be called with an iterable of key/value pairs, but got "
-                        + type(given).__name__)
+        raise TypeError(
+            f"{who}.update should be called with an iterable of key/value pairs, but got "
+            + type(given).__name__
+        )
     if isinstance(given, (Mapping, ModuleDict, ParameterDict)):
         return list(given.items())
     pairs = []
     for i, pair in enumerate(given):
         if not isinstance(pair, Iterable):
-            raise TypeError(f"{who} update sequence element #{i} should be Iterable; is "
-                            f"{type(pair).__name__}")
+            raise TypeError(
+                f"{who} update sequence element #{i} should be Iterable; is {type(pair).__name__}"
+            )
         pair = tuple(pair)
         if len(pair) != 2:
-            raise ValueError(f"{who} update sequence element #{i} has length {len(pair)}; 2 is required")
+            raise ValueError(
+                f"{who} update sequence element #{i} has length {len(pair)}; 2 is required"
+            )
         pairs.append(pair)
     return pairs
 
 
 def _as_parameter(value: Any) -> Any:
-    return value if isinstance(value, Parameter) or not isinstance(value, Tensor) else Parameter(value)
+    return (
+        value if isinstance(value, Parameter) or not isinstance(value, Tensor) else Parameter(value)
+    )
 
 
 def _describe(value: Any, kind_of: Callable[[Tensor], object]) -> str:
@@ -291,8 +309,10 @@ class ParameterList(Module):
     def extend(self, values: Iterable[Any]) -> Any:
         """Add all of `values` at the end."""
         if not isinstance(values, Iterable) or isinstance(values, Tensor):
-            raise TypeError("ParameterList.extend should be called with an iterable, but got "
-                            f"{type(values).__name__}")
+            raise TypeError(
+                "ParameterList.extend should be called with an iterable, but got "
+                f"{type(values).__name__}"
+            )
         for value in values:
             self.append(value)
         return self
@@ -383,14 +403,17 @@ class ParameterDict(Module):
         return [self[key] for key in self._keys]
 
     def update(self, parameters: Any) -> None:
-        """Add from a mapping or from pairs (name, value). Raises TypeError, ValueError for others."""
+        """Add from a mapping or from pairs (name, value). Raises TypeError, ValueError for
+        others."""
         pairs = _pairs(parameters, "ParameterDict")
         plain = isinstance(parameters, Mapping) and not isinstance(parameters, OrderedDict)
         for key, value in sorted(pairs) if plain else pairs:
             self[key] = value
 
     def extra_repr(self) -> str:
-        return "\n".join(f"  ({key}): {_describe(value, lambda t: t.type())}" for key, value in self.items())
+        return "\n".join(
+            f"  ({key}): {_describe(value, lambda t: t.type())}" for key, value in self.items()
+        )
 
     def __call__(self, input: Any) -> Any:
         raise RuntimeError("ParameterDict should not be called.")
@@ -407,6 +430,8 @@ class ParameterDict(Module):
 
 def _attribute(key: Any) -> str:
     if not isinstance(key, str):
-        raise TypeError("Index given to ParameterDict cannot be used as a key as it is not a string (type is "
-                        f"'{type(key).__name__}'). Use strings as keys.")
+        raise TypeError(
+            "Index given to ParameterDict cannot be used as a key as it is not a string (type is "
+            f"'{type(key).__name__}'). Use strings as keys."
+        )
     return key

@@ -23,19 +23,33 @@ class _ConvNd(Module):
     transposed = False
     weight: Parameter
     bias: Parameter | None
-    padding: Any  # a number for each axis; "valid" or "same" where the convolution is not transposed
+    # a number for each axis; "valid" or "same" where the convolution is not transposed
+    padding: Any
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1,
-                 padding: Any = 0, dilation: Any = 1, groups: int = 1, bias: bool = True,
-                 padding_mode: str = "zeros", device: Any = None, dtype: Any = None,
-                 output_padding: Any = 0):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+        output_padding: Any = 0,
+    ):
         super().__init__()
         _check(in_channels, out_channels, groups, padding, padding_mode, stride)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = tuple_of(kernel_size, self.rank, "kernel_size")
         self.stride = tuple_of(stride, self.rank, "stride")
-        self.padding = padding if isinstance(padding, str) else tuple_of(padding, self.rank, "padding")
+        self.padding = (
+            padding if isinstance(padding, str) else tuple_of(padding, self.rank, "padding")
+        )
         self.dilation = tuple_of(dilation, self.rank, "dilation")
         self.output_padding = tuple_of(output_padding, self.rank, "output_padding")
         self.groups = groups
@@ -46,8 +60,11 @@ class _ConvNd(Module):
         self.reset_parameters()
 
     def _weight_shape(self) -> tuple[int, ...]:
-        first, second = (self.in_channels, self.out_channels) if self.transposed else \
-            (self.out_channels, self.in_channels)
+        first, second = (
+            (self.in_channels, self.out_channels)
+            if self.transposed
+            else (self.out_channels, self.in_channels)
+        )
         return first, second // self.groups, *self.kernel_size
 
     def _padding_list(self) -> list[int]:
@@ -69,11 +86,17 @@ class _ConvNd(Module):
                 init.uniform_(self.bias, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
 
     def extra_repr(self) -> str:
-        parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}",
-                 f"stride={self.stride}"]
+        parts = [
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}",
+            f"stride={self.stride}",
+        ]
         ones, zeros = (1,) * self.rank, (0,) * self.rank
-        shown = {"padding": (self.padding, zeros), "dilation": (self.dilation, ones),
-                 "output_padding": (self.output_padding, zeros), "groups": (self.groups, 1)}
+        shown = {
+            "padding": (self.padding, zeros),
+            "dilation": (self.dilation, ones),
+            "output_padding": (self.output_padding, zeros),
+            "groups": (self.groups, 1),
+        }
         parts += [f"{name}={value}" for name, (value, usual) in shown.items() if value != usual]
         if self.bias is None:
             parts.append("bias=False")
@@ -93,23 +116,31 @@ class _ConvNd(Module):
         return self._conv_forward(input, self.weight, self.bias)
 
 
-def _check(in_channels: int, out_channels: int, groups: int, padding: Any, padding_mode: str,
-           stride: Any) -> None:
+def _check(
+    in_channels: int, out_channels: int, groups: int, padding: Any, padding_mode: str, stride: Any
+) -> None:
     if groups <= 0:
         raise ValueError("groups must be a positive integer")
     if in_channels % groups:
         raise ValueError(f"in_channels must be divisible by groups: got {in_channels} and {groups}")
     if out_channels % groups:
-        raise ValueError(f"out_channels must be divisible by groups: got {out_channels} and {groups}")
+        raise ValueError(
+            f"out_channels must be divisible by groups: got {out_channels} and {groups}"
+        )
     if isinstance(padding, str):
         if padding not in ("same", "valid"):
-            raise ValueError(f"Invalid padding string {padding!r}, should be one of {{'same', 'valid'}}")
-        if padding == "same" and any(s != 1
-                                     for s in (stride if isinstance(stride, (tuple, list)) else (stride,))):
+            raise ValueError(
+                f"Invalid padding string {padding!r}, should be one of {{'same', 'valid'}}"
+            )
+        if padding == "same" and any(
+            s != 1 for s in (stride if isinstance(stride, (tuple, list)) else (stride,))
+        ):
             raise ValueError("padding='same' is not supported for strided convolutions")
     if padding_mode not in PADDING_MODES:
-        raise ValueError(f"padding_mode must be one of {set(PADDING_MODES)}, but got "
-                         f"padding_mode={padding_mode!r}")
+        raise ValueError(
+            f"padding_mode must be one of {set(PADDING_MODES)}, but got "
+            f"padding_mode={padding_mode!r}"
+        )
 
 
 class Conv1d(_ConvNd):
@@ -133,35 +164,81 @@ class Conv3d(_ConvNd):
 class _ConvTransposeNd(_ConvNd):
     transposed = True
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1,
-                 padding: Any = 0,
-                 output_padding: Any = 0, groups: int = 1, bias: bool = True, dilation: Any = 1,
-                 padding_mode: str = "zeros", device: Any = None, dtype: Any = None):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Any = 1,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+    ):
         if padding_mode != "zeros":
             raise ValueError(f'Only "zeros" padding mode is supported for {type(self).__name__}')
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
-                         padding_mode,
-                         device, dtype, output_padding)
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            padding_mode,
+            device,
+            dtype,
+            output_padding,
+        )
 
     def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
         convolve = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[self.rank - 1]
-        extra = self.output_padding if output_size is None else self._extra(input, list(output_size))
-        return convolve(input, self.weight, self.bias, self.stride, self.padding, extra, self.groups,
-                        self.dilation)
+        extra = (
+            self.output_padding if output_size is None else self._extra(input, list(output_size))
+        )
+        return convolve(
+            input,
+            self.weight,
+            self.bias,
+            self.stride,
+            self.padding,
+            extra,
+            self.groups,
+            self.dilation,
+        )
 
     def _extra(self, input: Tensor, output_size: list[int]) -> tuple[int, ...]:
         """The output padding that gives `output_size`. Raises ValueError where none does."""
         lead = input.dim() - self.rank
         wanted = output_size[lead:] if len(output_size) == lead + self.rank else output_size
         if len(wanted) != self.rank:
-            raise ValueError(f"ConvTranspose{self.rank}D: for {input.dim()}D input, output_size must have "
-                             f"{self.rank} or {lead + self.rank} elements (got {len(output_size)})")
-        smallest = [(s - 1) * t - 2 * p + d * (k - 1) + 1 for s, t, p, d, k in zip(
-            input.shape[lead:], self.stride, self.padding, self.dilation, self.kernel_size, strict=True)]
+            raise ValueError(
+                f"ConvTranspose{self.rank}D: for {input.dim()}D input, output_size must have "
+                f"{self.rank} or {lead + self.rank} elements (got {len(output_size)})"
+            )
+        smallest = [
+            (s - 1) * t - 2 * p + d * (k - 1) + 1
+            for s, t, p, d, k in zip(
+                input.shape[lead:],
+                self.stride,
+                self.padding,
+                self.dilation,
+                self.kernel_size,
+                strict=True,
+            )
+        ]
         largest = [m + t - 1 for m, t in zip(smallest, self.stride, strict=True)]
         if any(not lo <= w <= hi for lo, w, hi in zip(smallest, wanted, largest, strict=True)):
-            raise ValueError(f"requested an output size of {output_size}, but valid sizes range from "
-                             f"{smallest} to {largest} (for an input of {list(input.shape[lead:])})")
+            raise ValueError(
+                f"requested an output size of {output_size}, but valid sizes range from "
+                f"{smallest} to {largest} (for an input of "
+                f"{list(input.shape[lead:])})"
+            )
         return tuple(w - lo for w, lo in zip(wanted, smallest, strict=True))
 
 
@@ -178,6 +255,7 @@ class ConvTranspose2d(_ConvTransposeNd):
 
 
 class ConvTranspose3d(_ConvTransposeNd):
-    """Transposed convolution over [N, C, D, H, W] or [C, D, H, W]; see `functional.conv_transpose3d`."""
+    """Transposed convolution over [N, C, D, H, W] or [C, D, H, W]; see
+    `functional.conv_transpose3d`."""
 
     rank = 3

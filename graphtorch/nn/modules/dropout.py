@@ -28,17 +28,26 @@ class _DropoutNd(Module):
 
 
 def _layer(name: str, function: Callable[..., Tensor], doc: str) -> Any:
-    return type(name, (_DropoutNd,), {"function": staticmethod(function), "__doc__": doc,
-                                      "__module__": __name__})
+    return type(
+        name,
+        (_DropoutNd,),
+        {"function": staticmethod(function), "__doc__": doc, "__module__": __name__},
+    )
 
 
-Dropout = _layer("Dropout", F.dropout,
-                 "Zero each element with probability p, scale the others by 1 / (1 - p).")
+Dropout = _layer(
+    "Dropout", F.dropout, "Zero each element with probability p, scale the others by 1 / (1 - p)."
+)
 Dropout1d = _layer("Dropout1d", F.dropout1d, "`Dropout` of whole channels of [N, C, L] or [C, L].")
-Dropout2d = _layer("Dropout2d", F.dropout2d, "`Dropout` of whole channels of [N, C, H, W] or [C, H, W].")
-Dropout3d = _layer("Dropout3d", F.dropout3d,
-                   "`Dropout` of whole channels of [N, C, D, H, W] or [C, D, H, W].")
-AlphaDropout = _layer("AlphaDropout", F.alpha_dropout,
-                      "Dropout that keeps the statistics of SELU activations.")
-FeatureAlphaDropout = _layer("FeatureAlphaDropout", F.feature_alpha_dropout,
-                             "`AlphaDropout` of whole channels.")
+Dropout2d = _layer(
+    "Dropout2d", F.dropout2d, "`Dropout` of whole channels of [N, C, H, W] or [C, H, W]."
+)
+Dropout3d = _layer(
+    "Dropout3d", F.dropout3d, "`Dropout` of whole channels of [N, C, D, H, W] or [C, D, H, W]."
+)
+AlphaDropout = _layer(
+    "AlphaDropout", F.alpha_dropout, "Dropout that keeps the statistics of SELU activations."
+)
+FeatureAlphaDropout = _layer(
+    "FeatureAlphaDropout", F.feature_alpha_dropout, "`AlphaDropout` of whole channels."
+)

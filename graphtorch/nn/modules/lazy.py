@@ -13,9 +13,11 @@ from .module import Module
 
 
 class LazyModuleMixin:
-    """A module with parameters that wait for a shape. Its first call infers it and changes the class.
+    """A module with parameters that wait for a shape. Its first call infers it and changes the
+    class.
 
-    A subclass sets `cls_to_become` and overrides `initialize_parameters`, which gets the call's arguments.
+    A subclass sets `cls_to_become` and overrides `initialize_parameters`, which gets the call's
+    arguments.
     """
 
     cls_to_become: type[Module] | None = None
@@ -27,7 +29,9 @@ class LazyModuleMixin:
 
     def initialize_parameters(self, *args: Any, **kwargs: Any) -> None:
         """Give every waiting parameter a shape and values."""
-        raise NotImplementedError(f"initialize_parameters is not implemented for {type(self).__name__}")
+        raise NotImplementedError(
+            f"initialize_parameters is not implemented for {type(self).__name__}"
+        )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.has_uninitialized_params():
@@ -75,15 +79,26 @@ class LazyLinear(LazyModuleMixin, Linear):
 
     def initialize_parameters(self, input: Tensor) -> None:
         self.in_features = input.shape[-1]
-        _materialize(self, {"weight": (self.out_features, self.in_features), "bias": (self.out_features,)})
+        _materialize(
+            self, {"weight": (self.out_features, self.in_features), "bias": (self.out_features,)}
+        )
 
 
 class _LazyConvNd(LazyModuleMixin):
     """The first input's channel count decides in_channels."""
 
-    def __init__(self: Any, out_channels: int, kernel_size: Any, *args: Any, device: Any = None,
-                 dtype: Any = None, **kwargs: Any):
-        self.cls_to_become.__init__(self, 0, 0, kernel_size, *args, device=device, dtype=dtype, **kwargs)
+    def __init__(
+        self: Any,
+        out_channels: int,
+        kernel_size: Any,
+        *args: Any,
+        device: Any = None,
+        dtype: Any = None,
+        **kwargs: Any,
+    ):
+        self.cls_to_become.__init__(
+            self, 0, 0, kernel_size, *args, device=device, dtype=dtype, **kwargs
+        )
         self.out_channels = out_channels
         _wait(self, ("weight", "bias"), device, dtype)
 
@@ -93,8 +108,11 @@ class _LazyConvNd(LazyModuleMixin):
 
     def initialize_parameters(self: Any, input: Tensor, *args: Any) -> None:
         if input.dim() not in (self.rank + 1, self.rank + 2):
-            raise RuntimeError(f"Expected {self.rank + 1}D (unbatched) or {self.rank + 2}D (batched) input "
-                               f"to {type(self).__name__}, but got input of size: {list(input.shape)}")
+            raise RuntimeError(
+                f"Expected {self.rank + 1}D (unbatched) or {self.rank + 2}D (batched) input "
+                f"to {type(self).__name__}, but got input of size: "
+                f"{list(input.shape)}"
+            )
         self.in_channels = input.shape[-self.rank - 1]
         if self.in_channels % self.groups:
             raise ValueError("in_channels must be divisible by groups")
@@ -122,16 +140,29 @@ class _LazyNorm(LazyModuleMixin):
 
 def _lazy(mixin: type, base: type[Module]) -> Any:
     """The lazy form of a layer class."""
-    return type(f"Lazy{base.__name__}", (mixin, base), {
-        "cls_to_become": base, "__module__": __name__,
-        "__doc__": f"`{base.__name__}` that learns its number of channels from the first call."})
+    return type(
+        f"Lazy{base.__name__}",
+        (mixin, base),
+        {
+            "cls_to_become": base,
+            "__module__": __name__,
+            "__doc__": f"`{base.__name__}` that learns its number of channels from the first call.",
+        },
+    )
 
 
-LazyConv1d, LazyConv2d, LazyConv3d = (_lazy(_LazyConvNd, c) for c in (conv.Conv1d, conv.Conv2d, conv.Conv3d))
+LazyConv1d, LazyConv2d, LazyConv3d = (
+    _lazy(_LazyConvNd, c) for c in (conv.Conv1d, conv.Conv2d, conv.Conv3d)
+)
 LazyConvTranspose1d, LazyConvTranspose2d, LazyConvTranspose3d = (
-    _lazy(_LazyConvNd, c) for c in (conv.ConvTranspose1d, conv.ConvTranspose2d, conv.ConvTranspose3d))
+    _lazy(_LazyConvNd, c)
+    for c in (conv.ConvTranspose1d, conv.ConvTranspose2d, conv.ConvTranspose3d)
+)
 LazyBatchNorm1d, LazyBatchNorm2d, LazyBatchNorm3d = (
-    _lazy(_LazyNorm, c) for c in (batchnorm.BatchNorm1d, batchnorm.BatchNorm2d, batchnorm.BatchNorm3d))
+    _lazy(_LazyNorm, c)
+    for c in (batchnorm.BatchNorm1d, batchnorm.BatchNorm2d, batchnorm.BatchNorm3d)
+)
 LazyInstanceNorm1d, LazyInstanceNorm2d, LazyInstanceNorm3d = (
     _lazy(_LazyNorm, c)
-    for c in (batchnorm.InstanceNorm1d, batchnorm.InstanceNorm2d, batchnorm.InstanceNorm3d))
+    for c in (batchnorm.InstanceNorm1d, batchnorm.InstanceNorm2d, batchnorm.InstanceNorm3d)
+)

@@ -19,24 +19,50 @@ from ._cast import Casts
 from ._state import _EXTRA_STATE_KEY_SUFFIX as _EXTRA_STATE_KEY_SUFFIX  # libraries look for it here
 from ._state import StateDict, _IncompatibleKeys
 
-__all__ = ["Module", "_IncompatibleKeys", "register_module_backward_hook", "register_module_forward_hook",
-           "register_module_forward_pre_hook", "register_module_full_backward_hook",
-           "register_module_full_backward_pre_hook"]
+__all__ = [
+    "Module",
+    "_IncompatibleKeys",
+    "register_module_backward_hook",
+    "register_module_forward_hook",
+    "register_module_forward_pre_hook",
+    "register_module_full_backward_hook",
+    "register_module_full_backward_pre_hook",
+]
 
-_TABLES = ("_parameters", "_buffers", "_modules", "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs",
-           "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_backward_hooks",
-           "_backward_pre_hooks", "_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks",
-           "_load_state_dict_post_hooks")
-_LATER_TABLES = ("_backward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks_with_kwargs",
-                 "_forward_hooks_always_called", "_state_dict_hooks", "_state_dict_pre_hooks",
-                 "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks")
+_TABLES = (
+    "_parameters",
+    "_buffers",
+    "_modules",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_state_dict_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+)
+_LATER_TABLES = (
+    "_backward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_state_dict_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+)
 
 
 class Module(StateDict, Calls, Casts):
     """Base of all layers and models: override `__init__` (calling ``super().__init__()`` first) and
     `forward`.
 
-    Parameters, buffers and modules assigned as attributes are registered under the attribute's name.
+    Parameters, buffers and modules assigned as attributes are registered under the attribute's
+    name.
     """
 
     training: bool
@@ -44,8 +70,11 @@ class Module(StateDict, Calls, Casts):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if not self.call_super_init and (args or kwargs):
-            given = f"got an unexpected keyword argument '{next(iter(kwargs))}'" if kwargs else \
-                f"takes 1 positional argument but {len(args) + 1} were given"
+            given = (
+                f"got an unexpected keyword argument '{next(iter(kwargs))}'"
+                if kwargs
+                else f"takes 1 positional argument but {len(args) + 1} were given"
+            )
             raise TypeError(f"{type(self).__name__}.__init__() {given}")
         own = self.__dict__
         own["training"] = True
@@ -64,7 +93,8 @@ class Module(StateDict, Calls, Casts):
         self.__dict__.setdefault("_is_full_backward_hook", None)
 
     def train(self, mode: bool = True) -> Any:
-        """Set training mode (or, with `mode` False, evaluation mode) here and in all modules below."""
+        """Set training mode (or, with `mode` False, evaluation mode) here and in all modules
+        below."""
         if not isinstance(mode, bool):
             raise ValueError("training mode is expected to be boolean")
         self.training = mode
@@ -101,7 +131,8 @@ class Module(StateDict, Calls, Casts):
         return self
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Replace this module's `forward` by its compiled form, in place; arguments as ``compile``."""
+        """Replace this module's `forward` by its compiled form, in place; arguments as
+        ``compile``."""
         self.__dict__["forward"] = FUNCTIONS["compile"](self.forward, *args, **kwargs)
 
     def _get_name(self) -> str:

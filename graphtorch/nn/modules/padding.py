@@ -21,8 +21,9 @@ class _PadNd(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         if self.mode == "circular" and input.dim() not in (self.rank + 1, self.rank + 2):
-            raise ValueError(f"expected {self.rank + 1}D or {self.rank + 2}D input (got {input.dim()}D "
-                             "input)")
+            raise ValueError(
+                f"expected {self.rank + 1}D or {self.rank + 2}D input (got {input.dim()}D input)"
+            )
         return F.pad(input, self.padding, self.mode)
 
     def extra_repr(self) -> str:
@@ -52,17 +53,29 @@ class _ZeroPadNd(_ConstantPadNd):
 
 
 _KINDS: tuple[tuple[str, type[_PadNd], str], ...] = (
-    ("ReflectionPad", _PadNd, "reflect"), ("ReplicationPad", _PadNd, "replicate"),
+    ("ReflectionPad", _PadNd, "reflect"),
+    ("ReplicationPad", _PadNd, "replicate"),
     ("CircularPad", _PadNd, "circular"),
-    ("ConstantPad", _ConstantPadNd, "constant"), ("ZeroPad", _ZeroPadNd, "constant"))
+    ("ConstantPad", _ConstantPadNd, "constant"),
+    ("ZeroPad", _ZeroPadNd, "constant"),
+)
 
 
 def _layers(name: str, base: type[_PadNd], mode: str) -> tuple[Any, ...]:
-    return tuple(type(f"{name}{n}d", (base,), {
-        "rank": n, "mode": mode, "__module__": __name__,
-        "__doc__": f"Pad the last {n} dims, mode {mode!r}; `padding` is a number or (low, high) pairs, "
-                   "last dim first."})
-        for n in (1, 2, 3))
+    return tuple(
+        type(
+            f"{name}{n}d",
+            (base,),
+            {
+                "rank": n,
+                "mode": mode,
+                "__module__": __name__,
+                "__doc__": f"Pad the last {n} dims, mode {mode!r}; `padding` is a number or "
+                "(low, high) pairs, last dim first.",
+            },
+        )
+        for n in (1, 2, 3)
+    )
 
 
 ReflectionPad1d, ReflectionPad2d, ReflectionPad3d = _layers(*_KINDS[0])

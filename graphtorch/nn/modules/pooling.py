@@ -12,12 +12,24 @@ from ._thin import thin
 from .module import Module
 
 
-def _max_signature(kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
-                   return_indices: bool = False, ceil_mode: bool = False) -> None: ...
+def _max_signature(
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    return_indices: bool = False,
+    ceil_mode: bool = False,
+) -> None: ...
 
 
-def _avg_signature(kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
-                   count_include_pad: bool = True, divisor_override: int | None = None) -> None: ...
+def _avg_signature(
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> None: ...
 
 
 def _step(self: Any) -> Any:
@@ -25,8 +37,10 @@ def _step(self: Any) -> Any:
 
 
 def _show_max(self: Any) -> str:
-    return (f"kernel_size={self.kernel_size}, stride={_step(self)}, padding={self.padding}, "
-            f"dilation={self.dilation}, ceil_mode={self.ceil_mode}")
+    return (
+        f"kernel_size={self.kernel_size}, stride={_step(self)}, padding={self.padding}, "
+        f"dilation={self.dilation}, ceil_mode={self.ceil_mode}"
+    )
 
 
 def _show_window(self: Any) -> str:
@@ -47,38 +61,74 @@ def _defaulting_stride(made: Any) -> Any:
 
 
 MaxPool1d, MaxPool2d, MaxPool3d = (
-    _defaulting_stride(thin(f"MaxPool{n}d", function, _max_signature, "Largest element of each window.",
-                            shown=_show_max))
-    for n, function in enumerate((F.max_pool1d, F.max_pool2d, F.max_pool3d), 1))
+    _defaulting_stride(
+        thin(
+            f"MaxPool{n}d",
+            function,
+            _max_signature,
+            "Largest element of each window.",
+            shown=_show_max,
+        )
+    )
+    for n, function in enumerate((F.max_pool1d, F.max_pool2d, F.max_pool3d), 1)
+)
 
 AvgPool2d, AvgPool3d = (
-    _defaulting_stride(thin(f"AvgPool{n}d", function, _avg_signature, "Mean of each window.",
-                            shown=_show_window))
-    for n, function in enumerate((F.avg_pool2d, F.avg_pool3d), 2))
+    _defaulting_stride(
+        thin(f"AvgPool{n}d", function, _avg_signature, "Mean of each window.", shown=_show_window)
+    )
+    for n, function in enumerate((F.avg_pool2d, F.avg_pool3d), 2)
+)
 
 LPPool1d, LPPool2d, LPPool3d = (
-    thin(f"LPPool{n}d", function, lambda norm_type, kernel_size, stride=None, ceil_mode=False: None,
-         "(sum of x^p)^(1/p) of each window.",
-         shown="norm_type={norm_type}, kernel_size={kernel_size}, stride={stride}, ceil_mode={ceil_mode}")
-    for n, function in enumerate((F.lp_pool1d, F.lp_pool2d, F.lp_pool3d), 1))
+    thin(
+        f"LPPool{n}d",
+        function,
+        lambda norm_type, kernel_size, stride=None, ceil_mode=False: None,
+        "(sum of x^p)^(1/p) of each window.",
+        shown="norm_type={norm_type}, kernel_size={kernel_size}, stride={stride}, ceil_mode={ceil_mode}",
+    )
+    for n, function in enumerate((F.lp_pool1d, F.lp_pool2d, F.lp_pool3d), 1)
+)
 
 AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveAvgPool3d = (
-    thin(f"AdaptiveAvgPool{n}d", function, lambda output_size: None,
-         "Means over windows that give output_size positions.",
-         shown="output_size={output_size}")
-    for n, function in enumerate((F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d), 1))
+    thin(
+        f"AdaptiveAvgPool{n}d",
+        function,
+        lambda output_size: None,
+        "Means over windows that give output_size positions.",
+        shown="output_size={output_size}",
+    )
+    for n, function in enumerate(
+        (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d), 1
+    )
+)
 
 AdaptiveMaxPool1d, AdaptiveMaxPool2d, AdaptiveMaxPool3d = (
-    thin(f"AdaptiveMaxPool{n}d", function, lambda output_size, return_indices=False: None,
-         "Maxima over windows that give output_size positions.", shown="output_size={output_size}")
-    for n, function in enumerate((F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d), 1))
+    thin(
+        f"AdaptiveMaxPool{n}d",
+        function,
+        lambda output_size, return_indices=False: None,
+        "Maxima over windows that give output_size positions.",
+        shown="output_size={output_size}",
+    )
+    for n, function in enumerate(
+        (F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d), 1
+    )
+)
 
 
 class AvgPool1d(Module):
     """Mean of each window."""
 
-    def __init__(self, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
-                 count_include_pad: bool = True):
+    def __init__(
+        self,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ):
         super().__init__()
         self.kernel_size = tuple_of(kernel_size, 1, "kernel_size")
         self.stride = self.kernel_size if stride is None else tuple_of(stride, 1, "stride")
@@ -87,8 +137,14 @@ class AvgPool1d(Module):
         self.count_include_pad = count_include_pad
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.avg_pool1d(input, self.kernel_size, self.stride, self.padding, self.ceil_mode,
-                            self.count_include_pad)
+        return F.avg_pool1d(
+            input,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.ceil_mode,
+            self.count_include_pad,
+        )
 
     def extra_repr(self) -> str:
         return _show_window(self)
@@ -133,8 +189,14 @@ class _FractionalMaxPoolNd(Module):
     rank: int
     _random_samples: Tensor | None
 
-    def __init__(self, kernel_size: Any, output_size: Any = None, output_ratio: Any = None,
-                 return_indices: bool = False, _random_samples: Tensor | None = None):
+    def __init__(
+        self,
+        kernel_size: Any,
+        output_size: Any = None,
+        output_ratio: Any = None,
+        return_indices: bool = False,
+        _random_samples: Tensor | None = None,
+    ):
         super().__init__()
         name = type(self).__name__
         self.kernel_size = self._spread(kernel_size)
@@ -143,7 +205,9 @@ class _FractionalMaxPoolNd(Module):
         self.return_indices = return_indices
         self.register_buffer("_random_samples", _random_samples)
         if output_size is None and output_ratio is None:
-            raise ValueError(f"{name} requires specifying either an output size, or a pooling ratio")
+            raise ValueError(
+                f"{name} requires specifying either an output size, or a pooling ratio"
+            )
         if output_size is not None and output_ratio is not None:
             raise ValueError("only one of output_size and output_ratio may be specified")
         self.output_size = None if output_size is None else self._spread(output_size)
@@ -158,8 +222,14 @@ class _FractionalMaxPoolNd(Module):
 
     def forward(self, input: Tensor) -> Any:
         pool = F.fractional_max_pool2d if self.rank == 2 else F.fractional_max_pool3d
-        return pool(input, self.kernel_size, self.output_size, self.output_ratio, self.return_indices,
-                    self._random_samples)
+        return pool(
+            input,
+            self.kernel_size,
+            self.output_size,
+            self.output_ratio,
+            self.return_indices,
+            self._random_samples,
+        )
 
 
 class FractionalMaxPool2d(_FractionalMaxPoolNd):

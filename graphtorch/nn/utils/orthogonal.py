@@ -19,8 +19,9 @@ class _Orthogonal(Module):
     """Any matrix [*, n, k] -> one with orthonormal columns, or rows where n < k.
 
     Attributes:
-        base: with it the result is this orthogonal matrix times that of the map, which starts at the
-            identity (M. Lezcano-Casado, Trivializations for gradient-based optimization on manifolds, 2019).
+        base: with it the result is this orthogonal matrix times that of the map, which starts at
+            the identity (M. Lezcano-Casado, Trivializations for gradient-based optimization on
+            manifolds, 2019).
     """
 
     base: Any
@@ -65,14 +66,18 @@ class _Orthogonal(Module):
     @no_grad()
     def right_inverse(self, Q: Tensor) -> Tensor:
         if Q.shape != self.shape:
-            raise ValueError(f"Expected a matrix or batch of matrices of shape {self.shape}. Got a tensor of "
-                             f"shape {Q.shape}.")
+            raise ValueError(
+                f"Expected a matrix or batch of matrices of shape {self.shape}. Got a tensor of "
+                f"shape {Q.shape}."
+            )
         wide = Q.shape[-2] < Q.shape[-1]
         q = Q.mT if wide else Q
         if not hasattr(self, "base"):
             if self.orthogonal_map != "householder":
-                raise NotImplementedError("It is not possible to assign to the matrix exponential or the "
-                                          "Cayley parametrizations when use_trivialization=False.")
+                raise NotImplementedError(
+                    "It is not possible to assign to the matrix exponential or the "
+                    "Cayley parametrizations when use_trivialization=False."
+                )
             made = _reflections(q)
         else:
             self.base = _square(q)
@@ -81,7 +86,8 @@ class _Orthogonal(Module):
 
 
 def _square(q: Tensor) -> Tensor:
-    """The orthogonal matrix that begins with the columns of `q`, made orthonormal and filled up at random."""
+    """The orthogonal matrix that begins with the columns of `q`, made orthonormal and filled up at
+    random."""
     rows, columns = q.shape[-2:]
     if rows == columns:
         rest = (q.mH @ q - FUNCTIONS["eye"](columns, dtype=q.dtype, device=q.device)).abs().amax()
@@ -93,7 +99,8 @@ def _square(q: Tensor) -> Tensor:
 
 
 def _reflections(q: Tensor) -> Tensor:
-    """Householder vectors of `q` below the diagonal, as LAPACK's geqrf finds them, and signs on it."""
+    """Householder vectors of `q` below the diagonal, as LAPACK's geqrf finds them, and signs on
+    it."""
     columns = []
     rows = q.shape[-2]
     for i in range(q.shape[-1]):
@@ -103,7 +110,9 @@ def _reflections(q: Tensor) -> Tensor:
         end = -FUNCTIONS["copysign"](x.square().sum(-1, True).sqrt(), first)
         scale = FUNCTIONS["where"](reflected, first - end, 1.0)
         v = FUNCTIONS["where"](reflected, x[..., 1:] / scale, 0.0)
-        tau = FUNCTIONS["where"](reflected, (end - first) / FUNCTIONS["where"](reflected, end, 1.0), 0.0)
+        tau = FUNCTIONS["where"](
+            reflected, (end - first) / FUNCTIONS["where"](reflected, end, 1.0), 0.0
+        )
         sign = FUNCTIONS["where"](reflected, end.sign(), -first.sign())
         whole = FUNCTIONS["cat"]([FUNCTIONS["ones_like"](first), v], -1).unsqueeze(-1)
         part = q[..., i:, :]
@@ -114,28 +123,38 @@ def _reflections(q: Tensor) -> Tensor:
     return FUNCTIONS["stack"](columns, -1)  # type: ignore[no-any-return]
 
 
-def orthogonal(module: Module, name: str = "weight", orthogonal_map: str | None = None, *,
-               use_trivialization: bool = True) -> Module:
+def orthogonal(
+    module: Module,
+    name: str = "weight",
+    orthogonal_map: str | None = None,
+    *,
+    use_trivialization: bool = True,
+) -> Module:
     """Keep ``module.<name>``, a matrix [*, n, k], with orthonormal columns, or rows where n < k.
 
     Args:
-        orthogonal_map: how: "matrix_exp", "cayley" or "householder"; the first for square and complex
-            matrices by default, the last otherwise.
-        use_trivialization: times a matrix that what is assigned becomes; without, nothing can be assigned but
-            for "householder".
+        orthogonal_map: how: "matrix_exp", "cayley" or "householder"; the first for square and
+            complex matrices by default, the last otherwise.
+        use_trivialization: times a matrix that what is assigned becomes; without, nothing can be
+            assigned but for "householder".
 
-    Raises: ValueError where the module has no such parameter, it is no matrix, or the map is unknown.
+    Raises: ValueError where the module has no such parameter, it is no matrix, or the map is
+        unknown.
     """
     weight = getattr(module, name, None)
     if not isinstance(weight, Tensor):
         raise ValueError(f"Module '{module}' has no parameter or buffer with name '{name}'")
     if weight.ndim < 2:
-        raise ValueError(f"Expected a matrix or batch of matrices. Got a tensor of {weight.ndim} dimensions.")
+        raise ValueError(
+            f"Expected a matrix or batch of matrices. Got a tensor of {weight.ndim} dimensions."
+        )
     if orthogonal_map is None:
         square = weight.shape[-2] == weight.shape[-1]
         orthogonal_map = "matrix_exp" if square or weight.is_complex() else "householder"
     if orthogonal_map not in MAPS:
-        raise ValueError('orthogonal_map has to be one of "matrix_exp", "cayley", "householder". Got: '
-                         f"{orthogonal_map}")
+        raise ValueError(
+            'orthogonal_map has to be one of "matrix_exp", "cayley", "householder". Got: '
+            f"{orthogonal_map}"
+        )
     made = _Orthogonal(weight, orthogonal_map, use_trivialization)
     return parametrize.register_parametrization(module, name, made, unsafe=True)

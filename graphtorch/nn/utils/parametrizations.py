@@ -30,9 +30,11 @@ class _WeightNorm(Module):
 
 
 def weight_norm(module: Module, name: str = "weight", dim: int | None = 0) -> Module:
-    """Split ``module.<name>`` into norms along `dim` (``original0``) and a direction (``original1``).
+    """Split ``module.<name>`` into norms along `dim` (``original0``) and a direction
+    (``original1``).
 
-    The keys ``<name>_g`` and ``<name>_v`` of the older `weight_norm` are understood by ``load_state_dict``.
+    The keys ``<name>_g`` and ``<name>_v`` of the older `weight_norm` are understood by
+    ``load_state_dict``.
     """
     parametrize.register_parametrization(module, name, _WeightNorm(dim), unsafe=True)
     place = f"parametrizations.{name}.original"
@@ -50,14 +52,20 @@ def weight_norm(module: Module, name: str = "weight", dim: int | None = 0) -> Mo
 class _SpectralNorm(Module):
     """w -> w / sigma(w); the singular vectors are buffers, refined in training mode."""
 
-    def __init__(self, weight: Tensor, n_power_iterations: int = 1, dim: int = 0, eps: float = 1e-12):
+    def __init__(
+        self, weight: Tensor, n_power_iterations: int = 1, dim: int = 0, eps: float = 1e-12
+    ):
         super().__init__()
         if dim >= weight.ndim or dim < -weight.ndim:
-            raise IndexError(f"Dimension out of range (expected to be in range of [-{weight.ndim}, "
-                             f"{weight.ndim - 1}] but got {dim})")
+            raise IndexError(
+                f"Dimension out of range (expected to be in range of [-{weight.ndim}, "
+                f"{weight.ndim - 1}] but got {dim})"
+            )
         if n_power_iterations <= 0:
-            raise ValueError("Expected n_power_iterations to be positive, but got "
-                             f"n_power_iterations={n_power_iterations}")
+            raise ValueError(
+                "Expected n_power_iterations to be positive, but got "
+                f"n_power_iterations={n_power_iterations}"
+            )
         self.dim = dim % weight.ndim
         self.eps = eps
         self.n_power_iterations = n_power_iterations
@@ -85,8 +93,13 @@ class _SpectralNorm(Module):
         return value  # not an inverse: the largest singular value of what is assigned is lost
 
 
-def spectral_norm(module: Module, name: str = "weight", n_power_iterations: int = 1, eps: float = 1e-12,
-                  dim: int | None = None) -> Module:
+def spectral_norm(
+    module: Module,
+    name: str = "weight",
+    n_power_iterations: int = 1,
+    eps: float = 1e-12,
+    dim: int | None = None,
+) -> Module:
     """Divide ``module.<name>`` by its largest singular value, estimated by power iteration.
 
     Raises: ValueError where the module has no such parameter or buffer.
@@ -94,5 +107,7 @@ def spectral_norm(module: Module, name: str = "weight", n_power_iterations: int 
     weight = getattr(module, name, None)
     if not isinstance(weight, Tensor):
         raise ValueError(f"Module '{module}' has no parameter or buffer with name '{name}'")
-    made = _SpectralNorm(weight, n_power_iterations, default_dim(module) if dim is None else dim, eps)
+    made = _SpectralNorm(
+        weight, n_power_iterations, default_dim(module) if dim is None else dim, eps
+    )
     return parametrize.register_parametrization(module, name, made)

@@ -1,7 +1,8 @@
 """Parameters computed from others: ``register_parametrization(module, "weight", Symmetric())``.
 
-The attribute becomes a property of a subclass of the module's class; what it is computed from is stored in
-``module.parametrizations.<name>.original`` (``original0``, ``original1``, ... where it is several).
+The attribute becomes a property of a subclass of the module's class; what it is computed from is
+stored in ``module.parametrizations.<name>.original`` (``original0``, ``original1``, ... where it is
+several).
 """
 
 from __future__ import annotations
@@ -44,21 +45,27 @@ def _check_same(given: Any, made: Any, how: str, the: str = "") -> None:
     if not isinstance(made, Tensor):
         raise ValueError(f"A parametrization must return a tensor. Got {type(made).__name__}.")
     if made.dtype is not given.dtype:
-        raise ValueError("Registering a parametrization may not change the dtype of the tensor, unless "
-                         f"{the}`unsafe` flag is enabled.\nunparametrized dtype: {given.dtype}\n"
-                         f"{how} dtype: {made.dtype}")
+        raise ValueError(
+            "Registering a parametrization may not change the dtype of the tensor, unless "
+            f"{the}`unsafe` flag is enabled.\nunparametrized dtype: {given.dtype}\n"
+            f"{how} dtype: {made.dtype}"
+        )
     if made.shape != given.shape:
-        raise ValueError("Registering a parametrization may not change the shape of the tensor, unless "
-                         f"{the}`unsafe` flag is enabled.\nunparametrized shape: {given.shape}\n"
-                         f"{how} shape: {made.shape}")
+        raise ValueError(
+            "Registering a parametrization may not change the shape of the tensor, unless "
+            f"{the}`unsafe` flag is enabled.\nunparametrized shape: {given.shape}\n"
+            f"{how} shape: {made.shape}"
+        )
 
 
 class ParametrizationList(ModuleList):
-    """The parametrizations of one tensor, in the order of their application, and the tensors they start from.
+    """The parametrizations of one tensor, in the order of their application, and the tensors they
+    start from.
 
     Args:
         modules: the parametrizations.
-        original: the tensor before any of them; their ``right_inverse``, where they have one, is applied.
+        original: the tensor before any of them; their ``right_inverse``, where they have one, is
+            applied.
         unsafe: whether they may change its dtype or shape.
     """
 
@@ -75,19 +82,29 @@ class ParametrizationList(ModuleList):
             self.ntensors = len(start)
             for i, part in enumerate(start):
                 if not isinstance(part, Tensor):
-                    raise ValueError(f"'right_inverse' must return a Tensor or a Sequence of tensors, got "
-                                     f"{type(part).__name__} at position {i}")
-                _register(self, f"original{i}", Parameter(part, original.requires_grad)
-                          if isinstance(original, Parameter) else part)
+                    raise ValueError(
+                        f"'right_inverse' must return a Tensor or a Sequence of tensors, got "
+                        f"{type(part).__name__} at position {i}"
+                    )
+                _register(
+                    self,
+                    f"original{i}",
+                    Parameter(part, original.requires_grad)
+                    if isinstance(original, Parameter)
+                    else part,
+                )
         if not unsafe:
             _check_same(original, self(), "parametrized")
 
     def _keep(self, name: str, original: Tensor, start: Tensor) -> None:
-        """Register `original` itself, with the elements of `start`: optimizers that hold it stay right."""
+        """Register `original` itself, with the elements of `start`: optimizers that hold it stay
+        right."""
         if start.dtype is not original.dtype and not self.unsafe:
-            raise ValueError("When `right_inverse` outputs one tensor, it may not change the dtype.\n"
-                             f"original.dtype: {original.dtype}\n"
-                             f"right_inverse(original).dtype: {start.dtype}")
+            raise ValueError(
+                "When `right_inverse` outputs one tensor, it may not change the dtype.\n"
+                f"original.dtype: {original.dtype}\n"
+                f"right_inverse(original).dtype: {start.dtype}"
+            )
         if start is not original:
             with no_grad():
                 original.data = start.detach()
@@ -99,11 +116,14 @@ class ParametrizationList(ModuleList):
                 if hasattr(module, "right_inverse"):
                     value = module.right_inverse(value)
                 elif all_of_them:
-                    raise RuntimeError(f"parametrization {type(module).__name__} does not implement "
-                                       "right_inverse.")
+                    raise RuntimeError(
+                        f"parametrization {type(module).__name__} does not implement right_inverse."
+                    )
         if not isinstance(value, (Tensor, Sequence)):
-            raise ValueError("'right_inverse' must return a Tensor or a Sequence of tensors (list, "
-                             f"tuple...). Got {type(value).__name__}")
+            raise ValueError(
+                "'right_inverse' must return a Tensor or a Sequence of tensors (list, "
+                f"tuple...). Got {type(value).__name__}"
+            )
         return value
 
     def originals(self) -> tuple[Tensor, ...]:
@@ -117,12 +137,16 @@ class ParametrizationList(ModuleList):
         start = self._inverted(value, True)
         parts = (start,) if self.is_tensor else tuple(start)
         if len(parts) != len(self.originals()):
-            raise ValueError(f"'right_inverse' returned {len(parts)} tensors where {self.ntensors} are kept")
+            raise ValueError(
+                f"'right_inverse' returned {len(parts)} tensors where {self.ntensors} are kept"
+            )
         with no_grad():
             for own, part in zip(self.originals(), parts, strict=True):
                 if part.dtype is not own.dtype:
-                    raise ValueError(f"The tensor returned by `right_inverse` has dtype {part.dtype} while "
-                                     f"the original has dtype {own.dtype}")
+                    raise ValueError(
+                        f"The tensor returned by `right_inverse` has dtype {part.dtype} while "
+                        f"the original has dtype {own.dtype}"
+                    )
                 own.data = part.detach().clone()
 
     def forward(self) -> Tensor:
@@ -138,8 +162,10 @@ def _class_with(module: Module) -> type:
     base = type(module)
 
     def refuse(self: Any) -> Any:
-        raise RuntimeError("Serialization of parametrized modules is only supported through state_dict(). "
-                           "See https://pytorch.org/docs/stable/notes/serialization.html")
+        raise RuntimeError(
+            "Serialization of parametrized modules is only supported through state_dict(). "
+            "See https://pytorch.org/docs/stable/notes/serialization.html"
+        )
 
     def deep_copy(self: Any, memo: dict[int, Any]) -> Any:
         if id(self) not in memo:
@@ -148,12 +174,16 @@ def _class_with(module: Module) -> type:
             made.__class__ = _copied_class(type(self))
         return memo[id(self)]
 
-    return type(f"Parametrized{base.__name__}", (base,), {
-        "__getstate__": refuse, "__deepcopy__": deep_copy, "__module__": base.__module__})
+    return type(
+        f"Parametrized{base.__name__}",
+        (base,),
+        {"__getstate__": refuse, "__deepcopy__": deep_copy, "__module__": base.__module__},
+    )
 
 
 def _copied_class(cls: type) -> type:
-    """A class of its own for a copy, so that removing a parametrization there changes nothing here."""
+    """A class of its own for a copy, so that removing a parametrization there changes nothing
+    here."""
     return type(cls.__name__, cls.__bases__, dict(cls.__dict__))
 
 
@@ -172,13 +202,16 @@ def _property_of(name: str) -> property:
     return property(get, set)
 
 
-def register_parametrization(module: Module, tensor_name: str, parametrization: Module, *,
-                             unsafe: bool = False) -> Module:
-    """Compute ``module.<tensor_name>`` by ``parametrization(original)`` from now on; several compose.
+def register_parametrization(
+    module: Module, tensor_name: str, parametrization: Module, *, unsafe: bool = False
+) -> Module:
+    """Compute ``module.<tensor_name>`` by ``parametrization(original)`` from now on; several
+    compose.
 
     Args:
-        parametrization: a module whose `forward` takes the original (or originals) and returns the tensor. A
-            method ``right_inverse(tensor)`` makes the attribute assignable and gives the first original.
+        parametrization: a module whose `forward` takes the original (or originals) and returns the
+            tensor. A method ``right_inverse(tensor)`` makes the attribute assignable and gives the
+            first original.
         unsafe: allow it to change dtype or shape.
 
     Raises:
@@ -189,8 +222,10 @@ def register_parametrization(module: Module, tensor_name: str, parametrization: 
         _append(module, tensor_name, parametrization, unsafe)
         return module
     if tensor_name not in module._buffers and tensor_name not in module._parameters:
-        raise ValueError(f"Module '{module}' does not have a parameter, a buffer, or a parametrized element "
-                         f"with name '{tensor_name}'")
+        raise ValueError(
+            f"Module '{module}' does not have a parameter, a buffer, or a parametrized element "
+            f"with name '{tensor_name}'"
+        )
     made = ParametrizationList([parametrization], getattr(module, tensor_name), unsafe=unsafe)
     delattr(module, tensor_name)
     if not is_parametrized(module):
@@ -220,14 +255,18 @@ def is_parametrized(module: Module, tensor_name: str | None = None) -> bool:
     return len(found) > 0 if tensor_name is None else tensor_name in found
 
 
-def remove_parametrizations(module: Module, tensor_name: str, leave_parametrized: bool = True) -> Module:
+def remove_parametrizations(
+    module: Module, tensor_name: str, leave_parametrized: bool = True
+) -> Module:
     """Make ``module.<tensor_name>`` an ordinary tensor again.
 
     Args:
-        leave_parametrized: keep its present elements; False brings back the original, where there is one.
+        leave_parametrized: keep its present elements; False brings back the original, where there
+            is one.
 
     Raises:
-        ValueError: it is not parametrized, or has several originals and `leave_parametrized` is False.
+        ValueError: it is not parametrized, or has several originals and `leave_parametrized` is
+            False.
     """
     if not is_parametrized(module, tensor_name):
         raise ValueError(f"Module {module} does not have a parametrization on {tensor_name}")
@@ -241,8 +280,10 @@ def remove_parametrizations(module: Module, tensor_name: str, leave_parametrized
         value = getattr(module, tensor_name)
         original = Parameter(value.detach(), True) if value.requires_grad else value
     else:
-        raise ValueError("Cannot leave unparametrized (`leave_parametrized=False`) a tensor that is "
-                         "parametrized in terms of a sequence of tensors.")
+        raise ValueError(
+            "Cannot leave unparametrized (`leave_parametrized=False`) a tensor that is "
+            "parametrized in terms of a sequence of tensors."
+        )
     delattr(type(module), tensor_name)
     del module.parametrizations[tensor_name]  # type: ignore[operator,arg-type]
     _register(module, tensor_name, original)
@@ -257,9 +298,11 @@ def type_before_parametrizations(module: Module) -> type:
     return type(module).__bases__[0] if is_parametrized(module) else type(module)
 
 
-def transfer_parametrizations_and_params(from_module: Module, to_module: Module,
-                                         tensor_name: str | None = None) -> Module:
-    """Give `to_module` the parametrizations of `from_module` (all, or one tensor's) and its tensors."""
+def transfer_parametrizations_and_params(
+    from_module: Module, to_module: Module, tensor_name: str | None = None
+) -> Module:
+    """Give `to_module` the parametrizations of `from_module` (all, or one tensor's) and its
+    tensors."""
     if not is_parametrized(from_module):
         return to_module
     names = [tensor_name] if tensor_name is not None else [*from_module.parametrizations]  # type: ignore

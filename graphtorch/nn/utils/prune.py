@@ -1,6 +1,8 @@
-"""Pruning: ``<name>`` becomes ``<name>_orig * <name>_mask``, the mask 0 at the least important part.
+"""Pruning: ``<name>`` becomes ``<name>_orig * <name>_mask``, the mask 0 at the least important
+part.
 
-M. Paganini, J. Forde: Streamlining Tensor and Network Pruning in PyTorch, https://arxiv.org/abs/2004.13770
+M. Paganini, J. Forde: Streamlining Tensor and Network Pruning in PyTorch,
+https://arxiv.org/abs/2004.13770
 """
 
 from __future__ import annotations
@@ -21,23 +23,30 @@ def _check_amount(amount: Any) -> None:
     if not isinstance(amount, numbers.Real):
         raise TypeError(f"Invalid type for amount: {amount}. Must be int or float.")
     if (isinstance(amount, numbers.Integral) and amount < 0) or (
-            not isinstance(amount, numbers.Integral) and not 0.0 <= float(amount) <= 1.0):
-        raise ValueError(f"amount={amount} should either be a float in the range [0, 1] or a non-negative "
-                         "integer")
+        not isinstance(amount, numbers.Integral) and not 0.0 <= float(amount) <= 1.0
+    ):
+        raise ValueError(
+            f"amount={amount} should either be a float in the range [0, 1] or a non-negative "
+            "integer"
+        )
 
 
 def _count(amount: Amount, size: int) -> int:
     """How many of `size` units an amount (a number of them, or a fraction) means."""
     count = int(amount) if isinstance(amount, numbers.Integral) else round(amount * size)
     if isinstance(amount, numbers.Integral) and count > size:
-        raise ValueError(f"amount={amount} should be smaller than the number of parameters to prune={size}")
+        raise ValueError(
+            f"amount={amount} should be smaller than the number of parameters to prune={size}"
+        )
     return count
 
 
 def _check_structured(t: Tensor) -> None:
     if t.ndim <= 1:
-        raise ValueError("Structured pruning can only be applied to multidimensional tensors. Found tensor "
-                         f"of shape {t.shape} with {t.ndim} dims")
+        raise ValueError(
+            "Structured pruning can only be applied to multidimensional tensors. Found tensor "
+            f"of shape {t.shape} with {t.ndim} dims"
+        )
 
 
 def _lowest_out(importance: Tensor, mask: Tensor, count: int) -> Tensor:
@@ -70,13 +79,23 @@ class BasePruningMethod(ABC):
         return mask.to(dtype=original.dtype) * original
 
     @classmethod
-    def apply(cls, module: Module, name: str, *args: Any, importance_scores: Tensor | None = None,
-              **kwargs: Any) -> Any:
-        """Prune ``module.<name>``, on top of what is pruned already; the arguments make the method."""
+    def apply(
+        cls,
+        module: Module,
+        name: str,
+        *args: Any,
+        importance_scores: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Prune ``module.<name>``, on top of what is pruned already; the arguments make the
+        method."""
         method = cls(*args, **kwargs)
         method._tensor_name = name
-        earlier = [(key, hook) for key, hook in module._forward_pre_hooks.items()
-                   if isinstance(hook, BasePruningMethod) and hook._tensor_name == name]
+        earlier = [
+            (key, hook)
+            for key, hook in module._forward_pre_hooks.items()
+            if isinstance(hook, BasePruningMethod) and hook._tensor_name == name
+        ]
         for key, hook in earlier:
             container = hook if isinstance(hook, PruningContainer) else PruningContainer(hook)
             del module._forward_pre_hooks[key]
@@ -85,10 +104,12 @@ class BasePruningMethod(ABC):
         original = getattr(module, name + "_orig") if earlier else getattr(module, name)
         scores = original if importance_scores is None else importance_scores
         if scores.shape != original.shape:
-            raise AssertionError("importance_scores should have the same shape as parameter "
-                                 f"{name} of {module}")
+            raise AssertionError(
+                f"importance_scores should have the same shape as parameter {name} of {module}"
+            )
         default = getattr(module, name + "_mask") if earlier else FUNCTIONS["ones_like"](original)
-        mask = method.compute_mask(scores.detach(), default.detach())  # where this fails, nothing has changed
+        # where this fails, nothing has changed
+        mask = method.compute_mask(scores.detach(), default.detach())
         if not earlier:
             del module._parameters[name]
             module.register_parameter(name + "_orig", original)
@@ -97,8 +118,9 @@ class BasePruningMethod(ABC):
         module.register_forward_pre_hook(method)
         return method
 
-    def prune(self, t: Tensor, default_mask: Tensor | None = None,
-              importance_scores: Tensor | None = None) -> Tensor:
+    def prune(
+        self, t: Tensor, default_mask: Tensor | None = None, importance_scores: Tensor | None = None
+    ) -> Tensor:
         """A pruned copy of the tensor `t`."""
         scores = t if importance_scores is None else importance_scores
         if scores.shape != t.shape:
@@ -136,9 +158,11 @@ class PruningContainer(BasePruningMethod):
         if not isinstance(method, BasePruningMethod):
             raise TypeError(f"{type(method)} is not a BasePruningMethod subclass")
         if self._tensor_name != method._tensor_name:
-            raise ValueError("Can only add pruning methods acting on the parameter named "
-                             f"'{self._tensor_name}' to PruningContainer {self}. Found "
-                             f"'{method._tensor_name}'")
+            raise ValueError(
+                "Can only add pruning methods acting on the parameter named "
+                f"'{self._tensor_name}' to PruningContainer {self}. Found "
+                f"'{method._tensor_name}'"
+            )
         self._pruning_methods += (method,)
 
     def __len__(self) -> int:
@@ -211,7 +235,9 @@ class RandomStructured(BasePruningMethod):
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         _check_structured(t)
         scores = self.importance(t)
-        keep = _lowest_out(scores, FUNCTIONS["ones_like"](scores), _count(self.amount, scores.numel()))
+        keep = _lowest_out(
+            scores, FUNCTIONS["ones_like"](scores), _count(self.amount, scores.numel())
+        )
         shape = [1] * t.ndim
         shape[self.dim] = scores.numel()
         return default_mask * keep.reshape(shape).to(dtype=default_mask.dtype)
@@ -239,7 +265,9 @@ class CustomFromMask(BasePruningMethod):
 
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         if default_mask.shape != self.mask.shape:
-            raise AssertionError(f"the mask has shape {self.mask.shape}, the tensor {default_mask.shape}")
+            raise AssertionError(
+                f"the mask has shape {self.mask.shape}, the tensor {default_mask.shape}"
+            )
         return default_mask * self.mask.to(dtype=default_mask.dtype)
 
 
@@ -255,8 +283,9 @@ def random_unstructured(module: Module, name: str, amount: Amount) -> Module:
     return module
 
 
-def l1_unstructured(module: Module, name: str, amount: Amount,
-                    importance_scores: Tensor | None = None) -> Module:
+def l1_unstructured(
+    module: Module, name: str, amount: Amount, importance_scores: Tensor | None = None
+) -> Module:
     """Prune the `amount` elements of smallest magnitude (or of lowest `importance_scores`)."""
     L1Unstructured.apply(module, name, amount, importance_scores=importance_scores)
     return module
@@ -268,8 +297,14 @@ def random_structured(module: Module, name: str, amount: Amount, dim: int) -> Mo
     return module
 
 
-def ln_structured(module: Module, name: str, amount: Amount, n: Any, dim: int,
-                  importance_scores: Tensor | None = None) -> Module:
+def ln_structured(
+    module: Module,
+    name: str,
+    amount: Amount,
+    n: Any,
+    dim: int,
+    importance_scores: Tensor | None = None,
+) -> Module:
     """Prune the `amount` slices along `dim` of smallest `n`-norm."""
     LnStructured.apply(module, name, amount, n, dim, importance_scores=importance_scores)
     return module
@@ -281,9 +316,12 @@ def custom_from_mask(module: Module, name: str, mask: Tensor) -> Module:
     return module
 
 
-def global_unstructured(parameters: Iterable[tuple[Module, str]], pruning_method: type[BasePruningMethod],
-                        importance_scores: dict[tuple[Module, str], Tensor] | None = None,
-                        **kwargs: Any) -> None:
+def global_unstructured(
+    parameters: Iterable[tuple[Module, str]],
+    pruning_method: type[BasePruningMethod],
+    importance_scores: dict[tuple[Module, str], Tensor] | None = None,
+    **kwargs: Any,
+) -> None:
     """Prune several tensors as if they were one: `amount` counts elements of all of them.
 
     Args:
@@ -301,19 +339,22 @@ def global_unstructured(parameters: Iterable[tuple[Module, str]], pruning_method
     if not isinstance(scores, dict):
         raise TypeError("global_unstructured(): importance_scores should be of type dict")
     flat = _as_vector([scores.get(p, getattr(*p)) for p in pairs])
-    masks = _as_vector([getattr(m, n + "_mask", FUNCTIONS["ones_like"](getattr(m, n)))
-                                 for m, n in pairs])
+    masks = _as_vector(
+        [getattr(m, n + "_mask", FUNCTIONS["ones_like"](getattr(m, n))) for m, n in pairs]
+    )
     method = pruning_method(**kwargs)
     method._tensor_name = "temp"
     if method.PRUNING_TYPE != "unstructured":
-        raise TypeError('Only "unstructured" PRUNING_TYPE supported for the `pruning_method`. Found method '
-                        f"{pruning_method} of type {method.PRUNING_TYPE}")
+        raise TypeError(
+            'Only "unstructured" PRUNING_TYPE supported for the `pruning_method`. Found method '
+            f"{pruning_method} of type {method.PRUNING_TYPE}"
+        )
     container = PruningContainer(method)
     final, start = container.compute_mask(flat, masks), 0
     for module, name in pairs:
         tensor = getattr(module, name)
         count = tensor.numel()
-        custom_from_mask(module, name, final[start:start + count].reshape(tensor.shape))
+        custom_from_mask(module, name, final[start : start + count].reshape(tensor.shape))
         start += count
 
 
@@ -323,24 +364,43 @@ def _as_vector(tensors: Iterable[Tensor]) -> Tensor:
 
 
 def remove(module: Module, name: str) -> Module:
-    """Make ``module.<name>`` an ordinary parameter again; it stays pruned. ValueError where it is one."""
+    """Make ``module.<name>`` an ordinary parameter again; it stays pruned. ValueError where it is
+    one."""
     for key, hook in list(module._forward_pre_hooks.items()):
         if isinstance(hook, BasePruningMethod) and hook._tensor_name == name:
             hook.remove(module)
             del module._forward_pre_hooks[key]
             return module
-    raise ValueError(f"Parameter '{name}' of module {module} has to be pruned before pruning can be removed")
+    raise ValueError(
+        f"Parameter '{name}' of module {module} has to be pruned before pruning can be removed"
+    )
 
 
 def is_pruned(module: Module) -> bool:
     """Whether any tensor of the module, or below it, is pruned."""
-    return any(isinstance(hook, BasePruningMethod)
-               for one in module.modules() for hook in one._forward_pre_hooks.values())
+    return any(
+        isinstance(hook, BasePruningMethod)
+        for one in module.modules()
+        for hook in one._forward_pre_hooks.values()
+    )
 
 
 __all__ = [
-    "BasePruningMethod", "CustomFromMask", "Identity", "L1Unstructured", "LnStructured",
-    "PruningContainer", "RandomStructured", "RandomUnstructured", "custom_from_mask", "global_unstructured",
-    "identity", "is_pruned", "l1_unstructured", "ln_structured", "random_structured", "random_unstructured",
+    "BasePruningMethod",
+    "CustomFromMask",
+    "Identity",
+    "L1Unstructured",
+    "LnStructured",
+    "PruningContainer",
+    "RandomStructured",
+    "RandomUnstructured",
+    "custom_from_mask",
+    "global_unstructured",
+    "identity",
+    "is_pruned",
+    "l1_unstructured",
+    "ln_structured",
+    "random_structured",
+    "random_unstructured",
     "remove",
 ]

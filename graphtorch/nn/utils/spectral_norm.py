@@ -1,4 +1,5 @@
-"""Spectral normalisation by a hook: w / sigma(w), with sigma, the largest singular value, by power iteration.
+"""Spectral normalisation by a hook: w / sigma(w), with sigma, the largest singular value, by power
+iteration.
 
 T. Miyato et al.: Spectral Normalization for GANs, https://arxiv.org/abs/1802.05957
 """
@@ -32,8 +33,10 @@ def iterate(matrix: Tensor, u: Tensor, v: Tensor, times: int, eps: float) -> tup
 
 def start_vectors(matrix: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Random unit vectors of the two sizes."""
-    return tuple(normalize(FUNCTIONS["randn"](n, dtype=matrix.dtype, device=matrix.device), dim=0, eps=eps)  # type: ignore
-                 for n in matrix.shape)
+    return tuple(
+        normalize(FUNCTIONS["randn"](n, dtype=matrix.dtype, device=matrix.device), dim=0, eps=eps)  # type: ignore
+        for n in matrix.shape
+    )
 
 
 def default_dim(module: Module) -> int:
@@ -44,10 +47,14 @@ def default_dim(module: Module) -> int:
 class SpectralNorm:
     """The forward pre-hook that divides ``<name>_orig`` by its largest singular value."""
 
-    def __init__(self, name: str = "weight", n_power_iterations: int = 1, dim: int = 0, eps: float = 1e-12):
+    def __init__(
+        self, name: str = "weight", n_power_iterations: int = 1, dim: int = 0, eps: float = 1e-12
+    ):
         if n_power_iterations <= 0:
-            raise ValueError("Expected n_power_iterations to be positive, but got "
-                             f"n_power_iterations={n_power_iterations}")
+            raise ValueError(
+                "Expected n_power_iterations to be positive, but got "
+                f"n_power_iterations={n_power_iterations}"
+            )
         self.name, self.n_power_iterations, self.dim, self.eps = name, n_power_iterations, dim, eps
 
     def compute_weight(self, module: Module, do_power_iteration: bool) -> Tensor:
@@ -66,16 +73,24 @@ class SpectralNorm:
         setattr(module, self.name, self.compute_weight(module, module.training))
 
 
-def spectral_norm(module: Module, name: str = "weight", n_power_iterations: int = 1, eps: float = 1e-12,
-                  dim: int | None = None) -> Module:
+def spectral_norm(
+    module: Module,
+    name: str = "weight",
+    n_power_iterations: int = 1,
+    eps: float = 1e-12,
+    dim: int | None = None,
+) -> Module:
     """Divide the parameter `name` by its largest singular value in every call.
 
-    Each call in training mode does `n_power_iterations` steps of the power iteration. `dim` is the dim of
+    Each call in training mode does `n_power_iterations` steps of the power iteration. `dim` is the
+    dim of
     outputs: 0, or 1 for transposed convolutions. Raises RuntimeError where it is so already.
     """
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, SpectralNorm) and hook.name == name:
-            raise RuntimeError(f"Cannot register two spectral_norm hooks on the same parameter {name}")
+            raise RuntimeError(
+                f"Cannot register two spectral_norm hooks on the same parameter {name}"
+            )
     made = SpectralNorm(name, n_power_iterations, default_dim(module) if dim is None else dim, eps)
     weight = module._parameters[name]
     if weight is None:
@@ -92,7 +107,8 @@ def spectral_norm(module: Module, name: str = "weight", n_power_iterations: int 
 
 
 def remove_spectral_norm(module: Module, name: str = "weight") -> Module:
-    """Make `name` an ordinary parameter again, normalised as it is now. Raises ValueError where it is one."""
+    """Make `name` an ordinary parameter again, normalised as it is now. Raises ValueError where it
+    is one."""
     for key, hook in list(module._forward_pre_hooks.items()):
         if isinstance(hook, SpectralNorm) and hook.name == name:
             with no_grad():

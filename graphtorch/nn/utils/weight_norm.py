@@ -1,4 +1,5 @@
-"""Weight normalisation by a hook: w = g * v / ||v||. `parametrizations.weight_norm` is its successor.
+"""Weight normalisation by a hook: w = g * v / ||v||. `parametrizations.weight_norm` is its
+successor.
 
 T. Salimans, D. P. Kingma: Weight Normalization, https://arxiv.org/abs/1602.07868
 """
@@ -19,7 +20,11 @@ def norm_except_dim(v: Tensor, pow: int = 2, dim: int | None = 0) -> Tensor:
     if dim is None or dim == -1:
         return v.norm(pow)
     kept = dim % v.ndim
-    return FUNCTIONS["norm"](v, pow, [d for d in range(v.ndim) if d != kept], True) if v.ndim > 1 else v.abs()
+    return (
+        FUNCTIONS["norm"](v, pow, [d for d in range(v.ndim) if d != kept], True)
+        if v.ndim > 1
+        else v.abs()
+    )
 
 
 def weight_of(v: Tensor, g: Tensor, dim: int | None) -> Tensor:
@@ -35,22 +40,31 @@ class WeightNorm:
         self.dim = -1 if dim is None else dim
 
     def compute_weight(self, module: Module) -> Tensor:
-        return weight_of(getattr(module, self.name + "_v"), getattr(module, self.name + "_g"), self.dim)
+        return weight_of(
+            getattr(module, self.name + "_v"), getattr(module, self.name + "_g"), self.dim
+        )
 
     def __call__(self, module: Module, inputs: Any) -> None:
         setattr(module, self.name, self.compute_weight(module))
 
 
 def weight_norm(module: Module, name: str = "weight", dim: int | None = 0) -> Module:
-    """Replace the parameter `name` by its norms along `dim` (``<name>_g``) and a direction (``<name>_v``).
+    """Replace the parameter `name` by its norms along `dim` (``<name>_g``) and a direction
+    (``<name>_v``).
 
     Raises: RuntimeError where it is so already.
     """
-    warnings.warn("`torch.nn.utils.weight_norm` is deprecated in favor of "
-                  "`torch.nn.utils.parametrizations.weight_norm`.", FutureWarning, stacklevel=2)
+    warnings.warn(
+        "`torch.nn.utils.weight_norm` is deprecated in favor of "
+        "`torch.nn.utils.parametrizations.weight_norm`.",
+        FutureWarning,
+        stacklevel=2,
+    )
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, WeightNorm) and hook.name == name:
-            raise RuntimeError(f"Cannot register two weight_norm hooks on the same parameter {name}")
+            raise RuntimeError(
+                f"Cannot register two weight_norm hooks on the same parameter {name}"
+            )
     made = WeightNorm(name, dim)
     weight = getattr(module, name)
     del module._parameters[name]

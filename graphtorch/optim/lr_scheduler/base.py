@@ -10,9 +10,11 @@ from ..._deferred.tensor import Tensor
 from ..optimizer import Optimizer
 
 EPOCH_DEPRECATION_WARNING = (
-    "The epoch parameter in `scheduler.step()` was not necessary and is being deprecated where possible. "
-    "Please use `scheduler.step()` to step the scheduler. During the deprecation, if epoch is different from "
-    "None, the closed form is used instead of the new chainable form, where available.")
+    "The epoch parameter in `scheduler.step()` was not necessary and is being deprecated where "
+    "possible. Please use `scheduler.step()` to step the scheduler. During the deprecation, if "
+    "epoch is different from None, the closed form is used instead of the new chainable form, "
+    "where available."
+)
 
 
 def set_rate(group: dict[str, Any], key: str, value: Any) -> None:
@@ -28,17 +30,22 @@ def copied(value: Any) -> Any:
 
 
 def per_group(optimizer: Optimizer, value: Any, name: str) -> list[Any]:
-    """One value for each parameter group from a number or a list. Raises ValueError for another length."""
+    """One value for each parameter group from a number or a list. Raises ValueError for another
+    length."""
     if isinstance(value, (list, tuple)):
         if len(value) != len(optimizer.param_groups):
-            raise ValueError(f"{name} must have the same length as optimizer.param_groups. {name} has "
-                             f"{len(value)} values, param_groups has {len(optimizer.param_groups)}.")
+            raise ValueError(
+                f"{name} must have the same length as optimizer.param_groups. {name} has "
+                f"{len(value)} values, param_groups has "
+                f"{len(optimizer.param_groups)}."
+            )
         return list(value)
     return [value] * len(optimizer.param_groups)
 
 
 class LRScheduler:
-    """Base class: a subclass states `get_lr`, and may state the closed form ``_get_closed_form_lr``.
+    """Base class: a subclass states `get_lr`, and may state the closed form
+    ``_get_closed_form_lr``.
 
     Args:
         optimizer: whose groups' "lr" is set.
@@ -58,11 +65,13 @@ class LRScheduler:
             if last_epoch == -1:
                 group.setdefault("initial_lr", copied(group["lr"]))
             elif "initial_lr" not in group:
-                raise KeyError(f"param 'initial_lr' is not specified in param_groups[{i}] when resuming "
-                               "scheduler with last_epoch >= 0.\nThis typically happens when:\n1. You're "
-                               "trying to resume training from a checkpoint but haven't properly loaded the "
-                               "optimizer state\n2. You're using last_epoch >= 0 for a fresh training run "
-                               "(not recommended)")
+                raise KeyError(
+                    f"param 'initial_lr' is not specified in param_groups[{i}] when resuming "
+                    "scheduler with last_epoch >= 0.\nThis typically happens when:\n1. "
+                    "You're trying to resume training from a checkpoint but haven't "
+                    "properly loaded the optimizer state\n2. You're using last_epoch >= "
+                    "0 for a fresh training run (not recommended)"
+                )
         self.base_lrs = [copied(g["initial_lr"]) for g in optimizer.param_groups]
         self.last_epoch = last_epoch
         self._initial_step()
@@ -88,8 +97,12 @@ class LRScheduler:
 
     def _take_verbose(self, verbose: Any) -> None:
         if verbose != "deprecated":
-            warnings.warn("The verbose parameter is deprecated. Please use get_last_lr() to access the "
-                          "learning rate.", UserWarning, stacklevel=4)
+            warnings.warn(
+                "The verbose parameter is deprecated. Please use get_last_lr() to access the "
+                "learning rate.",
+                UserWarning,
+                stacklevel=4,
+            )
         if verbose is True:  # else it stays out of the state, as in PyTorch
             self.verbose = True
 
@@ -102,10 +115,15 @@ class LRScheduler:
     def step(self, epoch: int | None = None) -> None:
         """Go to the next epoch (or, deprecated, to `epoch`) and set the rates."""
         if self._step_count == 1 and not self.optimizer._opt_called:
-            warnings.warn("Detected call of `lr_scheduler.step()` before `optimizer.step()`. You should call "
-                          "them in the opposite order: `optimizer.step()` before `lr_scheduler.step()`. "
-                          "Failure to do this will result in PyTorch skipping the first value of the "
-                          "learning rate schedule.", UserWarning, stacklevel=2)
+            warnings.warn(
+                "Detected call of `lr_scheduler.step()` before `optimizer.step()`. You should call "
+                "them in the opposite order: `optimizer.step()` before "
+                "`lr_scheduler.step()`. Failure to do this will result in PyTorch "
+                "skipping the first value of the learning rate "
+                "schedule.",
+                UserWarning,
+                stacklevel=2,
+            )
         self._step_count += 1
         closed = getattr(self, "_get_closed_form_lr", None)
         if epoch is None:
@@ -129,9 +147,12 @@ class LRScheduler:
 
     def _warn_outside_step(self) -> None:
         if not self._get_lr_called_within_step:
-            warnings.warn("To get the last learning rate computed by the scheduler, please use "
-                          "`get_last_lr()`.",
-                          UserWarning, stacklevel=3)
+            warnings.warn(
+                "To get the last learning rate computed by the scheduler, please use "
+                "`get_last_lr()`.",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the optimizer."""

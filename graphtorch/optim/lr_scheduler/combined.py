@@ -15,15 +15,22 @@ from .plateau import ReduceLROnPlateau
 class SequentialLR(LRScheduler):
     """One scheduler after the other; number i + 1 takes over at ``milestones[i]``."""
 
-    def __init__(self, optimizer: Optimizer, schedulers: Sequence[Any], milestones: list[int],
-                 last_epoch: int = -1,
-                 verbose: Any = "deprecated"):
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        schedulers: Sequence[Any],
+        milestones: list[int],
+        last_epoch: int = -1,
+        verbose: Any = "deprecated",
+    ):
         _check_same_optimizer(type(self).__name__, schedulers, optimizer)
         if len(milestones) != len(schedulers) - 1:
-            raise ValueError("Sequential Schedulers expects number of schedulers provided to be one more "
-                             "than the number of milestone points, but got number of schedulers "
-                             f"{len(schedulers)} and the number of milestones to be equal to "
-                             f"{len(milestones)}")
+            raise ValueError(
+                "Sequential Schedulers expects number of schedulers provided to be one more "
+                "than the number of milestone points, but got number of schedulers "
+                f"{len(schedulers)} and the number of milestones to be equal to "
+                f"{len(milestones)}"
+            )
         self.optimizer = optimizer
         self._schedulers = list(schedulers)
         self._milestones = milestones
@@ -60,8 +67,10 @@ class ChainedScheduler(LRScheduler):
 
     def __init__(self, schedulers: Sequence[Any], optimizer: Optimizer | None = None):
         if len(schedulers) < 1:
-            raise ValueError(f"{type(self).__name__} expects at least one scheduler to be chained, but got "
-                             "no scheduler.")
+            raise ValueError(
+                f"{type(self).__name__} expects at least one scheduler to be chained, but got "
+                "no scheduler."
+            )
         optimizer = optimizer or schedulers[0].optimizer
         _check_same_optimizer(type(self).__name__, schedulers, optimizer)
         self._schedulers = schedulers
@@ -88,13 +97,18 @@ def _check_same_optimizer(name: str, schedulers: Sequence[Any], optimizer: Optim
         if not hasattr(scheduler, "optimizer"):
             raise TypeError(f"{name} at index {i} should have `optimizer` as its attribute.")
         if isinstance(scheduler, ReduceLROnPlateau):
-            raise ValueError(f"{name} does not support `ReduceLROnPlateau` scheduler as it requires "
-                             "additional kwargs to be specified when calling `step`, but got one at index "
-                             f"{i} in the given schedulers sequence.")
+            raise ValueError(
+                f"{name} does not support `ReduceLROnPlateau` scheduler as it requires "
+                "additional kwargs to be specified when calling `step`, but got one "
+                f"at index {i} in the given schedulers sequence."
+            )
         if scheduler.optimizer is not optimizer:
-            raise ValueError(f"{name} expects all schedulers to belong to the same optimizer, but got "
-                             f"scheduler {type(scheduler).__name__} at index {i} has {scheduler.optimizer}, "
-                             f"which is different from {type(optimizer).__name__}.")
+            raise ValueError(
+                f"{name} expects all schedulers to belong to the same optimizer, but got "
+                f"scheduler {type(scheduler).__name__} at index {i} has "
+                f"{scheduler.optimizer}, which is different from "
+                f"{type(optimizer).__name__}."
+            )
 
 
 def _packed_children(self: Any) -> dict[str, Any]:

@@ -21,9 +21,19 @@ class ReduceLROnPlateau(LRScheduler):
         eps: smaller changes of the rate are left out.
     """
 
-    def __init__(self, optimizer: Optimizer, mode: str = "min", factor: float = 0.1, patience: int = 10,
-                 threshold: float = 1e-4, threshold_mode: str = "rel", cooldown: int = 0, min_lr: Any = 0,
-                 eps: float = 1e-8, verbose: Any = "deprecated"):
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        mode: str = "min",
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        threshold_mode: str = "rel",
+        cooldown: int = 0,
+        min_lr: Any = 0,
+        eps: float = 1e-8,
+        verbose: Any = "deprecated",
+    ):
         if factor >= 1.0:
             raise ValueError("Factor should be < 1.0.")
         if not isinstance(optimizer, Optimizer):
@@ -75,8 +85,12 @@ class ReduceLROnPlateau(LRScheduler):
         self._last_lr = self._rates()
 
     def _reduce_lr(self, epoch: int) -> None:
-        self.min_lrs += [self.default_min_lr or 0] * (len(self.optimizer.param_groups) - len(self.min_lrs))
-        for i, (group, least) in enumerate(zip(self.optimizer.param_groups, self.min_lrs, strict=True)):
+        self.min_lrs += [self.default_min_lr or 0] * (
+            len(self.optimizer.param_groups) - len(self.min_lrs)
+        )
+        for i, (group, least) in enumerate(
+            zip(self.optimizer.param_groups, self.min_lrs, strict=True)
+        ):
             old = float(group["lr"])
             new = max(old * self.factor, least)
             if old - new > self.eps:

@@ -40,8 +40,10 @@ class TensorDataset(Dataset[Any]):
 
     def __init__(self, *tensors: Tensor):
         if any(t.shape[0] != tensors[0].shape[0] for t in tensors):
-            raise AssertionError("Size mismatch between tensors: first sizes "
-                                 f"{[t.shape[0] for t in tensors]} should be equal")
+            raise AssertionError(
+                "Size mismatch between tensors: first sizes "
+                f"{[t.shape[0] for t in tensors]} should be equal"
+            )
         self.tensors = tensors
 
     def __getitem__(self, index: Any) -> tuple[Tensor, ...]:
@@ -56,8 +58,10 @@ class StackDataset(Dataset[Any]):
 
     def __init__(self, *args: Any, **kwargs: Any):
         if args and kwargs:
-            raise ValueError("Supported either ``tuple``- (via ``args``) or``dict``- (via ``kwargs``) like "
-                             "input/output, but both types are given.")
+            raise ValueError(
+                "Supported either ``tuple``- (via ``args``) or``dict``- (via ``kwargs``) like "
+                "input/output, but both types are given."
+            )
         if not args and not kwargs:
             raise ValueError("At least one dataset should be passed")
         self.datasets: Any = args or kwargs
@@ -74,7 +78,9 @@ class StackDataset(Dataset[Any]):
     def __getitems__(self, indices: list[int]) -> list[Any]:
         """The samples of a batch, in one call for each data set that has such a method."""
         named = isinstance(self.datasets, dict)
-        columns = [_samples(part, indices) for part in (self.datasets.values() if named else self.datasets)]
+        columns = [
+            _samples(part, indices) for part in (self.datasets.values() if named else self.datasets)
+        ]
         rows = zip(*columns, strict=True)
         return [dict(zip(self.datasets, row, strict=True)) for row in rows] if named else list(rows)
 
@@ -86,7 +92,9 @@ def _samples(dataset: Any, indices: list[int]) -> list[Any]:
     getitems = getattr(dataset, "__getitems__", None)
     found = getitems(indices) if callable(getitems) else [dataset[i] for i in indices]
     if len(found) != len(indices):
-        raise ValueError(f"Nested dataset's output size mismatch. Expected {len(indices)}, got {len(found)}")
+        raise ValueError(
+            f"Nested dataset's output size mismatch. Expected {len(indices)}, got {len(found)}"
+        )
     return found
 
 
@@ -157,18 +165,22 @@ class Subset(Dataset[T]):
         return len(self.indices)
 
 
-def random_split(dataset: Dataset[T], lengths: Sequence[float], generator: Any = None) -> list[Subset[T]]:
+def random_split(
+    dataset: Dataset[T], lengths: Sequence[float], generator: Any = None
+) -> list[Subset[T]]:
     """Split at random into parts of the given lengths, or shares that add up to 1."""
     total = len(dataset)  # type: ignore[arg-type]
     sizes = [int(n) for n in lengths]
     if math.isclose(sum(lengths), 1) and sum(lengths) <= 1:
         sizes = _sizes_of_shares(total, lengths)
     if sum(sizes) != total:
-        raise ValueError(f"Sum of input lengths does not equal the length of the input dataset! {sum(sizes)} "
-                         f"and {total}")
+        raise ValueError(
+            f"Sum of input lengths does not equal the length of the input dataset! {sum(sizes)} "
+            f"and {total}"
+        )
     order = FUNCTIONS["randperm"](total, generator=generator).tolist()
     ends = list(itertools.accumulate(sizes))
-    return [Subset(dataset, order[end - size:end]) for size, end in zip(sizes, ends, strict=True)]
+    return [Subset(dataset, order[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
 
 
 def _sizes_of_shares(total: int, shares: Sequence[float]) -> list[int]:
@@ -180,6 +192,8 @@ def _sizes_of_shares(total: int, shares: Sequence[float]) -> list[int]:
         sizes[i % len(sizes)] += 1
     for i, size in enumerate(sizes):
         if size == 0:
-            warnings.warn(f"Length of split at index {i} is 0. This might result in an empty "
-                          "dataset.", stacklevel=3)
+            warnings.warn(
+                f"Length of split at index {i} is 0. This might result in an empty dataset.",
+                stacklevel=3,
+            )
     return sizes

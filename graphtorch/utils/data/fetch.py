@@ -21,7 +21,12 @@ class Fetcher:
     """
 
     def __init__(self, dataset: Any, batches: bool, collate: Callable[[Any], Any], drop_last: bool):
-        self.dataset, self.batches, self.collate, self.drop_last = dataset, batches, collate, drop_last
+        self.dataset, self.batches, self.collate, self.drop_last = (
+            dataset,
+            batches,
+            collate,
+            drop_last,
+        )
         self.stream = iter(dataset) if isinstance(dataset, IterableDataset) else None
         self.ended = False
 
@@ -34,7 +39,8 @@ class Fetcher:
         plain = self.collate is default_collate and type(self.dataset) is TensorDataset
         if plain and not any(t.requires_grad for t in self.dataset.tensors):
             rows = FUNCTIONS["tensor"](index)
-            return [t.index_select(0, rows) for t in self.dataset.tensors]  # what collating would give
+            # what collating would give
+            return [t.index_select(0, rows) for t in self.dataset.tensors]
         getitems = getattr(self.dataset, "__getitems__", None)
         if getitems:
             return _prepared(lambda: self.collate(getitems(index)))
@@ -59,8 +65,8 @@ class Fetcher:
 
 
 def _prepared(make: Callable[..., Any], *args: Any) -> Any:
-    """What `make` gives, computed here: what prepares data is no part of the step that reads it, and each
-    sample is a graph by itself, of the same structure as the others."""
+    """What `make` gives, computed here: what prepares data is no part of the step that reads it,
+    and each sample is a graph by itself, of the same structure as the others."""
     flush()
     made = make(*args)
     flush()

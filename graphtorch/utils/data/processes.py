@@ -49,8 +49,8 @@ class Worker:
 class WorkersIterator(_MultiProcessingDataLoaderIter):
     """Batches from worker processes, in the sampler's order unless the loader says otherwise.
 
-    Each worker has a pipe of its own: one that dies cannot hold a lock that others wait for. At most
-    ``num_workers * prefetch_factor`` batches are on the way.
+    Each worker has a pipe of its own: one that dies cannot hold a lock that others wait for. At
+    most ``num_workers * prefetch_factor`` batches are on the way.
     """
 
     workers: list[Worker] = []  # noqa: RUF012 - for iterators whose making failed
@@ -62,8 +62,17 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
         self.epoch = -1
         self.workers = []
         for i in range(loader.num_workers):
-            job = Job(loader.dataset, loader._auto_collation, loader.collate_fn, loader.drop_last,
-                      loader.worker_init_fn, seed + i, i, loader.num_workers, os.getpid())
+            job = Job(
+                loader.dataset,
+                loader._auto_collation,
+                loader.collate_fn,
+                loader.drop_last,
+                loader.worker_init_fn,
+                seed + i,
+                i,
+                loader.num_workers,
+                os.getpid(),
+            )
             self.workers.append(Worker(context, job))
         self.reset()
 
@@ -127,7 +136,9 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
 
     def _next_worker(self) -> Worker | None:
         if self.loader.in_order:
-            return next((w for w in itertools.islice(self.turns, len(self.workers)) if not w.ended), None)
+            return next(
+                (w for w in itertools.islice(self.turns, len(self.workers)) if not w.ended), None
+            )
         return min((w for w in self.workers if not w.ended), key=lambda w: w.load, default=None)
 
     def _receive(self) -> None:
@@ -162,9 +173,11 @@ class WorkersIterator(_MultiProcessingDataLoaderIter):
         pids = ", ".join(str(w.process.pid) for w in workers)
         self.shutdown(patience=0)
         codes = ", ".join(str(w.process.exitcode) for w in workers)
-        raise RuntimeError(f"DataLoader worker (pid(s) {pids}) exited unexpectedly, with code {codes}: it "
-                           "was killed, perhaps for lack of memory, or called exit; num_workers=0 shows "
-                           "errors where they happen")
+        raise RuntimeError(
+            f"DataLoader worker (pid(s) {pids}) exited unexpectedly, with code {codes}: it "
+            "was killed, perhaps for lack of memory, or called exit; num_workers=0 "
+            "shows errors where they happen"
+        )
 
     def shutdown(self, patience: float = JOIN_SECONDS) -> None:
         """End the workers, by force those that have not ended after `patience` seconds."""

@@ -24,7 +24,8 @@ WATCH_SECONDS = 5.0  # how often a waiting worker looks whether its parent still
 
 @dataclass(frozen=True)
 class WorkerInfo:
-    """What `get_worker_info` tells: this worker's number, how many there are, its seed and its data set."""
+    """What `get_worker_info` tells: this worker's number, how many there are, its seed and its data
+    set."""
 
     id: int
     num_workers: int
@@ -36,7 +37,8 @@ _info: WorkerInfo | None = None
 
 
 def get_worker_info() -> WorkerInfo | None:
-    """The present worker; None in the main process. A stream uses it to give each worker its own part."""
+    """The present worker; None in the main process. A stream uses it to give each worker its own
+    part."""
     return _info
 
 
@@ -88,15 +90,18 @@ class Job:
 
 
 def work(job: Job, tasks: Any, results: Any) -> None:
-    """Answer tasks (epoch, number, index) with (epoch, number, batch) until the pipe brings None."""
+    """Answer tasks (epoch, number, index) with (epoch, number, batch) until the pipe brings
+    None."""
     outgoing: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_send, args=(outgoing, results), daemon=True).start()
-    with contextlib.suppress(KeyboardInterrupt, EOFError, BrokenPipeError):  # the main process reports these
+    # the main process reports these
+    with contextlib.suppress(KeyboardInterrupt, EOFError, BrokenPipeError):
         _serve(job, tasks, outgoing)
 
 
 def _send(outgoing: queue.SimpleQueue[bytes], results: Any) -> None:
-    """Write to the pipe beside the reading of samples: batches are ready before they are asked for."""
+    """Write to the pipe beside the reading of samples: batches are ready before they are asked
+    for."""
     with contextlib.suppress(OSError):
         while True:
             results.send_bytes(outgoing.get())

@@ -9,7 +9,8 @@ try:
     from .writer import FileWriter, SummaryWriter
 except ImportError as error:
     raise ImportError(
-        f"torch.utils.tensorboard: {error}; it needs the package tensorboard (pip install tensorboard)"
+        f"torch.utils.tensorboard: {error}; it needs the package tensorboard (pip install "
+        "tensorboard)"
     ) from error
 
 from ..._torch.absent import attribute_of

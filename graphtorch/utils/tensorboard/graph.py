@@ -1,4 +1,5 @@
-"""A traced model as the graph that TensorBoard shows (``tensorboard.compat.proto.graph_pb2.GraphDef``)."""
+"""A traced model as the graph that TensorBoard shows
+(``tensorboard.compat.proto.graph_pb2.GraphDef``)."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ from .. import _pytree
 
 
 def graph_of(model: Module, args: Sequence[Any]) -> Any:
-    """The graph of ``model(*args)`` in evaluation mode; nodes are named by the modules that they belong to.
+    """The graph of ``model(*args)`` in evaluation mode; nodes are named by the modules that they
+    belong to.
 
     Raises:
         RuntimeError: the model needs a tensor's value in Python; the message names the line.
@@ -59,8 +61,10 @@ class _Scopes:
         self._recorded: tuple[Node, ...] = ()
 
     def __enter__(self) -> _Scopes:
-        self._handles = [register_module_forward_pre_hook(self._enter),
-                         register_module_forward_hook(self._leave)]
+        self._handles = [
+            register_module_forward_pre_hook(self._enter),
+            register_module_forward_hook(self._leave),
+        ]
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -82,7 +86,8 @@ class _Scopes:
             self._known.setdefault(node, self._within[-1])
 
     def of(self, graph: Graph) -> list[str]:
-        """The scope of each node of the traced graph, which has copies of what was recorded, in its order."""
+        """The scope of each node of the traced graph, which has copies of what was recorded, in its
+        order."""
         recorded = self._recorded
         same = [n.op for n in recorded] == [n.op for n in graph.nodes]
         return [self._known[n] for n in recorded] if same else [self.paths[""]] * len(graph.nodes)
@@ -102,13 +107,23 @@ def _nodes(graph: Graph, scopes: _Scopes) -> Iterator[Any]:
     for number, (node, scope) in enumerate(zip(graph.nodes, scopes.of(graph), strict=True)):
         name = f"{scope}/{node.op.name}_{number}"
         names.update((v, name if v.index == 0 else f"{name}:{v.index}") for v in node.results())
-        yield _node(name, node.op.name, [names[v] for v in node.operands], node.results(), str(node.attrs))
+        yield _node(
+            name, node.op.name, [names[v] for v in node.operands], node.results(), str(node.attrs)
+        )
     for number, value in enumerate(graph.outputs):
         yield _node(f"output/output.{number + 1}", "IO Node", [names[value]], [value])
 
 
 def _node(name: str, op: str, inputs: list[str], results: Sequence[Value], attrs: str = "") -> Any:
-    shapes = [TensorShapeProto(dim=[TensorShapeProto.Dim(size=int(d)) for d in v.shape]) for v in results]
-    return NodeDef(name=name, op=op, input=inputs, attr={
-        "_output_shapes": AttrValue(list=AttrValue.ListValue(shape=shapes)),
-        "attr": AttrValue(s=attrs.encode())})
+    shapes = [
+        TensorShapeProto(dim=[TensorShapeProto.Dim(size=int(d)) for d in v.shape]) for v in results
+    ]
+    return NodeDef(
+        name=name,
+        op=op,
+        input=inputs,
+        attr={
+            "_output_shapes": AttrValue(list=AttrValue.ListValue(shape=shapes)),
+            "attr": AttrValue(s=attrs.encode()),
+        },
+    )

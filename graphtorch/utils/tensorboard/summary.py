@@ -1,4 +1,5 @@
-"""Values as the records that TensorBoard reads (``tensorboard.compat.proto.summary_pb2.Summary``)."""
+"""Values as the records that TensorBoard reads
+(``tensorboard.compat.proto.summary_pb2.Summary``)."""
 
 from __future__ import annotations
 
@@ -30,7 +31,9 @@ def array_of(x: Any) -> np.ndarray:
 
 
 def _data(plugin: str, content: bytes = b"") -> Any:
-    return SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=plugin, content=content))
+    return SummaryMetadata(
+        plugin_data=SummaryMetadata.PluginData(plugin_name=plugin, content=content)
+    )
 
 
 def scalar(tag: str, value: Any, new_style: bool = False, double_precision: bool = False) -> Any:
@@ -105,9 +108,9 @@ def histogram_raw(
 def image(tag: str, tensor: Any, dataformats: str = "NCHW") -> Any:
     """Images, which are shown in a grid where there are several."""
     found = array_of(tensor)
-    pixels = np.clip(found if found.dtype == np.uint8 else found.astype(np.float32) * 255, 0, 255).astype(
-        np.uint8
-    )
+    pixels = np.clip(
+        found if found.dtype == np.uint8 else found.astype(np.float32) * 255, 0, 255
+    ).astype(np.uint8)
     return Summary(value=[Summary.Value(tag=tag, image=_encoded(_rows(pixels, dataformats)))])
 
 
@@ -131,7 +134,11 @@ def _rows(pixels: np.ndarray, formats: str) -> np.ndarray:
     n, h, w, c = ordered.shape
     grid = np.zeros((lines * columns, h, w, c), np.uint8)
     grid[:n] = ordered
-    return grid.reshape(lines, columns, h, w, c).transpose(0, 2, 1, 3, 4).reshape(lines * h, columns * w, c)
+    return (
+        grid.reshape(lines, columns, h, w, c)
+        .transpose(0, 2, 1, 3, 4)
+        .reshape(lines * h, columns * w, c)
+    )
 
 
 def _encoded(pixels: np.ndarray) -> Any:
@@ -192,12 +199,16 @@ def audio(tag: str, sound: Any, sample_rate: int = 44100) -> Any:
     return Summary(value=[Summary.Value(tag=tag, audio=made)])
 
 
-def pr_curve(tag: str, labels: Any, predictions: Any, thresholds: int = 127, weights: Any = None) -> Any:
+def pr_curve(
+    tag: str, labels: Any, predictions: Any, thresholds: int = 127, weights: Any = None
+) -> Any:
     """Precision and recall at thresholds between 0 and 1."""
     wanted, given = array_of(labels).reshape(-1).astype(bool), array_of(predictions).reshape(-1)
     each = np.ones(len(given)) if weights is None else array_of(weights).reshape(-1)
     places = np.floor(given * (thresholds - 1)).astype(np.int64)
-    hit, miss = [np.bincount(places[m], each[m], thresholds)[::-1].cumsum()[::-1] for m in (wanted, ~wanted)]
+    hit, miss = [
+        np.bincount(places[m], each[m], thresholds)[::-1].cumsum()[::-1] for m in (wanted, ~wanted)
+    ]
     least = 1e-10
     rows = np.stack(
         [
@@ -209,7 +220,9 @@ def pr_curve(tag: str, labels: Any, predictions: Any, thresholds: int = 127, wei
             hit / np.maximum(least, hit[0]),
         ]
     ).astype(np.float32)
-    about = _data("pr_curves", PrCurvePluginData(version=0, num_thresholds=thresholds).SerializeToString())
+    about = _data(
+        "pr_curves", PrCurvePluginData(version=0, num_thresholds=thresholds).SerializeToString()
+    )
     tensor = TensorProto(
         dtype="DT_FLOAT",
         float_val=rows.reshape(-1).tolist(),
@@ -225,19 +238,29 @@ def custom_scalars(layout: Mapping[str, Mapping[str, Sequence[Any]]]) -> Any:
         made = []
         for name, (kind, tags) in charts.items():
             if kind == "Margin":
-                margin = layout_pb2.MarginChartContent.Series(value=tags[0], lower=tags[1], upper=tags[2])
+                margin = layout_pb2.MarginChartContent.Series(
+                    value=tags[0], lower=tags[1], upper=tags[2]
+                )
                 made.append(
-                    layout_pb2.Chart(title=name, margin=layout_pb2.MarginChartContent(series=[margin]))
+                    layout_pb2.Chart(
+                        title=name, margin=layout_pb2.MarginChartContent(series=[margin])
+                    )
                 )
             else:
                 made.append(
-                    layout_pb2.Chart(title=name, multiline=layout_pb2.MultilineChartContent(tag=tags))
+                    layout_pb2.Chart(
+                        title=name, multiline=layout_pb2.MultilineChartContent(tag=tags)
+                    )
                 )
         categories.append(layout_pb2.Category(title=title, chart=made))
     content = layout_pb2.Layout(category=categories).SerializeToString()
     tensor = TensorProto(dtype="DT_STRING", string_val=[content], tensor_shape=TensorShapeProto())
     return Summary(
-        value=[Summary.Value(tag="custom_scalars__config__", tensor=tensor, metadata=_data("custom_scalars"))]
+        value=[
+            Summary.Value(
+                tag="custom_scalars__config__", tensor=tensor, metadata=_data("custom_scalars")
+            )
+        ]
     )
 
 
@@ -254,8 +277,8 @@ def hparams(given: Mapping[str, Any], metrics: Mapping[str, Any]) -> tuple[Any, 
             start.hparams[name].string_value, kind = value, "DATA_TYPE_STRING"
         else:
             raise ValueError(
-                f"add_hparams: value of {name!r} should be one of int, float, str, bool or a tensor of "
-                f"one element, got {type(value).__name__}"
+                f"add_hparams: value of {name!r} should be one of int, float, str, bool or a "
+                f"tensor of one element, got {type(value).__name__}"
             )
         infos.append(api_pb2.HParamInfo(name=name, type=api_pb2.DataType.Value(kind)))
     shown = [api_pb2.MetricInfo(name=api_pb2.MetricName(tag=k)) for k in metrics]
@@ -270,7 +293,9 @@ def hparams(given: Mapping[str, Any], metrics: Mapping[str, Any]) -> tuple[Any, 
 
 
 def _hparam(tag: str, field: str, content: Any) -> Any:
-    held = plugin_data_pb2.HParamsPluginData(version=metadata.PLUGIN_DATA_VERSION, **{field: content})
+    held = plugin_data_pb2.HParamsPluginData(
+        version=metadata.PLUGIN_DATA_VERSION, **{field: content}
+    )
     return Summary(
         value=[
             Summary.Value(
@@ -288,7 +313,9 @@ def mesh(tag: str, vertices: Any, colors: Any = None, faces: Any = None, config:
     from tensorboard.plugins.mesh.plugin_data_pb2 import MeshPluginData
 
     kinds = (("VERTEX", vertices), ("FACE", faces), ("COLOR", colors))
-    there = [(MeshPluginData.ContentType.Value(kind), array_of(x)) for kind, x in kinds if x is not None]
+    there = [
+        (MeshPluginData.ContentType.Value(kind), array_of(x)) for kind, x in kinds if x is not None
+    ]
     mask = about.get_components_bitmask([kind for kind, _ in there])
     made = []
     for kind, x in there:
@@ -300,5 +327,7 @@ def mesh(tag: str, vertices: Any, colors: Any = None, faces: Any = None, config:
             float_val=x.reshape(-1).tolist(),
             tensor_shape=TensorShapeProto(dim=[TensorShapeProto.Dim(size=s) for s in x.shape]),
         )
-        made.append(Summary.Value(tag=about.get_instance_name(tag, kind), tensor=tensor, metadata=held))
+        made.append(
+            Summary.Value(tag=about.get_instance_name(tag, kind), tensor=tensor, metadata=held)
+        )
     return Summary(value=made)

@@ -44,7 +44,9 @@ class FileWriter:
             event.step = int(step)
         self.event_writer.add_event(event)
 
-    def add_summary(self, made: Any, global_step: int | None = None, walltime: float | None = None) -> None:
+    def add_summary(
+        self, made: Any, global_step: int | None = None, walltime: float | None = None
+    ) -> None:
         """Write one summary."""
         self.add_event(event_pb2.Event(summary=made), global_step, walltime)
 
@@ -75,7 +77,9 @@ class SummaryWriter:
         filename_suffix: str = "",
     ):
         if not log_dir:
-            log_dir = os.path.join("runs", time.strftime("%b%d_%H-%M-%S_") + socket.gethostname() + comment)
+            log_dir = os.path.join(
+                "runs", time.strftime("%b%d_%H-%M-%S_") + socket.gethostname() + comment
+            )
         self.log_dir = os.fspath(log_dir)
         self.purge_step = purge_step
         self._options = (max_queue, flush_secs, filename_suffix)
@@ -88,7 +92,9 @@ class SummaryWriter:
             self.file_writer = FileWriter(self.log_dir, *self._options)
             self.all_writers = {self.log_dir: self.file_writer}
             if self.purge_step is not None:
-                self.file_writer.add_event(Event(step=self.purge_step, file_version="brain.Event:2"))
+                self.file_writer.add_event(
+                    Event(step=self.purge_step, file_version="brain.Event:2")
+                )
                 self.file_writer.add_event(
                     Event(step=self.purge_step, session_log=SessionLog(status=SessionLog.START))
                 )
@@ -112,7 +118,9 @@ class SummaryWriter:
         double_precision: bool = False,
     ) -> None:
         """A number."""
-        self._add(summary.scalar(tag, scalar_value, new_style, double_precision), global_step, walltime)
+        self._add(
+            summary.scalar(tag, scalar_value, new_style, double_precision), global_step, walltime
+        )
 
     def add_scalars(
         self,
@@ -126,10 +134,16 @@ class SummaryWriter:
             place = f"{self.log_dir}/{main_tag.replace('/', '_')}_{tag}"
             if place not in self.all_writers:
                 self.all_writers[place] = FileWriter(place, *self._options)
-            self.all_writers[place].add_summary(summary.scalar(main_tag, value), global_step, walltime)
+            self.all_writers[place].add_summary(
+                summary.scalar(main_tag, value), global_step, walltime
+            )
 
     def add_tensor(
-        self, tag: str, tensor: Tensor, global_step: int | None = None, walltime: float | None = None
+        self,
+        tag: str,
+        tensor: Tensor,
+        global_step: int | None = None,
+        walltime: float | None = None,
     ) -> None:
         """A histogram of a tensor's elements."""
         self.add_histogram(tag, tensor, global_step, walltime=walltime)
@@ -159,10 +173,13 @@ class SummaryWriter:
         global_step: int | None = None,
         walltime: float | None = None,
     ) -> None:
-        """A histogram that was counted elsewhere. Raises ValueError: limits and counts differ in number."""
+        """A histogram that was counted elsewhere. Raises ValueError: limits and counts differ in
+        number."""
         if len(bucket_limits) != len(bucket_counts):
             raise ValueError("len(bucket_limits) != len(bucket_counts), see the document.")
-        made = summary.histogram_raw(tag, min, max, num, sum, sum_squares, bucket_limits, bucket_counts)
+        made = summary.histogram_raw(
+            tag, min, max, num, sum, sum_squares, bucket_limits, bucket_counts
+        )
         self._add(made, global_step, walltime)
 
     def add_image(
@@ -187,7 +204,10 @@ class SummaryWriter:
         """Several images in a grid."""
         found = img_tensor
         if isinstance(img_tensor, list):  # of CHW or HWC
-            found, dataformats = np.stack([summary.array_of(i) for i in img_tensor]), "N" + dataformats[-3:]
+            found, dataformats = (
+                np.stack([summary.array_of(i) for i in img_tensor]),
+                "N" + dataformats[-3:],
+            )
         self._add(summary.image(tag, found, dataformats), global_step, walltime)
 
     def add_figure(
@@ -213,7 +233,11 @@ class SummaryWriter:
         self._add(summary.audio(tag, snd_tensor, sample_rate), global_step, walltime)
 
     def add_text(
-        self, tag: str, text_string: str, global_step: int | None = None, walltime: float | None = None
+        self,
+        tag: str,
+        text_string: str,
+        global_step: int | None = None,
+        walltime: float | None = None,
     ) -> None:
         """A text."""
         self._add(summary.text(tag, text_string), global_step, walltime)
@@ -229,7 +253,11 @@ class SummaryWriter:
         walltime: float | None = None,
     ) -> None:
         """Precision and recall of predictions between 0 and 1 of what is true or not."""
-        self._add(summary.pr_curve(tag, labels, predictions, num_thresholds, weights), global_step, walltime)
+        self._add(
+            summary.pr_curve(tag, labels, predictions, num_thresholds, weights),
+            global_step,
+            walltime,
+        )
 
     def add_mesh(
         self,
@@ -267,7 +295,11 @@ class SummaryWriter:
                 inner.add_scalar(name, value, global_step)
 
     def add_graph(
-        self, model: Any, input_to_model: Any = None, verbose: bool = False, use_strict_trace: bool = True
+        self,
+        model: Any,
+        input_to_model: Any = None,
+        verbose: bool = False,
+        use_strict_trace: bool = True,
     ) -> None:
         """The graph of a module, traced in evaluation mode: its operations, grouped by modules.
 
@@ -287,9 +319,16 @@ class SummaryWriter:
             print(made)
         file = self._get_file_writer()
         file.add_event(event_pb2.Event(graph_def=made.SerializeToString()))
-        where = RunMetadata(step_stats=StepStats(dev_stats=[DeviceStepStats(device="/device:CPU:0")]))
-        file.add_event(event_pb2.Event(tagged_run_metadata=event_pb2.TaggedRunMetadata(
-            tag="step1", run_metadata=where.SerializeToString())))
+        where = RunMetadata(
+            step_stats=StepStats(dev_stats=[DeviceStepStats(device="/device:CPU:0")])
+        )
+        file.add_event(
+            event_pb2.Event(
+                tagged_run_metadata=event_pb2.TaggedRunMetadata(
+                    tag="step1", run_metadata=where.SerializeToString()
+                )
+            )
+        )
 
     def add_embedding(
         self,
@@ -308,9 +347,11 @@ class SummaryWriter:
         name = f"{global_step or 0:05d}/{tag}"
         place = os.path.join(self.log_dir, name)
         os.makedirs(place, exist_ok=True)
-        np.savetxt(os.path.join(place, "tensors.tsv"), summary.array_of(mat), delimiter="\t", fmt="%.8g")
+        np.savetxt(
+            os.path.join(place, "tensors.tsv"), summary.array_of(mat), delimiter="\t", fmt="%.8g"
+        )
         lines = [
-            f'embeddings '
+            f"embeddings "
             f'{{\n  tensor_name: "{tag}:{global_step or 0:05d}"\n  tensor_path: "{name}/tensors.tsv"\n'
         ]
         if metadata is not None:
@@ -319,7 +360,9 @@ class SummaryWriter:
             with open(os.path.join(place, "metadata.tsv"), "w", encoding="utf-8") as file:
                 file.write("\n".join(head + rows) + "\n")
             lines.append(f'  metadata_path: "{name}/metadata.tsv"\n')
-        with open(os.path.join(self.log_dir, "projector_config.pbtxt"), "a", encoding="utf-8") as file:
+        with open(
+            os.path.join(self.log_dir, "projector_config.pbtxt"), "a", encoding="utf-8"
+        ) as file:
             file.write("".join(lines) + "}\n")
 
     def flush(self) -> None:

@@ -1,7 +1,9 @@
-"""Cases of torchvision's transforms, first and second version, on every kind of input that they take.
+"""Cases of torchvision's transforms, first and second version, on every kind of input that they
+take.
 
-Each call starts from the same seeds of PyTorch's, Python's and NumPy's streams, and what the streams give
-after it belongs to the result: a transform that drew once too often is seen though its own numbers are right.
+Each call starts from the same seeds of PyTorch's, Python's and NumPy's streams, and what the
+streams give after it belongs to the result: a transform that drew once too often is seen though its
+own numbers are right.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ def _streams(torch: Any) -> list[Any]:
 
 
 def _inputs(torch: Any, kinds: str) -> Iterator[tuple[str, Any]]:
-    """An image as bytes, floats, a batch, a tensor of strides, Pillow's modes: by letters of `kinds`."""
+    """An image as bytes, floats, a batch, a tensor of strides, Pillow's modes: by letters of
+    `kinds`."""
     from PIL import Image
 
     pixels = integers(torch, 256, 3, 26, 34).to(torch.uint8)
@@ -64,7 +67,8 @@ def _called(torch: Any, transform: Any, *given: Any, seeds: tuple[int, ...] = SE
 
 
 def _plain(x: Any) -> Any:
-    """Results as `flat` takes them, with the kinds of tv_tensors, and the mode of an image, beside them."""
+    """Results as `flat` takes them, with the kinds of tv_tensors, and the mode of an image, beside
+    them."""
     if isinstance(x, (list, tuple)):
         return [_plain(one) for one in x]
     if isinstance(x, dict):
@@ -101,20 +105,27 @@ def _resizes(t: Any, _: Any) -> list[Any]:
     sizes = ((13, 40), 11, (60, 9))
     filters = [(f, s, a) for f in OF_TENSORS for s in sizes for a in (True, False)]
     rest = [_only("pl", t.Resize(s, _filter(f))) for f in FILTERS[4:] for s in sizes[:2]]
-    return [t.Resize(s, _filter(f), antialias=a) for f, s, a in filters] + rest + [
-        t.Resize(10, max_size=12)
-    ]
+    return (
+        [t.Resize(s, _filter(f), antialias=a) for f, s, a in filters]
+        + rest
+        + [t.Resize(10, max_size=12)]
+    )
 
 
 def _pads(t: Any, _: Any) -> list[Any]:
     widths: tuple[Any, ...] = (3, [2, 5], [1, 2, 3, 4])
-    return [t.Pad(w, padding_mode=m) for w in widths for m in MODES] + [t.Pad(2, 7), t.Pad([-2, 1], 0)]
+    return [t.Pad(w, padding_mode=m) for w in widths for m in MODES] + [
+        t.Pad(2, 7),
+        t.Pad([-2, 1], 0),
+    ]
 
 
 def _affines(t: Any, _: Any) -> list[Any]:
     return [
         t.RandomAffine(30),
-        t.RandomAffine((-20, 50), (0.1, 0.3), (0.7, 1.4), (-10, 10, -5, 15), _filter("BILINEAR"), 5),
+        t.RandomAffine(
+            (-20, 50), (0.1, 0.3), (0.7, 1.4), (-10, 10, -5, 15), _filter("BILINEAR"), 5
+        ),
         t.RandomAffine(15, shear=12, fill=1, center=(3, 4)),
         t.RandomAffine(0, (0.2, 0.2), interpolation=_filter("BILINEAR")),
     ]
@@ -140,7 +151,9 @@ def _crops(t: Any, _: Any) -> list[Any]:
 
 def _resized_crops(t: Any, _: Any) -> list[Any]:
     kinds = [(f, a) for f in OF_TENSORS for a in (True, False)]
-    return [t.RandomResizedCrop((14, 10), interpolation=_filter(f), antialias=a) for f, a in kinds] + [
+    return [
+        t.RandomResizedCrop((14, 10), interpolation=_filter(f), antialias=a) for f, a in kinds
+    ] + [
         t.RandomResizedCrop(30, (0.9, 1.0), (2.9, 3.0)),
     ]
 
@@ -156,9 +169,11 @@ def _converts(t: Any, torch: Any) -> list[Any]:
     scaled = [t.ConvertImageDtype(kind) for kind in kinds]
     for one in scaled[4:]:
         _only("ui", one)  # floats do not fit: an error
-    more = [_only("ufi", t.ToDtype(k, scale=s)) for k in kinds[:4] for s in (True, False)] if hasattr(
-        t, "ToDtype"
-    ) else []
+    more = (
+        [_only("ufi", t.ToDtype(k, scale=s)) for k in kinds[:4] for s in (True, False)]
+        if hasattr(t, "ToDtype")
+        else []
+    )
     return scaled + more
 
 
@@ -191,7 +206,10 @@ def _pipelines(t: Any, torch: Any) -> list[Any]:
 # name: (transforms, inputs)
 IMAGES: dict[str, tuple[Make, str]] = {
     "Resize": (_resizes, "ufpbs"),
-    "CenterCrop": (lambda t, _: [t.CenterCrop(16), t.CenterCrop((15, 41)), t.CenterCrop(60)], "ufpbl"),
+    "CenterCrop": (
+        lambda t, _: [t.CenterCrop(16), t.CenterCrop((15, 41)), t.CenterCrop(60)],
+        "ufpbl",
+    ),
     "RandomCrop": (_crops, "ufpb"),
     "RandomResizedCrop": (_resized_crops, "ufpg"),
     "Pad": (_pads, "ufpb"),
@@ -223,7 +241,10 @@ IMAGES: dict[str, tuple[Make, str]] = {
         ],
         "ufp",
     ),
-    "GaussianBlur": (lambda t, _: [t.GaussianBlur(5), t.GaussianBlur((3, 7), (0.1, 3.0))], "ufpbgd"),
+    "GaussianBlur": (
+        lambda t, _: [t.GaussianBlur(5), t.GaussianBlur((3, 7), (0.1, 3.0))],
+        "ufpbgd",
+    ),
     "RandomErasing": (
         lambda t, _: [
             t.RandomErasing(0.9),
@@ -235,7 +256,10 @@ IMAGES: dict[str, tuple[Make, str]] = {
     "RandomGrayscale": (lambda t, _: [t.RandomGrayscale(0.5)], "ufpb"),
     "Grayscale": (lambda t, _: [t.Grayscale(), t.Grayscale(3)], "ufpdi"),
     "Normalize": (
-        lambda t, _: [t.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]), t.Normalize([0.5], [0.1])],
+        lambda t, _: [
+            t.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+            t.Normalize([0.5], [0.1]),
+        ],
         "fds",
     ),
     "RandomPosterize": (lambda t, _: [t.RandomPosterize(3), t.RandomPosterize(1, 1.0)], "upb"),
@@ -275,7 +299,10 @@ NEWER: dict[str, tuple[Make, str]] = {
     "RandomChannelPermutation": (lambda t, _: [t.RandomChannelPermutation()], "ufpb"),
     "RandomPhotometricDistort": (lambda t, _: [t.RandomPhotometricDistort(p=0.7)], "ufpb"),
     "RandomZoomOut": (lambda t, _: [t.RandomZoomOut(4), t.RandomZoomOut((1, 2, 3), p=0.9)], "ufpb"),
-    "ScaleJitter": (lambda t, _: [t.ScaleJitter((20, 30)), t.ScaleJitter((9, 9), (0.5, 1))], "ufpb"),
+    "ScaleJitter": (
+        lambda t, _: [t.ScaleJitter((20, 30)), t.ScaleJitter((9, 9), (0.5, 1))],
+        "ufpb",
+    ),
     "RandomShortestSize": (lambda t, _: [t.RandomShortestSize([9, 14, 30], 33)], "ufpb"),
     "RandomResize": (lambda t, _: [t.RandomResize(8, 40)], "ufpb"),
     "RGB": (lambda t, _: [t.RGB()], "upl"),
@@ -389,7 +416,11 @@ def _mixes(torch: Any) -> Any:
     labels = integers(torch, 5, 4, seed=1)
     hot = torch.nn.functional.one_hot(labels, 5).float()
     found = []
-    for t in (v2.MixUp(num_classes=5), v2.CutMix(num_classes=5), v2.MixUp(alpha=0.3, num_classes=5)):
+    for t in (
+        v2.MixUp(num_classes=5),
+        v2.CutMix(num_classes=5),
+        v2.MixUp(alpha=0.3, num_classes=5),
+    ):
         found += [_called(torch, t, images.float() / 255, y) for y in (labels, hot)]
     return found
 
@@ -399,9 +430,16 @@ def _workers(torch: Any) -> Any:
     from torchvision.datasets import FakeData
     from torchvision.transforms import v2
 
-    steps = [v2.ToImage(), v2.RandomResizedCrop(8), v2.RandAugment(), v2.ToDtype(torch.float32, scale=True)]
+    steps = [
+        v2.ToImage(),
+        v2.RandomResizedCrop(8),
+        v2.RandAugment(),
+        v2.ToDtype(torch.float32, scale=True),
+    ]
     made = v2.Compose(steps)
-    loader = torch.utils.data.DataLoader(FakeData(6, (3, 16, 16), 3, made), 2, shuffle=True, num_workers=1)
+    loader = torch.utils.data.DataLoader(
+        FakeData(6, (3, 16, 16), 3, made), 2, shuffle=True, num_workers=1
+    )
     _seed(torch, 3)
     return list(loader)
 
@@ -425,7 +463,11 @@ def _gradients(torch: Any) -> Any:
 
 
 CASES: dict[str, Callable[[Any], Any]] = {
-    **{f"v{v} {n}": functools.partial(_images, m, k, v) for n, (m, k) in IMAGES.items() for v in (1, 2)},
+    **{
+        f"v{v} {n}": functools.partial(_images, m, k, v)
+        for n, (m, k) in IMAGES.items()
+        for v in (1, 2)
+    },
     **{f"v2 {n}": functools.partial(_images, m, k, 2) for n, (m, k) in NEWER.items()},
     **{f"boxes {n}": functools.partial(_samples, m, k) for n, (m, k) in SAMPLES.items()},
     "v2 MixUp and CutMix": _mixes,

@@ -1,7 +1,8 @@
-"""Cases of models of transformers as files: an ONNX file for ONNX Runtime, and a library with a C interface.
+"""Cases of models of transformers as files: an ONNX file for ONNX Runtime, and a library with a C
+interface.
 
-Batch and length may vary; both are run at sizes other than those they were made with. On PyTorch the model
-itself says what should come out.
+Batch and length may vary; both are run at sizes other than those they were made with. On PyTorch
+the model itself says what should come out.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from libraries import language
 from libraries.running import fill
 
 NAMES = ["input_ids", "attention_mask"]
-SIZES = ((1, 2), (2, 9), (3, 5), (1, 17), (5, 12))  # the models' code asks whether there is one token alone
+# the models' code asks whether there is one token alone
+SIZES = ((1, 2), (2, 9), (3, 5), (1, 17), (5, 12))
 MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "bert": ("BertForMaskedLM", "BertConfig", language.SMALL),
     "gpt2": ("GPT2LMHeadModel", "GPT2Config", {**language.GPT, "use_cache": False}),
@@ -48,13 +50,17 @@ def logits_of(torch: Any, name: str) -> Any:
     return fill(torch, Logits()).eval()
 
 
-def by_onnx_runtime(torch: Any, model: Any, example: tuple[Any, ...], folder: str) -> list[np.ndarray]:
+def by_onnx_runtime(
+    torch: Any, model: Any, example: tuple[Any, ...], folder: str
+) -> list[np.ndarray]:
     """What ONNX Runtime computes of the exported file, at each of the sizes."""
     import onnxruntime
 
     axes = {name: {0: "batch", 1: "length"} for name in NAMES}
     place = f"{folder}/model.onnx"
-    torch.onnx.export(model, example, place, input_names=NAMES, output_names=["logits"], dynamic_axes=axes)
+    torch.onnx.export(
+        model, example, place, input_names=NAMES, output_names=["logits"], dynamic_axes=axes
+    )
     session = onnxruntime.InferenceSession(place)
     return [session.run(None, dict(zip(NAMES, batch(*s), strict=True)))[0] for s in SIZES]
 

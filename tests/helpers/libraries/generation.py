@@ -1,4 +1,5 @@
-"""Cases of transformers' `generate`: sampling, beams, penalties and caches, with models of `language`."""
+"""Cases of transformers' `generate`: sampling, beams, penalties and caches, with models of
+`language`."""
 
 from __future__ import annotations
 
@@ -24,7 +25,12 @@ WAYS: dict[str, dict[str, Any]] = {
     "nucleus": {**DRAWN, "temperature": 1.5, "top_p": 0.8, "repetition_penalty": 1.3},
     "cut": {**DRAWN, "min_p": 0.02, "typical_p": 0.9, "epsilon_cutoff": 1e-3, "eta_cutoff": 1e-3},
     "beams": {**BEAMS, "length_penalty": 0.3, "early_stopping": True, "num_return_sequences": 2},
-    "patient": {**BEAMS, "length_penalty": 2.0, "early_stopping": "never", "no_repeat_ngram_size": 2},
+    "patient": {
+        **BEAMS,
+        "length_penalty": 2.0,
+        "early_stopping": "never",
+        "no_repeat_ngram_size": 2,
+    },
     "drawn beams": {**BEAMS, "do_sample": True, "temperature": 0.8, "no_repeat_ngram_size": 3},
     "ruled": {**GREEDY, **RULES},
     "without cache": {**GREEDY, "use_cache": False},
@@ -56,13 +62,16 @@ def ways(torch: Any, model: Any, inputs: dict[str, Any], names: Iterable[str]) -
     found: dict[str, Any] = {}
     for way in names:
         torch.manual_seed(11)
-        made = model.generate(**inputs, **WAYS[way], return_dict_in_generate=True, output_logits=True)
+        made = model.generate(
+            **inputs, **WAYS[way], return_dict_in_generate=True, output_logits=True
+        )
         found[way] = [made.sequences, made.logits[0]]
     return found
 
 
 def assisted(torch: Any, name: str) -> Any:
-    """Tokens that a draft proposes (the same model with other numbers), and that the prompt proposes."""
+    """Tokens that a draft proposes (the same model with other numbers), and that the prompt
+    proposes."""
     model, draft = (language.MODELS[name](torch) for _ in range(2))
     with torch.no_grad():
         for p in draft.parameters():
@@ -114,12 +123,16 @@ def pipelines(torch: Any) -> Any:
         tokenizer_object=table, pad_token="<pad>", unk_token="<unk>", eos_token="</s>"
     )
     settings = {**language.SMALL, "vocab_size": len(words)}
-    classes = transformers.BertForSequenceClassification(transformers.BertConfig(**settings, num_labels=3))
+    classes = transformers.BertForSequenceClassification(
+        transformers.BertConfig(**settings, num_labels=3)
+    )
     texts = transformers.GPT2LMHeadModel(
         transformers.GPT2Config(**{**language.GPT, "vocab_size": len(words), "bos_token_id": 2})
     )
     said = ["the cat sat on a mat", "the dog ran"]
-    sort = transformers.pipeline("text-classification", model=fill(torch, classes), tokenizer=tokenizer)
+    sort = transformers.pipeline(
+        "text-classification", model=fill(torch, classes), tokenizer=tokenizer
+    )
     go_on = transformers.pipeline("text-generation", model=fill(torch, texts), tokenizer=tokenizer)
     torch.manual_seed(5)
     written = go_on("the cat", max_new_tokens=5, do_sample=True, top_k=5)

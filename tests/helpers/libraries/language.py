@@ -203,7 +203,14 @@ add(
     max_position_embeddings=64,
 )
 add("albert", "AlbertForMaskedLM", masked, embedding_size=16, **SMALL)
-add("deberta", "DebertaForMaskedLM", masked, relative_attention=True, pos_att_type=["c2p", "p2c"], **SMALL)
+add(
+    "deberta",
+    "DebertaForMaskedLM",
+    masked,
+    relative_attention=True,
+    pos_att_type=["c2p", "p2c"],
+    **SMALL,
+)
 add(
     "deberta_v2",
     "DebertaV2ForMaskedLM",
@@ -338,6 +345,20 @@ add(
     vocab_size=99,
     use_mambapy=False,
 )
-add("resnet", "ResNetForImageClassification", image, embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1])
-add("convnext", "ConvNextForImageClassification", image, hidden_sizes=[8, 16], depths=[1, 1], num_stages=2)
+add(
+    "resnet",
+    "ResNetForImageClassification",
+    image,
+    embedding_size=8,
+    hidden_sizes=[8, 16],
+    depths=[1, 1],
+)
+add(
+    "convnext",
+    "ConvNextForImageClassification",
+    image,
+    hidden_sizes=[8, 16],
+    depths=[1, 1],
+    num_stages=2,
+)
 CASES.update(detr=_detr, saved=saved)

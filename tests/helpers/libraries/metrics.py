@@ -105,5 +105,9 @@ add("image", "StructuralSimilarityIndexMeasure", _images, data_range=1.0)
 add("image", "PeakSignalNoiseRatio", _images, data_range=1.0)
 add("image", "UniversalImageQualityIndex", _images)
 add("image", "SpectralAngleMapper", _images)
-for _name in ("SignalNoiseRatio", "ScaleInvariantSignalDistortionRatio", "ScaleInvariantSignalNoiseRatio"):
+for _name in (
+    "SignalNoiseRatio",
+    "ScaleInvariantSignalDistortionRatio",
+    "ScaleInvariantSignalNoiseRatio",
+):
     add("audio", _name, _sounds)

@@ -1,4 +1,5 @@
-"""The operators of torchvision's extension for PyTorch's CPU build, where that extension does not load."""
+"""The operators of torchvision's extension for PyTorch's CPU build, where that extension does not
+load."""
 
 from __future__ import annotations
 
@@ -13,29 +14,29 @@ import numpy as np
 ROI = "Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width"
 SIZES = "SymInt batch_size, SymInt channels, SymInt height, SymInt width"
 DEFORM = (
-    "Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias, SymInt stride_h, SymInt stride_w, "
-    "SymInt pad_h, SymInt pad_w, SymInt dilation_h, SymInt dilation_w, SymInt groups, SymInt offset_groups, "
-    "bool use_mask"
+    "Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias, SymInt stride_h, SymInt "
+    "stride_w, SymInt pad_h, SymInt pad_w, SymInt dilation_h, SymInt dilation_w, SymInt groups, "
+    "SymInt offset_groups, bool use_mask"
 )
 SCHEMAS = (
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     f"roi_align({ROI}, int sampling_ratio, bool aligned) -> Tensor",
     f"qroi_align({ROI}, int sampling_ratio, bool aligned) -> Tensor",
-    f"_roi_align_backward(Tensor grad, Tensor rois, float scale, SymInt ph, SymInt pw, {SIZES}, int n, "
-    f"bool a) "
+    f"_roi_align_backward(Tensor grad, Tensor rois, float scale, SymInt ph, SymInt pw, {SIZES}, "
+    "int n, bool a) "
     "-> Tensor",
     f"roi_pool({ROI}) -> (Tensor, Tensor)",
-    f"_roi_pool_backward(Tensor grad, Tensor rois, Tensor argmax, float scale, SymInt ph, SymInt pw, "
-    f"{SIZES}) "
+    "_roi_pool_backward(Tensor grad, Tensor rois, Tensor argmax, float scale, SymInt ph, SymInt "
+    f"pw, {SIZES}) "
     "-> Tensor",
     f"ps_roi_align({ROI}, int sampling_ratio) -> (Tensor, Tensor)",
-    f"_ps_roi_align_backward(Tensor grad, Tensor rois, Tensor m, float scale, SymInt ph, SymInt pw, int n, "
-    f"{SIZES})"
+    "_ps_roi_align_backward(Tensor grad, Tensor rois, Tensor m, float scale, SymInt ph, SymInt "
+    f"pw, int n, {SIZES})"
     " -> Tensor",
     f"ps_roi_pool({ROI}) -> (Tensor, Tensor)",
-    f"_ps_roi_pool_backward(Tensor grad, Tensor rois, Tensor m, float scale, SymInt ph, SymInt pw, {SIZES}) "
-    "-> Tensor",
+    "_ps_roi_pool_backward(Tensor grad, Tensor rois, Tensor m, float scale, SymInt ph, SymInt pw, "
+    f"{SIZES}) -> Tensor",
     f"deform_conv2d({DEFORM}) -> Tensor",
     f"_deform_conv2d_backward(Tensor grad, {DEFORM}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
@@ -59,7 +60,9 @@ def declare(torch: Any) -> None:
     library = declare_schemas(torch)
     importlib.import_module("torchvision")
     align = importlib.import_module("torchvision.ops.roi_align")._roi_align
-    library.impl("nms", lambda d, s, t: torch.tensor(nms(d.numpy(), s.numpy(), t), dtype=torch.int64), "CPU")
+    library.impl(
+        "nms", lambda d, s, t: torch.tensor(nms(d.numpy(), s.numpy(), t), dtype=torch.int64), "CPU"
+    )
     library.impl("roi_align", align, "CompositeImplicitAutograd")
     for name, module in list(sys.modules.items()):
         if name.startswith("torchvision") and hasattr(module, "_assert_has_ops"):

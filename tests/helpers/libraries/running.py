@@ -3,8 +3,8 @@
     python running.py graphtorch vision results.npz resnet18 fcn_resnet50
     python running.py torch language+generation results.npz gpt2 "gpt2 generates"
 
-A case is a function that takes the framework and returns tensors, in dicts and lists. Weights are filled by
-the
+A case is a function that takes the framework and returns tensors, in dicts and lists. Weights are
+filled by the
 names of parameters, so that both frameworks have the same ones.
 """
 
@@ -69,23 +69,33 @@ def flat(x: Any, path: str = "") -> dict[str, np.ndarray]:
     if not hasattr(x, "items") and not isinstance(x, (list, tuple)):
         return {path: np.array(x)}  # an image
     pairs = x.items() if hasattr(x, "items") else enumerate(x)
-    return {k: v for name, part in pairs for k, v in flat(part, f"{path}.{name}".replace("/", "|")).items()}
+    return {
+        k: v
+        for name, part in pairs
+        for k, v in flat(part, f"{path}.{name}".replace("/", "|")).items()
+    }
 
 
 def difference(mine: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
-    """The largest difference, relative to the largest number of its array; inf where shapes or dtypes
-    differ."""
+    """The largest difference, relative to the largest number of its array; inf where shapes or
+    dtypes differ."""
     if set(mine) != set(other):
         return float("inf")
     worst = 0.0
     for name, a in mine.items():
         b = other[name]
-        if a.shape != b.shape or a.dtype != b.dtype or (a.dtype.kind in "fc" and not _same_kinds(a, b)):
+        if (
+            a.shape != b.shape
+            or a.dtype != b.dtype
+            or (a.dtype.kind in "fc" and not _same_kinds(a, b))
+        ):
             return float("inf")
         if a.dtype.kind in "fc":
             fine = np.isfinite(b)
             a, b = a[fine], b[fine]
-            worst = max(worst, float(np.abs(a - b).max(initial=0) / max(np.abs(b).max(initial=0), 1)))
+            worst = max(
+                worst, float(np.abs(a - b).max(initial=0) / max(np.abs(b).max(initial=0), 1))
+            )
         else:
             worst = max(worst, float((a != b).mean()) if a.size else 0.0)
     return worst

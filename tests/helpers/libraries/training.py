@@ -18,10 +18,14 @@ def einops_(torch: Any) -> Any:
     x = rand(torch, 2, 6, 4, 4)
     packed, shapes = pack([x, rand(torch, 2, 3, 4, 4)], "b * h w")
     mix = fill(torch, EinMix("b c h w -> b h w o", weight_shape="c o", bias_shape="o", c=6, o=3))
-    net = torch.nn.Sequential(Rearrange("b (c d) h w -> b c (h d) w", d=2), Reduce("b c h w -> b c", "mean"))
+    net = torch.nn.Sequential(
+        Rearrange("b (c d) h w -> b c (h d) w", d=2), Reduce("b c h w -> b c", "mean")
+    )
     y = x.clone().requires_grad_()
     rearrange(y, "b (c d) h w -> (b d) c (h w)", d=2).square().sum().backward()
-    short = torch.compile(lambda t: reduce(rearrange(t, "b c h w -> b (h w) c"), "b n c -> b c", "max"))
+    short = torch.compile(
+        lambda t: reduce(rearrange(t, "b c h w -> b (h w) c"), "b n c -> b c", "max")
+    )
     return [
         rearrange(x, "b c h w -> b (h w) c"),
         reduce(x, "b c (h 2) (w 2) -> b c h w", "max"),
@@ -72,7 +76,9 @@ def tensorboard_(torch: Any) -> Any:
             writer.add_histogram("h", rand(torch, 100), 0)
             writer.add_image("i", rand(torch, 3, 8, 8).sigmoid(), 0)
             writer.add_text("t", "hello", 0)
-            writer.add_graph(torch.nn.Sequential(torch.nn.Linear(8, 2), torch.nn.ReLU()), rand(torch, 1, 8))
+            writer.add_graph(
+                torch.nn.Sequential(torch.nn.Linear(8, 2), torch.nn.ReLU()), rand(torch, 1, 8)
+            )
             writer.add_pr_curve("p", torch.tensor([0, 1, 1]), torch.tensor([0.2, 0.7, 0.4]), 0)
         events = EventAccumulator(folder)
         events.Reload()
@@ -83,7 +89,15 @@ def tensorboard_(torch: Any) -> Any:
             [s.value for s in events.Scalars("a")],
             list(histogram.bucket),
             events.Tensors("p")[0].tensor_proto.float_val[:],
-            str(sorted({n.name.rpartition("/")[0] for n in events.Graph().node if n.op != "prim::GetAttr"})),
+            str(
+                sorted(
+                    {
+                        n.name.rpartition("/")[0]
+                        for n in events.Graph().node
+                        if n.op != "prim::GetAttr"
+                    }
+                )
+            ),
         ]
 
 
@@ -104,7 +118,8 @@ def _net(torch: Any) -> Any:
 
 
 def accelerate_(torch: Any) -> Any:
-    """A loop with accumulated gradients, clipping, dropout, a scheduler, and a stored state gone on from."""
+    """A loop with accumulated gradients, clipping, dropout, a scheduler, and a stored state gone on
+    from."""
     from accelerate import Accelerator
     from accelerate.utils import set_seed
 
@@ -113,7 +128,9 @@ def accelerate_(torch: Any) -> Any:
     model = _net(torch)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 20)
-    model, optimizer, loader, schedule = accelerator.prepare(model, optimizer, _shuffled(torch), schedule)
+    model, optimizer, loader, schedule = accelerator.prepare(
+        model, optimizer, _shuffled(torch), schedule
+    )
 
     def epoch() -> list[Any]:
         losses = []
@@ -136,7 +153,13 @@ def accelerate_(torch: Any) -> Any:
         accelerator.load_state(folder)
         again = epoch()
     same = [bool((a == b).all()) for a, b in zip(third, again, strict=True)]
-    return [losses, third, same, accelerator.unwrap_model(model).state_dict(), accelerator.num_processes]
+    return [
+        losses,
+        third,
+        same,
+        accelerator.unwrap_model(model).state_dict(),
+        accelerator.num_processes,
+    ]
 
 
 def _lightning_model(torch: Any) -> Any:
@@ -184,8 +207,8 @@ def _lightning_trainer(epochs: int, folder: str) -> Any:
 
 
 def lightning_(torch: Any) -> Any:
-    """`Trainer.fit` of three epochs with dropout, shuffles, validation, early stopping, a progress bar, a
-    scheduler, clipping and checkpoints, which are read and gone on from."""
+    """`Trainer.fit` of three epochs with dropout, shuffles, validation, early stopping, a progress
+    bar, a scheduler, clipping and checkpoints, which are read and gone on from."""
     import contextlib
     import io
     import logging
@@ -195,7 +218,10 @@ def lightning_(torch: Any) -> Any:
     Model = _lightning_model(torch)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     lightning.seed_everything(7)
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()) as shown:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.redirect_stdout(io.StringIO()) as shown,
+    ):
         fit = _lightning_trainer(3, folder)
         model = Model()
         fit.fit(model, _shuffled(torch), _loader(torch))
@@ -215,8 +241,8 @@ def lightning_(torch: Any) -> Any:
 
 
 def trainer(torch: Any) -> Any:
-    """transformers' own `Trainer`: three epochs with dropout, shuffles, a schedule and evaluation; then from
-    the checkpoint in the middle to the end again."""
+    """transformers' own `Trainer`: three epochs with dropout, shuffles, a schedule and evaluation;
+    then from the checkpoint in the middle to the end again."""
     import transformers
 
     config = transformers.BertConfig(
@@ -227,7 +253,10 @@ def trainer(torch: Any) -> Any:
         vocab_size=30,
         max_position_embeddings=16,
     )
-    rows = [{"input_ids": integers(torch, 30, 4, seed=i), "labels": torch.tensor(i % 2)} for i in range(16)]
+    rows = [
+        {"input_ids": integers(torch, 30, 4, seed=i), "labels": torch.tensor(i % 2)}
+        for i in range(16)
+    ]
 
     def made(folder: str) -> Any:
         settings = transformers.TrainingArguments(

@@ -11,8 +11,15 @@ import numpy as np
 from libraries.running import fill, integers, rand
 
 Case = Callable[[Any], Any]
-LARGE = {"vit_h_14", "regnet_y_128gf", "vit_l_16", "vit_l_32"}  # billions of operations, or gigabytes
-SIZES = {"inception_v3": 96, "maxvit_t": 224, "alexnet": 96, "squeezenet1_0": 96, "squeezenet1_1": 96}
+# billions of operations, or gigabytes
+LARGE = {"vit_h_14", "regnet_y_128gf", "vit_l_16", "vit_l_32"}
+SIZES = {
+    "inception_v3": 96,
+    "maxvit_t": 224,
+    "alexnet": 96,
+    "squeezenet1_0": 96,
+    "squeezenet1_1": 96,
+}
 OPTIONS: dict[str, dict[str, Any]] = {"maxvit_t": {"input_size": (224, 224)}}
 SMALL = {"min_size": 96, "max_size": 128}
 
@@ -40,9 +47,13 @@ def _segmenter(name: str, torch: Any) -> Any:
 def _detector(name: str, torch: Any, **options: Any) -> Any:
     from torchvision.models import detection
 
-    model = fill(torch, getattr(detection, name)(weights=None, weights_backbone=None, **options)).eval()
+    model = fill(
+        torch, getattr(detection, name)(weights=None, weights_backbone=None, **options)
+    ).eval()
     with torch.no_grad():
-        found = model([rand(torch, 3, 80, 100, seed=1).sigmoid(), rand(torch, 3, 90, 70, seed=2).sigmoid()])
+        found = model(
+            [rand(torch, 3, 80, 100, seed=1).sigmoid(), rand(torch, 3, 90, 70, seed=2).sigmoid()]
+        )
     return [{k: v for k, v in one.items() if k in ("boxes", "scores", "labels")} for one in found]
 
 
@@ -52,12 +63,15 @@ HEADS = ("head", "rpn.head", "roi_heads.box_predictor", "roi_heads.keypoint_pred
 def _detector_in_parts(name: str, torch: Any, **options: Any) -> Any:
     """A detector, what its heads say and what is selected by it.
 
-    Of scores that differ in the last digit a selection may take another one. So what a head gave is compared,
-    and replaced by numbers that are the same on both frameworks: what is selected then has to be the same.
+    Of scores that differ in the last digit a selection may take another one. So what a head gave is
+    compared, and replaced by numbers that are the same on both frameworks: what is selected then
+    has to be the same.
     """
     from torchvision.models import detection
 
-    model = fill(torch, getattr(detection, name)(weights=None, weights_backbone=None, **options)).eval()
+    model = fill(
+        torch, getattr(detection, name)(weights=None, weights_backbone=None, **options)
+    ).eval()
     given: list[Any] = []
 
     def replace(module: Any, inputs: Any, outputs: Any) -> Any:
@@ -68,7 +82,9 @@ def _detector_in_parts(name: str, torch: Any, **options: Any) -> Any:
         if path in HEADS:
             module.register_forward_hook(replace)
     with torch.no_grad():
-        found = model([rand(torch, 3, 80, 100, seed=1).sigmoid(), rand(torch, 3, 90, 70, seed=2).sigmoid()])
+        found = model(
+            [rand(torch, 3, 80, 100, seed=1).sigmoid(), rand(torch, 3, 90, 70, seed=2).sigmoid()]
+        )
     assert given and all(len(one["boxes"]) for one in found), "nothing was compared"
     return [given, found]
 
@@ -121,7 +137,9 @@ def transforms(torch: Any) -> Any:
 
     pixels = integers(torch, 256, 3, 24, 32).to(torch.uint8)
     given = [pixels, pixels.float() / 255, Image.fromarray(pixels.permute(1, 2, 0).numpy())]
-    boxes = tv_tensors.BoundingBoxes([[2.0, 3, 10, 12], [5, 5, 20, 18]], format="XYXY", canvas_size=(24, 32))
+    boxes = tv_tensors.BoundingBoxes(
+        [[2.0, 3, 10, 12], [5, 5, 20, 18]], format="XYXY", canvas_size=(24, 32)
+    )
     found: list[Any] = []
     for kind in (v1, v2):
         made = [
@@ -187,7 +205,11 @@ def _classifiers() -> dict[str, Case]:
         from torchvision import models
     except ImportError:
         return {}
-    return {n: functools.partial(_classifier, n) for n in models.list_models(module=models) if n not in LARGE}
+    return {
+        n: functools.partial(_classifier, n)
+        for n in models.list_models(module=models)
+        if n not in LARGE
+    }
 
 
 CASES: dict[str, Case] = {

@@ -1,7 +1,8 @@
 """Exponentials, logarithms, powers and hyperbolic functions in f32.
 
-Argument reduction and reconstruction as in W. J. Cody and W. Waite, *Software Manual for the Elementary
-Functions* (1980): exp(x) = 2^n exp(r) with r = x - n ln 2 in two parts; log(x) = e ln 2 + log(m).
+Argument reduction and reconstruction as in W. J. Cody and W. Waite, *Software Manual for the
+Elementary Functions* (1980): exp(x) = 2^n exp(r) with r = x - n ln 2 in two parts; log(x) = e ln 2
++ log(m).
 """
 
 from __future__ import annotations
@@ -93,7 +94,8 @@ def exp(b: Builder, x: Expr, shift: int = 0) -> Expr:
 
 
 def exp_negative(b: Builder, x: Expr, shift: int = 0) -> Expr:
-    """e^x * 2^shift for x <= 0: scaling up first and down by a constant leaves one exponent to make."""
+    """e^x * 2^shift for x <= 0: scaling up first and down by a constant leaves one exponent to
+    make."""
     up = 32 - shift
     x = b.let(select(compare("lt", x, -105.0), like(x, -105.0), x), "x")
     shifted = b.let(fma(x, like(x, LOG2E), like(x, ROUND + 127 + 32)), "shifted")
@@ -107,7 +109,8 @@ def exp_negative(b: Builder, x: Expr, shift: int = 0) -> Expr:
 def half_exp(b: Builder, x: Expr) -> Expr:
     """e^x / 2, made to be added to a half: 0 for x below -87, infinite for x above 89.1."""
     bias = ROUND + 126
-    x = b.let(clamp(x, -87.0, 89.4), "x")  # halves have exponents of one step: biased ones are 0 to 255
+    # halves have exponents of one step: biased ones are 0 to 255
+    x = b.let(clamp(x, -87.0, 89.4), "x")
     shifted = b.let(fma(x, like(x, LOG2E), like(x, bias)), "shifted")
     n = b.let(shifted - bias, "n")
     r = fma(n, like(x, -LN2_HIGH), x)
@@ -133,7 +136,8 @@ def expm1(b: Builder, x: Expr) -> Expr:
 
 
 def split(b: Builder, x: Expr) -> tuple[Expr, Expr]:
-    """f and e (both f32) with x = (1 + f) 2^e, sqrt(1/2) <= 1 + f < sqrt(2), for positive finite x."""
+    """f and e (both f32) with x = (1 + f) 2^e, sqrt(1/2) <= 1 + f < sqrt(2), for positive finite
+    x."""
     small = b.let(compare("lt", x, 2.0**-126), "small")
     word = b.let(bits(select(small, x * 2.0**24, x)) - SQRT_HALF_BITS, "word")
     e = cast(binary("shr", word, 23), f32) - select(small, like(x, 24.0), like(x, 0.0))
@@ -256,7 +260,8 @@ LOG64_TERMS = tuple(2.0 / (2 * k + 1) for k in range(11))
 
 
 def log64(b: Builder, x: Expr) -> Expr:
-    """log of a positive finite f64 that is not denormal: e ln 2 + 2 artanh((m - 1)/(m + 1)), to ~1 ulp."""
+    """log of a positive finite f64 that is not denormal: e ln 2 + 2 artanh((m - 1)/(m + 1)), to ~1
+    ulp."""
     wide = KType(i64, x.type.lanes)
     base = Const(0x3FE6A09E667F3BCD, wide)  # sqrt(1/2)
     word = b.let(bits(x) - base, "word")

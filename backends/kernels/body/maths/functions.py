@@ -1,8 +1,9 @@
-"""Elementary functions as kernel-IR expansions: branch-free, so that any loop around them vectorises.
+"""Elementary functions as kernel-IR expansions: branch-free, so that any loop around them
+vectorises.
 
-f32 functions are ours: at most 2 ULP for exp, log, tanh, erf and sigmoid, 4 for the others, over all of
-f32 with its denormals, infinities and NaNs (tests/backends/test_maths.py). f64 functions are libm's, apart
-from those it does not have.
+f32 functions are ours: at most 2 ULP for exp, log, tanh, erf and sigmoid, 4 for the others, over
+all of f32 with its denormals, infinities and NaNs (tests/backends/test_maths.py). f64 functions are
+libm's, apart from those it does not have.
 """
 
 from __future__ import annotations

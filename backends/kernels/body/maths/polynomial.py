@@ -1,7 +1,9 @@
-"""Polynomial approximations, fitted when first needed: the code states function, interval and degree.
+"""Polynomial approximations, fitted when first needed: the code states function, interval and
+degree.
 
-Interpolation at Chebyshev nodes is within a small factor of the best polynomial (Trefethen, *Approximation
-Theory and Approximation Practice*, chapter 4) and needs nothing but the function in double precision.
+Interpolation at Chebyshev nodes is within a small factor of the best polynomial (Trefethen,
+*Approximation Theory and Approximation Practice*, chapter 4) and needs nothing but the function in
+double precision.
 """
 
 from __future__ import annotations
@@ -16,10 +18,13 @@ from ...ir import Const, Expr, fma
 
 
 def fit(f: Callable[[float], float], low: float, high: float, degree: int) -> tuple[float, ...]:
-    """Coefficients, lowest power first, of the polynomial that interpolates `f` on ``low..high``."""
+    """Coefficients, lowest power first, of the polynomial that interpolates `f` on
+    ``low..high``."""
     nodes = np.cos(np.pi * (np.arange(degree + 1) + 0.5) / (degree + 1))
     values = np.array([f(0.5 * (low + high) + 0.5 * (high - low) * float(t)) for t in nodes])
-    series = [2 / (degree + 1) * np.dot(values, np.cos(k * np.arccos(nodes))) for k in range(degree + 1)]
+    series = [
+        2 / (degree + 1) * np.dot(values, np.cos(k * np.arccos(nodes))) for k in range(degree + 1)
+    ]
     series[0] /= 2
     line = np.polynomial.Polynomial([-(high + low) / (high - low), 2 / (high - low)])
     polynomial = np.polynomial.Polynomial(np.polynomial.chebyshev.cheb2poly(series))(line)
@@ -48,7 +53,9 @@ def log_tail(f: float) -> float:
 
 def odd_tail(f: Callable[[float], float], third: float) -> Callable[[float], float]:
     """z -> (f(x)/x - 1)/z at x = sqrt(z) for an odd function f(x) = x + third x^3 + ..."""
+
     def tail(z: float) -> float:
         x = math.sqrt(z)
         return third if z < 1e-7 else (f(x) / x - 1) / z
+
     return tail

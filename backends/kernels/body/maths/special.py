@@ -1,10 +1,11 @@
 """Error functions and gamma functions.
 
-erf and erfc: polynomials for erf near 0, for -log(erfc) beyond, and for (1 + 2x) erfc(x) e^(x^2), whose
-variable (x - 2)/(x + 2) maps 0..inf to a finite interval (M. Shepherd and J. Laframboise, *Chebyshev
-approximation of (1 + 2x) exp(x^2) erfc x*, 1981). erfinv: x p(w), w = -log(1 - x^2) (M. Giles, *Approximating
-the erfinv function*, 2011). Gamma: Stirling's series after shifting the argument beyond 8, reflection below
-1/2 (Abramowitz and Stegun 6.1.41, 6.3.18, 6.1.17, 6.3.7), in f64.
+erf and erfc: polynomials for erf near 0, for -log(erfc) beyond, and for (1 + 2x) erfc(x) e^(x^2),
+whose variable (x - 2)/(x + 2) maps 0..inf to a finite interval (M. Shepherd and J. Laframboise,
+*Chebyshev approximation of (1 + 2x) exp(x^2) erfc x*, 1981). erfinv: x p(w), w = -log(1 - x^2) (M.
+Giles, *Approximating the erfinv function*, 2011). Gamma: Stirling's series after shifting the
+argument beyond 8, reflection below 1/2 (Abramowitz and Stegun 6.1.41, 6.3.18, 6.1.17, 6.3.7), in
+f64.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ ERFINV = functools.cache(lambda: fit(lambda d: _erfinv_ratio(NEAR + d), -2.5, 2.
 ERFINV_TAIL = functools.cache(lambda: fit(lambda d: _erfinv_ratio((FAR + d) ** 2), -0.97, 0.85, 8))
 ERFINV_FAR = functools.cache(lambda: fit(lambda d: _erfinv_ratio((FAR + d) ** 2), -0.97, 3.0, 8))
 
+
 def erf(b: Builder, x: Expr) -> Expr:
     a = b.let(magnitude(x), "a")
     small = fma(x, horner(b, b.let(x * x, "z"), ERF()), x)
@@ -103,8 +105,11 @@ def erfinv64(b: Builder, x: Expr) -> Expr:
     w = b.let(unary("neg", unary("log", b.let(c * (a + 1.0), "m"))), "w")
     w = b.let(select(compare("lt", a, 1e-4), a * a, w), "w")
     tail = compare("ge", w, 5.0)
-    t: Expr = select(tail, horner(b, b.let(unary("sqrt", w) - FAR, "root"), ERFINV_FAR()),
-                     horner(b, b.let(w - NEAR, "d"), ERFINV()))
+    t: Expr = select(
+        tail,
+        horner(b, b.let(unary("sqrt", w) - FAR, "root"), ERFINV_FAR()),
+        horner(b, b.let(w - NEAR, "d"), ERFINV()),
+    )
     t = b.let(t * a, "t")
     for _ in range(2):
         wrong = select(compare("lt", a, 0.5), unary("erf", t) - a, c - unary("erfc", t))
@@ -117,7 +122,8 @@ def erfinv64(b: Builder, x: Expr) -> Expr:
 # ---- gamma
 
 BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510)
-STIRLING = tuple(v / (2 * k * (2 * k - 1)) for k, v in enumerate(BERNOULLI, 1))  # of log gamma, in 1/z^2
+# of log gamma, in 1/z^2
+STIRLING = tuple(v / (2 * k * (2 * k - 1)) for k, v in enumerate(BERNOULLI, 1))
 PSI = tuple(-v / (2 * k) for k, v in enumerate(BERNOULLI, 1))  # of its derivative
 SHIFT = 8
 
@@ -191,5 +197,3 @@ def half_exp64(b: Builder, x: Expr) -> Expr:
 def sigmoid64(b: Builder, x: Expr) -> Expr:
     z = b.let(unary("exp", unary("neg", magnitude(x))), "z")
     return select(compare("lt", x, 0.0), z, like(x, 1.0)) / (z + 1.0)
-
-

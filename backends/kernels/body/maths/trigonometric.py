@@ -1,8 +1,9 @@
 """Trigonometric functions and their inverses in f32.
 
-The argument is reduced in f64 by two-part pi/2 with fused multiply-adds, right up to 2^50; beyond, by
-2/pi in parts whose products with a 24-bit number are exact, each taken modulo 4 quadrants at once (after
-M. Payne and R. Hanek, *Radian reduction for trigonometric functions*, 1983). No branch, no table.
+The argument is reduced in f64 by two-part pi/2 with fused multiply-adds, right up to 2^50; beyond,
+by 2/pi in parts whose products with a 24-bit number are exact, each taken modulo 4 quadrants at
+once (after M. Payne and R. Hanek, *Radian reduction for trigonometric functions*, 1983). No branch,
+no table.
 """
 
 from __future__ import annotations
@@ -37,8 +38,10 @@ def _cos_tail(z: float) -> float:
 
 
 def _parts() -> list[float]:
-    """2/pi / 4 in parts of CHUNK bits, without those that contribute whole turns to numbers >= HUGE."""
-    first = 24  # a number >= 2^50 is a multiple of 2^27, so bits of 2/pi above 2^-25 give multiples of 4
+    """2/pi / 4 in parts of CHUNK bits, without those that contribute whole turns to numbers >=
+    HUGE."""
+    # a number >= 2^50 is a multiple of 2^27, so bits of 2/pi above 2^-25 give multiples of 4
+    first = 24
     parts = []
     for low in range(first, 128 + 56, CHUNK):
         chunk = (TWO_OVER_PI >> (256 - low - CHUNK)) & ((1 << CHUNK) - 1)
@@ -165,8 +168,9 @@ def atan2(b: Builder, y: Expr, x: Expr) -> Expr:
     return binary("copysign", p, y)
 
 
-SINPI64 = functools.cache(lambda: tuple((-1) ** k * math.pi ** (2 * k + 1) / math.factorial(2 * k + 1)
-                                        for k in range(12)))
+SINPI64 = functools.cache(
+    lambda: tuple((-1) ** k * math.pi ** (2 * k + 1) / math.factorial(2 * k + 1) for k in range(12))
+)
 COSPI64 = functools.cache(
     lambda: tuple((-1) ** k * math.pi ** (2 * k) / math.factorial(2 * k) for k in range(12))
 )
