@@ -184,7 +184,8 @@ def _warn(reason: str) -> None:
     if not _warned:
         _warned = True
         warnings.warn(
-            f"compiled code is not kept between runs: {reason}; set GRAPHTORCH_CACHE to a folder of yours",
+            f"compiled code is not kept between runs: {reason}; set GRAPHTORCH_CACHE to a folder "
+            "of yours",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -22,7 +22,8 @@ import loader
 
 with loader.load(sys.argv[1]) as model:
     print("compiled for", ", ".join(model.metadata["architectures"]))
-    np.save("scores.npy", model(np.load("x.npy"))[0])  # arrays are copied to the GPU; its tensors are not
+    # an array is copied to the GPU; a tensor of the GPU's is read where it is
+    np.save("scores.npy", model(np.load("x.npy"))[0])
 assert not [name for name in sys.modules if name.startswith("graphtorch")]
 """
 

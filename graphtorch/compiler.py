@@ -1,8 +1,7 @@
 """`torch.compiler`: what programs say about compiling beside ``torch.compile``.
 
 Where a name chooses between parts of PyTorch's compiler that do not exist here, it is accepted and
-changes
-nothing: a compiled function gives what the plain one gives in any case.
+changes nothing: a compiled function gives what the plain one gives in any case.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ from ._random.generator import (
 )
 
 __all__ = [
-    "Generator", "default_generator", "fork_rng", "get_rng_state", "initial_seed", "manual_seed", "seed",
-    "set_random_stream", "set_rng_state",
+    "Generator", "default_generator", "fork_rng", "get_rng_state", "initial_seed",
+    "manual_seed", "seed", "set_random_stream", "set_rng_state",
 ]  # fmt: skip
 
 PUBLIC = {

@@ -99,8 +99,7 @@ def load(
         encoding: of byte strings that Python 2 wrote.
 
     Raises: pickle.UnpicklingError for a refused file, RuntimeError for a damaged one or for tensors
-        on a
-    device that is not here, FileNotFoundError for a missing one.
+    on a device that is not here, FileNotFoundError for a missing one.
     """
     if weights_only is None:
         weights_only = pickle_module is None

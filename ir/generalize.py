@@ -1,16 +1,12 @@
 """From recordings of one structure with different sizes to one graph whose sizes are symbols.
 
 The numbers that a structure leaves out (`ir.structure`) form a vector: the sizes of the leaves,
-then the numbers
-of each node's attributes. From a few such vectors `generalize` guesses which numbers are the same
-in every recording, which are sizes of their own, and which follow from others: a size that some
-value of the graph has, such
-a size and a constant, a product, a quotient, a multiple of a symbol. The guess is tested by shape
-inference on the
-symbolic graph, and again by `Variant.match` for every later vector, so that a wrong one is never
-used, only not
-found. Where inference depends on how sizes compare, it is decided as in the recordings and becomes
-a condition.
+then the numbers of each node's attributes. From a few such vectors `generalize` guesses which
+numbers are the same in every recording, which are sizes of their own, and which follow from others:
+a size that some value of the graph has, such a size and a constant, a product, a quotient, a
+multiple of a symbol. The guess is tested by shape inference on the symbolic graph, and again by
+`Variant.match` for every later vector, so that a wrong one is never used, only not found. Where
+inference depends on how sizes compare, it is decided as in the recordings and becomes a condition.
 """
 
 from __future__ import annotations

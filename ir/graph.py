@@ -206,7 +206,8 @@ class Node:
         return self
 
     def __repr__(self) -> str:
-        return f"<{self.op.name}({', '.join(map(repr, (v.type for v in self.operands)))}) -> {self.types}>"
+        operands = ", ".join(repr(v.type) for v in self.operands)
+        return f"<{self.op.name}({operands}) -> {self.types}>"
 
 
 class Graph:

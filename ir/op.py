@@ -34,8 +34,8 @@ And facts, for whoever has to decide something about an op:
     What an element of the result costs, a `Weight`.
 `reference_ns`
     Nanoseconds that `reference` takes where its weight says too little, since it is a loop in
-    Python or a
-    contraction: for each element of the first result, or of a node, by a function of `ops.timing`.
+    Python or a contraction: for each element of the first result, or of a node, by a function of
+    `ops.timing`.
 `raises`
     Whether it, or what it decomposes into, can fail at run time: on an index out of bounds, a
     singular matrix. The error names the user's line, so that programs which differ in the line are

@@ -3,11 +3,12 @@
     graph    ::= "graph" name symbols? "(" (value ":" type),* ")" "{" node* return "}"
     symbols  ::= "<" (name ("in" int ".." int?)?),* ">"      ranges; "..": no upper limit
     node     ::= value,* "=" op "(" value,* ")" attrs? ":" type,* ("@" string ":" int)?
-    return   ::= "return" (value ("into" value)?),*          "into": may take over that input's buffer
+    return   ::= "return" (value ("into" value)?),*     "into": may take over that input's buffer
     value    ::= "%" (number | name | string)                numbers are results, the others inputs
     type     ::= dtype "[" dim,* "]"
     attrs    ::= "{" (name "=" attr),* "}"
-    attr     ::= "None" | "True" | "False" | string | float | dim | dtype | "(" attr,* ")" | literal | graph
+    attr     ::= "None" | "True" | "False" | string | float | dim | dtype | "(" attr,* ")"
+               | literal | graph
     literal  ::= type ( "(" (float | int | "True" | "False"),* ")" | base64 string )
 
 A literal's numbers are row-major; a complex element is two numbers. It is written in decimals where

@@ -2,10 +2,9 @@
 structure.
 
 A *skeleton* stands for an attribute record, or a type, without its numbers: sizes, slice bounds,
-paddings (the
-fields whose type is a `Dim` or made of such) and the value of a 0-d constant. Skeletons are small
-integers, equal for equal remains. Sizes of 0 and 1 are part of the skeleton: they decide what
-broadcasts and what is empty, so that rules of shape inference branch on them.
+paddings (the fields whose type is a `Dim` or made of such) and the value of a 0-d constant.
+Skeletons are small integers, equal for equal remains. Sizes of 0 and 1 are part of the skeleton:
+they decide what broadcasts and what is empty, so that rules of shape inference branch on them.
 """
 
 from __future__ import annotations

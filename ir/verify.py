@@ -33,7 +33,8 @@ RULES = {
     "outputs": "every output is an input or a result of a node of the graph",
     "symbols": "a symbol has one range in the whole graph",
     "sizes": "a size is not negative for all values of its symbols",
-    "donates": "a donation names an output and an input that exist, each at most once, of equal types",
+    "donates": "a donation names an output and an input that exist, each at most once, of equal "
+    "types",
 }
 
 

@@ -30,7 +30,8 @@ import json, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import docs
-json.dump([docs.current(Path(page)) for page in sys.argv[3:]], open(sys.argv[2], "w", encoding="utf-8"))
+pages = [docs.current(Path(page)) for page in sys.argv[3:]]
+json.dump(pages, open(sys.argv[2], "w", encoding="utf-8"))
 """
 
 

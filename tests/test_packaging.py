@@ -16,7 +16,7 @@ SMOKE = """
 import importlib.resources, importlib.util, sys
 import graphtorch as torch
 assert torch.__file__.startswith(sys.argv[1]), torch.__file__
-assert not any(importlib.util.find_spec(name) for name in ("ir", "backends")), "ir or backends at top level"
+assert not any(map(importlib.util.find_spec, ("ir", "backends"))), "ir or backends at top level"
 model = torch.nn.Linear(3, 2)
 loss = model(torch.ones(4, 3)).square().mean()
 loss.backward()

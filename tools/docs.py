@@ -43,13 +43,14 @@ BLOCK = re.compile(
 HEAD = """\
 # Ops
 
-{count} ops, of which {core} are core: a target implements them, or states that it does not. A composite
-also decomposes into simpler ops, for targets that do not take it whole. This file is written by
-`python3 tools/docs.py` from the records in `ir/ops/`; [ir.md](ir.md) explains the notation around it.
+{count} ops, of which {core} are core: a target implements them, or states that it does not. A
+composite also decomposes into simpler ops, for targets that do not take it whole. This file is
+written by `python3 tools/docs.py` from the records in `ir/ops/`; [ir.md](ir.md) explains the
+notation around it.
 
-`b?` may be left out, `*xs` takes any number of operands. `Dim` is an int or a symbolic size, `Shape` a tuple
-of `Dim`s, `Padding` a pair (low, high) for each spatial dimension. Gradient: `rule` is the op's own, `parts`
-follows from the decomposition, `-` means that there is none.
+`b?` may be left out, `*xs` takes any number of operands. `Dim` is an int or a symbolic size,
+`Shape` a tuple of `Dim`s, `Padding` a pair (low, high) for each spatial dimension. Gradient:
+`rule` is the op's own, `parts` follows from the decomposition, `-` means that there is none.
 """
 TABLE = ("| op | result | kind | gradient |", "|---|---|---|---|")
 
@@ -101,12 +102,13 @@ def ops_page() -> str:
 SURFACE_HEAD = """\
 # The surface
 
-{count} names, parameters and modes of PyTorch that tutorials and notes use, and checks that use each:
-functions `check_*` in [tests/surface](../tests/surface). A check counts for a name when it uses it, for a
-parameter when it gives it, for a mode when it gives that value, and only if what it asserts holds. This file
-is written by `python3 tools/docs.py`, which runs them.
+{count} names, parameters and modes of PyTorch that tutorials and notes use, and checks that use
+each: functions `check_*` in [tests/surface](../tests/surface). A check counts for a name when it
+uses it, for a parameter when it gives it, for a mode when it gives that value, and only if what it
+asserts holds. This file is written by `python3 tools/docs.py`, which runs them.
 
-Where these names and PyTorch 2.13 disagree, PyTorch's behaviour wins, and some names are other ones:
+Where these names and PyTorch 2.13 disagree, PyTorch's behaviour wins, and some names are other
+ones:
 
 {notes}
 """

@@ -5,11 +5,10 @@ PyTorch.
     python3 tools/fuzz_autograd.py [--count 2000] [--first 0] [--show 20]
 
 Compared: values, versions, who requires grad, the gradients of first and second order, those that
-    tensors
-keep, what hooks saw, and the type of every exception. A seed names a program:
-`--first SEED --count 1
---trace` prints it. Left out: views made under no_grad, which PyTorch 2.13 treats otherwise than documented,
-and functions of several views, whose results PyTorch refuses to look at after a write.
+tensors keep, what hooks saw, and the type of every exception. A seed names a program:
+`--first SEED --count 1 --trace` prints it. Left out: views made under no_grad, which PyTorch 2.13
+treats otherwise than documented, and functions of several views, whose results PyTorch refuses to
+look at after a write.
 """
 
 from __future__ import annotations
@@ -105,9 +104,11 @@ class Program:
         dim = a % x.dim()
         size = max(1, x.shape[dim])
         views: list[Callable[[], Any]] = [
-            lambda: x.reshape(-1), lambda: x.transpose(0, x.dim() - 1), lambda: x.select(dim, b % size),
-            lambda: x.narrow(dim, b % size, max(1, (size - b % size) // 2)), lambda: x.unsqueeze(dim),
-            lambda: x[..., ::2], lambda: x.view(x.shape), lambda: x.movedim(dim, 0), lambda: x[b % size :],
+            lambda: x.reshape(-1), lambda: x.transpose(0, x.dim() - 1),
+            lambda: x.select(dim, b % size),
+            lambda: x.narrow(dim, b % size, max(1, (size - b % size) // 2)),
+            lambda: x.unsqueeze(dim), lambda: x[..., ::2], lambda: x.view(x.shape),
+            lambda: x.movedim(dim, 0), lambda: x[b % size :],
             lambda: x.diagonal() if x.dim() == 2 else x.flatten(), lambda: x.expand(2, *x.shape),
             lambda: x.flatten(),
         ]  # fmt: skip
@@ -115,9 +116,10 @@ class Program:
 
     def _arithmetic(self, number: int, x: Any, y: Any, c: float, a: int, b: int, which: int) -> Any:
         made: list[Callable[[], Any]] = [
-            lambda: x.sin(), lambda: x * c, lambda: x + y, lambda: x * y, lambda: x.exp(), lambda: x.relu(),
-            lambda: (x - y).tanh(), lambda: x * x, lambda: x.sum(), lambda: x.mean(-1, keepdim=True),
-            lambda: self.torch.where(x > 0, x, x * c), lambda: x.cumsum(0),
+            lambda: x.sin(), lambda: x * c, lambda: x + y, lambda: x * y, lambda: x.exp(),
+            lambda: x.relu(), lambda: (x - y).tanh(), lambda: x * x, lambda: x.sum(),
+            lambda: x.mean(-1, keepdim=True), lambda: self.torch.where(x > 0, x, x * c),
+            lambda: x.cumsum(0),
         ]  # fmt: skip
         return made[which]()
 

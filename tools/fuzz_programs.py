@@ -86,7 +86,7 @@ def generated(x):
 OPTIMIZERS = _lines(r"""
 optimizer = torch.optim.SGD([p, zp, *net.parameters()], lr=0.1)
 optimizer = torch.optim.SGD([p, *net.parameters()], lr=0.1, momentum=0.9, weight_decay=0.01)
-optimizer = torch.optim.Adam([{'params': [p], 'lr': 0.05}, {'params': list(net.parameters())}], lr=0.02)
+optimizer = torch.optim.Adam([{'params': [p], 'lr': 0.05}, {'params': net.parameters()}], lr=0.02)
 optimizer = torch.optim.AdamW([p, zp], lr=0.05)
 """)
 CALLED = (  # how the function is called; the first ones more often than they stand here
@@ -322,7 +322,7 @@ if not w.requires_grad: w = w.clone().requires_grad_()\noptimizer.add_param_grou
 hook = net.register_forward_hook(lambda m, i, o: o * 2)
 hook = p.register_hook(lambda g: g * 0.5) if p.requires_grad else None
 hook = net.linear.register_forward_pre_hook(lambda m, i: (i[0] + 1,))
-hook = net.linear.register_full_backward_hook(lambda m, i, o: (i[0] * 2,) if i[0] is not None else None)
+hook = net.linear.register_full_backward_hook(lambda m, i, o: None if i[0] is None else (i[0] * 2,))
 hook.remove() if hook else None
 f.__defaults__ = (2.0,)
 set_factor(0.25)

@@ -57,8 +57,7 @@ class Call:
     sizes.
 
     Kinds: f any float, F f32 or f64, i integer, n any number, ? bool, ``k<m`` an index into m.
-        `net`: a
-    module that the text calls. `smooth`: its gradients are compared as well.
+    `net`: a module that the text calls. `smooth`: its gradients are compared as well.
     """
 
     text: str

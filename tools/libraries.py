@@ -3,7 +3,7 @@
 docs/libraries.md.
 
     python3 tools/libraries.py                            all cases (half an hour on two cores)
-    python3 tools/libraries.py language                   those of one module in tests/helpers/libraries
+    python3 tools/libraries.py language                   of one module in tests/helpers/libraries
     python3 tools/libraries.py vision resnet18 operators  some of them; the other rows stay
     python3 tools/libraries.py imports                    how long their imports take
 
@@ -46,27 +46,29 @@ IMPORTS = {
 }
 FIRST = {
     "graphtorch": "import graphtorch; graphtorch.install_as_torch()",
-    "torch": "import torch; from libraries.oracle_vision import declare_schemas; declare_schemas(torch)",
+    "torch": "import torch; from libraries.oracle_vision import declare_schemas; "
+    "declare_schemas(torch)",
 }
 IMPORTS_HEAD = (
     "| what | graphtorch: median of 5 | PyTorch: median | graphtorch: least | PyTorch: least |"
 )
 INTRODUCTION = """# Libraries around PyTorch
 
-What ran unmodified under `graphtorch.install_as_torch()`, and how far its results were from those on PyTorch
-{torch}, on the CPU: the largest difference of a tensor, relative to its largest element. Weights are the same
-numbers on both; models of `language` are compared with their losses, gradients and greedy generations, those
-of `generation` with the tokens that they draw and search for in a dozen ways; those of `exporting` are files
-for ONNX Runtime and libraries with a C interface, one of each for all sizes of batches and lengths.
-Detections are selections by thresholds and ranks: of boxes whose scores differ in the last digits alone
-another one may be chosen. `augmentation` has torchvision's transforms, first and second version, with equal
-seeds of PyTorch's, Python's and NumPy's streams, on Pillow images, bytes, floats, batches and on boxes, masks
-and key points; of bytes the number is the share of those that differ. Written by `tools/libraries.py`; the
-cases are in `tests/helpers/libraries`.
+What ran unmodified under `graphtorch.install_as_torch()`, and how far its results were from those
+on PyTorch {torch}, on the CPU: the largest difference of a tensor, relative to its largest
+element. Weights are the same numbers on both; models of `language` are compared with their losses,
+gradients and greedy generations, those of `generation` with the tokens that they draw and search
+for in a dozen ways; those of `exporting` are files for ONNX Runtime and libraries with a C
+interface, one of each for all sizes of batches and lengths.
+Detections are selections by thresholds and ranks: of boxes whose scores differ in the last digits
+alone another one may be chosen. `augmentation` has torchvision's transforms, first and second
+version, with equal seeds of PyTorch's, Python's and NumPy's streams, on Pillow images, bytes,
+floats, batches and on boxes, masks and key points; of bytes the number is the share of those that
+differ. Written by `tools/libraries.py`; the cases are in `tests/helpers/libraries`.
 
-Of the ways to generate, offloaded caches need an accelerator, as on PyTorch, quantized ones packages of their
-own or 8-bit floats (which are not here), and contrastive search, DoLa, constrained and grouped beams code
-from the Hub: each raises an error that says so.
+Of the ways to generate, offloaded caches need an accelerator, as on PyTorch, quantized ones
+packages of their own or 8-bit floats (which are not here), and contrastive search, DoLa,
+constrained and grouped beams code from the Hub: each raises an error that says so.
 """
 
 

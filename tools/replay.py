@@ -3,7 +3,7 @@
 difference.
 
     python3 tools/replay.py FOLDER                     lower all graphs (minutes)
-    python3 tools/replay.py FOLDER --against BEFORE    ... and show what differs from an earlier folder
+    python3 tools/replay.py FOLDER --against BEFORE    ... and show what differs from another folder
     python3 tools/replay.py FOLDER --only 'op_*' gpt   the graphs of these names; --list shows all
 
 The graphs are those of replay_graphs.py: benchmark models, a training step of each kind of net and
@@ -13,7 +13,8 @@ this one is, into FOLDER/GRAPH/MACHINE:
     passes.txt     the graph as recorded and after each pass that changed it
     kernels.txt    the kernels and their launches
     memory.txt     where temporaries lie and when they are in use
-    code.txt       for each kernel hashes of its LLVM IR and of its object code; hashes of table and constants
+    code.txt       for each kernel hashes of its LLVM IR and of its object code; hashes of table and
+                   constants
 
 or `refused.txt` where there is no code for an op. The status is 1 if anything differs.
 """
@@ -76,7 +77,8 @@ def replay(recorded: Recorded, target: Processor) -> dict[str, str]:
         return {
             "passes.txt": "".join(passes),
             "kernels.txt": print_program(program),
-            "memory.txt": f"{print_memory(program, plan)}packed {packed_layout(program)[1]} bytes\n",
+            "memory.txt": f"{print_memory(program, plan)}packed {packed_layout(program)[1]} "
+            "bytes\n",
             "code.txt": "".join(f"{line}\n" for line in _code(table, target)),
         }
 

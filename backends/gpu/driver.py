@@ -48,7 +48,8 @@ CUBIN, PTX, EXACT = range(3)
 
 def called(result: str, symbol: str, arguments: str) -> str:
     """A call of the driver: ``%result`` is its code."""
-    place = f"getelementptr ([{len(SYMBOLS)} x ptr], ptr @gt.driver, i64 0, i64 {SYMBOLS.index(symbol)})"
+    row = SYMBOLS.index(symbol)
+    place = f"getelementptr ([{len(SYMBOLS)} x ptr], ptr @gt.driver, i64 0, i64 {row})"
     return (
         f"  %{result}.f = load ptr, ptr {place}\n  %{result} = call i32 %{result}.f({arguments})\n"
     )
@@ -68,6 +69,11 @@ def checked(result: str, symbol: str, arguments: str, failure: str = "") -> str:
         f"  br i1 %{result}.ok, label %{label}.then, label %{label}.bad\n"
         f"{label}.bad:\n  ret i32 {failure or f'%{result}'}\n{label}.then:\n"
     )
+
+
+def _attribute(result: str, attribute: int) -> str:
+    """Puts an attribute of ``%device`` into ``%number``."""
+    return checked(result, "cuDeviceGetAttribute", f"ptr %number, i32 {attribute}, i32 %device")
 
 
 def context_type(pieces: int, functions: int) -> str:
@@ -162,7 +168,8 @@ found:
   br label %next
 missing:
   %why = call ptr @dlerror()
-  call i32 (ptr, i64, ptr, ...) @snprintf(ptr %error, i64 256, ptr @gt.msg.missing, ptr %who, ptr %why)
+  call i32 (ptr, i64, ptr, ...) @snprintf(ptr %error, i64 256, ptr @gt.msg.missing, ptr %who, \
+ptr %why)
   ret i32 1
 old:
   call i32 (ptr, i64, ptr, ...) @snprintf(ptr %error, i64 256, ptr @gt.msg.old, ptr %who, ptr %name)
@@ -185,8 +192,8 @@ bad:
   %words = load ptr, ptr %text
   %none = icmp eq ptr %words, null
   %said = select i1 %none, ptr @gt.msg.unknown, ptr %words
-  call i32 (ptr, i64, ptr, ...) @snprintf(ptr %error, i64 256, ptr @gt.msg.failed, ptr %who, ptr %what, \
-i32 %code, ptr %said)
+  call i32 (ptr, i64, ptr, ...) @snprintf(ptr %error, i64 256, ptr @gt.msg.failed, ptr %who, \
+ptr %what, i32 %code, ptr %said)
   br label %done
 done:
   ret void
@@ -282,9 +289,9 @@ entry:
   %number = alloca i32
   %device.p = getelementptr %GtContext, ptr %context, i32 0, i32 {ORDINAL}
   %device = load i32, ptr %device.p
-{checked("asked.major", "cuDeviceGetAttribute", f"ptr %number, i32 {CAPABILITY_MAJOR}, i32 %device")}\
+{_attribute("asked.major", CAPABILITY_MAJOR)}\
   %major = load i32, ptr %number
-{checked("asked.minor", "cuDeviceGetAttribute", f"ptr %number, i32 {CAPABILITY_MINOR}, i32 %device")}\
+{_attribute("asked.minor", CAPABILITY_MINOR)}\
   %minor = load i32, ptr %number
   br label %next
 next:
@@ -325,8 +332,8 @@ chosen:
   %none = icmp slt i64 %best, 0
   br i1 %none, label %no_code, label %modules
 no_code:
-  call i32 (ptr, i64, ptr, ...) @snprintf(ptr %error, i64 256, ptr @gt.msg.machine, ptr %who, i32 %major, \
-i32 %minor, ptr @gt.machines.text)
+  call i32 (ptr, i64, ptr, ...) @snprintf(ptr %error, i64 256, ptr @gt.msg.machine, ptr %who, \
+i32 %major, i32 %minor, ptr @gt.machines.text)
   ret i32 1
 modules:
   %first = mul i64 %best, {pieces}
@@ -428,8 +435,8 @@ done:
   ret void
 }}
 ; Copies rows (offset in the source, offset on the GPU, bytes) into new memory.
-define internal i32 @gt.cuda.upload(ptr %error, ptr %who, ptr %place, i64 %size, ptr %source, ptr %rows, \
-i64 %count) {{
+define internal i32 @gt.cuda.upload(ptr %error, ptr %who, ptr %place, i64 %size, ptr %source, \
+ptr %rows, i64 %count) {{
 entry:
 {checked("made", "cuMemAlloc_v2", "ptr %place, i64 %size")}\
   %memory = load i64, ptr %place
@@ -490,8 +497,8 @@ LOOK = "  %test.x = call i8 @gt.cuda.look(ptr %status, i64 %test.a)"  # for walk
 def _launch() -> str:
     """A stage for `count` iterations, -1 where that is not known, on the grid that walk.py says."""
     return f"""
-define internal void @gt.cuda.stage(ptr %state, i64 %number, i64 %count, i32 %of.block, i32 %shared, \
-ptr %operands, i64 %operand.count) {{
+define internal void @gt.cuda.stage(ptr %state, i64 %number, i64 %count, i32 %of.block, \
+i32 %shared, ptr %operands, i64 %operand.count) {{
 entry:
   %code = load i32, ptr %state
   %going = icmp eq i32 %code, 0
@@ -517,14 +524,14 @@ grid:
   %blocks = trunc i64 %blocks64 to i32
   %own.threads32 = trunc i64 %own.threads to i32
   %threads = select i1 %is.block, i32 %of.block, i32 %own.threads32
-  call void @gt.cuda.launch(ptr %state, i64 %number, i32 %blocks, i32 %threads, i32 %shared, ptr %operands, \
-i64 %operand.count)
+  call void @gt.cuda.launch(ptr %state, i64 %number, i32 %blocks, i32 %threads, i32 %shared, \
+ptr %operands, i64 %operand.count)
   br label %done
 done:
   ret void
 }}
-define internal void @gt.cuda.launch(ptr %state, i64 %number, i32 %blocks, i32 %threads, i32 %shared, \
-ptr %operands, i64 %count) noinline {{
+define internal void @gt.cuda.launch(ptr %state, i64 %number, i32 %blocks, i32 %threads, \
+i32 %shared, ptr %operands, i64 %count) noinline {{
 entry:
   %length = add i64 %count, 1
   %arguments = alloca ptr, i64 %length
@@ -625,8 +632,8 @@ wait:
 
 
 _SAME_GPU = f"""
-define internal i32 @gt.cuda.same_gpu(ptr %error, ptr %role, i32 %position, ptr %tensor, ptr %spec, \
-ptr %context) {{
+define internal i32 @gt.cuda.same_gpu(ptr %error, ptr %role, i32 %position, ptr %tensor, \
+ptr %spec, ptr %context) {{
 entry:
   %name = load ptr, ptr %spec
   %id.p = getelementptr %GtTensor, ptr %tensor, i32 0, i32 2
@@ -636,8 +643,8 @@ entry:
   %same = icmp eq i32 %id, %own
   br i1 %same, label %good, label %bad
 bad:
-  call i32 (ptr, i64, ptr, ...) @snprintf(ptr %error, i64 256, ptr @gt.msg.gpu, ptr %role, i32 %position, \
-ptr %name, i32 %id, i32 %own)
+  call i32 (ptr, i64, ptr, ...) @snprintf(ptr %error, i64 256, ptr @gt.msg.gpu, ptr %role, \
+i32 %position, ptr %name, i32 %id, i32 %own)
   ret i32 {DEVICE}
 good:
   ret i32 0

@@ -377,8 +377,8 @@ entry:
   br i1 %none, label %done, label %there
 there:
   %driver.p = getelementptr %GtContext, ptr %context, i32 0, i32 {driver.CONTEXT}
-  call void @llvm.memcpy.p0.p0.i64(ptr %place, ptr %driver.p, i64 ptrtoint (ptr getelementptr (%GtPlace, \
-ptr null, i32 1) to i64), i1 false)
+  call void @llvm.memcpy.p0.p0.i64(ptr %place, ptr %driver.p, \
+i64 ptrtoint (ptr getelementptr (%GtPlace, ptr null, i32 1) to i64), i1 false)
   %error = getelementptr %GtContext, ptr %context, i32 0, i32 {driver.ERROR}
   %entered = call i32 @gt.cuda.enter(ptr %error, ptr @{name}.who.run, ptr %context)
   call void @{name}.own.destroy(ptr %context)
@@ -412,8 +412,10 @@ done:
         copied = "i64 ptrtoint (ptr getelementptr (%GtPlace, ptr null, i32 1) to i64)"
         return "\n".join(
             [
-                f"  %driver.p = getelementptr %GtContext, ptr %context, i32 0, i32 {driver.CONTEXT}",
-                f"  call void @llvm.memcpy.p0.p0.i64(ptr %driver.p, ptr %place, {copied}, i1 false)",
+                "  %driver.p = getelementptr %GtContext, ptr %context, i32 0, "
+                f"i32 {driver.CONTEXT}",
+                f"  call void @llvm.memcpy.p0.p0.i64(ptr %driver.p, ptr %place, {copied}, "
+                "i1 false)",
                 self._checked("load", f"load({self._who()}, ptr %context)", "functions.b"),
                 "functions.b:",
                 self._checked("functions", f"functions({self._who()}, ptr %context)", "status.b"),
@@ -534,13 +536,15 @@ done:
 
     def _lines_for_constants(self) -> Sequence[str]:
         return (
-            f"  %constants.f = getelementptr %GtContext, ptr %context, i32 0, i32 {driver.CONSTANTS}",
+            "  %constants.f = getelementptr %GtContext, ptr %context, i32 0, "
+            f"i32 {driver.CONSTANTS}",
             "  %constants.m = load ptr, ptr %constants.f",
         )
 
     def _weights_address(self) -> list[str]:
         return [
-            f"  %gpu.weights.p = getelementptr %GtContext, ptr %context, i32 0, i32 {driver.WEIGHTS}",
+            "  %gpu.weights.p = getelementptr %GtContext, ptr %context, i32 0, "
+            f"i32 {driver.WEIGHTS}",
             "  %gpu.weights = load ptr, ptr %gpu.weights.p",
         ]
 
@@ -572,8 +576,8 @@ ran:"""
         return (
             super()._check(side, i, bind)
             + f"""
-  %{label}.c = call i32 @gt.cuda.same_gpu(ptr %error, ptr {self._role(side)}, i32 {i}, ptr %{base}.t, \
-ptr %{base}.s, ptr %context)
+  %{label}.c = call i32 @gt.cuda.same_gpu(ptr %error, ptr {self._role(side)}, i32 {i}, \
+ptr %{base}.t, ptr %{base}.s, ptr %context)
   %{label}.ok = icmp eq i32 %{label}.c, 0
   br i1 %{label}.ok, label %{label}.next, label %{label}.bad
 {label}.bad:

@@ -25,8 +25,8 @@ from .device import DeviceError
 HERE = Path(__file__).parent
 NAMES = ("libnvrtc.so.13", "libnvrtc.so.12")
 _USES = re.compile(  # what the assembler says of a kernel when it is asked to be verbose
-    r"Function properties for (\w+)\n.*?(\d+) bytes stack frame, (\d+) bytes spill stores, \d+ bytes spill "
-    r"loads\n.*?Used (\d+) registers(?:.*?(\d+) bytes smem)?"
+    r"Function properties for (\w+)\n.*?(\d+) bytes stack frame, (\d+) bytes spill stores, \d+ "
+    r"bytes spill loads\n.*?Used (\d+) registers(?:.*?(\d+) bytes smem)?"
 )
 OPTIONS = ("-std=c++17", "--fmad=true", "--prec-div=true", "--prec-sqrt=true", "--ftz=false")
 

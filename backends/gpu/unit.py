@@ -188,7 +188,8 @@ class Unit:
             writer.grid(loop)
         threads = 0 if loop is None else loop.threads
         bounds = f"__launch_bounds__({threads}) " if threads else ""
-        head = f'extern "C" __global__ void {bounds}{name}({", ".join(_parameters(kernel, shared, writer))})'
+        parameters = ", ".join(_parameters(kernel, shared, writer))
+        head = f'extern "C" __global__ void {bounds}{name}({parameters})'
         self.functions.append("\n".join([f"// {kernel.name}", head + " {", *writer.lines, "}", ""]))
         self.exports[name] = len(self.functions) - 1
         tasks = None if loop is None else Tasks(loop, tuple(part.lets), kernel.sizes)

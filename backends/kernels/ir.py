@@ -3,20 +3,20 @@
     kernel ::= "kernel" name "(" param* ")" "{" stmt* "}"
     param  ::= buffer | size                     buffer: elements of one dtype; size: an i64 scalar
     stmt   ::= "for" var "in" lo ".." hi "step" n kind "{" stmt* "}"
-             | "let" x "=" expr                  a name for a value, never reassigned
-             | "var" x "=" expr | x "=" expr     a register: declared once, assigned in loops
+             | "let" x "=" expr              a name for a value, never reassigned
+             | "var" x "=" expr | x "=" expr  a register: declared once, assigned in loops
              | "store" buffer "[" expr "]" "=" expr ("if" mask)
-             | "add" buffer "[" expr "]" "+=" expr    at once: other threads may add to it at the same time
-             | ("scratch" | "shared") buffer ":" dtype "[" n "]"   memory of this task, or of its block
-             | "copy" shared "[" expr "]" "=" buffer "[" expr ":" lanes "]" "if" mask     not waited for
-             | "await" n                         until all but the last n groups of copies have arrived
-             | "matrices" x "[" expr "]" "=" shared "[" expr "]"          matrices of 8 x 8 into registers
-             | "multiply" x "[" expr "]" "+=" x "[" expr "]" x "[" expr "]"    of matrices, by a warp
-             | "barrier"                         no thread of the block goes on before all have come here
+             | "add" buffer "[" expr "]" "+=" expr    at once, whatever other threads add to it
+             | ("scratch" | "shared") buffer ":" dtype "[" n "]"   of this task, or of its block
+             | "copy" shared "[" expr "]" "=" buffer "[" expr ":" lanes "]" "if" mask  not awaited
+             | "await" n                     until all but the last n groups of copies have arrived
+             | "matrices" x "[" expr "]" "=" shared "[" expr "]"  of 8 x 8, into registers
+             | "multiply" x "[" expr "]" "+=" x "[" expr "]" x "[" expr "]"  of matrices, by a warp
+             | "barrier"                     no thread of the block goes on before all have come
              | "if" expr "{" stmt* "}" ("else" "{" stmt* "}")
-             | "while" expr "{" stmt* "}"        expr is of registers and memory that the body changes
-             | "call" kernel "(" arg* ")"        arg: expr, or buffer + offset
-             | "fail" expr                       report a data-dependent error, given its site, and go on
+             | "while" expr "{" stmt* "}"    expr is of registers and memory that the body changes
+             | "call" kernel "(" arg* ")"    arg: expr, or buffer + offset
+             | "fail" expr                   report a data-dependent error, of a site, and go on
     expr   ::= const | x | "load" buffer "[" expr "]" | unary | binary | "fma" | "select" | "cast"
              | "splat" | "reduce" | "shuffle" | "warp" | "pair"
     kind   ::= serial | parallel | vector | unroll | rolled | block threads | thread

@@ -21,20 +21,25 @@ from .uniform import WARP, Varying
 
 RULES = {
     "name": "a name is declared once, before it is used, in a block that is still open",
-    "buffer": "a buffer is a parameter, or private memory that was declared before in a block still open",
+    "buffer": "a buffer is a parameter, or private memory that was declared before in a block "
+    "still open",
     "access": "what is only read is not written to, and what is only written is not read",
     "type": "operands have the dtypes and lanes that an expression, a store or an assignment takes",
     "index": "indices, bounds and offsets are integers, bounds and offsets one number each",
     "bounds": "no element beyond the ends of a buffer is read or written",
     "op": "an operation is one of the kernel IR",
-    "loop": "a loop is of a known kind, parallel or block only at the top level, and its step is positive",
+    "loop": "a loop is of a known kind, parallel or block only at the top level, and its step is "
+    "positive",
     "nested": "a loop for the target's vectoriser has no other one inside",
-    "threads": "blocks have 32 to 1024 threads, whole warps; their loops and memory stand in a block loop",
+    "threads": "blocks have 32 to 1024 threads, whole warps; their loops and memory stand in a "
+    "block loop",
     "barrier": "barriers stand in block loops, where all threads of the block come by alike",
     "warp": "a warp's values are combined in block loops, where all its threads come by alike",
-    "matrix": "matrices go from shared memory to registers and are multiplied there, 2 bytes an element",
+    "matrix": "matrices go from shared memory to registers and are multiplied there, 2 bytes an "
+    "element",
     "register": "only registers are assigned to, and in the task that declared them",
-    "call": "a call passes what the kernel's parameters take, and that kernel has no parallel or block loop",
+    "call": "a call passes what the kernel's parameters take, and that kernel has no parallel or "
+    "block loop",
     "launch": "a launch passes a slot of its dtype for each buffer, and a size for each size",
     "writes": "a launch writes to memory that is the program's to write, given to it once",
 }

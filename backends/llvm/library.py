@@ -242,7 +242,8 @@ class Abi:
             return f"%GtDim {{ i32 0, i32 0, i64 {dim}, i64 {dim} }}"
         symbol = plain_symbol(dim)
         low, high = (symbol.min, symbol.max) if symbol else (0, UNBOUNDED)
-        return f"%GtDim {{ i32 {1 if symbol else 2}, i32 {self._entry_of(dim)}, i64 {low}, i64 {high} }}"
+        kind = 1 if symbol else 2
+        return f"%GtDim {{ i32 {kind}, i32 {self._entry_of(dim)}, i64 {low}, i64 {high} }}"
 
     def _specs(self, side: str, slots: Sequence[Slot]) -> list[str]:
         rows, text = [], []
@@ -414,7 +415,8 @@ done:
         text += [
             self._run_prologue() if self.program.prologue else "  ret ptr %context",
             "no_memory:",
-            f"  call i32 (ptr, i64, ptr, ...) @snprintf(ptr @{self.name}.error, i64 256, ptr {memory})",
+            f"  call i32 (ptr, i64, ptr, ...) @snprintf(ptr @{self.name}.error, i64 256, "
+            f"ptr {memory})",
             "  br label %fail",
             "fail:",
             self._release(),
@@ -536,7 +538,10 @@ ready:"""
     @staticmethod
     def _word(label: str, index: int, value: str) -> str:
         """Stores a word of the frame."""
-        return f"  %{label}.p = getelementptr i64, ptr %args, i64 {index}\n  store {value}, ptr %{label}.p"
+        return (
+            f"  %{label}.p = getelementptr i64, ptr %args, i64 {index}\n"
+            f"  store {value}, ptr %{label}.p"
+        )
 
     def _weights_address(self) -> list[str]:
         """Sets ``%weights`` to where the weights' data lies in the host's memory."""
@@ -687,7 +692,8 @@ bad_sizes:
   %broken.i = sub i32 %broken, 1
   %broken.p = getelementptr ptr, ptr {label}, i32 %broken.i
   %broken.text = load ptr, ptr %broken.p
-  call i32 (ptr, i64, ptr, ...) @snprintf(ptr %error, i64 256, ptr {self._string("msg.sizes", "%s")}, \
+  call i32 (ptr, i64, ptr, ...) @snprintf(ptr %error, i64 256, \
+ptr {self._string("msg.sizes", "%s")}, \
 ptr %broken.text)
   ret i32 {tensor_check.SHAPE}
 held:"""
@@ -777,7 +783,8 @@ ptr {self._string("msg.text", "%s")}, ptr %site.text)
         )
         null = self._string("msg.null", f"{name}_run: the array of inputs or outputs is NULL")
         text = f"""bad_count:
-  call i32 (ptr, i64, ptr, ...) @snprintf(ptr %error, i64 256, ptr {count}, i32 %in_count, i32 %out_count)
+  call i32 (ptr, i64, ptr, ...) @snprintf(ptr %error, i64 256, ptr {count}, i32 %in_count, \
+i32 %out_count)
   ret i32 {tensor_check.COUNT}
 bad_null:
   call i32 (ptr, i64, ptr, ...) @snprintf(ptr %error, i64 256, ptr {null})

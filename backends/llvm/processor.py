@@ -59,7 +59,8 @@ class Processor:
 
     def describe(self) -> str:
         kib = "/".join(str(c >> 10) for c in self.caches)
-        return f"{self.cpu or 'generic'} ({self.triple}), {self.vector_bits}-bit vectors, caches {kib} KiB"
+        cpu = self.cpu or "generic"
+        return f"{cpu} ({self.triple}), {self.vector_bits}-bit vectors, caches {kib} KiB"
 
 
 def named(

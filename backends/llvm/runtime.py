@@ -104,15 +104,15 @@ def get_num_threads() -> int:
 
 _POOL = r"""
 %gt.call = type { ptr, ptr, i64 }
-@gt.ticket   = internal global i64 0, align 64      ; epoch << 32 | tasks not yet claimed
-@gt.done     = internal global i64 0, align 64      ; finished tasks of this epoch
+@gt.ticket   = internal global i64 0, align 64 ; epoch << 32 | tasks not yet claimed
+@gt.done     = internal global i64 0, align 64 ; finished tasks of this epoch
 @gt.current  = internal global %gt.call zeroinitializer, align 64
 @gt.sleepers = internal global i32 0, align 64
-@gt.busy     = internal global i32 0, align 64      ; 1 while a call owns the pool
-@gt.threads  = internal global i32 0                ; wanted, callers included; 0: not asked yet
-@gt.workers  = internal global i32 0                ; started
-@gt.page     = internal global ptr null             ; i32 at its start: 0 not started, 1 starting, 2 running
-@gt.pid      = internal global i32 0                ; not 0: compare process ids instead of the page
+@gt.busy     = internal global i32 0, align 64 ; 1 while a call owns the pool
+@gt.threads  = internal global i32 0           ; wanted, callers included; 0: not asked yet
+@gt.workers  = internal global i32 0           ; started
+@gt.page     = internal global ptr null        ; its first i32: 0 not started, 1 starting, 2 running
+@gt.pid      = internal global i32 0           ; not 0: compare process ids instead of the page
 @gt.cpu_max  = private constant [23 x i8] c"/sys/fs/cgroup/cpu.max\00"
 @gt.mode     = private constant [2 x i8] c"r\00"
 @gt.format   = private constant [8 x i8] c"%ld %ld\00"
@@ -474,13 +474,15 @@ declare i64 @syscall(i64, ...)
 define internal void @gt.sleep(i32 %epoch) nounwind {
 entry:
   %p = getelementptr inbounds i8, ptr @gt.ticket, i64 4
-  %r = call i64 (i64, ...) @syscall(i64 FUTEX, ptr %p, i32 128, i32 %epoch, ptr null, ptr null, i32 0)
+  %r = call i64 (i64, ...) @syscall(i64 FUTEX, ptr %p, i32 128, i32 %epoch, ptr null, ptr null,
+      i32 0)
   ret void
 }
 define internal void @gt.wake() nounwind {
 entry:
   %p = getelementptr inbounds i8, ptr @gt.ticket, i64 4
-  %r = call i64 (i64, ...) @syscall(i64 FUTEX, ptr %p, i32 129, i32 2147483647, ptr null, ptr null, i32 0)
+  %r = call i64 (i64, ...) @syscall(i64 FUTEX, ptr %p, i32 129, i32 2147483647, ptr null,
+      ptr null, i32 0)
   ret void
 }
 """

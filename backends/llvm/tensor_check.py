@@ -39,8 +39,8 @@ _MESSAGES = {
     "dtype": "%s %d ('%s'): element type code %d with %d bits and %d lanes, expected %s",
     "shape": "%s %d ('%s'): dimension %d is %lld, expected %lld",
     "range": "%s %d ('%s'): dimension %d is %lld, expected a size from %lld to %lld",
-    "layout": "%s %d ('%s'): stride %lld in dimension %d, expected %lld: pass a row-major tensor without "
-    "gaps",
+    "layout": "%s %d ('%s'): stride %lld in dimension %d, expected %lld: pass a row-major tensor "
+    "without gaps",
     "align": "%s %d ('%s'): data is not aligned to its element size of %d bytes",
 }
 
@@ -54,8 +54,8 @@ def constant_string(name: str, text: str) -> str:
 
 def _report(label: str, message: str, code: int, arguments: str) -> str:
     return f"""{label}:
-  call i32 (ptr, i64, ptr, ...) @snprintf(ptr %error, i64 {ERROR_BYTES}, ptr @gt_msg_{message}, ptr %role, \
-i32 %position, ptr %name{arguments})
+  call i32 (ptr, i64, ptr, ...) @snprintf(ptr %error, i64 {ERROR_BYTES}, ptr @gt_msg_{message}, \
+ptr %role, i32 %position, ptr %name{arguments})
   ret i32 {code}
 """
 
@@ -97,8 +97,8 @@ def check_function(device: int = CPU) -> str:
 
 
 _HEAD = """
-define internal i32 @gt_check(ptr %error, ptr %role, i32 %position, ptr %tensor, ptr %spec, ptr %sizes,
-                              i1 %bind) {
+define internal i32 @gt_check(ptr %error, ptr %role, i32 %position, ptr %tensor, ptr %spec,
+                              ptr %sizes, i1 %bind) {
 entry:
   %name = load ptr, ptr %spec
   %rank.p = getelementptr %GtSpec, ptr %spec, i32 0, i32 1

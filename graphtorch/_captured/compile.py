@@ -234,8 +234,7 @@ class Compiled:
 
     def _matching(self, args: Any, kwargs: Any, axes: Axes) -> Any:
         """The tensors of arguments that have the key of these; None for others, or where there is
-        no such
-        function: it is one written for these arguments, a fraction of what `_key` takes."""
+        no such function: it is one written for these arguments, a fraction of what `_key` takes."""
         checks = Checks()
         try:
             names = write_signature(checks, args, kwargs, axes)

@@ -15,10 +15,9 @@ from .checks import ATOMS, Checks, contents, identical, same_contents
 
 def write_module(checks: Checks, module: Any, names: frozenset[str] | None) -> None:
     """A module has the members and hooks it has now, and those attributes that the code that ran
-    may have
-    read: `names` (None: any) or what code of ours reads. `Members` counts what is set; this sees
-        what is
-    written straight into ``__dict__`` as well."""
+    may have read: `names` (None: any) or what code of ours reads. `Members` counts what is set;
+    this sees
+    what is written straight into ``__dict__`` as well."""
     if names is not None:
         names |= _names_in(type(module))  # type: ignore[arg-type]
     own = module.__dict__

@@ -13,11 +13,10 @@ def suit_recording() -> None:
     """Let the collector run less often, unless the program chose how often itself.
 
     An operation recorded with its gradient is some twenty small objects, which live until the graph
-    has
-    run: at Python's own thresholds a fifth of a plain loop's time goes into walking over them again
-        and
-    again. They are freed by reference counts; only cycles wait. What was imported until now is no
-    longer walked over at all.
+    has run: at Python's own thresholds a fifth of a plain loop's time goes into walking over them
+    again
+    and again. They are freed by reference counts; only cycles wait. What was imported until now is
+    no longer walked over at all.
     """
     young, *older = gc.get_threshold()
     if 0 < young <= 2000 and older[0] == 10:  # as Python starts: 700, or 2000 from 3.12 on

@@ -1,13 +1,12 @@
 """How pending graphs run: op by op at first, as compiled programs where that pays.
 
 Recordings of one structure (`Walk.key`) share a `Structure`, whatever their sizes. What running it
-op by op has
-taken so far is added up, by the estimates of `backends.effort`; when it reaches what compiling
-would take, it is
-compiled: so no program takes more than about twice the time of the best choice made in hindsight,
-    and a graph
-that never comes back costs no more than running it. Sizes that change from recording to recording
-become symbols of one program (`ir.generalize`); sizes that come back get a program of their own.
+op by op has taken so far is added up, by the estimates of `backends.effort`; when it reaches what
+compiling would take, it is compiled: so no program takes more than about twice the time of the best
+choice made in hindsight,
+and a graph that never comes back costs no more than running it. Sizes that change from recording to
+recording become symbols of one program (`ir.generalize`); sizes that come back get a program of
+their own.
 """
 
 from __future__ import annotations

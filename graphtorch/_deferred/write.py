@@ -49,8 +49,8 @@ def check_writable(tensor: Tensor) -> None:
         why = (
             "was created in no_grad mode and is being modified inplace with grad mode enabled"
             if tensor._creation == "no_grad"
-            else "is an output of a function that returns multiple views. Such functions do not allow "
-            "the output views to be modified inplace"
+            else "is an output of a function that returns multiple views. Such functions do not "
+            "allow the output views to be modified inplace"
         )
         raise RuntimeError(
             f"A view {why}. Write out-of-place, or make the view and the write in the same grad "

@@ -102,7 +102,8 @@ def _bits(name: str, torch_name: str) -> Callable[..., Tensor]:
         dtype = common_dtype(input, other)
         if dtype.is_differentiable:
             raise NotImplementedError(
-                f'"{torch_name}" not implemented for {dtype.torch_name}: it takes integers and bools'
+                f'"{torch_name}" not implemented for {dtype.torch_name}: it takes integers and '
+                "bools"
             )
         return elementwise(torch_name, op, input, other, dtype=dtype)
 

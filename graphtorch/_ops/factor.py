@@ -269,8 +269,8 @@ def cholesky(A: Tensor, *, upper: bool = False, out: Any = None) -> Tensor:
     def apply(v: Value) -> Value:
         return ops.require(  # type: ignore[no-any-return]
             *ops.cholesky(v),
-            message="linalg.cholesky: The factorization could not be completed because the input is not "
-            "positive-definite",
+            message="linalg.cholesky: The factorization could not be completed because the input "
+            "is not positive-definite",
         )
 
     factor = failing_now(run("LinalgCholeskyEx", apply, A.mH if upper else A), A)

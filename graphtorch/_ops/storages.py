@@ -195,7 +195,8 @@ class TypedStorage(_Memory):
         return TypedStorage(self._tensor.clone())  # type: ignore[attr-defined]
 
     def _title(self) -> str:
-        return f"[torch.storage.TypedStorage(dtype={self.dtype}, device={self.device}) of size {len(self)}]"
+        kind = f"torch.storage.TypedStorage(dtype={self.dtype}, device={self.device})"
+        return f"[{kind} of size {len(self)}]"
 
 
 @register(function=False)

@@ -75,8 +75,7 @@ class _SameModule(Loader):
 
 def _alias_loaded(package: str) -> None:
     """Give loaded modules of ours their names under ``torch``: importing those must not bind them
-    again, over a
-    function of that name."""
+    again, over a function of that name."""
     for name, module in list(sys.modules.items()):
         if name == package or name.startswith(package + "."):
             sys.modules.setdefault("torch" + name.removeprefix(PACKAGE), module)

@@ -24,7 +24,8 @@ Stream = class_without_instances(
     "Stream",
     "torch",
     "A queue of work on an accelerator.",
-    "there is no accelerator to queue work for: leave streams, and the offloading of caches to the CPU, out",
+    "there is no accelerator to queue work for: leave streams, and the offloading of caches to the "
+    "CPU, out",
 )
 
 

@@ -1,8 +1,7 @@
 """``torch.ao.quantization``: modules that mark where a model may be quantized.
 
 There are no quantized tensors here, so that preparing and converting a model are errors; the
-markers are what they
-are in a model that was never prepared: the identity.
+markers are what they are in a model that was never prepared: the identity.
 """
 
 from __future__ import annotations

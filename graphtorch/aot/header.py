@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from .loader import ABI_VERSION
 
 DLPACK = """\
-#ifndef DLPACK_DLPACK_H_ /* the part of DLPack's ABI that is used here: https://dmlc.github.io/dlpack */
+/* The part of DLPack's ABI that is used here: https://dmlc.github.io/dlpack */
+#ifndef DLPACK_DLPACK_H_
 #define DLPACK_DLPACK_H_
 typedef enum { kDLCPU = 1, kDLCUDA = 2 } DLDeviceType;
 typedef struct { DLDeviceType device_type; int32_t device_id; } DLDevice;
@@ -45,9 +46,10 @@ ERROR_CODES = {
 
 
 _GPU = """\
-   Tensors are in the memory of the GPU that the context works on: that of the CUDA context which is current
-   when it is created, or GPU 0. A run is put into the legacy default stream, and returns when its results
-   are there. NVIDIA's driver is opened by create; a machine without it gets NULL and a message."""
+   Tensors are in the memory of the GPU that the context works on: that of the CUDA context which is
+   current when it is created, or GPU 0. A run is put into the legacy default stream, and returns
+   when its results are there. NVIDIA's driver is opened by create; a machine without it gets NULL
+   and a message."""
 
 
 def header_text(
@@ -112,7 +114,8 @@ def header_text(
         f"const char *{name}_metadata(void);",
         "/* Does nothing: kernels have the whole GPU. */"
         if cuda
-        else "/* Threads that this library's calls use; default: as many as this process has cores. */",
+        else "/* Threads that this library's calls use; default: as many as this process has "
+        "cores. */",
         f"void {name}_set_num_threads(int32_t count);",
         f"void {name}_destroy({name}_context *context);",
         "",

@@ -211,7 +211,8 @@ globals().update(
     parts(
         "torch.distributed",
         classes="ProcessGroup Work Store TCPStore FileStore HashStore PrefixStore P2POp",
-        functions="all_to_all all_to_all_single all_gather_into_tensor reduce_scatter reduce_scatter_tensor "
+        functions="all_to_all all_to_all_single all_gather_into_tensor reduce_scatter "
+        "reduce_scatter_tensor "
         "gather scatter gather_object scatter_object_list send recv isend irecv "
         "monitored_barrier batch_isend_irecv",
     )

@@ -10,8 +10,8 @@ globals().update(
         "torch.distributed.checkpoint",
         classes="FileSystemReader FileSystemWriter StateDictOptions DefaultLoadPlanner "
         "HuggingFaceStorageReader HuggingFaceStorageWriter",
-        functions="load save load_state_dict save_state_dict get_model_state_dict set_model_state_dict "
-        "get_optimizer_state_dict set_optimizer_state_dict get_state_dict "
+        functions="load save load_state_dict save_state_dict get_model_state_dict "
+        "set_model_state_dict get_optimizer_state_dict set_optimizer_state_dict get_state_dict "
         "consolidate_safetensors_files",
     )
 )

@@ -8,8 +8,8 @@ from ._parts import parts
 globals().update(
     parts(
         "torch.distributed.fsdp",
-        classes="FullyShardedDataParallel FSDPModule CPUOffloadPolicy MixedPrecisionPolicy OffloadPolicy "
-        "MixedPrecision CPUOffload ShardingStrategy BackwardPrefetch StateDictType "
+        classes="FullyShardedDataParallel FSDPModule CPUOffloadPolicy MixedPrecisionPolicy "
+        "OffloadPolicy MixedPrecision CPUOffload ShardingStrategy BackwardPrefetch StateDictType "
         "FullStateDictConfig FullOptimStateDictConfig ShardedStateDictConfig "
         "ShardedOptimStateDictConfig",
         functions="fully_shard",

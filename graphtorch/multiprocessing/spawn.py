@@ -76,7 +76,8 @@ class ProcessContext:
                 failed.exitcode,
             )
         raise ProcessRaisedException(
-            f"\n\n-- Process {number} terminated with the following error:\n{self._errors[number].get()}",
+            f"\n\n-- Process {number} terminated with the following error:\n"
+            f"{self._errors[number].get()}",
             number,
             failed.pid,
         )

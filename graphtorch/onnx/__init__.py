@@ -103,8 +103,7 @@ def export(
         verbose: print the graph.
         operator_export_type, do_constant_folding, keep_initializers_as_inputs, custom_opsets,
             export_modules_as_functions, autograd_inlining, dynamo: accepted as PyTorch's; they
-                change
-            nothing here.
+            change nothing here.
 
     Returns:
         The model (`onnx.ModelProto`), checked by ``onnx.checker``.

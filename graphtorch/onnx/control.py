@@ -38,7 +38,7 @@ def emit_control(b: ModelBuilder, node: Node, x: list[str], emit_graph: EmitGrap
     return _scan(b, node, x, emit_graph) if found is None else _operator(b, node, x, found)
 
 
-# ---- loops and branches in general ------------------------------------------------------------------
+# ---- loops and branches in general ---------------------------------------------------------------
 
 
 def _subgraph(
@@ -128,7 +128,7 @@ def _place(node: Node) -> str:
     return f" (recorded at {node.location})" if node.location else ""
 
 
-# ---- recurrent layers -------------------------------------------------------------------------------
+# ---- recurrent layers ----------------------------------------------------------------------------
 
 
 class Layer(NamedTuple):

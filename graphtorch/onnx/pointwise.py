@@ -416,7 +416,7 @@ def _copysign(b: ModelBuilder, node: Node, x: list[str]) -> str:
     return b.op("Where", [below, b.op("Neg", [size]), size])
 
 
-# ---- reductions -------------------------------------------------------------------------------------
+# ---- reductions ----------------------------------------------------------------------------------
 
 REDUCE = {
     "sum": "ReduceSum",

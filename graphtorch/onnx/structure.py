@@ -24,7 +24,7 @@ def _emits(emit: E) -> E:
     return emit
 
 
-# ---- shape ------------------------------------------------------------------------------------------
+# ---- shape ---------------------------------------------------------------------------------------
 
 
 @_emits
@@ -169,7 +169,7 @@ def _tril(b: ModelBuilder, node: Node, x: list[str]) -> str:
 STRUCTURE["triu"] = _tril
 
 
-# ---- index ------------------------------------------------------------------------------------------
+# ---- index ---------------------------------------------------------------------------------------
 
 
 @_emits
@@ -265,7 +265,7 @@ def _topk(b: ModelBuilder, node: Node, x: list[str]) -> list[str]:
     return _top(b, x[0], node.attrs.k, node.attrs.dim, node.attrs.largest)
 
 
-# ---- contractions, windows, norms, losses -----------------------------------------------------------
+# ---- contractions, windows, norms, losses --------------------------------------------------------
 
 
 @_emits
@@ -405,7 +405,7 @@ def _nll_loss(b: ModelBuilder, node: Node, x: list[str]) -> str:
     return b.op("NegativeLogLikelihoodLoss", x, reduction=a.reduction, ignore_index=a.ignore_index)
 
 
-# ---- random -----------------------------------------------------------------------------------------
+# ---- random --------------------------------------------------------------------------------------
 
 
 @_emits

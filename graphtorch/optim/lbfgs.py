@@ -17,8 +17,7 @@ Evaluate = Callable[[Any, float, Tensor], tuple[float, Tensor]]
 
 class LBFGS(Optimizer):
     """Quasi-Newton steps from the last `history_size` changes of position and gradient (Nocedal and
-    Wright,
-    7.2).
+    Wright, 7.2).
 
     One group only; `step` needs a closure and evaluates it up to `max_eval` times.
     `line_search_fn` is None or "strong_wolfe".
@@ -212,8 +211,7 @@ def strong_wolfe(
     max_ls: int = 25,
 ) -> tuple[float, Tensor, float, int]:
     """A step length along `d` that satisfies the strong Wolfe conditions (Nocedal and Wright,
-    algorithms
-    3.5, 3.6).
+    algorithms 3.5, 3.6).
 
     Returns loss, gradient, step length and number of evaluations.
     """

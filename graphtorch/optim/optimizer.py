@@ -194,8 +194,7 @@ class Optimizer:
         """Add parameters with options of their own, such as a layer that is trained from now on.
 
         Raises: TypeError for a group or parameters of another type, ValueError for non-leaf
-            tensors,
-        missing required options, and parameters that are in another group.
+        tensors, missing required options, and parameters that are in another group.
         """
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group must be a dict, but got {type(param_group)}")

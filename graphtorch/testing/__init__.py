@@ -100,7 +100,8 @@ def _of_leaves(
     if check_dtype and not numbers and x.dtype is not y.dtype:
         return f"The values for attribute 'dtype' do not match: {x.dtype} != {y.dtype}.{place}"
     if check_stride and x.stride() != y.stride():
-        return f"The values for attribute 'stride()' do not match: {x.stride()} != {y.stride()}.{place}"
+        strides = f"{x.stride()} != {y.stride()}"
+        return f"The values for attribute 'stride()' do not match: {strides}.{place}"
     if rtol is None:
         both = [_PRECISION.get(t.dtype.name, (0.0, 0.0)) for t in (x, y)]
         rtol, atol = max(r for r, _ in both), max(t for _, t in both)

@@ -244,8 +244,7 @@ def _checkpointed(call: _Call, reentrant: bool) -> Any:
 
 def _nodes_since(before: int, outputs: list[Tensor]) -> tuple[list[GradNode], list[End]]:
     """The nodes of the autograd graph of `outputs` that were made after `before`, and where it goes
-    from
-    there: to leaves, and to what was computed earlier."""
+    from there: to leaves, and to what was computed earlier."""
     inner: dict[GradNode, None] = {}
     ends: dict[End, None] = {}
     stack = [e for t in outputs if (e := t._edge()) is not None]

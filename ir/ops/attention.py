@@ -300,7 +300,8 @@ def _attention_grad_batch(node: Node, values: Values, mapped: Mapped, size: Dim)
 
 attention = Op(
     "attention",
-    "softmax(q k^T scale + mask) v of q [*B, L, E], k [*B, S, E], v [*B, S, F]; also the rows' log-sum-exp.",
+    "softmax(q k^T scale + mask) v of q [*B, L, E], k [*B, S, E], v [*B, S, F]; also the rows' "
+    "log-sum-exp.",
     ("q", "k", "v", "mask?"),
     attrs=AttentionAttrs,
     infer=_attention_infer,
@@ -314,7 +315,8 @@ attention = Op(
 )
 attention_grad = Op(
     "attention_grad",
-    "Gradients of attention's q, k and v from its log-sum-exp and delta [*B, L], the row sums of g * out.",
+    "Gradients of attention's q, k and v from its log-sum-exp and delta [*B, L], the row sums of g "
+    "* out.",
     ("q", "k", "v", "g", "lse", "delta", "mask?"),
     attrs=AttentionAttrs,
     infer=_attention_grad_infer,

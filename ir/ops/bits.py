@@ -86,7 +86,8 @@ def _joined(x: Value, before: int, after: int) -> Value:
 
 bitcast = Op(
     "bitcast",
-    "The bytes of x as another dtype; where its elements have another size, the last dimension changes.",
+    "The bytes of x as another dtype; where its elements have another size, the last dimension "
+    "changes.",
     ("x",),
     _bitcast_infer,
     NoGradient("bits are no numbers"),

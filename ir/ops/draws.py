@@ -4,10 +4,10 @@ Each draws a seed of its own from its place in the stream; the tries come from t
 so that a draw moves the generator on by the same amount however many tries its elements take.
 
     gamma     G. Marsaglia, W. Tsang, A simple method for generating gamma variables (2000)
-    Poisson   below 10 by inversion; else PTRS of W. Hoermann, The transformed rejection method for generating
-              Poisson random variables (1993)
-    binomial  below 10 by inversion; else BTRS of W. Hoermann, The generation of binomial random variates
-              (1993)
+    Poisson   below 10 by inversion; else PTRS of W. Hoermann, The transformed rejection method for
+              generating Poisson random variables (1993)
+    binomial  below 10 by inversion; else BTRS of W. Hoermann, The generation of binomial random
+              variates (1993)
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 batch.
 
 Gradients: M. Giles, "An extended collection of matrix derivative results for forward and reverse
-    mode
-algorithmic differentiation" (2008); I. Murray, "Differentiation of the Cholesky decomposition"
+mode algorithmic differentiation" (2008); I. Murray, "Differentiation of the Cholesky decomposition"
 (2016); M. Seeger et al., "Auto-differentiating linear algebra" (2017); G. Golub and V. Pereyra,
 "The differentiation of pseudo-inverses and nonlinear least squares problems whose variables
 separate" (1973). Where eigenvalues or singular values coincide, gradients of the vectors are not
@@ -402,7 +401,8 @@ def _triangular_vjp(node: Node, g: Value) -> tuple[Value, Value]:
 
 triangular_solve = Op(
     "triangular_solve",
-    "The x with a x = b for triangular a [*B, n, n] and b [*B, n, k]; the other triangle is not read.",
+    "The x with a x = b for triangular a [*B, n, n] and b [*B, n, k]; the other triangle is not "
+    "read.",
     ("a", "b"),
     infer=_triangular_infer,
     vjp=_triangular_vjp,

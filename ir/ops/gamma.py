@@ -2,11 +2,11 @@
 functions.
 
 Formulas: Abramowitz and Stegun, Handbook of Mathematical Functions, 6.4 (polygamma), 6.5
-    (incomplete gamma,
-its series and its continued fraction), 9.6 (Bessel functions as integrals) and 23.2 (zeta, by
-23.1.30: the Euler-Maclaurin sum); N. Temme, The asymptotic expansion of the incomplete gamma
-functions (1979). Implicit gradients of samples: M. Figurnov, S. Mohamed, A. Mnih, Implicit
-reparameterization gradients (2018): dx/da = -(dF/da) / (dF/dx) for the distribution function F.
+(incomplete gamma, its series and its continued fraction), 9.6 (Bessel functions as integrals) and
+23.2 (zeta, by 23.1.30: the Euler-Maclaurin sum); N. Temme, The asymptotic expansion of the
+incomplete gamma functions (1979). Implicit gradients of samples: M. Figurnov, S. Mohamed, A. Mnih,
+Implicit reparameterization gradients (2018): dx/da = -(dF/da) / (dF/dx) for the distribution
+function F.
 """
 
 from __future__ import annotations

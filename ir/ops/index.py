@@ -561,7 +561,8 @@ def _searchsorted_reference(attrs: SearchAttrs, sequence: np.ndarray, x: np.ndar
 
 searchsorted = Op(
     "searchsorted",
-    "Where each value would go into sorted boundaries: before (or, right, after) equal ones; NaN to the end.",
+    "Where each value would go into sorted boundaries: before (or, right, after) equal ones; NaN "
+    "to the end.",
     ("sorted", "x"),
     attrs=SearchAttrs,
     infer=_searchsorted_infer,

@@ -5,7 +5,8 @@ pseudo-random number generator" (1998): MT19937, 32-bit words. A generator's *st
 i64[632], laid out as the 5,056 bytes of `torch.Generator.get_state` are (little-endian):
 
     0        the seed
-    1        32 bits: words left of this block, plus 1 (1: the next word begins a new block); 32 bits: 1
+    1        32 bits: words left of this block, plus 1 (1: the next word begins a new block);
+             32 bits: 1
     2        the place of the next word in the block
     3..626   the 624 words of the block, 64 bits each
     627..629 three f64, of which the second is the normal number kept for the next call
@@ -235,7 +236,8 @@ def _normals_reference(attrs: Drawn, state: np.ndarray) -> tuple[np.ndarray, ...
 
 mersenne_normals: Op = Op(
     "mersenne_normals",
-    "Normal numbers of mean 0 and variance 1, one by one; the second of a pair may be kept in the state.",
+    "Normal numbers of mean 0 and variance 1, one by one; the second of a pair may be kept in the "
+    "state.",
     ("state",),
     _normals_infer,
     FRESH,
@@ -493,7 +495,8 @@ def _permutation_reference(attrs: Attrs, words: np.ndarray) -> np.ndarray:
 
 permutation: Op = Op(
     "permutation",
-    "The numbers 0 .. n in random order by n unsigned words: place i changes with i + word mod (n + 1 - i).",
+    "The numbers 0 .. n in random order by n unsigned words: place i changes with i + word mod (n "
+    "+ 1 - i).",
     ("words",),
     _permutation_infer,
     FRESH,

@@ -9,16 +9,17 @@ words w[0..3].
 
 An element at row-major position i takes its words from, with `wide` meaning a 64-bit result:
 
-    narrow  block i div 4, lane i mod 4:            word = w[i mod 4]
-    wide    block i div 2, lanes of i mod 2:        word = w[2 * (i mod 2)] * 2**32 + w[2 * (i mod 2) + 1]
+    narrow  block i div 4, lane i mod 4:      word = w[i mod 4]
+    wide    block i div 2, lanes of i mod 2:  word = w[2 * (i mod 2)] * 2**32 + w[2 * (i mod 2) + 1]
 
-    random_uniform  narrow, f32: (word >> 8) * 2**-24; f16: (word >> 21) * 2**-11; bf16: (word >> 24) * 2**-8
+    random_uniform  narrow, f32: (word >> 8) * 2**-24; f16: (word >> 21) * 2**-11;
+                    bf16: (word >> 24) * 2**-8
                     wide, f64: (word >> 11) * 2**-53
-    random_normal   narrow, f32 (f16 and bf16 are rounded from it): i and its neighbour are a pair, words
-                    a = w[2 * (i mod 4 div 2)] and b = w[2 * (i mod 4 div 2) + 1] of block i div 4;
-                    u = ((a >> 8) + 1) * 2**-24 in (0, 1], v = (b >> 8) * 2**-24 in [0, 1), all in
-                    f32; sqrt(-2 log u) * cos(2 pi v) for even i, sqrt(-2 log u) * sin(2 pi v) for
-                    odd i
+    random_normal   narrow, f32 (f16 and bf16 are rounded from it): i and its neighbour are a pair,
+                    words a = w[2 * (i mod 4 div 2)] and b = w[2 * (i mod 4 div 2) + 1] of block
+                    i div 4; u = ((a >> 8) + 1) * 2**-24 in (0, 1], v = (b >> 8) * 2**-24 in [0, 1),
+                    all in f32; sqrt(-2 log u) * cos(2 pi v) for even i,
+                    sqrt(-2 log u) * sin(2 pi v) for odd i
                     f64: u and v from the two wide words of block i div 2, 53 bits each, same
                         formula in f64
     random_int      span = high - low. Narrow where span <= 2**32: low + (word * span >> 32)
@@ -281,7 +282,8 @@ def _bernoulli_decompose(node: Node) -> tuple[Value, ...]:
 
 bernoulli = Op(
     "bernoulli",
-    "1 with probability p, else 0: whether a uniform number of [0, 1) is below p, in the number's dtype.",
+    "1 with probability p, else 0: whether a uniform number of [0, 1) is below p, in the number's "
+    "dtype.",
     ("p", "unit"),
     _bernoulli_infer,
     lambda node, g: (zeros_like(node.operands[0]), None),

@@ -122,7 +122,8 @@ def _within_parts(node: Node) -> tuple[Value]:
 
 within = Op(
     "within",
-    "x, once it is known that all its elements obey a rule; the run fails with `message` otherwise.",
+    "x, once it is known that all its elements obey a rule; the run fails with `message` "
+    "otherwise.",
     ("x",),
     infer=_within_infer,
     vjp=lambda node, g: (g,),

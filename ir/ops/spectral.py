@@ -145,7 +145,8 @@ def _constant(elements: np.ndarray, dtype: DType) -> Value:
 
 fft = Op(
     "fft",
-    "sum over j of x[j] exp(-2 pi i j k / n) along `dim`, of length n; `inverse`: exp(+...). Not scaled.",
+    "sum over j of x[j] exp(-2 pi i j k / n) along `dim`, of length n; `inverse`: exp(+...). Not "
+    "scaled.",
     ("x",),
     infer=_infer,
     vjp=_vjp,

@@ -336,7 +336,8 @@ def _roi_pool_grad_vjp(node: Node, g: Value) -> tuple[Value, None, None]:
 
 roi_pool_grad = Op(
     "roi_pool_grad",
-    "Adds each g [K, C, *size] at its place, where it has one, in the plane of its channel and image.",
+    "Adds each g [K, C, *size] at its place, where it has one, in the plane of its channel and "
+    "image.",
     ("g", "rois", "places"),
     attrs=ShapeAttrs,
     infer=_roi_pool_grad_infer,
@@ -645,7 +646,8 @@ def _nms_infer(attrs: OverlapAttrs, boxes: Type) -> tuple[Type, ...]:
 
 nms = Op(
     "nms",
-    "Which of boxes [*, N, 4], the best first, stay: each that stays drops those behind it that overlap it.",
+    "Which of boxes [*, N, 4], the best first, stay: each that stays drops those behind it that "
+    "overlap it.",
     ("boxes",),
     attrs=OverlapAttrs,
     infer=_nms_infer,

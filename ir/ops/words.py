@@ -2,9 +2,9 @@
 
     word64    (first word << 32) | second word
     uniform   f32: (word & (2**24 - 1)) * 2**-24; f64: (word64 & (2**53 - 1)) * 2**-53
-    normal    of 16 and more: u[16] at a time, radius = sqrt(-2 log(1 - u[:8])), angle = 2 pi u[8:], eight
-              numbers radius * cos(angle), then eight radius * sin(angle); the last 16 from words of
-              their own where the count is no multiple of 16
+    normal    of 16 and more: u[16] at a time, radius = sqrt(-2 log(1 - u[:8])), angle = 2 pi u[8:],
+              eight numbers radius * cos(angle), then eight radius * sin(angle); the last 16 from
+              words of their own where the count is no multiple of 16
     integer   low + word mod (high - low); of wide ranges word64
 
 All of them are composites: pointwise arithmetic that fuses with what uses the numbers.

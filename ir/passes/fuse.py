@@ -1,10 +1,10 @@
 """Divides a graph into regions, each of which a target turns into one kernel (or very few).
 
     kind         holds
-    loop         one loop nest: pointwise ops, the views that feed them, and reductions; all reductions
-                 of a region reduce the same axes of the same space, so that softmax or a layer norm
-                 is a few passes over a row. Its outputs have the shape of the space, or of its kept
-                 axes, or are concatenations of such.
+    loop         one loop nest: pointwise ops, the views that feed them, and reductions; all
+                 reductions of a region reduce the same axes of the same space, so that softmax or a
+                 layer norm is a few passes over a row. Its outputs have the shape of the space, or
+                 of its kept axes, or are concatenations of such.
     contraction  one matmul or convolution; the strided views and single casts of its operands; the
                  pointwise epilogue on its result, whose other operands are strided views
     window       one pooling op and its pointwise epilogue

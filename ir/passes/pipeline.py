@@ -1,12 +1,12 @@
 """The passes in their order, from a recorded graph to the regions that a target lowers.
 
     detach      autodiff is over; `detach` would only hide patterns from the next passes
-    simplify    before folding: it turns what it can into constants and drops what folding would copy
+    simplify    before folding: it turns what it can into constants, drops what folding would copy
     fold        before cse: equal constants are made here and become one there
     cse         before legalize: equal composites are merged while they are one node each
     dce         before legalize: a target need not support what nobody uses
-    pairs       before all that follows: targets compute with real numbers; complex inputs and outputs get a
-                last dimension of 2
+    pairs       before all that follows: targets compute with real numbers; complex inputs and
+                outputs get a last dimension of 2
     pools       before legalize: a target need not take what it makes
     pads        before fuse: a concatenation is stored piece by piece by whoever computes the pieces
     legalize    needs the target; from here on every op is one that it supports

@@ -4,8 +4,8 @@ Each g of a max pool's gradient goes to the position of its window's maximum. So
 
     where(x > 0, grad, 0)   with the pool's input x is the gradient of  where(values > 0, g, 0)
     sum(grad)               over the spatial dimensions is              sum(g)
-    grad                    of windows that do not overlap is computed from x: finding the positions again is
-                            cheaper than storing them
+    grad                    of windows that do not overlap is computed from x: finding the positions
+                            again is cheaper than storing them
 
 The first and the last give the same bits. The sum has the same terms, but for zeros, in another
 order.

@@ -68,7 +68,8 @@ class Calls:
 
     def run(self, inputs, outputs):
         sides = [(_DLTensor * max(1, len(s)))(*s) for s in (inputs, outputs)]
-        return self.library._run(self.library._context, sides[0], len(inputs), sides[1], len(outputs))
+        operands = (sides[0], len(inputs), sides[1], len(outputs))
+        return self.library._run(self.library._context, *operands)
 
     def error(self):
         return self.library._error(self.library._context)
@@ -358,7 +359,8 @@ class Tensor:
     def __dlpack__(self, stream):
         assert stream == 1
         make = ctypes.pythonapi.PyCapsule_New
-        make.restype, make.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+        make.restype = ctypes.py_object
+        make.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
         return make(ctypes.addressof(self.tensor), b"dltensor", None)
     @property
     def shape(self):

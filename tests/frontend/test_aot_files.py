@@ -221,7 +221,8 @@ static DLTensor make(float *data, int32_t rank, int64_t *shape) {
 }
 
 int main(void) {
-    int64_t in_shape[] = {4, 6}, out_shape[] = {4, 3}, image_shape[] = {1, 1, 8, 8}, scores_shape[] = {1, 5};
+    int64_t in_shape[] = {4, 6}, out_shape[] = {4, 3};
+    int64_t image_shape[] = {1, 1, 8, 8}, scores_shape[] = {1, 5};
     for (int i = 0; i < 24; i++) in[i] = (float)i / 24;
     for (int i = 0; i < 64; i++) image[i] = (float)i / 64;
     four_context *a = four_create(NULL);

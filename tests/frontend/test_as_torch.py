@@ -39,7 +39,8 @@ def test_modules_are_the_same_objects_and_absent_names_are_explained() -> None:
         from torch.distributions.categorical import Categorical
         from torch.optim import Adam
         assert D is graphtorch.distributions and D.Categorical is Categorical
-        assert torch is graphtorch and F is graphtorch.nn.functional and data is graphtorch.utils.data
+        assert torch is graphtorch and F is graphtorch.nn.functional
+        assert data is graphtorch.utils.data
         assert torch.nn.modules.fold.Fold is graphtorch.nn.Fold and torch.onnx is graphtorch.onnx
         assert torch.nn.__spec__.name == "graphtorch.nn"
         assert tuple(map(int, torch.__version__.split("+")[0].split("."))) >= (2, 13)

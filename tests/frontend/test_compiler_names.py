@@ -306,7 +306,8 @@ torch._inductor.config.coordinate_descent_tuning = True
 from torch.compiler import is_compiling
 model = torch.compile(torch.nn.Linear(2, 1), mode="reduce-overhead")
 torch.compiler.cudagraph_mark_step_begin()
-print(isinstance(model, torch._dynamo.eval_frame.OptimizedModule), is_compiling(), model(torch.ones(2)).shape)
+optimized = isinstance(model, torch._dynamo.eval_frame.OptimizedModule)
+print(optimized, is_compiling(), model(torch.ones(2)).shape)
 """
 
 

@@ -400,7 +400,8 @@ VALUES = {
 @pytest.mark.parametrize("name", list(VALUES))
 def test_a_value_needed_in_python_names_the_line(name):
     function = VALUES[name]
-    message = rf"needed in Python at {HERE}:{function.__code__.co_firstlineno} .*torch\.where instead of `if`"
+    line = function.__code__.co_firstlineno
+    message = rf"needed in Python at {HERE}:{line} .*torch\.where instead of `if`"
     for attempt in (
         graphtorch.compile(function, fullgraph=True),
         lambda x: graphtorch.trace(function, x),

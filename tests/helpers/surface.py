@@ -29,7 +29,8 @@ FOLDER = Path(__file__).parent.parent / "surface"
 ROW = re.compile(r"(?P<base>[\w.]+)(?:\((?P<parameter>\w+)(?:=(?P<value>.+))?\))?$")
 ABSENT = {  # rows that PyTorch 2.13 does not have either; checks assert the error
     "torch._six.string_classes": "PyTorch has no module torch._six any more",
-    "torch.optim.Optimizer.params": "optimizers have no such attribute there: it is a key of each group",
+    "torch.optim.Optimizer.params": "optimizers have no such attribute there: it is a key of each "
+    "group",
 }
 SPELLED = {  # parameters whose name in PyTorch is another one than in the table
     "torch.zeros(sizes)": "size",

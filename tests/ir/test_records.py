@@ -103,7 +103,8 @@ ELSEWHERE = {
     "backends/kernels/program/lowering.py": "what the label of a kernel leaves out",
     "backends/kernels/program/share.py": KERNEL_IR,
     "backends/llvm/expr.py": KERNEL_IR,
-    "graphtorch/autograd/nodes.py": "whose operands PyTorch lets be written to, as it saves the result",
+    "graphtorch/autograd/nodes.py": "whose operands PyTorch lets be written to, as it saves the "
+    "result",
 }
 
 

@@ -17,14 +17,16 @@ BOTH = (torch, graphtorch)
 CALLS = """
 a @ b | torch.mm(a, b) | torch.matmul(a, v) | torch.addmm(a, a, b) | torch.bmm(c, c)
 torch.baddbmm(c, c, c) | F.linear(a, b) | F.conv1d(c, c) | F.conv2d(c[None], c[None])
-F.conv_transpose1d(c, c) | F.prelu(a, v[:1]) | F.scaled_dot_product_attention(c, c, c) | a.mv(v) | a + b
-a.exp() | a.sum() | F.relu(a) | F.softmax(a, -1) | F.layer_norm(a, (4,))
-a.prod() | a.trace() | F.mse_loss(a, b) | F.l1_loss(a, b) | F.smooth_l1_loss(a, b) | F.huber_loss(a, b)
-F.cross_entropy(a, i) | F.nll_loss(a, i) | F.kl_div(a, b) | F.binary_cross_entropy_with_logits(a, b)
-F.hinge_embedding_loss(a, b) | F.soft_margin_loss(a, b) | F.avg_pool3d(c[None], 1) | F.avg_pool2d(c, 1)
-F.pad(c, (1, 1), mode="reflect") | F.pad(c, (1, 1)) | a.double() @ b.double() | torch.quantile(a, 0.5)
-F.max_pool2d(c, 2) | torch.einsum("ij,jk->ik", a, b) | F.gelu(a) | (a @ b).float() @ b
-nn.Linear(4, 4)(a) | nn.Conv1d(4, 2, 1)(c) | nn.CrossEntropyLoss()(a, i) | nn.Embedding(9, 2)(i)
+F.conv_transpose1d(c, c) | F.prelu(a, v[:1]) | F.scaled_dot_product_attention(c, c, c) | a.mv(v)
+a + b | a.exp() | a.sum() | F.relu(a) | F.softmax(a, -1) | F.layer_norm(a, (4,))
+a.prod() | a.trace() | F.mse_loss(a, b) | F.l1_loss(a, b) | F.smooth_l1_loss(a, b)
+F.huber_loss(a, b) | F.cross_entropy(a, i) | F.nll_loss(a, i) | F.kl_div(a, b)
+F.binary_cross_entropy_with_logits(a, b)
+F.hinge_embedding_loss(a, b) | F.soft_margin_loss(a, b) | F.avg_pool3d(c[None], 1)
+F.avg_pool2d(c, 1) | F.pad(c, (1, 1), mode="reflect") | F.pad(c, (1, 1)) | a.double() @ b.double()
+torch.quantile(a, 0.5) | F.max_pool2d(c, 2) | torch.einsum("ij,jk->ik", a, b) | F.gelu(a)
+(a @ b).float() @ b | nn.Linear(4, 4)(a) | nn.Conv1d(4, 2, 1)(c) | nn.CrossEntropyLoss()(a, i)
+nn.Embedding(9, 2)(i)
 """
 
 

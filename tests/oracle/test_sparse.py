@@ -27,27 +27,31 @@ def names(t: Any) -> dict[str, Any]:
 
 
 VALUES = """
-s.to_dense() | u.to_dense() | s.coalesce().to_dense() | s.coalesce().indices() | s.coalesce().values()
-s._nnz() | s.coalesce()._nnz() | s.is_coalesced() | u.sparse_dim() | u.dense_dim() | s.shape | s.numel()
-s.type() | len(s) | str(s.layout) | str(d.layout) | s.is_sparse | d.is_sparse | s.stride()
+s.to_dense() | u.to_dense() | s.coalesce().to_dense() | s.coalesce().indices()
+s.coalesce().values() | s._nnz() | s.coalesce()._nnz() | s.is_coalesced() | u.sparse_dim()
+u.dense_dim() | s.shape | s.numel() | s.type() | len(s) | str(s.layout) | str(d.layout)
+s.is_sparse | d.is_sparse | s.stride()
 s.is_contiguous() | (d + s) | (d - s) | (s + s).to_dense() | (s - s).to_dense() | (s * 2).to_dense()
-(2 * s).to_dense() | (s * d).to_dense() | (d * s).to_dense() | (s * s).to_dense() | (s / 2).to_dense()
-torch.add(d, s, alpha=2) | s.add(s, alpha=2).to_dense() | (-s).to_dense() | s.sqrt().to_dense()
-s.abs().to_dense() | s.pow(2).to_dense() | torch.relu(s).to_dense() | s @ w | torch.mm(s, w)
-torch.sparse.mm(s, w) | (torch.ones(3, 2) @ s) | s @ w[:, 0] | s.t().to_dense() | s.sum() | s.norm()
-s.to(torch.float64).to_dense() | s.double().dtype == torch.float64 | d.to_sparse().to_dense()
-d.to_sparse()._nnz() | d.to_sparse(1)._nnz() | d.sparse_mask(s.coalesce()).to_dense() | d.clone().add_(s)
-d.clone().sub_(s) | s.clone().add_(s).to_dense() | s.clone().mul_(2).to_dense() | s.clone().zero_()._nnz()
-torch.zeros_like(s)._nnz() | s.detach().to_dense() | d.to_dense() is d
-torch.sparse_coo_tensor(i, v).shape | torch.sparse_coo_tensor((2, 3)).to_dense() | torch.sparse.sum(s)
-torch.sparse_coo_tensor([[0, 1]], [1.0, 2.0]).to_dense() | (u + u).coalesce().values()
+(2 * s).to_dense() | (s * d).to_dense() | (d * s).to_dense() | (s * s).to_dense()
+(s / 2).to_dense() | torch.add(d, s, alpha=2) | s.add(s, alpha=2).to_dense() | (-s).to_dense()
+s.sqrt().to_dense() | s.abs().to_dense() | s.pow(2).to_dense() | torch.relu(s).to_dense() | s @ w
+torch.mm(s, w) | torch.sparse.mm(s, w) | (torch.ones(3, 2) @ s) | s @ w[:, 0] | s.t().to_dense()
+s.sum() | s.norm() | s.to(torch.float64).to_dense() | s.double().dtype == torch.float64
+d.to_sparse().to_dense() | d.to_sparse()._nnz() | d.to_sparse(1)._nnz()
+d.sparse_mask(s.coalesce()).to_dense() | d.clone().add_(s)
+d.clone().sub_(s) | s.clone().add_(s).to_dense() | s.clone().mul_(2).to_dense()
+s.clone().zero_()._nnz() | torch.zeros_like(s)._nnz() | s.detach().to_dense() | d.to_dense() is d
+torch.sparse_coo_tensor(i, v).shape | torch.sparse_coo_tensor((2, 3)).to_dense()
+torch.sparse.sum(s) | torch.sparse_coo_tensor([[0, 1]], [1.0, 2.0]).to_dense()
+(u + u).coalesce().values()
 """
 ERRORS = """
-s + d | s + 1 | s / d | u.indices() | u.values() | s.numpy() | s.exp() | s.view(8) | s.reshape(8) | s == s
-s.max() | s.contiguous() | d.coalesce() | d.indices() | d.is_coalesced() | d._nnz() | d.clone().copy_(s)
-s.tolist() | bool(s) | torch.sparse_coo_tensor(i, v[:2], (2, 4)) | torch.sparse_coo_tensor(i, v, (2,))
-torch.ones_like(s) | d[:1] + s | s @ torch.ones(3, 2) | s.storage() | s.clone().add_(d)
-torch.sparse_coo_tensor(i, v, (1, 1), check_invariants=True) | d.to_sparse(3)
+s + d | s + 1 | s / d | u.indices() | u.values() | s.numpy() | s.exp() | s.view(8) | s.reshape(8)
+s == s | s.max() | s.contiguous() | d.coalesce() | d.indices() | d.is_coalesced() | d._nnz()
+d.clone().copy_(s) | s.tolist() | bool(s) | torch.sparse_coo_tensor(i, v[:2], (2, 4))
+torch.sparse_coo_tensor(i, v, (2,)) | torch.ones_like(s) | d[:1] + s | s @ torch.ones(3, 2)
+s.storage() | s.clone().add_(d) | torch.sparse_coo_tensor(i, v, (1, 1), check_invariants=True)
+d.to_sparse(3)
 """
 
 

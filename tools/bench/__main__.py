@@ -2,7 +2,7 @@
 
 python tools/bench                 list them
 python tools/bench overhead        run one (or several)
-python tools/bench programs -h     what follows the name of one, and names none, are its own arguments
+python tools/bench programs -h     what follows the name of one and names none is its own
 """
 
 from __future__ import annotations

@@ -1,17 +1,14 @@
 """Kernels for GPUs looked at without one: what the emulated device counts, and what NVRTC says they
 take.
 
-    python -m tools.bench cuda --emulated [NAME ...] [--json FILE]    counts, for a fixed set of kernels
-    python -m tools.bench cuda --resources [NAME ...] [--json FILE]   registers and spills, of all ops too
+    python -m tools.bench cuda --emulated [NAME ...] [--json FILE]   counts, for a set of kernels
+    python -m tools.bench cuda --resources [NAME ...] [--json FILE]  registers, spills; for all ops
 
 A row is a kernel of a small program. "sectors" is how many times as many sectors of 32 bytes its
 requests move as their bytes need, "turns" how many times as many turns the banks of shared memory
-take as without
-conflicts: 1.00 is ideal. FLOPs are those of its loops. "H100" is the least time that an H100 (SXM)
-    takes for
-it: its bytes, each moved once, at 3.35 TB/s, or its operations at 67 TFLOP/s, those of tensor cores
-    at 989;
-the larger is named.
+take as without conflicts: 1.00 is ideal. FLOPs are those of its loops. "H100" is the least time
+that an H100 (SXM) takes for it: its bytes, each moved once, at 3.35 TB/s, or its operations at 67
+TFLOP/s, those of tensor cores at 989; the larger is named.
 
 On a machine with a GPU `tools/gpu.py --bench` measures instead.
 """

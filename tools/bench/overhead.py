@@ -27,7 +27,8 @@ from graphtorch import nn
 torch.manual_seed(0)
 model = nn.Sequential(nn.Conv2d(1, 6, 5), nn.ReLU(), nn.MaxPool2d(2),
                       nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
-                      nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10))
+                      nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(),
+                      nn.Linear(84, 10))
 x = torch.randn(64, 1, 32, 32)
 [p.detach().numpy() for p in model.parameters()]; x.numpy()
 start = time.perf_counter()

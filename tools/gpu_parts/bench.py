@@ -72,8 +72,8 @@ def machine() -> Row:
 
     p = devices.device().properties
     return {
-        "text": f"{p.name}, sm_{p.capability[0]}{p.capability[1]}, {p.multiprocessors} multiprocessors, "
-        f"{p.memory >> 30} GiB, PyTorch {torch.__version__}"
+        "text": f"{p.name}, sm_{p.capability[0]}{p.capability[1]}, {p.multiprocessors} "
+        f"multiprocessors, {p.memory >> 30} GiB, PyTorch {torch.__version__}"
     }
 
 

@@ -1,12 +1,13 @@
 """Replays PyTorch's own module samples on graphtorch: outputs, gradients, running statistics, and
 errors.
 
-    python tools/oracle/modules.py                        float32, in training and in evaluation mode
+    python tools/oracle/modules.py                     float32, in training and in evaluation mode
     python tools/oracle/modules.py --dtype float64
-    python tools/oracle/modules.py --module nn.GRU -v     one class, every failing sample
-    python tools/oracle/modules.py --compiled             each module compiled, and called three times
-    python tools/oracle/modules.py --device cuda          on a GPU (GRAPHTORCH_CUDA=emulated: on the emulated
-                                                          one, slowly); --every 9: one class in 9
+    python tools/oracle/modules.py --module nn.GRU -v  one class, every failing sample
+    python tools/oracle/modules.py --compiled          each module compiled, and called three times
+    python tools/oracle/modules.py --device cuda       on a GPU (GRAPHTORCH_CUDA=emulated: on the
+                                                       emulated one, slowly); --every 9: one class
+                                                       in 9
 
 Weights are PyTorch's, copied over by ``state_dict``. Every sample that differs is listed with the
 reason. Needs ``pip install -e ".[oracle]"``.

@@ -6,16 +6,16 @@
     python tools/oracle/opinfo.py --dtype others          integers, bool, 16-bit floats, complex64
     python tools/oracle/opinfo.py --dtype float16 --ends  both ends of a 16-bit range
     python tools/oracle/opinfo.py --op linalg.norm -v     one entry, every failing sample
-    python tools/oracle/opinfo.py --surface names.tsv     only entries for the names in a table's first column
-    python tools/oracle/opinfo.py --compiled              each sample in a compiled function as well, which is
-                                                          called three times; --every 40: one sample
-                                                          in 40
+    python tools/oracle/opinfo.py --surface names.tsv     only entries for the names in a table's
+                                                          first column
+    python tools/oracle/opinfo.py --compiled              each sample in a compiled function as
+                                                          well, which is called three times;
+                                                          --every 40: one sample in 40
     python tools/oracle/opinfo.py --device cuda --every 7 on a GPU (GRAPHTORCH_CUDA=emulated: on the
-    emulated
-                                                          one), one sample in 7 of up to 4,096
-                                                          elements each
-    python tools/oracle/opinfo.py --mapped                each sample under vmap as well, beside the function
-                                                          on each entry; --every as above
+                                                          emulated one), one sample in 7 of up to
+                                                          4,096 elements each
+    python tools/oracle/opinfo.py --mapped                each sample under vmap as well, beside the
+                                                          function on each entry; --every as above
 
 The samples, the dtypes an operator takes, and the expected values are those of ``torch.testing``'s
 operator database. Every sample that differs is listed with the reason; of compiled functions those

@@ -5,9 +5,9 @@ tile, their exponentials, and the weighted values by the register tile again, ad
 blocks before gave after scaling that to the new maximum (https://arxiv.org/abs/2307.08691). Scores
 stay in the task's scratch memory:
 
-    scores [keys, queries]      vectors run along queries, so maxima and sums need no reduction of lanes,
-                                keys are read where they lie, and the exponentials are stored just
-                                as the second product reads its rows
+    scores [keys, queries]      vectors run along queries, so maxima and sums need no reduction of
+                                lanes, keys are read where they lie, and the exponentials are stored
+                                just as the second product reads its rows
     sums [queries, features]    vectors run along features, as the values lie
 
 Queries beyond the last are zeros, computed with the others and not stored.

@@ -8,15 +8,15 @@ stands for ``frame[word] + sizes[size]``: a buffer is an address and an offset, 
 that holds zero and a size. What `sizes` holds depends on the program's symbols only; its first word
 is 0.
 
-    table ::= instruction* END               an instruction is some 32-bit words; jumps are relative to it
-    CALL kernel n (word size)*               functions[kernel](operands, status)
-    SET r word size                          frame[r] = frame[word] + sizes[size]
-    STEP r word k size                       frame[r] = frame[word] + frame[k] * sizes[size]
-    HALF r word k size                       frame[r] = frame[word] + frame[k] % 2 * sizes[size]
-    BELOW k size to                          go on if frame[k] < sizes[size], else jump
-    TEST word size to                        go on if the byte there is not 0, else jump
+    table ::= instruction* END    an instruction is some 32-bit words; jumps are relative to it
+    CALL kernel n (word size)*    functions[kernel](operands, status)
+    SET r word size               frame[r] = frame[word] + sizes[size]
+    STEP r word k size            frame[r] = frame[word] + frame[k] * sizes[size]
+    HALF r word k size            frame[r] = frame[word] + frame[k] % 2 * sizes[size]
+    BELOW k size to               go on if frame[k] < sizes[size], else jump
+    TEST word size to             go on if the byte there is not 0, else jump
     JUMP to
-    PARTS n to                               what follows, up to END, n times on any threads; then jump
+    PARTS n to                    what follows, up to END, n times on any threads; then jump
 
 A kernel is ``void k(int64_t *operands, int32_t *status)``: it leaves 1 + the site of a
 data-dependent error.

@@ -1,8 +1,7 @@
 """Sampling at coordinates: `affine_grid` makes them, `grid_sample` reads an image there.
 
 Spatial transformer networks (Jaderberg et al. 2015): coordinates are normalised, -1 and 1 are the
-image's
-ends: the middles of its outer pixels with `align_corners`, their outer edges without.
+image's ends: the middles of its outer pixels with `align_corners`, their outer edges without.
 """
 
 from __future__ import annotations

@@ -2,10 +2,9 @@
 layers.
 
 Formulas: PyTorch's pages of `nn.RNN`, `nn.LSTM` and `nn.GRU`. The product of the input with `w_ih`
-    is one
-matrix product for all steps, outside the loop; the loop over time is a `scan`, whose body also
-returns the activations of the gates, so that no product is computed again for a gradient (unread
-ones cost nothing).
+is one matrix product for all steps, outside the loop; the loop over time is a `scan`, whose body
+also returns the activations of the gates, so that no product is computed again for a gradient
+(unread ones cost nothing).
 """
 
 from __future__ import annotations

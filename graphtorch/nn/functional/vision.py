@@ -54,10 +54,9 @@ def interpolate(
 
     Modes: "nearest", "nearest-exact", "area", "linear" (3-D input), "bilinear" and "bicubic" (4-D),
     "trilinear" (5-D). With `antialias` ("bilinear", "bicubic") each output is a mean over all of
-    its pixel, as
-    Pillow's are. uint8 is resampled with integer weights, as PyTorch does. Raises ValueError for
-    contradicting arguments, NotImplementedError for a mode that
-    does not fit the input's rank.
+    its pixel, as Pillow's are. uint8 is resampled with integer weights, as PyTorch does. Raises
+    ValueError for contradicting arguments, NotImplementedError for a mode that does not fit the
+    input's rank.
     """
     if not isinstance(mode, str) or mode not in _RANKS or input.dim() not in _RANKS[mode]:
         raise NotImplementedError(

@@ -238,7 +238,8 @@ class StateDict(Members):
         """Load one tensor; returns what is wrong with it."""
         if not isinstance(given, Tensor):
             return (
-                f'While copying the parameter named "{key}", expected torch.Tensor or Tensor-like object '
+                f'While copying the parameter named "{key}", expected torch.Tensor or Tensor-like '
+                "object "
                 f"from checkpoint but received {type(given)}"
             )
         lazy = is_lazy(mine)

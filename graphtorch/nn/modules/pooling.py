@@ -86,7 +86,8 @@ LPPool1d, LPPool2d, LPPool3d = (
         function,
         lambda norm_type, kernel_size, stride=None, ceil_mode=False: None,
         "(sum of x^p)^(1/p) of each window.",
-        shown="norm_type={norm_type}, kernel_size={kernel_size}, stride={stride}, ceil_mode={ceil_mode}",
+        shown="norm_type={norm_type}, kernel_size={kernel_size}, stride={stride}, "
+        "ceil_mode={ceil_mode}",
     )
     for n, function in enumerate((F.lp_pool1d, F.lp_pool2d, F.lp_pool3d), 1)
 )

@@ -83,8 +83,7 @@ def spectral_norm(
     """Divide the parameter `name` by its largest singular value in every call.
 
     Each call in training mode does `n_power_iterations` steps of the power iteration. `dim` is the
-    dim of
-    outputs: 0, or 1 for transposed convolutions. Raises RuntimeError where it is so already.
+    dim of outputs: 0, or 1 for transposed convolutions. Raises RuntimeError where it is so already.
     """
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, SpectralNorm) and hook.name == name:

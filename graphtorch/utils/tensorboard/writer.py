@@ -351,8 +351,8 @@ class SummaryWriter:
             os.path.join(place, "tensors.tsv"), summary.array_of(mat), delimiter="\t", fmt="%.8g"
         )
         lines = [
-            f"embeddings "
-            f'{{\n  tensor_name: "{tag}:{global_step or 0:05d}"\n  tensor_path: "{name}/tensors.tsv"\n'
+            f'embeddings {{\n  tensor_name: "{tag}:{global_step or 0:05d}"\n'
+            f'  tensor_path: "{name}/tensors.tsv"\n'
         ]
         if metadata is not None:
             rows = ["\t".join(map(str, m)) if metadata_header else str(m) for m in metadata]

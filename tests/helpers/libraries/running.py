@@ -4,8 +4,7 @@
     python running.py torch language+generation results.npz gpt2 "gpt2 generates"
 
 A case is a function that takes the framework and returns tensors, in dicts and lists. Weights are
-filled by the
-names of parameters, so that both frameworks have the same ones.
+filled by the names of parameters, so that both frameworks have the same ones.
 """
 
 from __future__ import annotations
