@@ -561,6 +561,12 @@ def walk(body: Sequence[Stmt]) -> Iterator[Stmt]:
             yield from walk(stmt.orelse)
 
 
+def constant(value: float | int | bool, type: KType) -> Const:
+    """A number as the kind that `type` holds: 0 is 0.0, or False."""
+    kind = float if type.dtype.is_floating_point else bool if type.dtype.is_bool else int
+    return Const(kind(value), type)
+
+
 def as_expr(x: Operand, like: KType = INDEX) -> Expr:
     """`x` as an expression: a Python number becomes a constant of type `like`."""
     return x if isinstance(x, Expr) else Const(x, like)

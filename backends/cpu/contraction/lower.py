@@ -29,7 +29,7 @@ from ...kernels.contraction.problem import (
     extent_of,
     merge_axes,
 )
-from ...kernels.ir import Const, Expr, KType, binary, cast, fma, load
+from ...kernels.ir import Expr, KType, binary, cast, constant, fma, load
 from ...kernels.program.lowering import Lowering, Region
 from .choice import choose
 from .diagonal import diagonal, diagonal_schedule, diagonal_tile
@@ -176,8 +176,7 @@ def lower_loop_nest(p: Contraction, region: Region, lowering: Lowering) -> None:
     """One sum after another, in scalars: integers, and whatever has no vector form."""
     e = Emission(lowering, p.space, region.label)
     writer = ResultWriter(e, p, region)
-    kind = float if p.acc.is_floating_point else bool if p.acc.is_bool else int
-    zero = Const(kind(0), KType(p.acc))
+    zero = constant(0, KType(p.acc))
 
     def element() -> None:
         total = e.b.var(zero, "sum")

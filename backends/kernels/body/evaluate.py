@@ -17,7 +17,7 @@ from graphtorch.ir.graph import Node, Value
 from graphtorch.ir.ops.index import PlacesAttrs
 from graphtorch.ir.shape import Dim, bounds
 
-from ..ir import Const, Expr, KType, Stmt, binary, cast, select
+from ..ir import Const, Expr, KType, Stmt, binary, cast, constant, select
 from ..program.program import Slot
 from .pointwise import emit_op, is_pointwise, less
 from .random import RANDOM, emit_random
@@ -202,10 +202,8 @@ def _pad(e: Evaluator, node: Node, index: Index, mask: Mask | None) -> Result:
     if condition is None:
         return e.result(x, inner, mask)
     value = e.result(x, inner, e.both(mask, condition, depth))
-    kind = float if x.dtype.is_floating_point else bool if x.dtype.is_bool else int
-    return _choose(
-        e, condition, depth, value, Result(Const(kind(node.attrs.value), KType(x.dtype)), 0)
-    )
+    around = Result(constant(node.attrs.value, KType(x.dtype)), 0)
+    return _choose(e, condition, depth, value, around)
 
 
 def _concat(e: Evaluator, node: Node, index: Index, mask: Mask | None) -> Result:

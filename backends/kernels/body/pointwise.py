@@ -15,7 +15,7 @@ from graphtorch.ir.dtype import DType, boolean, f32, i16, i64
 from graphtorch.ir.graph import Node, Value
 
 from ..builder import Builder
-from ..ir import Const, Expr, KType, Unary, binary, cast, fma, select, unary
+from ..ir import Const, Expr, KType, Unary, binary, cast, constant, fma, select, unary
 
 Rule = Callable[..., Expr]
 RULES: dict[str, Rule] = {}
@@ -65,9 +65,7 @@ def is_pointwise(node: Node) -> bool:
 
 def number(value: float | int | bool, like: Expr) -> Expr:
     """A constant of the type of `like`."""
-    dtype = like.type.dtype
-    kind = float if dtype.is_floating_point else bool if dtype.is_bool else int
-    return Const(kind(value), like.type)
+    return constant(value, like.type)
 
 
 def rule(*names: str, widened: bool = True) -> Callable[[Rule], Rule]:

@@ -22,11 +22,11 @@ from dataclasses import dataclass, replace
 from graphtorch.ir.graph import Node, Value
 from graphtorch.ir.shape import Dim, Shape, contiguous_strides
 
-from ...cpu.contraction.packing import padded_copy
 from ..body.space import Space
 from ..program.lowering import Lowering, Region
 from ..program.program import Slot
 from .operands import accumulator, plain_source, source_of
+from .padding import padded_copy
 from .problem import Axis, Contraction, Gate, Source, axis
 
 # channels from which on they make the innermost loop, instead of a kernel's few columns
