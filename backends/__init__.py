@@ -49,6 +49,7 @@ def compile(
     conditions: Sequence[Condition] = (),
     device: int = 0,
     exact: bool = False,
+    tf32: Sequence[bool] = (),
 ) -> Executable:
     """An executable of `graph`.
 
@@ -62,6 +63,8 @@ def compile(
         conditions: what the graph assumes of its symbols beyond their ranges; whoever calls tests
             it.
         exact: a node gives the same bits whatever stands around it, at each call.
+        tf32: for the target "cuda": whether factors of f32 may be rounded to TF32, 10 bits of
+            fraction, in products and in convolutions. As a rule neither.
 
     Raises:
         ValueError: no such target.
@@ -71,7 +74,7 @@ def compile(
     if target not in TARGETS:
         raise ValueError(f"no target {target!r}: expected one of {', '.join(TARGETS)}")
     with assuming(Known(conditions)) if conditions else nullcontext():
-        more = {"cuda": (device, exact), "llvm": (exact,)}.get(target, ())
+        more = {"cuda": (device, exact, tf32), "llvm": (exact,)}.get(target, ())
         return importlib.import_module(TARGETS[target], __name__).compile(
             graph, tuple(stable), *more
         )

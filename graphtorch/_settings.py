@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import warnings
@@ -11,6 +12,8 @@ from typing import Any
 FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 _state: dict[str, Any] = {"threads": None, "deterministic": False, "warn_always": False}
+# how products and convolutions of float32 on GPUs are computed: as cuBLAS and cuDNN do by default
+_float32 = {"matmul": "none", "conv": "tf32"}
 
 
 def get_num_threads() -> int:
@@ -68,18 +71,58 @@ def is_warn_always_enabled() -> bool:
 
 
 def set_float32_matmul_precision(precision: str) -> None:
-    """'highest', 'high' or 'medium': float32 products are always exact here."""
+    """How exact products of float32 are on GPUs; those of CPUs always are in float32.
+
+    Args:
+        precision: "highest": in float32. "high", "medium": factors may be rounded to TF32, which
+            has 10 bits of fraction, a relative error of 2**-11 each; sums are in float32.
+    Raises: RuntimeError: none of these.
+    """
     if precision not in ("highest", "high", "medium"):
         raise RuntimeError(f"unknown precision {precision!r}: expected highest, high or medium")
-    _precision[0] = precision
-
-
-_precision = ["highest"]
+    set_float32("matmul", "ieee" if precision == "highest" else "tf32")
+    _state["precision"] = precision
 
 
 def get_float32_matmul_precision() -> str:
-    """What `set_float32_matmul_precision` said."""
-    return _precision[0]
+    """What `set_float32_matmul_precision` said, or "high" and "highest" for what
+    `backends.cuda.matmul` was told since."""
+    return _state["precision"]
+
+
+def set_float32(what: str, precision: str) -> None:
+    """How to compute "matmul" or "conv" of float32 on GPUs: "ieee" or "none" exactly, or "tf32".
+
+    Raises: RuntimeError: another precision, or no string.
+    """
+    if precision == "bf16":
+        raise RuntimeError("backend 'cuda' does not support precision 'bf16'")
+    if precision not in ("none", "ieee", "tf32"):
+        raise RuntimeError(f"Unknown precision: {precision}. Expected none, ieee or tf32")
+    _float32[what] = precision
+    products, convolutions = (_float32[name] == "tf32" for name in ("matmul", "conv"))
+    _state["tf32"] = _allowed(products, convolutions)
+    if what == "matmul":
+        _state["precision"] = "high" if products else "highest"
+
+
+def float32_precision(what: str) -> str:
+    """What `set_float32` said."""
+    return _float32[what]
+
+
+@functools.cache
+def _allowed(products: bool, convolutions: bool) -> tuple[bool, bool]:
+    """One object for each: what was compiled compares it by identity."""
+    return products, convolutions
+
+
+_state |= {"precision": "highest", "tf32": _allowed(False, True)}
+
+
+def tf32() -> tuple[bool, bool]:
+    """Whether GPUs may round factors of float32 to TF32: in products, in convolutions."""
+    return _state["tf32"]
 
 
 PUBLIC = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from graphtorch import manual_seed
+from graphtorch import backends, manual_seed
 from graphtorch.ir.graph import located
 from graphtorch.ir.passes import pipeline
 
@@ -39,6 +39,14 @@ def seeded() -> None:
     """Nobody can foresee the numbers of a program that does not seed the generator: tests repeat
     theirs."""
     manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def exact_convolutions() -> Iterator[None]:
+    """What GPUs compute is compared with what CPUs do: convolutions of float32 are not rounded."""
+    backends.cudnn.allow_tf32 = False  # type: ignore[attr-defined]
+    yield
+    backends.cudnn.allow_tf32 = True  # type: ignore[attr-defined]
 
 
 @pytest.fixture

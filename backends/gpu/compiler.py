@@ -14,7 +14,7 @@ from ..target import Target, lowered
 from .device import Device
 from .executable import Built, Executable
 from .lower import lower
-from .machine import LARGE, Gpu
+from .machine import EXACT, HAVE_TF32, LARGE, Gpu, Tf32
 from .supports import supports
 from .types import register
 from .unit import Unit
@@ -27,18 +27,24 @@ def target_of(unit: Unit, machine: Gpu = LARGE) -> Target[tuple[Kernel, ...]]:
 
 
 def compile(
-    graph: Graph, device: Device, stable: Sequence[int] = (), ordered: bool = False
+    graph: Graph,
+    device: Device,
+    stable: Sequence[int] = (),
+    ordered: bool = False,
+    tf32: Tf32 = EXACT,
 ) -> Executable:
     """An executable of `graph` on `device`.
 
     Args:
         stable: as `backends.compile` takes it; but what is packed of them is packed again at each
             call.
-        ordered: as `Gpu` has it.
+        ordered, tf32: as `Gpu` has them; a GPU without TF32 rounds nothing.
     Raises: TypeError, NotImplementedError: an op or dtype that has no kernel, naming node and line.
     """
     unit = Unit()
-    gpu = Gpu(multiprocessors=device.properties.multiprocessors, ordered=ordered)
+    known = device.properties
+    tf32 = tf32 if known.capability >= HAVE_TF32 else EXACT
+    gpu = Gpu(multiprocessors=known.multiprocessors, ordered=ordered, tf32=tf32)
     built = build(graph, unit, stable, gpu)
     return Executable(built, device.load(unit.pieces(device.compilers)), device)
 

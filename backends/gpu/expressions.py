@@ -136,6 +136,9 @@ class Expressions:
     def _pair(self, e: k.Pair) -> str:
         return f"gt_pair_{e.dtype.name}({self.value(e.low)}, {self.value(e.high)})"
 
+    def _tf32(self, e: k.Tf32) -> str:
+        return f"gt_tf32({self.value(e.x)})"
+
     def _select(self, e: k.Select) -> str:
         return f"({self.value(e.condition)} ? {self.value(e.a)} : {self.value(e.b)})"
 
@@ -276,6 +279,7 @@ _WRITE: Mapping[type[Expr], Callable[..., str]] = {
     k.Reduce: Expressions._reduce,
     k.WarpReduce: Expressions._warp_reduce,
     k.Pair: Expressions._pair,
+    k.Tf32: Expressions._tf32,
     k.Select: Expressions._select,
     k.Cast: Expressions._cast,
     k.Fma: Expressions._fma,

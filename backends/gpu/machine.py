@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from graphtorch.ir import ops
+from graphtorch.ir.graph import Node
 
 from ..kernels.machine import Machine
 from ..kernels.program.lowering import Lowering
+
+
+class Tf32(NamedTuple):
+    """Which contractions of f32 may round their factors to TF32, which has 10 bits of fraction."""
+
+    products: bool = False
+    convolutions: bool = False
+
+
+EXACT = Tf32()
+HAVE_TF32 = 8, 0  # compute capability of the first GPUs that have it
 
 
 @dataclass(frozen=True)
@@ -15,6 +30,7 @@ class Gpu(Machine):
     Attributes:
         multiprocessors: how many parts run blocks by themselves.
         ordered: sums of floats are added in one order, whatever that takes.
+        tf32: what may be rounded; nothing else is.
     """
 
     vector_bytes: int = 1
@@ -24,6 +40,11 @@ class Gpu(Machine):
     task_ns: float = 0.0
     multiprocessors: int = 132
     ordered: bool = False
+    tf32: Tf32 = EXACT
+
+    def rounds_factors(self, node: Node) -> bool:
+        """Whether the factors of a contraction of f32 may be rounded to TF32."""
+        return self.tf32.products if node.op is ops.matmul else self.tf32.convolutions
 
 
 LARGE = Gpu()

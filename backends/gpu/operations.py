@@ -20,7 +20,7 @@ from ..kernels.ir import Expr, For, Kernel, KType, Name, Stmt
 from .unit import evaluate, parts
 
 ONE = frozenset({"add", "sub", "mul", "div", "rem", "fmod", "sqrt", "rsqrt"})
-MATRIX = 2 * 16 * 8 * 16  # of a warp's product of matrices
+MATRIX = 2 * 16 * 8  # of a warp's product of matrices, for each column of the left one
 WARP = 32
 
 
@@ -67,7 +67,7 @@ def _body(body: Sequence[Stmt], known: dict[Name, int], threads: int) -> Operati
         elif isinstance(s, k.Call):
             total.add(_call(s, known, threads))
         elif isinstance(s, k.MultiplyMatrices):
-            total.matrices += MATRIX * threads // WARP
+            total.matrices += MATRIX * (32 // s.dtype.itemsize) * threads // WARP
         else:
             _note(s, known)
             for e in _values(s):

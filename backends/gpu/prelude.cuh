@@ -374,7 +374,7 @@ template <int groups> GT_FUNCTION void gt_await_copies() {
 #endif
 }
 
-// ---- matrices of 2-byte elements, by a warp: which thread has what is said at kernels/ir.py's statements
+// ---- matrices, by a warp: which thread has what is said at kernels/ir.py's statements
 
 template <bool transposed, class T> GT_FUNCTION void gt_load_matrices(gt_u32* to, const T* row, unsigned site) {
 #ifdef GT_EMULATED
@@ -382,9 +382,13 @@ template <bool transposed, class T> GT_FUNCTION void gt_load_matrices(gt_u32* to
   gt_all_lanes(site, row, rows);
   const unsigned lane = threadIdx.x % 32, r = lane / 4, c = lane % 4 * 2;
   for (unsigned j = 0; j < 4; j++) {
-    const T low = transposed ? rows[8 * j + c][r] : rows[8 * j + r][c];
-    const T high = transposed ? rows[8 * j + c + 1][r] : rows[8 * j + r][c + 1];
-    to[j] = low.bits | (gt_u32)high.bits << 16;
+    if constexpr (sizeof(T) == 4) {
+      to[j] = gt_bitcast<gt_u32>(rows[8 * j + r][c / 2]);
+    } else {
+      const T low = transposed ? rows[8 * j + c][r] : rows[8 * j + r][c];
+      const T high = transposed ? rows[8 * j + c + 1][r] : rows[8 * j + r][c + 1];
+      to[j] = low.bits | (gt_u32)high.bits << 16;
+    }
   }
   gt::meet(~0u, site + 1);  // all have read
 #else
@@ -399,40 +403,55 @@ template <bool transposed, class T> GT_FUNCTION void gt_load_matrices(gt_u32* to
 }
 
 #ifdef GT_EMULATED
-template <class T> GT_FUNCTION float gt_half_of(gt_u32 pair, unsigned which) {
-  return gt_widen(T{(gt_u16)(pair >> 16 * which)});
+template <class T> GT_FUNCTION float gt_part_of(gt_u32 word, unsigned which) {
+  if constexpr (sizeof(T) == 4) return gt_float_bits(word & ~0x1fffu);  // the other bits do not count
+  else return gt_widen(T{(gt_u16)(word >> 16 * which)});
 }
 template <class T> GT_FUNCTION void gt_multiply_matrices(float* sums, const gt_u32* a, const gt_u32* b, unsigned site) {
   struct Own { const gt_u32 *a, *b; };
   const Own own = {a, b}, *of[32];
   gt_all_lanes(site, &own, of);
-  const unsigned lane = threadIdx.x % 32;
+  const unsigned lane = threadIdx.x % 32, each = 4 / sizeof(T), wide = 4 * each;  // elements of 4 bytes, of 16
   float found[4];
   for (unsigned i = 0; i < 4; i++) {
     const unsigned row = lane / 4, half = i / 2, column = lane % 4 * 2 + i % 2;
     found[i] = sums[i];
-    for (unsigned k = 0; k < 16; k++)
-      found[i] += gt_half_of<T>(of[row * 4 + k % 8 / 2]->a[half + k / 8 * 2], k % 2) *
-                  gt_half_of<T>(of[column * 4 + k % 8 / 2]->b[k / 8], k % 2);
+    for (unsigned k = 0; k < 2 * wide; k++)
+      found[i] += gt_part_of<T>(of[row * 4 + k % wide / each]->a[half + k / wide * 2], k % each) *
+                  gt_part_of<T>(of[column * 4 + k % wide / each]->b[k / wide], k % each);
   }
   gt::meet(~0u, site + 1);  // all have read
   for (unsigned i = 0; i < 4; i++) sums[i] = found[i];
 }
-#define GT_MULTIPLY(name, type, kind) \
+#define GT_MULTIPLY(name, type, deep, kind) \
   GT_FUNCTION void name(float* sums, const gt_u32* a, const gt_u32* b, unsigned site) { \
     gt_multiply_matrices<type>(sums, a, b, site); \
   }
 #else
-#define GT_MULTIPLY(name, type, kind) \
+#define GT_MULTIPLY(name, type, deep, kind) \
   GT_FUNCTION void name(float* d, const gt_u32* a, const gt_u32* b, unsigned site) { \
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." kind "." kind ".f32 " \
+    asm volatile("mma.sync.aligned.m16n8k" deep ".row.col.f32." kind "." kind ".f32 " \
                  "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" \
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) \
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1])); \
   }
 #endif
-GT_MULTIPLY(gt_multiply_bf16, gt_bf16, "bf16")
-GT_MULTIPLY(gt_multiply_f16, gt_f16, "f16")
+GT_MULTIPLY(gt_multiply_bf16, gt_bf16, "16", "bf16")
+GT_MULTIPLY(gt_multiply_f16, gt_f16, "16", "f16")
+GT_MULTIPLY(gt_multiply_f32, float, "8", "tf32")
+
+// A float's fraction to 10 bits: to nearest, ties away from 0.
+GT_FUNCTION gt_u32 gt_tf32(float x) {
+#ifdef GT_EMULATED
+  const gt_u32 bits = gt_bitcast<gt_u32>(x);
+  if (x != x) return 0x7fffffff;
+  return gt_abs(x) == INFINITY ? bits : (bits + 0x1000) & ~0x1fffu;
+#else
+  gt_u32 bits;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+  return bits;
+#endif
+}
 
 // Two neighbours of a matrix from two floats.
 #ifdef GT_EMULATED

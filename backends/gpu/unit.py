@@ -523,7 +523,7 @@ class Writer(Expressions):
     def _load_matrices(self, s: k.LoadMatrices) -> None:
         to, source = (
             self.elements(s.target, s.at, 4, stored=True),
-            self.elements(s.source, s.index, 8),
+            self.elements(s.source, s.index, 16 // s.source.dtype.itemsize),
         )
         self.put(
             f"gt_load_matrices<{'true' if s.transposed else 'false'}>({to}, {source}, GT_SITE);"

@@ -329,6 +329,17 @@ class Pair(Expr):
 
 
 @dataclass(eq=False, slots=True)
+class Tf32(Expr):
+    """A number of f32 as a u32, its fraction rounded to 10 bits: to nearest, ties away from 0.
+
+    That is how `MultiplyMatrices` takes numbers of f32.
+    """
+
+    x: Expr
+    type: KType
+
+
+@dataclass(eq=False, slots=True)
 class Lanes(Expr):
     """The vector 0, 1, 2, ... of an integer type."""
 
@@ -441,11 +452,12 @@ class Await:
 
 @dataclass(eq=False, slots=True)
 class LoadMatrices:
-    """Four matrices of 8 x 8 elements of 2 bytes, which a warp together takes from shared memory.
+    """Four matrices of 8 rows of 16 bytes, which a warp together takes from shared memory.
 
-    Thread i of a warp says at `index` where row i % 8 of matrix i // 8 begins, a multiple of 8
-    elements. Of matrix j it gets elements 2 (i % 4) and the next of row i // 4, or of that column
-    where they are `transposed`, as ``target[at + j]``, the first in its lower half.
+    Thread i of a warp says at `index` where row i % 8 of matrix i // 8 begins, a multiple of 16
+    bytes. Of matrix j it gets the 4 bytes number i % 4 of row i // 4 as ``target[at + j]``: an
+    element of 4 bytes, or two of 2 bytes, the first in its lower half. Those of 2 bytes may be
+    `transposed`: then it gets elements 2 (i % 4) and the next of column i // 4.
     """
 
     target: Buffer
@@ -458,12 +470,12 @@ class LoadMatrices:
 @dataclass(eq=False, slots=True)
 class MultiplyMatrices:
     """A matrix of 16 x 8 sums plus the product of one of 16 x 16 and one of 16 x 8 of `dtype`, by a
-    warp.
+    warp; those of f32, of which it takes what `Tf32` leaves, are 16 x 8 and 8 x 8.
 
     Of the sums the thread has ``sums[at ..]``: rows i // 4 and 8 more, two columns from 2 (i % 4)
     on. It has ``a[a_at .. + 4]`` and ``b[b_at .. + 2]`` as `LoadMatrices` gives them: upper and
-    lower 8 rows of the first 8 columns of the left one, then of the others; upper and lower 8 rows
-    of the right one transposed.
+    lower 8 rows of the first half of the columns of the left one, then of the others; upper and
+    lower half of the rows of the right one transposed.
     """
 
     dtype: DType
@@ -668,6 +680,11 @@ def warp_reduce(op: str, x: Expr, width: int = 32) -> Expr:
     if op not in REDUCTIONS:
         raise TypeError(f"unknown kernel reduction {op!r}")
     return x if width == 1 else WarpReduce(op, x, width, x.type)
+
+
+def tf32(x: Expr) -> Expr:
+    """A number of f32 as `MultiplyMatrices` takes it."""
+    return Tf32(x, KType(u32))
 
 
 def pair(dtype: DType, low: Expr, high: Expr) -> Expr:

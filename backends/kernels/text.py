@@ -230,6 +230,7 @@ _EXPRESSIONS: dict[type, Callable[..., str]] = {
     k.Reduce: lambda e: f"reduce_{e.op}({_expr(e.x)})",
     k.WarpReduce: lambda e: f"warp_{e.op}({_expr(e.x)}, {e.width})",
     k.Pair: lambda e: f"pair_{e.dtype}({_expr(e.low)}, {_expr(e.high)})",
+    k.Tf32: lambda e: f"tf32({_expr(e.x)})",
     k.Shuffle: lambda e: f"shuffle({_expr(e.a)}, {_expr(e.b)}, {list(e.lanes)})",
     k.Lanes: lambda e: f"lanes:{e.type}",
 }

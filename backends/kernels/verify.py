@@ -364,8 +364,9 @@ class _Verifier:
     def load_matrices(self, stmt: k.LoadMatrices) -> None:
         self.together()
         self.part(stmt.target, "private", stmt.at, 4)
-        self.part(stmt.source, "shared", stmt.index, 8)
-        if stmt.target.dtype is not u32 or stmt.source.dtype.itemsize != 2:
+        size = stmt.source.dtype.itemsize
+        self.part(stmt.source, "shared", stmt.index, 16 // size)
+        if stmt.target.dtype is not u32 or size not in (2, 4) or (size == 4 and stmt.transposed):
             self.refuse("matrix", f"{stmt.source.dtype} to {stmt.target.dtype}")
 
     def multiply_matrices(self, stmt: k.MultiplyMatrices) -> None:
@@ -376,7 +377,7 @@ class _Verifier:
             (stmt.b, stmt.b_at, 2, u32),
         ):
             self.part(buffer, "private", at, count)
-            if buffer.dtype is not dtype or stmt.dtype not in (f16, bf16):
+            if buffer.dtype is not dtype or stmt.dtype not in (f16, bf16, f32):
                 self.refuse("matrix", f"a product of {stmt.dtype}; {buffer.name} is {buffer.dtype}")
 
     def call(self, stmt: k.Call) -> None:
@@ -570,6 +571,11 @@ class _Verifier:
         if e.dtype not in (f16, bf16) or e.type is not k.KType(u32):
             self.refuse("matrix", f"a pair of {e.dtype} as {e.type}")
 
+    def tf32(self, e: k.Tf32) -> None:
+        self.expression(e.x)
+        self.fits("type", k.KType(f32), e.x.type, "tf32")
+        self.fits("type", k.KType(u32), e.type, "tf32")
+
     def shuffle(self, e: k.Shuffle) -> None:
         self.expression(e.a)
         self.expression(e.b)
@@ -611,6 +617,7 @@ _EXPRESSIONS: dict[type, Callable[..., None]] = {
     k.Reduce: _Verifier.reduce,
     k.WarpReduce: _Verifier.warp_reduce,
     k.Pair: _Verifier.pair,
+    k.Tf32: _Verifier.tf32,
     k.Shuffle: _Verifier.shuffle,
     k.Lanes: _Verifier.lanes,
 }

@@ -19,7 +19,7 @@ from graphtorch.ir.ops.require import RAISED
 from .._deferred.storage import MetaLeaf, recorder
 from .._deferred.tensor import Tensor
 from .._ops.autocast import state as autocast_state
-from .._settings import deterministic
+from .._settings import deterministic, tf32
 from .._types import default_dtype
 from ..autograd.grad_mode import modes
 from ..nn.modules.module import Module
@@ -227,6 +227,7 @@ class Compiled:
             autocast_state.target,
             autocast_state.on_gpus,
             deterministic(),
+            tf32(),
             _default_dtypes(),
             self._training,
             shared_by(tensors) if len(tensors) > 1 else None,
@@ -250,6 +251,7 @@ class Compiled:
             (f"{checks.const(autocast_state)}.on_gpus", autocast_state.on_gpus),
             (f"{checks.const(default_dtype)}()", default_dtype()),
             (f"{checks.const(deterministic)}()", deterministic()),
+            (f"{checks.const(tf32)}()", tf32()),
         ):
             checks.value(text, value)
         return checks.function("args, kwargs", [f"return [{', '.join(names)}]"], "None")

@@ -45,13 +45,14 @@ def captured_program(
     exact = _settings.deterministic()
     if place is CPU:
         return _compile(graph, CHOSEN or "llvm", stable, conditions, exact=exact)
-    return _compile(graph, "cuda", stable, conditions, device=place.index or 0, exact=exact)
+    number, tf32 = place.index or 0, _settings.tf32()
+    return _compile(graph, "cuda", stable, conditions, device=number, exact=exact, tf32=tf32)
 
 
 def on_gpu(place: device, key: object) -> object:
     """The key of a structure for a GPU: it is compiled for that one, and for what is asked of
     results."""
-    return place, _settings.deterministic(), key
+    return place, _settings.deterministic(), _settings.tf32(), key
 
 
 def device_of(place: device) -> Device:

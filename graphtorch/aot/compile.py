@@ -18,7 +18,7 @@ from graphtorch.backends.gpu import devices
 from graphtorch.backends.gpu import library as cuda
 from graphtorch.backends.gpu.compiler import target_of as gpu_target
 from graphtorch.backends.gpu.compiler import written
-from graphtorch.backends.gpu.machine import Gpu
+from graphtorch.backends.gpu.machine import EXACT, HAVE_TF32, Gpu, Tf32
 from graphtorch.backends.gpu.unit import Unit
 from graphtorch.backends.kernels.program.plan import Plan
 from graphtorch.backends.kernels.program.program import Program, Slot, flat
@@ -34,7 +34,7 @@ from graphtorch.ir.judge import assuming
 from graphtorch.ir.shape import UNBOUNDED, Condition, Dim, Known, bounds, without_implied
 
 from .._captured.tracing import example_sizes, trace_but_for_numbers
-from .._settings import deterministic
+from .._settings import deterministic, tf32
 from ..version import __version__
 from . import link
 from .header import header_text
@@ -178,7 +178,9 @@ def compile_graph(
     """
     stable = [i for i, v in enumerate(graph.inputs) if v.name in arrays]
     exact = deterministic()
-    chosen: Target[Any] = gpu_target(Unit(), Gpu(ordered=exact)) if gpus else cpu_target(target)
+    have_tf32 = all(cuda.Image(name, ()).machine[1:] >= HAVE_TF32 for name in gpus)
+    gpu = Gpu(ordered=exact, tf32=Tf32(*tf32()) if have_tf32 else EXACT)
+    chosen: Target[Any] = gpu_target(Unit(), gpu) if gpus else cpu_target(target)
     program, plan, _ = lowered(graph, chosen, stable, exact)
     data = [s for s in program.inputs if s.name not in arrays]
     _rename(data, program.outputs, input_names, output_names)

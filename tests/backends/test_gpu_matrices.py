@@ -18,7 +18,7 @@ from graphtorch.backends.kernels import ir as k
 from graphtorch.backends.kernels.builder import Builder
 from graphtorch.backends.kernels.verify import KernelError, verify
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import DType, bf16, f16, f32, u32
+from graphtorch.ir.dtype import DType, bf16, f16, f32, f64, u32
 from graphtorch.ir.graph import Graph, Type, Value
 
 pytestmark = pytest.mark.skipif(
@@ -89,7 +89,7 @@ def test_every_tile(tile: Tile, turned: bool, monkeypatch: pytest.MonkeyPatch) -
 
 
 def kernel(*statements: k.Stmt) -> k.Kernel:
-    """A block of a warp with shared memory `s` and registers `x`, `y`, `sums`, then
+    """A block of a warp with shared memory `s`, `wide` and registers `x`, `y`, `sums`, then
     `statements`."""
     b = Builder()
     with b.block_loop(1, 32):
@@ -99,11 +99,17 @@ def kernel(*statements: k.Stmt) -> k.Kernel:
 
 
 GIVEN = k.Buffer("given", f16, "read", 64)
-S, X, Y, SUMS = (
+S, WIDE, X, Y, SUMS = (
     k.Buffer(name, dtype, "readwrite", 64)
-    for name, dtype in (("s", f16), ("x", u32), ("y", u32), ("sums", f32))
+    for name, dtype in (("s", f16), ("wide", f32), ("x", u32), ("y", u32), ("sums", f32))
 )
-DECLARED = (k.Scratch(S, 512, "shared"), k.Scratch(X, 4), k.Scratch(Y, 2), k.Scratch(SUMS, 4))
+DECLARED = (
+    k.Scratch(S, 512, "shared"),
+    k.Scratch(WIDE, 64, "shared"),
+    k.Scratch(X, 4),
+    k.Scratch(Y, 2),
+    k.Scratch(SUMS, 4),
+)
 ZERO, YES = k.Const(0), k.Const(True, k.KType(DType.named("bool")))
 ONE = k.Const(1.0, k.KType(f32))
 
@@ -115,13 +121,16 @@ ONE = k.Const(1.0, k.KType(f32))
         (k.LoadMatrices(SUMS, ZERO, S, ZERO, False), "matrix"),
         (k.LoadMatrices(Y, ZERO, S, ZERO, False), "bounds"),
         (k.LoadMatrices(X, ZERO, S, k.Const(505), True), "bounds"),
-        (k.MultiplyMatrices(f32, SUMS, ZERO, X, ZERO, Y, ZERO), "matrix"),
+        (k.MultiplyMatrices(f64, SUMS, ZERO, X, ZERO, Y, ZERO), "matrix"),
         (k.MultiplyMatrices(f16, SUMS, ZERO, Y, ZERO, X, ZERO), "bounds"),
         (k.Copy(S, ZERO, GIVEN, ZERO, 4, YES), "type"),
         (k.Copy(X, ZERO, GIVEN, ZERO, 8, YES), "matrix"),
         (k.Await(-1), "threads"),
         (k.Store(X, ZERO, k.pair(f32, ONE, ONE)), "matrix"),
         (k.Store(X, ZERO, k.pair(bf16, ONE, ZERO)), "type"),
+        (k.Store(X, ZERO, k.tf32(ZERO)), "type"),
+        (k.LoadMatrices(X, ZERO, WIDE, ZERO, True), "matrix"),
+        (k.LoadMatrices(X, ZERO, WIDE, k.Const(61), False), "bounds"),
     ],
 )
 def test_planted_faults_of_matrices(statement: k.Stmt, rule: str) -> None:

@@ -127,6 +127,29 @@ def test_deterministic_algorithms_make_other_programs(programs: list[Program]) -
         torch.use_deterministic_algorithms(False)
 
 
+def test_precisions_of_float32_make_other_programs(programs: list[Program]) -> None:
+    """Products and convolutions are rounded to TF32 where their setting allows it, in each call."""
+    x, w, m = (torch.zeros(*s).cuda() for s in ((2, 8, 8, 8), (8, 8, 3, 3), (64, 64)))
+    calls = {"matmul": lambda: m @ m, "conv": lambda: F.conv2d(x, w)}
+    kinds = {name: (call, torch.compile(call)) for name, call in calls.items()}
+    switches = {"matmul": torch.backends.cuda.matmul, "conv": torch.backends.cudnn}
+    try:
+        for name, switch in switches.items():
+            for call in kinds[name]:
+                for allowed in (False, True, False):
+                    switch.allow_tf32 = allowed
+                    before = len(programs)
+                    call().cpu()
+                    assert any("tf32(" in print_program(p) for p in programs[before:]) == (
+                        allowed and len(programs) > before
+                    )
+                assert len(programs) == before  # what was compiled is found again
+            switch.allow_tf32 = False
+        assert sum("tf32(" in print_program(p) for p in programs) >= 2
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = "none"
+
+
 MAKERS = torch.empty, torch.zeros, lambda size, device: torch.full((size,), 2.0, device=device)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -196,8 +198,39 @@ def test_cpu_and_versions_and_switches() -> None:
     with cudnn.flags(benchmark=True):
         assert cudnn.benchmark
     assert not cudnn.benchmark and not cudnn.is_available() and cudnn.version() is None
-    torch.backends.cuda.matmul.allow_tf32 = True
     assert not torch.backends.mps.is_available()
+
+
+def test_precision_of_float32_on_gpus() -> None:
+    """PyTorch's switches name the same two settings; their defaults are PyTorch's."""
+    products, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    assert torch.get_float32_matmul_precision() == "highest" and not products.allow_tf32
+    try:
+        torch.set_float32_matmul_precision("medium")
+        assert torch.get_float32_matmul_precision() == "medium" and products.allow_tf32
+        assert products.fp32_precision == "tf32" and not cudnn.allow_tf32
+        products.allow_tf32 = False
+        assert torch.get_float32_matmul_precision() == "highest"
+        assert products.fp32_precision == "ieee"
+        products.fp32_precision = "tf32"
+        assert torch.get_float32_matmul_precision() == "high" and products.allow_tf32
+        with cudnn.flags(enabled=True):
+            assert cudnn.allow_tf32 and cudnn.conv.fp32_precision == "tf32"
+        with cudnn.flags(allow_tf32=False):
+            assert not cudnn.allow_tf32 and cudnn.conv.fp32_precision == "none"
+    finally:
+        products.fp32_precision = "none"
+    for switch in (products, cudnn):
+        with pytest.raises(RuntimeError, match="expects a bool, but got int"):
+            switch.allow_tf32 = 1
+    for unknown in ("bf16", "half"):
+        with pytest.raises(RuntimeError, match="precision"):
+            cudnn.conv.fp32_precision = unknown
+    with pytest.raises(RuntimeError, match="precision"):
+        torch.set_float32_matmul_precision("low")
+    source = "import graphtorch; print(graphtorch.backends.cudnn.allow_tf32)"
+    shown = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)
+    assert shown.stdout == "True\n"
 
 
 def test_distributed_is_a_group_of_one(monkeypatch: pytest.MonkeyPatch) -> None:

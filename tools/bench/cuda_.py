@@ -8,7 +8,8 @@ A row is a kernel of a small program. "sectors" is how many times as many sector
 requests move as their bytes need, "turns" how many times as many turns the banks of shared memory
 take as without conflicts: 1.00 is ideal. FLOPs are those of its loops. "H100" is the least time
 that an H100 (SXM) takes for it: its bytes, each moved once, at 3.35 TB/s, or its operations at 67
-TFLOP/s, those of tensor cores at 989; the larger is named.
+TFLOP/s, those of tensor cores at 989, of TF32 at half of that; the larger is named. Cases called
+tf32 may round factors of f32.
 
 On a machine with a GPU `tools/gpu.py --bench` measures instead.
 """
@@ -35,6 +36,7 @@ from graphtorch.backends.gpu.buffer import DeviceBuffer
 from graphtorch.backends.gpu.device import Launch, Module, Piece, Series
 from graphtorch.backends.gpu.emulated import EmulatedDevice
 from graphtorch.backends.gpu.executable import Executable
+from graphtorch.backends.gpu.machine import LARGE, Gpu, Tf32
 from graphtorch.backends.gpu.operations import Operations, operations
 from graphtorch.backends.gpu.traces import SECTOR
 from graphtorch.backends.gpu.unit import Unit
@@ -135,6 +137,8 @@ CASES: dict[str, Callable[[], Graph]] = {
     "heads forward f32": function(lambda x: x.transpose(1, 2).contiguous(), (2, 32, 4, 64)),
     "matmul 256 f32": function(torch.matmul, SQUARE, SQUARE),
     "matmul 256 bf16": function(torch.matmul, SQUARE, SQUARE, dtype=BF16),
+    "matmul 256 tf32": function(torch.matmul, SQUARE, SQUARE),
+    "conv 3x3 tf32": function(convolution, (2, 16, 16, 16), (32, 16, 3, 3), (32,)),
     "matmul 512 bf16": function(torch.matmul, (512, 512), (512, 512), dtype=BF16),
     "linear + gelu bf16": function(linear_gelu, SQUARE, SQUARE, (256,), dtype=BF16),
     "conv 3x3 f32": function(convolution, (2, 16, 16, 16), (32, 16, 3, 3), (32,)),
@@ -143,6 +147,11 @@ CASES: dict[str, Callable[[], Graph]] = {
     "attention 128x64 bf16 causal": attention(True, BF16),
     "lenet step": lenet_step,
 }
+
+
+def machine(name: str) -> Gpu:
+    """What a case is compiled for."""
+    return Gpu(tf32=Tf32(True, True)) if "tf32" in name else LARGE
 
 
 def selected(patterns: Sequence[str]) -> Iterator[tuple[str, Callable[[], Graph]]]:
@@ -185,17 +194,18 @@ def inputs(graph: Graph) -> list[np.ndarray]:
 def counted(name: str, graph: Graph) -> list[Row]:
     """A row for each kernel of the program, from one run on a device that notes every access."""
     device, unit = EmulatedDevice(traced=True), Unit()
-    built = compiler.build(graph, unit)
+    built = compiler.build(graph, unit, machine=machine(name))
     module = Noting(device.load(unit.pieces(device.compilers)))
     Executable(built, module, device)([DeviceBuffer.of(x, device) for x in inputs(graph)])
     device.synchronize()
     done = flops(unit, module.launches)
+    rate = MATRICES / 2 if "tf32" in name else MATRICES
     rows = []
     for kernel, c in device.counts.items():
         row: Row = {"case": name, "kernel": kernel, **vars(c)}
         work = done.get(kernel)
         if work is not None:
-            row.update(flops=work.plain + work.matrices, **roofline(c.touched * SECTOR, work))
+            row.update(flops=work.plain + work.matrices, **roofline(c.touched * SECTOR, work, rate))
         rows.append(row)
     return rows
 
@@ -217,12 +227,12 @@ def flops(unit: Unit, launches: Iterable[Launch]) -> dict[str, Operations]:
     return found
 
 
-def roofline(moved: int, work: Operations) -> Row:
+def roofline(moved: int, work: Operations, rate: float) -> Row:
     """Least microseconds on an H100, and what they are needed for."""
     times = {
         "memory": moved / BANDWIDTH,
         "FLOPs": work.plain / PLAIN,
-        "tensor cores": work.matrices / MATRICES,
+        "tensor cores": work.matrices / rate,
     }
     limit = max(times, key=lambda name: times[name])
     return {"us": times[limit] * 1e6, "limit": limit}
@@ -262,7 +272,7 @@ def taken(names: Sequence[str]) -> Iterator[Row]:
     unit, case_of, blocks = Unit(), dict[str, str](), set[str]()
     graphs = [(name, make()) for name, make in selected(names)]
     for name, graph in (*graphs, *(every_op() if not names else ())):
-        for kernel in compiler.build(graph, unit).kernels:
+        for kernel in compiler.build(graph, unit, machine=machine(name)).kernels:
             for stage in kernel.stages:
                 case_of.setdefault(stage.function, name)
                 blocks |= {stage.function} if stage.threads else set()
@@ -321,7 +331,7 @@ def emulated(names: Sequence[str]) -> list[Row]:
         found = counted(name, graph)
         if nvrtc.library() is not None:
             unit = Unit()
-            compiler.build(graph, unit)
+            compiler.build(graph, unit, machine=machine(name))
             uses = resources(unit, "sm_90")
             for row in found:
                 of_it = uses[row["kernel"]]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import functools
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -28,18 +29,30 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
         )
 
 
+@contextmanager
+def exact(library: Any) -> Iterator[None]:
+    """Nothing is rounded to TF32."""
+    switches = library.backends.cuda.matmul, library.backends.cudnn
+    before = [switch.allow_tf32 for switch in switches]
+    for switch in switches:
+        switch.allow_tf32 = False
+    try:
+        yield
+    finally:
+        for switch, allowed in zip(switches, before, strict=True):
+            switch.allow_tf32 = allowed
+
+
 def train(program: Program, compiled: bool) -> Row:
     """The losses of both; wrong where they differ."""
     import torch
 
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    theirs = Training(torch, program, torch_device()).losses(STEPS)
-    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
-    mine = Training(graphtorch, program, "cuda")
-    if compiled:
-        mine.model = graphtorch.compile(mine.model)
-    found = mine.losses(STEPS)
+    with exact(torch), exact(graphtorch):
+        theirs = Training(torch, program, torch_device()).losses(STEPS)
+        mine = Training(graphtorch, program, "cuda")
+        if compiled:
+            mine.model = graphtorch.compile(mine.model)
+        found = mine.losses(STEPS)
     worst = max(abs(a - b) / max(1.0, abs(b)) for a, b in zip(found, theirs, strict=True))
     placed = {str(p.device) for p in mine.model.parameters()}
     row: Row = {"worst": worst, "losses": found, "torch": theirs}

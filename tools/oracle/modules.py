@@ -300,6 +300,7 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     Place.name = given.device
+    graphtorch.backends.cudnn.allow_tf32 = False  # PyTorch computes on the CPU
     tally = replay(getattr(torch, given.dtype), given.module, given.v, given.every, given.compiled)
     tally.report()
     total, same = tally.counts["error"], tally.counts["error equal"]

@@ -735,6 +735,7 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     Some.every, Place.name = given.every, given.device
+    graphtorch.backends.cudnn.allow_tf32 = False  # PyTorch computes on the CPU
     surface = None
     if given.surface:
         surface = {

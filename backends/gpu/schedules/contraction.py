@@ -31,11 +31,12 @@ def lower_blocks(p: Contraction, region: Region, lowering: Lowering) -> None:
     takes.
     """
     regroup(p)
-    many = gpu_of(lowering).multiprocessors
+    gpu = gpu_of(lowering)
+    many = gpu.multiprocessors
     m, n, k = (guess(extent_of(axes)) for axes in (p.m, p.n, p.k))
     if not takes(p) or (min(m, n) <= NARROW and k <= SHORT):
         lower_loop_nest(p if n <= m else p.swapped(), region, lowering)
-    elif matrices.matrix_dtype(p) is not None:
+    elif matrices.matrix_dtype(p, gpu) is not None:
         lower_block_product(p, region, lowering, matrices.tile_of(p, many), matrices.emit)
     else:
         lower_block_product(p, region, lowering, products.tile_of(p, many), products.emit)

@@ -1,17 +1,18 @@
-"""Contractions of 2-byte floats by blocks of threads on tensor cores, with sums in f32.
+"""Contractions by blocks of threads on tensor cores, of 2-byte floats or of f32 whose fractions are
+rounded to 10 bits (TF32), with sums in f32.
 
 As in products.py, a block computes `rows` x `columns` results, and slices of both operands pass
 through shared memory. Several slices are on their way there at a time, copied without registers
 where neighbours of 16 bytes lie side by side in memory; else element by element. In shared memory
 an operand lies with k innermost where it does in memory, else outermost, and is transposed on its
-way into the registers of a warp. Lines are padded by 16 bytes, so that eight of them, a matrix's
-rows, begin in different banks.
+way into the registers of a warp, which for f32 reads element by element then. Lines are padded, so
+that those of a matrix begin in different banks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphtorch.ir.dtype import DType, bf16, f16, f32, u32
 from graphtorch.ir.shape import evaluate
@@ -20,6 +21,7 @@ from ...cpu.contraction.choice import guess
 from ...kernels.contraction.problem import Axis, Contraction, Emission, Source, extent_of, stride
 from ...kernels.ir import (
     Await,
+    Buffer,
     Const,
     Copy,
     Expr,
@@ -30,13 +32,16 @@ from ...kernels.ir import (
     binary,
     cast,
     load,
+    tf32,
+    unary,
 )
+from ..machine import Gpu
 from .operands import Operand, bind
 from .products import frame, is_enough, steps_along
 
-NEIGHBOURS = 8  # elements of 16 bytes, and rows and columns of a matrix
+COPIED = 16  # bytes of a copy, and of a matrix's row
+HALF = 8  # rows of a matrix
 LONG = 8192  # steps of k for each part that are worth more than smaller tiles
-DEEP = 16  # steps of k of one multiplication
 
 
 @dataclass(frozen=True)
@@ -60,12 +65,25 @@ class Tile:
 
 
 TILES = (Tile(128, 256, 32, 64, 64, 3), Tile(128, 128, 32, 64, 32, 4), Tile(64, 64, 32, 32, 32, 4))
+TF32_TILES = tuple(replace(tile, depth=tile.depth // 2) for tile in TILES)
 
 
-def matrix_dtype(p: Contraction) -> DType | None:
-    """What tensor cores multiply for `p`; None where they do not."""
+def matrix_dtype(p: Contraction, gpu: Gpu) -> DType | None:
+    """What tensor cores multiply for `p`, f32 as TF32; None where they do not, or must not."""
+    dtype = factor(p)
+    taken = (f16, bf16, f32) if gpu.rounds_factors(p.node) else (f16, bf16)
+    return dtype if dtype in taken and p.acc is f32 else None
+
+
+def factor(p: Contraction) -> DType | None:
+    """The dtype of both operands as they are multiplied; None where it is not the same."""
     a, b = ((*x.casts[-1:], x.dtype)[0] for x in (p.a, p.b))
-    return a if a is b and a in (f16, bf16) and p.acc is f32 else None
+    return a if a is b else None
+
+
+def copied(dtype: DType) -> int:
+    """Elements of a copy."""
+    return COPIED // dtype.itemsize
 
 
 def along_k(p: Contraction, source: Source) -> bool:
@@ -81,7 +99,7 @@ def side_by_side(p: Contraction, source: Source, axes: Sequence[Axis]) -> bool:
         not source.casts
         and not gated
         and stride(source.address, inner) == 1
-        and all(isinstance(n, int) and n % NEIGHBOURS == 0 for n in (inner.extent, limit))
+        and all(isinstance(n, int) and n % copied(source.dtype) == 0 for n in (inner.extent, limit))
     )
 
 
@@ -93,13 +111,14 @@ def tile_of(p: Contraction, multiprocessors: int) -> Tile:
     """
     m, n = (guess(extent_of(axes)) for axes in (p.m, p.n))
     batch = guess(extent_of(p.batch))
-    copied = side_by_side(p, p.a, p.m) and side_by_side(p, p.b, p.n)
-    for tile in TILES[not copied : -1]:
+    tiles = TF32_TILES if factor(p) is f32 else TILES
+    direct = side_by_side(p, p.a, p.m) and side_by_side(p, p.b, p.n)
+    for tile in tiles[not direct : -1]:
         blocks = batch * -(-m // tile.rows) * -(-n // tile.columns)
         enough = is_enough(p, blocks, LONG, multiprocessors)
         if enough and m * 4 >= tile.rows * 3 and n * 4 >= tile.columns * 3:
             return tile
-    return TILES[-1]
+    return tiles[-1]
 
 
 def emit(e: Emission, p: Contraction, tile: Tile, finish: Callable[[Expr], None]) -> None:
@@ -140,7 +159,7 @@ class _Work:
         self.lane = b.let(thread % 32, "lane")
         self.row = b.let(warp // across * tile.warp_rows, "row")
         self.column = b.let(warp % across * tile.warp_columns, "column")
-        self.down, self.across = tile.warp_rows // DEEP, tile.warp_columns // NEIGHBOURS
+        self.down, self.across = tile.warp_rows // (2 * HALF), tile.warp_columns // HALF
         count = self.down * self.across * 4
         self.sums = b.scratch(f32, count, "sums")
         with b.loop(count, "unroll") as i:
@@ -154,21 +173,15 @@ class _Work:
             for s, start, left in ((slices[0], self.row, True), (slices[1], self.column, False))
         ]
         x, y = (b.scratch(u32, n, h) for n, h in ((self.down * 4, "x"), (self.across * 2, "y")))
-        with b.loop(self.tile.depth // DEEP, "unroll", "k") as k:
-            for s, first, target, count in (
-                (slices[0], firsts[0], x, self.down),
-                (slices[1], firsts[1], y, self.across // 2),
+        deep = 2 * copied(dtype)
+        with b.loop(self.tile.depth // deep, "unroll", "k") as k:
+            for s, first, target, count, left in (
+                (slices[0], firsts[0], x, self.down, True),
+                (slices[1], firsts[1], y, self.across // 2, False),
             ):
                 with b.loop(count, "unroll") as i:
-                    b.emit(
-                        LoadMatrices(
-                            target,
-                            i * 4,
-                            s.shared,
-                            first + s.offset(i * DEEP, k * DEEP),
-                            not s.along_k,
-                        )
-                    )
+                    at = first + s.offset(i * (2 * HALF), k * deep)
+                    s.take(target, i * 4, at, left)
             with b.loop(self.down, "unroll") as i, b.loop(self.across, "unroll", "j") as j:
                 b.emit(
                     MultiplyMatrices(
@@ -184,11 +197,11 @@ class _Work:
         first = b.let(top + self.row + self.lane // 4, "first")
         start = b.let(left + self.column + self.lane % 4 * 2, "start")
         with b.loop(self.down * 2, "unroll") as i:
-            row = b.let(first + i * NEIGHBOURS, "m")
+            row = b.let(first + i * HALF, "m")
             with b.when(binary("lt", row, m)):
                 bind(self.e, p.m, row)
                 with b.loop(self.across * 2, "unroll", "j") as j:
-                    column = b.let(start + j // 2 * NEIGHBOURS + j % 2, "n")
+                    column = b.let(start + j // 2 * HALF + j % 2, "n")
                     with b.when(binary("lt", column, n)):
                         bind(self.e, p.n, column)
                         at = (i // 2 * self.across + j // 2) * 4 + i % 2 * 2 + j % 2
@@ -214,12 +227,14 @@ class _Slice:
         e, p, depth = work.e, work.p, work.tile.depth
         self.along_k = along_k(p, source)
         line, lines = (depth, size) if self.along_k else (size, depth)
-        self.width = line + NEIGHBOURS
-        self.room = lines * self.width
-        dtype = matrix_dtype(p)
+        dtype = factor(p)
         assert dtype is not None
+        self.by_matrices = self.along_k or dtype.itemsize == 2
+        # eight lines of a matrix are read at once, 16 bytes of each; else four, eight elements
+        self.width = line + (copied(dtype) if self.by_matrices else HALF)
+        self.room = lines * self.width
         self.shared = e.b.shared(dtype, work.tile.stages * self.room, hint)
-        self.lanes = NEIGHBOURS if side_by_side(p, source, axes) else 1
+        self.lanes = copied(dtype) if side_by_side(p, source, axes) else 1
         self.each = size * depth // self.lanes // work.tile.threads
         self.inner = e.b.let(work.thread % (line // self.lanes) * self.lanes, "inner")
         outer = e.b.let(work.thread // (line // self.lanes), "outer")
@@ -263,20 +278,39 @@ class _Slice:
                     value = cast(value, dtype)
                 b.store(self.shared, at, value)
 
+    def take(self, target: Buffer, at: Expr, place: Expr, left: bool) -> None:
+        """Bring four matrices into registers; `place`: what `first_of` gives, for these."""
+        b = self.work.e.b
+        if self.by_matrices:
+            b.emit(LoadMatrices(target, at, self.shared, place, not self.along_k))
+        if self.shared.dtype is f32:
+            with b.loop(4, "unroll", "j") as j:
+                value = (
+                    unary("bitcast_float", load(target, at + j))
+                    if self.by_matrices
+                    else load(self.shared, place + self.offset(*_matrix(j, left, f32)))
+                )
+                b.store(target, at + j, tf32(value))
+
     def offset(self, row: Expr, k: Expr) -> Expr:
         """How far from an element of shared memory another one is."""
         return row * self.width + k if self.along_k else k * self.width + row
 
     def first_of(self, stage: Expr, start: Expr, left: bool) -> Expr:
         """Where the line of a matrix begins that this thread names: of the tile's row `start` and
-        its k 0.
-
-        Four matrices are a left operand of 16 x 16 by columns, or two right ones, whose rows lie
-        across.
+        its k 0. Where it reads by itself, its element of the first matrix.
         """
         lane = self.work.lane
-        within, which = lane % 8, lane // 8
-        row, k = (which % 2, which // 2) if left else (which // 2, which % 2)
-        row, k = row * NEIGHBOURS, k * NEIGHBOURS
+        if not self.by_matrices:
+            return stage * self.room + self.offset(start + lane // 4, lane % 4)
+        within = lane % HALF
+        row, k = _matrix(lane // HALF, left, self.shared.dtype)
         row, k = (row + within, k) if self.along_k else (row, k + within)
         return stage * self.room + self.offset(start + row, k)
+
+
+def _matrix(which: Expr, left: bool, dtype: DType) -> tuple[Expr, Expr]:
+    """The first row and k of one of four matrices: a left operand of 16 rows, by columns, or two
+    right ones, whose rows lie across."""
+    row, k = (which % 2, which // 2) if left else (which // 2, which % 2)
+    return row * HALF, k * copied(dtype)
