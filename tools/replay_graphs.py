@@ -24,12 +24,14 @@ import graphtorch as torch  # noqa: E402
 import kernels  # noqa: E402
 import op_samples  # noqa: E402
 import symbolic  # noqa: E402
+import zoo  # noqa: E402
 from graphtorch import nn  # noqa: E402
 from graphtorch._deferred import programs  # noqa: E402
 from graphtorch.ir.graph import Graph  # noqa: E402
 from graphtorch.ir.op import OPS  # noqa: E402
 from graphtorch.ir.shape import Condition  # noqa: E402
 from graphtorch.nn import functional as F  # noqa: E402
+from zoo import convolutional, parts  # noqa: E402
 
 
 class Recorded(NamedTuple):
@@ -47,7 +49,7 @@ Make = Callable[[], Recorded]
 
 
 def inference(
-    make: Callable[[], nn.Module], given: Callable[[], torch.Tensor], *sizes: torch.Dim
+    make: Callable[[], nn.Module], given: Callable[[], Sequence[torch.Tensor]], *sizes: torch.Dim
 ) -> Make:
     """A model in eval mode, whose weights seldom change; `sizes` that the first axes may have."""
 
@@ -56,12 +58,21 @@ def inference(
         model = make().eval()
         with torch.no_grad():
             traced = torch.trace(
-                model, given(), dynamic={0: dict(enumerate(sizes))} if sizes else None
+                model, *given(), dynamic={0: dict(enumerate(sizes))} if sizes else None
             )
         stable = (i for i, v in enumerate(traced.graph.inputs) if v.name in traced.parameters)
         return Recorded(traced.graph, tuple(stable), tuple(traced.conditions))
 
     return record
+
+
+def of_zoo(name: str, small: bool) -> Make:
+    """A model of tools/bench/zoo."""
+    source = zoo.MODELS[name]
+    return inference(
+        lambda: source.build(torch, small),
+        lambda: [torch.from_numpy(a) for a in source.arrays(small)],
+    )
 
 
 class Captured(BaseException):
@@ -130,8 +141,8 @@ class Gpt(nn.Module):
         return self.out(y).transpose(1, 2)
 
 
-def floats(*shape: int) -> Callable[[], torch.Tensor]:
-    return lambda: torch.randn(*shape)
+def floats(*shape: int) -> Callable[[], list[torch.Tensor]]:
+    return lambda: [torch.randn(*shape)]
 
 
 def characters() -> list[torch.Tensor]:
@@ -146,7 +157,7 @@ def images(
 
 def classified(block: Callable[[], nn.Module], channels: int) -> Callable[[], nn.Module]:
     """A block and a classifier on the means of its channels."""
-    return lambda: nn.Sequential(block(), *compile_time.head(channels))
+    return lambda: nn.Sequential(block(), *parts.head(torch, channels))
 
 
 def tiny() -> nn.Module:
@@ -177,30 +188,26 @@ MODELS: dict[str, Make] = {
     "lstm_any": inference(lambda: symbolic.Recurrent("LSTM"), floats(16, 50, 64), BATCH),
     "lstm_step": step(lambda: symbolic.Recurrent("LSTM"), series, optimizer=torch.optim.RMSprop),
     "encoder_any": inference(
-        lambda: compile_time.encoder(1, 48, 4), floats(2, 24, 48), BATCH, LENGTH
+        lambda: parts.encoder(torch, 1, 48, 4), floats(2, 24, 48), BATCH, LENGTH
     ),
     "softmax_any": inference(lambda: nn.Softmax(0), floats(24, 16, 3), LENGTH, BATCH),
-    "gpt": inference(Gpt, lambda: characters()[0]),
+    "gpt": inference(Gpt, lambda: characters()[:1]),
     "gpt_step": step(Gpt, characters, optimizer=torch.optim.AdamW),
     "encoder_step": step(
-        lambda: compile_time.encoder(2, 96, 4), lambda: [torch.randn(4, 40, 96)] * 2, F.mse_loss
+        lambda: parts.encoder(torch, 2, 96, 4), lambda: [torch.randn(4, 40, 96)] * 2, F.mse_loss
     ),
     "residual_step": step(
-        classified(lambda: compile_time.Block(16, 8, 2), 32),
+        classified(lambda: convolutional.bottleneck(torch, 16, 8, 2), 32),
         images(16, 20),
         momentum=0.9,
         weight_decay=1e-4,
     ),
     "mobile_step": step(
-        classified(lambda: compile_time.Inverted(16, 16, 1, 4), 16), images(16, 20)
+        classified(lambda: convolutional.inverted(torch, 16, 16, 1, 64), 16), images(16, 20)
     ),
-    "dense_step": step(classified(lambda: compile_time.Dense(32), 64), images(32, 14)),
-    "resnet50": inference(compile_time.resnet50, floats(1, 3, 224, 224)),
-    "mobilenetv2": inference(compile_time.mobilenetv2, floats(1, 3, 224, 224)),
-    "vit_s16": inference(compile_time.Vit, floats(1, 3, 224, 224)),
-    "bertbase": inference(lambda: compile_time.encoder(12, 768, 12), floats(1, 128, 768)),
-    "densenet121": inference(compile_time.densenet121, floats(1, 3, 224, 224)),
-    "unet": inference(compile_time.Unet, floats(1, 3, 128, 128)),
+    "dense_step": step(classified(lambda: convolutional.dense(torch, 32), 64), images(32, 14)),
+    **{name: of_zoo(name, small=False) for name in (*zoo.STANDARD, "densenet121", "unet")},
+    **{f"small_{name}": of_zoo(name, small=True) for name in zoo.ZOO},
 }
 
 

@@ -2,7 +2,7 @@
 layers.
 
     python tools/bench compile_time                  all tables (minutes)
-    python tools/bench/compile_time.py NAME ...      some models, or `samples`, `layers`
+    python tools/bench/compile_time.py NAME ...      some models (all of the zoo), or `samples`, `layers`
 
 Every row is a new Python process. "cold" has an empty cache folder, "cached" what the cold one
 left. Seconds of the first call: `wall` by the clock, `cpu` of all threads. The process' own start
@@ -19,11 +19,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import graphtorch as torch
+import zoo
 from graphtorch import nn
 from graphtorch.nn import functional as F
+from zoo import parts
 
 GOALS = {
     "resnet50": 3.0,
@@ -35,184 +38,30 @@ GOALS = {
 }
 CACHED_GOAL = 0.3
 SAMPLES, LAYERS = (16, 64, 256, 1024), (2, 8, 24, 96)
+ENCODED = zoo.floats((1, 64, 128), (1, 64, 128))
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
 
 
 # ------------------------------------------------------------------------------------------ models
 
 
-class Block(nn.Module):
-    """A bottleneck block of a residual network."""
-
-    def __init__(self, channels: int, width: int, stride: int):
-        super().__init__()
-        out = 4 * width
-        self.body = nn.Sequential(
-            *unit(channels, width, 1),
-            *unit(width, width, 3, stride),
-            *unit(width, out, 1, act=False),
-        )
-        self.short = (
-            nn.Sequential(*unit(channels, out, 1, stride, act=False))
-            if stride != 1 or channels != out
-            else nn.Identity()
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.relu(self.body(x) + self.short(x))
-
-
-class Inverted(nn.Module):
-    """An inverted residual block."""
-
-    def __init__(self, channels: int, out: int, stride: int, factor: int):
-        super().__init__()
-        hidden = channels * factor
-        self.residual = stride == 1 and channels == out
-        self.body = nn.Sequential(
-            *(unit(channels, hidden, 1) if factor != 1 else []),
-            *unit(hidden, hidden, 3, stride, hidden),
-            *unit(hidden, out, 1, act=False),
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.body(x) if self.residual else self.body(x)
-
-
-class Dense(nn.Module):
-    """A layer of a dense block, which adds 32 channels to what it reads."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        narrow, wide = (
-            nn.Conv2d(channels, 128, 1, bias=False),
-            nn.Conv2d(128, 32, 3, padding=1, bias=False),
-        )
-        self.body = nn.Sequential(
-            nn.BatchNorm2d(channels), nn.ReLU(), narrow, nn.BatchNorm2d(128), nn.ReLU(), wide
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([x, self.body(x)], 1)
-
-
-class Vit(nn.Module):
-    """A small vision transformer."""
-
-    def __init__(self, width: int = 384, depth: int = 12, heads: int = 6):
-        super().__init__()
-        self.patch = nn.Conv2d(3, width, 16, 16)
-        self.cls = nn.Parameter(torch.zeros(1, 1, width))
-        self.position = nn.Parameter(torch.zeros(1, 197, width))
-        self.blocks, self.norm = encoder(depth, width, heads), nn.LayerNorm(width)
-        self.head = nn.Linear(width, 1000)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.patch(x).flatten(2).transpose(1, 2)
-        x = torch.cat([self.cls.expand(x.shape[0], -1, -1), x], 1) + self.position
-        return self.head(self.norm(self.blocks(x))[:, 0])
-
-
-class Unet(nn.Module):
-    """Four levels down and up again, with the levels' results concatenated on the way up."""
-
-    def __init__(self, width: int = 32):
-        super().__init__()
-        sizes = [width << i for i in range(5)]
-        self.down = nn.ModuleList(
-            self._pair(i, o) for i, o in zip([3, *sizes], sizes, strict=False)
-        )
-        self.up = nn.ModuleList(nn.ConvTranspose2d(2 * s, s, 2, 2) for s in reversed(sizes[:-1]))
-        self.merge = nn.ModuleList(self._pair(2 * s, s) for s in reversed(sizes[:-1]))
-        self.head = nn.Conv2d(width, 1, 1)
-
-    @staticmethod
-    def _pair(channels: int, out: int) -> nn.Module:
-        return nn.Sequential(*unit(channels, out, 3), *unit(out, out, 3))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        levels = []
-        for i, block in enumerate(self.down):
-            x = block(x if i == 0 else F.max_pool2d(x, 2))
-            levels.append(x)
-        for up, merge, level in zip(self.up, self.merge, reversed(levels[:-1]), strict=True):
-            x = merge(torch.cat([level, up(x)], 1))
-        return self.head(x)
-
-
-def unit(
-    channels: int, out: int, size: int, stride: int = 1, groups: int = 1, act: bool = True
-) -> list[Any]:
-    """Convolution, batch norm and activation."""
-    conv = nn.Conv2d(channels, out, size, stride, size // 2, groups=groups, bias=False)
-    return [conv, nn.BatchNorm2d(out), *([nn.ReLU()] if act else [])]
-
-
-def head(channels: int) -> list[Any]:
-    return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 1000)]
-
-
-def encoder(layers: int, width: int, heads: int) -> nn.Module:
-    layer = nn.TransformerEncoderLayer(
-        width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-    )
-    return nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
-
-
-def resnet50() -> nn.Module:
-    layers, channels = [*unit(3, 64, 7, 2), nn.MaxPool2d(3, 2, 1)], 64
-    for stage, depth in enumerate((3, 4, 6, 3)):
-        for i in range(depth):
-            layers.append(Block(channels, 64 << stage, 2 if i == 0 and stage else 1))
-            channels = 256 << stage
-    return nn.Sequential(*layers, *head(channels))
-
-
-def mobilenetv2() -> nn.Module:
-    layers, channels = unit(3, 32, 3, 2), 32
-    for t, c, n, s in (
-        (1, 16, 1, 1),
-        (6, 24, 2, 2),
-        (6, 32, 3, 2),
-        (6, 64, 4, 2),
-        (6, 96, 3, 1),
-        (6, 160, 3, 2),
-        (6, 320, 1, 1),
-    ):
-        for i in range(n):
-            layers.append(Inverted(channels, c, s if i == 0 else 1, t))
-            channels = c
-    return nn.Sequential(*layers, *unit(channels, 1280, 1), *head(1280))
-
-
-def densenet121() -> nn.Module:
-    layers, channels = [*unit(3, 64, 7, 2), nn.MaxPool2d(3, 2, 1)], 64
-    for i, depth in enumerate((6, 12, 24, 16)):
-        for _ in range(depth):
-            layers.append(Dense(channels))
-            channels += 32
-        if i < 3:
-            layers += [
-                nn.BatchNorm2d(channels),
-                nn.ReLU(),
-                nn.Conv2d(channels, channels // 2, 1, bias=False),
-                nn.AvgPool2d(2),
-            ]
-            channels //= 2
-    return nn.Sequential(*layers, nn.BatchNorm2d(channels), nn.ReLU(), *head(channels))
-
-
-def inference(make: Callable[[], nn.Module], *shape: int) -> Callable[[], Any]:
+def inference(source: zoo.Model) -> Callable[[], Any]:
     """The first call of a compiled model."""
-    model, x = make().eval(), torch.randn(*shape)
-    settle(model, x)
+    model, inputs = source.build(torch), [torch.from_numpy(a) for a in source.arrays()]
+    settle(model, *inputs)
     run = torch.compile(model)
 
     def call() -> Any:
         with torch.no_grad():
-            return run(x).numpy()
+            return [t.numpy() for t in zoo.flat(run(*inputs))]
 
     return call
+
+
+def layers(count: int) -> Callable[[], Any]:
+    """The first call of an encoder of many layers."""
+    encoder = zoo.Model(lambda library, _: parts.encoder(library, count, 128, 4), ENCODED)
+    return inference(encoder)
 
 
 def lenet_step() -> Callable[[], Any]:
@@ -265,14 +114,10 @@ def settle(model: nn.Module | None, *tensors: torch.Tensor) -> None:
 
 
 MODELS: dict[str, Callable[[], Callable[[], Any]]] = {
-    "resnet50": lambda: inference(resnet50, 1, 3, 224, 224),
-    "mobilenetv2": lambda: inference(mobilenetv2, 1, 3, 224, 224),
-    "vit_s16": lambda: inference(Vit, 1, 3, 224, 224),
-    "bertbase": lambda: inference(lambda: encoder(12, 768, 12), 1, 128, 768),
-    "densenet121": lambda: inference(densenet121, 1, 3, 224, 224),
-    "unet": lambda: inference(Unet, 1, 3, 128, 128),
+    **{name: partial(inference, source) for name, source in zoo.MODELS.items()},
     "lenet_step": lenet_step,
 }
+USUAL = (*zoo.STANDARD, "densenet121", "unet", "lenet_step")  # unless others are asked for
 
 
 # ---------------------------------------------------------------------------------------- measuring
@@ -281,14 +126,9 @@ MODELS: dict[str, Callable[[], Callable[[], Any]]] = {
 def first_call(name: str) -> dict[str, float]:
     """In a process of its own: what the first call takes, and what it compiled."""
     kind, _, count = name.partition(":")
-    make = (
-        MODELS.get(name)
-        or {
-            "samples": lambda: samples(int(count)),
-            "layers": lambda: inference(lambda: encoder(int(count), 128, 4), 1, 64, 128),
-        }[kind]
-    )
-    call, made = make(), watch()
+    growing = {"samples": samples, "layers": layers}
+    call = growing[kind](int(count)) if kind in growing else MODELS[name]()
+    made = watch()
     wall, cpu = time.perf_counter(), time.process_time()
     call()
     found = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
@@ -345,7 +185,7 @@ def table(title: str, names: list[str]) -> None:
 
 
 def main(chosen: list[str] | None = None) -> None:
-    names = chosen or [*MODELS, "samples", "layers"]
+    names = chosen or [*USUAL, "samples", "layers"]
     models = [n for n in names if n not in ("samples", "layers")]
     if models:
         table("model", models)

@@ -22,9 +22,8 @@ import graphtorch as torch
 from graphtorch import nn
 from graphtorch.backends import Buffer
 from graphtorch.backends.kernels.program import abi
-from graphtorch.backends.kernels.program.plan import Plan
-from graphtorch.backends.kernels.program.program import Item, Launch, Program
-from graphtorch.backends.kernels.program.table import Table, Writer, packed_layout
+from graphtorch.backends.kernels.program.program import Item, counted
+from graphtorch.backends.kernels.program.table import Writer, packed_layout
 from graphtorch.backends.llvm.build import lower_graph
 from graphtorch.backends.llvm.native import Code
 from graphtorch.backends.llvm.processor import host
@@ -36,10 +35,16 @@ from graphtorch.nn import functional as F
 
 
 class Timed(NamedTuple):
-    """One kernel call and its median time in microseconds."""
+    """One kernel call, or a loop of some, and its median time in microseconds.
 
-    launch: Launch
+    `flops` and `bytes` are what it computes and moves at least; `once`: only when weights change.
+    """
+
+    label: str
+    flops: int
+    bytes: int
     microseconds: float
+    once: bool
 
 
 def measure(
@@ -48,8 +53,9 @@ def measure(
     """The kernel calls of `graph` (of static shapes) compiled for this machine, run on copies of
     `inputs`."""
     program, plan, _ = lower_graph(graph, host(), stable)
-    launches = [*program.prologue, *program.launches]
-    codes, table = _alone(program, plan, launches)
+    writer = Writer(program, plan)
+    prologue, launches = (_alone(writer, items) for items in (program.prologue, program.launches))
+    table = writer.table
     held = [Buffer.of(b.numpy().copy()) for b in inputs]
     outputs = [
         held[s.alias.index] if s.alias else Buffer.empty(s.dtype, s.shape) for s in program.outputs
@@ -72,18 +78,32 @@ def measure(
     words = [constants.address, ctypes.addressof(sizes)]
     words += [b.address for b in (*held, *outputs, arena, packed)]
     frame[abi.CONSTANTS : abi.CONSTANTS + len(words)] = words
-    times = _times(codes, frame, rounds)
-    return [Timed(la, max(0.0, t - times[-1])) for la, t in zip(launches, times, strict=False)]
+    return [
+        *_timed(program.prologue, _times(prologue, frame, min(rounds, 3)), True),
+        *_timed(program.launches, _times(launches, frame, rounds), False),
+    ]
 
 
-def _alone(program: Program, plan: Plan, launches: Sequence[Item]) -> tuple[list[Any], Table]:
-    """The instructions of each launch by itself, then of none, and the table they belong to."""
-    writer, codes = Writer(program, plan), []
+def _alone(writer: Writer, launches: Sequence[Item]) -> list[Any]:
+    """The instructions of each launch by itself, then of none."""
+    codes = []
     for items in (*([launch] for launch in launches), []):
         writer.code = []
         writer.items(items)
         codes.append((ctypes.c_int32 * (len(writer.code) + 1))(*writer.code, abi.END))
-    return codes, writer.table
+    return codes
+
+
+def _timed(items: Sequence[Item], times: Sequence[float], once: bool) -> list[Timed]:
+    """The items with their times, less that of nothing, which comes last."""
+    found = []
+    for item, time_ in zip(items, times[:-1], strict=True):
+        calls = list(counted([item]))
+        flops = sum(int(launch.flops * count) for launch, count in calls)
+        moved = sum(int(launch.bytes * count) for launch, count in calls)
+        label = calls[0][0].label if len(calls) == 1 else f"loop of {len(calls)} kernels"
+        found.append(Timed(label, flops, moved, max(0.0, time_ - times[-1]), once))
+    return found
 
 
 def _times(codes: Sequence[Any], frame: Any, rounds: int) -> list[float]:
@@ -101,9 +121,9 @@ def _times(codes: Sequence[Any], frame: Any, rounds: int) -> list[float]:
 def report(name: str, timed: Sequence[Timed]) -> None:
     """A line a kernel call, and the sum."""
     print(f"== {name}\n{'us':>8}  {'GFLOP/s':>8}  {'GB/s':>6}  kernel")
-    for launch, us in timed:
-        rate = [f"{int(n) / us / 1e3:.1f}" if us else "-" for n in (launch.flops, launch.bytes)]
-        print(f"{us:8.1f}  {rate[0]:>8}  {rate[1]:>6}  {launch.label[:90]}")
+    for label, flops, moved, us, once in timed:
+        rate = [f"{n / us / 1e3:.1f}" if us else "-" for n in (flops, moved)]
+        print(f"{us:8.1f}  {rate[0]:>8}  {rate[1]:>6}  {'once: ' * once}{label[:90]}")
     print(
         f"{sum(t.microseconds for t in timed):8.1f}  {'':>8}  {'':>6}  total of {len(timed)} "
         "calls\n"

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import graphtorch as torch
+import zoo
 from _timing import medians_in_turn, row
 from graphtorch import nn
 from graphtorch.backends import compile as compiled
@@ -53,14 +54,8 @@ def lenet() -> nn.Module:
 
 
 def large(name: str) -> Callable[[], nn.Module]:
-    """A model of `compile_time`."""
-
-    def make() -> nn.Module:
-        import compile_time
-
-        return getattr(compile_time, name)()  # type: ignore[no-any-return]
-
-    return make
+    """A model of the zoo."""
+    return lambda: zoo.MODELS[name].build(torch)
 
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
@@ -72,7 +67,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "gru_b1": (lambda: Recurrent("GRU"), (1, 50, 64)),
     "resnet50": (large("resnet50"), (1, 3, 224, 224)),
     "mobilenetv2": (large("mobilenetv2"), (1, 3, 224, 224)),
-    "vit_s16": (large("Vit"), (1, 3, 224, 224)),
+    "vit_s16": (large("vit_s16"), (1, 3, 224, 224)),
 }
 
 
