@@ -8,14 +8,13 @@ from functools import partial
 from graphtorch.ir import failure
 from graphtorch.ir.graph import Graph
 
-from ..cpu.supports import LIMITS
 from ..kernels.program.table import Table, record_of, tabulate
 from ..target import Target, lowered
 from .device import Device
 from .executable import Built, Executable
 from .lower import lower
 from .machine import EXACT, HAVE_TF32, LARGE, Gpu, Tf32
-from .supports import supports
+from .supports import LIMITS, supports
 from .types import register
 from .unit import Unit
 from .walk import Kernel

@@ -1,12 +1,17 @@
-"""Which nodes kernels for GPUs take whole; everything else is decomposed."""
+"""Which nodes kernels for GPUs take whole, and how large their regions are; all else is decomposed."""
 
 from __future__ import annotations
 
 from graphtorch.ir.graph import Node
+from graphtorch.ir.passes.limits import Limits
+from graphtorch.ir.shape import UNBOUNDED
 
 from ..cpu.supports import supports as shared
 from .schedules import attention, attention_grad
 
+# Passes over rows of any length read again what they need: a row in between, in memory, is one
+# more to write and to read, and mostly of wider elements. Rows are cut where there are few of them.
+LIMITS = Limits(row=UNBOUNDED, few_rows=0)
 # Kernels made of vectors, or of blocks that one thread owns.
 LEFT_OUT = frozenset(
     {

@@ -103,11 +103,16 @@ class Output:
 
 @dataclass(eq=False)
 class Layout:
-    """How the loops of a group lie in memory: merged loops over kept and over reduced axes."""
+    """How the loops of a group lie in memory: merged loops over kept and over reduced axes.
+
+    `near`: bytes of the largest elements that lie side by side along the innermost reduced loop;
+    0 where none do.
+    """
 
     kept: list[Loop]
     reduced: list[Loop]
     columns: bool
+    near: int = 0
 
     def rows(self) -> Dim:
         """Independent pieces of work."""
@@ -152,7 +157,7 @@ class RowKernel:
         self.layout = layout
         self.stores = stores
         self.pieces = pieces
-        self.scope = Scope(lowering, region.label)
+        self.scope = self.new_scope()
         self.registers: dict[Node, Expr | Buffer] = {}
         self.kept_rows: dict[Value, Buffer] = {}
         self.leaves = dict(leaves)
@@ -169,7 +174,7 @@ class RowKernel:
         self.bind_merged()
         for node in self.group.nodes:
             self.leaves[node.result()] = self.reduction_leaf(node)
-        self.evaluator = Evaluator(scope, self.leaves)
+        self.evaluator = self.new_evaluator()
         with self.open_rows():
             self.row_depth = scope.b.depth
             self.plan_kept_rows()
@@ -178,6 +183,12 @@ class RowKernel:
             self.finish_row()
         moved = cost.traffic([*self.region.operands, *self.region.results])
         scope.launch(self.region.label, cost.flops(self.region.nodes), moved)
+
+    def new_scope(self) -> Scope:
+        return Scope(self.lowering, self.region.label)
+
+    def new_evaluator(self) -> Evaluator:
+        return Evaluator(self.scope, self.leaves)
 
     # Loops ----------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ row, an operand of a sort. Everything else is computed where it is used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from graphtorch.ir import ops
 from graphtorch.ir.graph import Graph, Node, Type, Value
@@ -266,7 +266,7 @@ class Probe:
                 self.scope.space.bind(variable, i, 0)
         self.leaves = stages.leaves()
         self.evaluator = Evaluator(self.scope, self.leaves)
-        self.places: list[Dim] = []
+        self.places: list[tuple[Slot, Dim]] = []
 
     def accepts(self, value: Value, index: Index, target: Target | None = None) -> bool:
         """Whether `value` can be computed at `index` inside the kernel."""
@@ -275,7 +275,7 @@ class Probe:
         except Unready:
             return False
         if target is not None:
-            self.places.append(target.place(self.scope, index))
+            self.places.append((target.slot, target.place(self.scope, index)))
         return True
 
     def add(self, node: Node) -> None:
@@ -289,8 +289,12 @@ class Probe:
 
         self.leaves[node.result()] = read
 
+    def accesses(self) -> list[tuple[Slot, Dim]]:
+        """What is read and written, and where."""
+        return self.scope.trace + self.places
+
     def positions(self) -> list[Dim]:
-        return [p for _, p in self.scope.trace] + self.places
+        return [p for _, p in self.accesses()]
 
 
 def choose_layout(group: Group, probe: Probe) -> Layout:
@@ -321,9 +325,16 @@ def choose_layout(group: Group, probe: Probe) -> Layout:
     columns = bool(kept) and (not reduced or votes[kept[-1].axis] > votes[reduced[-1].axis])
     if columns and not any(votes.values()):
         columns = bool(axes) and axes[-1].axis not in group.dims
-    return Layout(kept, reduced, columns and cost.guess(kept[-1].extent) >= 4)
+    near = max((slot.dtype.itemsize for x in reduced[-1:] for slot in along(x, probe)), default=0)
+    return Layout(kept, reduced, columns and cost.guess(kept[-1].extent) >= 4, near)
 
 
 def contiguous(loop: Loop, probe: Probe) -> int:
     """How many accesses go to neighbours along a loop."""
-    return sum(coefficient(p, name_of(probe.index[loop.axis])) == 1 for p in probe.positions())
+    return sum(1 for _ in along(loop, probe))
+
+
+def along(loop: Loop, probe: Probe) -> Iterator[Slot]:
+    """For each access to neighbours along a loop what it is of."""
+    name = name_of(probe.index[loop.axis])
+    return (slot for slot, position in probe.accesses() if coefficient(position, name) == 1)

@@ -153,6 +153,7 @@ class WideScope(Scope):
     def __init__(self, lowering: Lowering, hint: str, lanes: int):
         super().__init__(lowering, hint)
         self.lanes = lanes
+        self.variable: Dim = 0  # no group has begun
         self._lines: dict[tuple[Slot, Dim, Expr | None], Buffer] = {}
         self._stores: list[tuple[Slot, Dim, Buffer]] = []
 
@@ -165,6 +166,7 @@ class WideScope(Scope):
         self.limit = limit
         self.full = limit and self.b.let(binary("le", base + self.lanes, limit), "full")
         self._lines.clear()
+        self._stores.clear()
 
     @contextmanager
     def element(self, lane: Expr) -> Iterator[None]:
@@ -183,6 +185,8 @@ class WideScope(Scope):
     def is_line(self, position: Dim) -> bool:
         """Whether a group's elements lie side by side at `position`, and where is known ahead of
         them."""
+        if isinstance(self.variable, int):
+            return False
         name = name_of(self.variable)
         if coefficient(position, name) != 1:
             return False
@@ -211,16 +215,22 @@ class WideScope(Scope):
                         self.move(line, Const(0), source, self.start(position))
         return load(line, self.lane)
 
-    def put(self, slot: Slot, position: Dim, value: Expr) -> None:
-        """Store an element."""
+    def put(self, slot: Slot, position: Dim, value: Expr, mask: Expr | None = None) -> None:
+        """Store an element. Args: mask: whether at all; what lies side by side is for `flush` to
+        store."""
         to, at = self.buffer(slot, "write"), self.expr(position)
         if not self.is_line(position):
-            self.b.store(to, at, value)
+            self.b.store(to, at, value, mask)
             return
         with self.b.hoisted(self.depth):
             line = self.b.scratch(slot.dtype, self.lanes, "out")
         self.b.store(line, self.lane, value)
         self._stores.append((slot, position, line))
+
+    @property
+    def holds_results(self) -> bool:
+        """Whether there is something to `flush`."""
+        return bool(self._stores)
 
     def flush(self) -> None:
         """Store what the group has computed."""

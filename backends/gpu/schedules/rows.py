@@ -1,11 +1,12 @@
 """Reductions for targets whose tasks are blocks of threads.
 
 Short rows are shared by some threads of a warp, longer ones by a whole warp or a block. Each thread
-takes every so many elements of a row, so that neighbours read neighbours, and the threads' totals
-are combined in a fixed order. What several passes over a row need, and was read from memory or is
-costly, stays in registers. Columns are taken by blocks of neighbouring columns, whose threads go
-down them side by side. Where all this makes few blocks, rows are cut into pieces, and the pieces'
-results are reduced again.
+takes every so many groups of elements of a row, so that neighbours read neighbours, and the
+threads' totals are combined in a fixed order; what lies side by side in memory is read and written
+as one vector. What several passes over a row need, and was read from memory or is costly, stays in
+registers. Columns are taken by blocks of neighbouring columns, whose threads go down them side by
+side. Where all this makes few blocks, rows are cut into pieces, and the pieces' results are reduced
+again.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from graphtorch.ir.graph import Node, Value
 from graphtorch.ir.shape import Dim, bounds, numel
 
 from ...cpu import cost
-from ...cpu.loops.nest import Loop
+from ...cpu.loops.nest import ACCESS, Loop, Target
 from ...cpu.loops.reductions import (
     Group,
     Layout,
@@ -32,10 +33,12 @@ from ...cpu.loops.reductions import (
 )
 from ...cpu.loops.stages import Stages
 from ...kernels.body.evaluate import Evaluator, Mask, Result
-from ...kernels.body.scope import upper_bound
+from ...kernels.body.scope import Scope, upper_bound
+from ...kernels.body.views import Index
 from ...kernels.ir import Buffer, Const, Expr, Name, binary, load, warp_reduce
 from ...kernels.program.program import Slot
 from ...kernels.uniform import WARP
+from .maps import WideEvaluator, WideScope
 
 BLOCKS = 512  # so many keep a large GPU busy
 FEW_BLOCKS = 256  # less than so many do not
@@ -60,36 +63,56 @@ class Plan:
         kind: threads (each has a row or a column), rows, or columns.
         threads: of a block.
         width: threads that share a row; columns that a block takes.
+        lanes: neighbours in a row that a thread takes at once.
         pieces: how many parts of each row, and elements of a part; None for whole rows.
     """
 
     kind: str
     threads: int = 0
     width: int = 1
+    lanes: int = 1
     pieces: tuple[Dim, Dim] | None = None
+
+    @property
+    def stride(self) -> int:
+        """Elements of a row that its threads take at once."""
+        return self.width * self.lanes
 
 
 def choose(group: Group, layout: Layout) -> Plan:
     """The plan for a group's rows or columns."""
     length = numel(tuple(loop.extent for loop in layout.reduced))
     outputs = numel(tuple(loop.extent for loop in layout.kept))
-    plan = _columns(length, outputs, layout) if layout.columns else _rows(length, outputs)
+    plan = (
+        _columns(length, outputs, layout)
+        if layout.columns
+        else _rows(length, outputs, lanes_of(layout))
+    )
     if plan.kind == "threads" or 0 in group.shape:
         return Plan("threads")
     return replace(plan, pieces=_pieces(plan, length, outputs, layout, len(group.levels)))
 
 
-def _rows(length: Dim, outputs: Dim) -> Plan:
+def lanes_of(layout: Layout) -> int:
+    """Neighbours in a row that make an access of up to 16 bytes: rows are whole numbers of them."""
+    lanes = ACCESS // layout.near if 0 < layout.near <= ACCESS else 1
+    while lanes > 1 and layout.reduced[-1].extent % lanes != 0:
+        lanes //= 2
+    return lanes
+
+
+def _rows(length: Dim, outputs: Dim, lanes: int) -> Plan:
     most = bounds(length)[1]
     if most <= SHORT:
         return Plan("threads")
     if most <= (MEDIUM if bounds(outputs)[1] > FEW_ROWS else WARP):
-        return Plan("rows", WARPS_THREADS, min(WARP, 1 << (-(-most // SHORT) - 1).bit_length()))
+        width = min(WARP, 1 << (-(-most // max(SHORT, lanes)) - 1).bit_length())
+        return Plan("rows", WARPS_THREADS, width, lanes)
     if not isinstance(length, int) and bounds(length)[0] <= MEDIUM:
-        return Plan("rows", MOST_THREADS // 2, MOST_THREADS // 2)
+        return Plan("rows", MOST_THREADS // 2, MOST_THREADS // 2, lanes)
     threads = -(-cost.guess(length) // (ELEMENTS * WARP)) * WARP
     threads = min(MOST_THREADS, max(WARPS_THREADS, threads))
-    return Plan("rows", threads, threads)
+    return Plan("rows", threads, threads, lanes)
 
 
 def _columns(length: Dim, outputs: Dim, layout: Layout) -> Plan:
@@ -166,10 +189,20 @@ class SharedRows(RowKernel):
     """What kernels have in common in which several threads share a row."""
 
     def __init__(self, plan: Plan, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
         self.plan = plan
+        super().__init__(*args, **kwargs)
         self.steps: int | None = None  # of a thread, where it keeps what it reads
-        self.step: Expr = Const(0)  # the number of the current one
+        self.mask: Expr | None = None  # of threads that store
+        self.at: Expr = Const(0)  # the number of the current element among the thread's
+
+    def new_scope(self) -> Scope:
+        if self.plan.lanes == 1:
+            return super().new_scope()
+        return WideScope(self.lowering, self.region.label, self.plan.lanes)
+
+    def new_evaluator(self) -> Evaluator:
+        made = WideEvaluator if isinstance(self.scope, WideScope) else Evaluator
+        return made(self.scope, self.leaves)
 
     def row_sizes(self, kept: Sequence[Loop]) -> list[tuple[Dim, Callable[[Expr], None]]]:
         """What the number of a row is made of."""
@@ -194,12 +227,44 @@ class SharedRows(RowKernel):
             return self.piece_lo, self.piece_hi
         return Const(0), self.scope.expr(self.length)
 
-    def bind_element(self, position: Expr) -> None:
-        """Cut the number of an element of the row into its indices."""
+    @contextmanager
+    def elements(self, position: Expr, step: Expr | None = None) -> Iterator[None]:
+        """The elements of the row from number `position` on that a thread takes at once.
+
+        Args: step: the number of the group among the thread's, where these are kept.
+        """
+        scope, b = self.scope, self.scope.b
+        *outer, last = self.layout.reduced
+        sizes = [(loop.extent, self._binder(self.index[loop.axis])) for loop in outer]
+        variable = self.index[last.axis]
+        if not isinstance(scope, WideScope):
+            self.at = Const(0) if step is None else step
+            self.bind_row(position, [*sizes, (last.extent, self._binder(variable))])
+            yield
+            return
         self.bind_row(
-            position,
-            [(loop.extent, self._binder(self.index[loop.axis])) for loop in self.layout.reduced],
+            position, [*sizes, (last.extent, lambda first: scope.begin(variable, first, None))]
         )
+        with b.loop(scope.lanes, "unroll", "u") as lane, scope.element(lane):
+            self.at = lane if step is None else b.let(step * scope.lanes + lane, "own")
+            yield
+        self.flush(scope)
+
+    def store(self, targets: Sequence[Target], index: Index) -> None:
+        scope = self.scope
+        if not isinstance(scope, WideScope):
+            super().store(targets, index)
+            return
+        for target in targets:
+            value = self.evaluator.at(target.value, index)
+            scope.put(target.slot, target.place(scope, index), value, self.mask)
+
+    def write(self, slot: Slot, position: Expr, value: Expr) -> None:
+        self.scope.b.store(self.scope.buffer(slot, "write"), position, value, self.mask)
+
+    def flush(self, scope: WideScope) -> None:
+        """Store what a group of elements has computed."""
+        scope.flush()
 
     # What a later pass needs again ----------------------------------------------------------------
 
@@ -209,14 +274,14 @@ class SharedRows(RowKernel):
         length = numel(self.group.reduced)
         if not isinstance(length, int) or self.pieces or len(self.passes()) < 2:
             return
-        steps = -(-length // self.plan.width)
+        steps = -(-length // self.plan.stride)
         room = REGISTERS
         for value, first in self.worth_keeping():
-            room -= steps * -(-value.dtype.itemsize // 4)
+            room -= steps * self.plan.lanes * -(-value.dtype.itemsize // 4)
             if room < 0:
                 break
             self.steps = steps
-            self.keep_row(value, first, steps)
+            self.keep_row(value, first, steps * self.plan.lanes)
 
     def worth_keeping(self) -> Iterator[tuple[Value, int]]:
         """Values, and the pass that has them first."""
@@ -251,7 +316,7 @@ class SharedRows(RowKernel):
     def keep(self, level: int) -> None:
         chosen = [(v, line) for v, line in self.kept_rows.items() if self.first_pass[v] == level]
         for value, line in chosen:
-            self.scope.b.store(line, self.step, self.evaluator.at(value, self.index))
+            self.scope.b.store(line, self.at, self.evaluator.at(value, self.index))
         for value, line in chosen:
             self.leaves[value] = self.row_leaf(value, line)
 
@@ -263,7 +328,7 @@ class SharedRows(RowKernel):
         def read(e: Evaluator, index: Any, mask: Mask | None) -> Result:
             if index != self.index:
                 return e.compute(value, index, mask) if before is None else before(e, index, mask)
-            return Result(e.scope.b.let(load(line, self.step), "kept"), e.scope.b.depth)
+            return Result(e.scope.b.let(load(line, self.at), "kept"), e.scope.b.depth)
 
         return read
 
@@ -281,29 +346,28 @@ class BlockRows(SharedRows):
 
     @contextmanager
     def over_row(self) -> Iterator[None]:
-        b, threads = self.scope.b, self.plan.threads
+        b, threads, lanes = self.scope.b, self.plan.threads, self.plan.lanes
         low, high = self.ends
         if self.steps is None:
-            with b.loop(high, "thread", "i", low) as i:
-                self.bind_element(i)
+            with b.loop(high, "thread", "i", low, lanes) as i, self.elements(i):
                 yield
             return
-        with b.loop(threads, "thread", "t") as t, b.loop(self.steps, "unroll", "k") as step:
-            self.step = step
-            with self.below(b.let(step * threads + t, "i"), high):
-                yield
+        with b.loop(threads, "thread", "t") as t, self.kept_elements(t, high):
+            yield
 
     @contextmanager
-    def below(self, position: Expr, high: Expr) -> Iterator[None]:
-        """The element of a step, where there is one."""
+    def kept_elements(self, number: Expr, high: Expr) -> Iterator[None]:
+        """The elements of a thread with this number in the row, which keeps what it has of them."""
+        b, lanes = self.scope.b, self.plan.lanes
         assert self.steps is not None and isinstance(high, Const)
-        if self.steps * self.plan.width == high.value:
-            self.bind_element(position)
-            yield
-            return
-        with self.scope.b.when(binary("lt", position, high)):
-            self.bind_element(position)
-            yield
+        with b.loop(self.steps, "unroll", "k") as step:
+            position = b.let(step * self.plan.stride + number * lanes, "i")
+            if self.steps * self.plan.stride == high.value:
+                with self.elements(position, step):
+                    yield
+                return
+            with b.when(binary("lt", position, high)), self.elements(position, step):
+                yield
 
     def complete(self, node: Node, total: Name | Buffer) -> None:
         assert isinstance(total, Name)
@@ -344,17 +408,15 @@ class WarpRows(BlockRows):
 
     @contextmanager
     def over_row(self) -> Iterator[None]:
-        b = self.scope.b
+        b, plan = self.scope.b, self.plan
         low, high = self.ends
         if self.steps is None:
-            with b.loop(high, "serial", "i", low + self.lane, self.plan.width) as i:
-                self.bind_element(i)
+            first = low + self.lane * plan.lanes
+            with b.loop(high, "serial", "i", first, plan.stride) as i, self.elements(i):
                 yield
             return
-        with b.loop(self.steps, "unroll", "k") as step:
-            self.step = step
-            with self.below(b.let(step * self.plan.width + self.lane, "i"), high):
-                yield
+        with self.kept_elements(self.lane, high):
+            yield
 
     def combined(self, op: str, total: Name) -> Name:
         made = self.scope.b.let(warp_reduce(op, total, self.plan.width), "total")
@@ -367,8 +429,10 @@ class WarpRows(BlockRows):
         yield
         self.mask = self.inside
 
-    def write(self, slot: Slot, position: Expr, value: Expr) -> None:
-        self.scope.b.store(self.scope.buffer(slot, "write"), position, value, self.mask)
+    def flush(self, scope: WideScope) -> None:
+        if scope.holds_results:
+            with scope.b.when(self.inside):
+                super().flush(scope)
 
 
 class BlockColumns(SharedRows):
@@ -414,8 +478,8 @@ class BlockColumns(SharedRows):
             b.loop(
                 high, "serial", "i", b.let(low + t // width, "start"), self.plan.threads // width
             ) as i,
+            self.elements(i),
         ):
-            self.bind_element(i)
             yield
 
     @contextmanager
