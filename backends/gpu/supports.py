@@ -1,4 +1,4 @@
-"""Which nodes kernels for GPUs take whole, and how large their regions are; all else is decomposed."""
+"""Which nodes kernels for GPUs take whole, and how large their regions may become."""
 
 from __future__ import annotations
 
