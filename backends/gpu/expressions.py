@@ -133,6 +133,11 @@ class Expressions:
         op = BOOL_REDUCE[e.op] if e.type.dtype is boolean else e.op
         return f"gt_warp_{op}<{e.width}>({self.value(e.x)}, GT_SITE)"
 
+    def _from_lane(self, e: k.FromLane) -> str:
+        if e.type.dtype in HALVES:
+            raise TypeError(f"from_lane of {e.type.dtype}: cast it to f32 first")
+        return f"gt_from_thread({self.value(e.x)}, (int){self.value(e.lane)}, GT_SITE)"
+
     def _pair(self, e: k.Pair) -> str:
         return f"gt_pair_{e.dtype.name}({self.value(e.low)}, {self.value(e.high)})"
 
@@ -278,6 +283,7 @@ _WRITE: Mapping[type[Expr], Callable[..., str]] = {
     k.Shuffle: Expressions._shuffle,
     k.Reduce: Expressions._reduce,
     k.WarpReduce: Expressions._warp_reduce,
+    k.FromLane: Expressions._from_lane,
     k.Pair: Expressions._pair,
     k.Tf32: Expressions._tf32,
     k.Select: Expressions._select,

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from graphtorch.ir.graph import Graph
 
 from ..cpu import lower as shared
+from ..cpu.whole.running import SCANS
 from ..kernels.machine import Machine
 from ..kernels.program.lowering import Schedules
 from ..kernels.program.program import Program
@@ -16,8 +17,13 @@ from .schedules.attention_grad import lower_attention_grad
 from .schedules.contraction import contract
 from .schedules.maps import ThreadMap
 from .schedules.rows import reduce
+from .schedules.running import lower_running
 
-WHOLE = {"attention": lower_attention, "attention_grad": lower_attention_grad}
+WHOLE = {
+    "attention": lower_attention,
+    "attention_grad": lower_attention_grad,
+    **dict.fromkeys(SCANS, lower_running),
+}
 SCHEDULES = Schedules(ThreadMap, reduce, contract, apply, WHOLE)
 
 

@@ -316,6 +316,14 @@ template <class T> GT_FUNCTION T gt_from_lane(T x, int distance, unsigned site) 
   else return __shfl_xor_sync(~0u, x, distance);
 #endif
 }
+template <class T> GT_FUNCTION T gt_from_thread(T x, int lane, unsigned site) {
+#ifdef GT_EMULATED
+  return gt_shuffle(site, ~0u, x, lane);
+#else
+  if constexpr (sizeof(T) < 4) return (T)__shfl_sync(~0u, (int)x, lane);
+  else return __shfl_sync(~0u, x, lane);
+#endif
+}
 #define GT_WARP(name, combined) \
   template <int width, class T> GT_FUNCTION T name(T x, unsigned site) { \
     _Pragma("unroll") for (int d = width / 2; d > 0; d /= 2) { \

@@ -316,6 +316,15 @@ class WarpReduce(Expr):
 
 
 @dataclass(eq=False, slots=True)
+class FromLane(Expr):
+    """`x` of the thread number `lane`, 0 to 31, of the warp, whose threads come here together."""
+
+    x: Expr
+    lane: Expr
+    type: KType
+
+
+@dataclass(eq=False, slots=True)
 class Pair(Expr):
     """Two numbers of f32, rounded to the 2-byte float `dtype`, as a u32, `low` in its lower half.
 
@@ -680,6 +689,10 @@ def warp_reduce(op: str, x: Expr, width: int = 32) -> Expr:
     if op not in REDUCTIONS:
         raise TypeError(f"unknown kernel reduction {op!r}")
     return x if width == 1 else WarpReduce(op, x, width, x.type)
+
+
+def from_lane(x: Expr, lane: Expr) -> Expr:
+    return FromLane(x, lane, x.type)
 
 
 def tf32(x: Expr) -> Expr:

@@ -229,6 +229,7 @@ _EXPRESSIONS: dict[type, Callable[..., str]] = {
     k.Splat: lambda e: f"{e.type}({_expr(e.x)})",
     k.Reduce: lambda e: f"reduce_{e.op}({_expr(e.x)})",
     k.WarpReduce: lambda e: f"warp_{e.op}({_expr(e.x)}, {e.width})",
+    k.FromLane: lambda e: f"from_lane({_expr(e.x)}, {_expr(e.lane)})",
     k.Pair: lambda e: f"pair_{e.dtype}({_expr(e.low)}, {_expr(e.high)})",
     k.Tf32: lambda e: f"tf32({_expr(e.x)})",
     k.Shuffle: lambda e: f"shuffle({_expr(e.a)}, {_expr(e.b)}, {list(e.lanes)})",

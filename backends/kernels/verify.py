@@ -564,6 +564,12 @@ class _Verifier:
         self.fits("type", e.x.type, e.type, f"warp_{e.op}")
         self.fits("type", k.KType(e.type.dtype), e.type, f"warp_{e.op}")
 
+    def from_lane(self, e: k.FromLane) -> None:
+        self.together()
+        self.expression(e.x)
+        self.scalar(e.lane)
+        self.fits("type", k.KType(e.x.type.dtype), e.type, "from_lane")
+
     def pair(self, e: k.Pair) -> None:
         for x in (e.low, e.high):
             self.expression(x)
@@ -616,6 +622,7 @@ _EXPRESSIONS: dict[type, Callable[..., None]] = {
     k.Splat: _Verifier.splat,
     k.Reduce: _Verifier.reduce,
     k.WarpReduce: _Verifier.warp_reduce,
+    k.FromLane: _Verifier.from_lane,
     k.Pair: _Verifier.pair,
     k.Tf32: _Verifier.tf32,
     k.Shuffle: _Verifier.shuffle,

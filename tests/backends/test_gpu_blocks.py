@@ -245,6 +245,24 @@ REFUSED: dict[str, tuple[Callable[[], Kernel], str, str]] = {
         "warp",
         "different",
     ),
+    "lane alone": (
+        bare(k.Let(V, k.from_lane(Const(1.0, T), Const(0)))),
+        "warp",
+        "no block loop",
+    ),
+    "lanes of some threads": (
+        planted(
+            within_threads(
+                64,
+                under(
+                    lambda t: binary("lt", t, 40),
+                    lambda b: b.let(k.from_lane(Const(1.0, T), Const(0))),
+                ),
+            )
+        ),
+        "warp",
+        "different",
+    ),
     "width": (
         planted(lambda b, r: b.let(k.WarpReduce("add", Const(1.0, T), 3, T))),
         "warp",

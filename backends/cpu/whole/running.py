@@ -8,7 +8,9 @@ result.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from graphtorch.ir.dtype import DType, i32, i64
 from graphtorch.ir.graph import Node
@@ -26,8 +28,11 @@ from .lines import Lines, block_width, column_blocks, is_used
 SCANS = ("cumsum", "cumprod", "cummax", "cummin")
 
 
-def lower_scan(places: Places, node: Node) -> None:
-    """One kernel for one of SCANS; indices that nobody reads are not stored."""
+def lower_scan(places: Places, node: Node, make: Callable[..., Any] | None = None) -> None:
+    """The kernels of one of SCANS; indices that nobody reads are not stored.
+
+    Args: make: gives what `emit` of launches them, of what `Scan` takes, which it is as a rule.
+    """
     (x,) = node.operands
     source = places.materialise(x)
     lines = Lines.along(node.attrs.dim, x.shape)
@@ -37,7 +42,7 @@ def lower_scan(places: Places, node: Node) -> None:
         if i == 0 or is_used(places, r)
     }
     if 0 not in x.shape:
-        Scan(places, node, source, lines, results).emit()
+        (make or Scan)(places, node, source, lines, results).emit()
 
 
 def running_dtype(dtype: DType) -> DType:
@@ -55,6 +60,16 @@ def start(node: Node, dtype: DType) -> Const:
             (-0.0 if name == "cumsum" else 1.0) if dtype.is_floating_point else value, like
         )
     return Const(dtype.ends[name == "cummin"], like)
+
+
+def beats(node: Node, x: Expr, best: Expr) -> Expr:
+    """Whether `x` replaces the extremum before it: a tie does, a NaN does, and only a NaN replaces
+    a NaN."""
+    above = node.op.name == "cummax"
+    if unsigned(x):
+        return logical_not(less(x, best) if above else less(best, x))
+    wins = binary("ge" if above else "le", x, best)
+    return binary("or", wins, unary("isnan", x)) if x.type.dtype.is_floating_point else wins
 
 
 @dataclass(eq=False)
@@ -133,7 +148,7 @@ class Scan:
             op = "add" if self.node.op.name == "cumsum" else "mul"
             result = b.let(binary(op, value.get(column), x), "total")
         else:
-            taken = b.let(self.beats(x, value.get(column)), "taken")
+            taken = b.let(beats(self.node, x, value.get(column)), "taken")
             result = b.let(select(taken, x, value.get(column)), "best")
             if place is not None:
                 where = b.let(select(taken, k, place.get(column)), "where")
@@ -141,12 +156,3 @@ class Scan:
                 b.store(self.outputs[1], at, where)
         value.set(column, result)
         b.store(self.outputs[0], at, cast(result, dtype))
-
-    def beats(self, x: Expr, best: Expr) -> Expr:
-        """Whether `x` replaces the extremum: a tie does, a NaN does, and only a NaN replaces a
-        NaN."""
-        above = self.node.op.name == "cummax"
-        if unsigned(x):
-            return logical_not(less(x, best) if above else less(best, x))
-        wins = binary("ge" if above else "le", x, best)
-        return binary("or", wins, unary("isnan", x)) if self.dtype.is_floating_point else wins
