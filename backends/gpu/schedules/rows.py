@@ -38,10 +38,11 @@ from ...kernels.body.views import Index
 from ...kernels.ir import Buffer, Const, Expr, Name, binary, load, warp_reduce
 from ...kernels.program.program import Slot
 from ...kernels.uniform import WARP
+from ..machine import gpu_of
 from .maps import WideEvaluator, WideScope
 
-BLOCKS = 512  # so many keep a large GPU busy
-FEW_BLOCKS = 256  # less than so many do not
+BLOCKS = 4  # of a multiprocessor: so many keep it busy
+FEW_BLOCKS = 2  # less than so many do not
 LINE = 256  # elements: pieces of rows begin where lines of caches do
 PIECE = 2048  # elements, the fewest that are worth a piece
 SHORT, MEDIUM = 4, 512  # longest rows of a thread, and of a warp
@@ -79,7 +80,7 @@ class Plan:
         return self.width * self.lanes
 
 
-def choose(group: Group, layout: Layout) -> Plan:
+def choose(group: Group, layout: Layout, multiprocessors: int) -> Plan:
     """The plan for a group's rows or columns."""
     length = numel(tuple(loop.extent for loop in layout.reduced))
     outputs = numel(tuple(loop.extent for loop in layout.kept))
@@ -90,7 +91,8 @@ def choose(group: Group, layout: Layout) -> Plan:
     )
     if plan.kind == "threads" or 0 in group.shape:
         return Plan("threads")
-    return replace(plan, pieces=_pieces(plan, length, outputs, layout, len(group.levels)))
+    pieces = _pieces(plan, length, outputs, layout, len(group.levels), multiprocessors)
+    return replace(plan, pieces=pieces)
 
 
 def lanes_of(layout: Layout) -> int:
@@ -123,7 +125,7 @@ def _columns(length: Dim, outputs: Dim, layout: Layout) -> Plan:
 
 
 def _pieces(
-    plan: Plan, length: Dim, outputs: Dim, layout: Layout, levels: int
+    plan: Plan, length: Dim, outputs: Dim, layout: Layout, levels: int, multiprocessors: int
 ) -> tuple[Dim, Dim] | None:
     """Parts of rows, where whole rows are too few blocks."""
     if plan.kind == "columns":
@@ -132,10 +134,10 @@ def _pieces(
     else:
         blocks = ceildiv(outputs, plan.threads // plan.width)
     most, share = bounds(blocks)[1], plan.width if plan.kind == "columns" else 1
-    if most >= FEW_BLOCKS:
+    if most >= FEW_BLOCKS * multiprocessors:
         return None
     if isinstance(length, int):
-        wanted = min(-(-BLOCKS // max(1, most)), length * share // PIECE)
+        wanted = min(-(-BLOCKS * multiprocessors // max(1, most)), length * share // PIECE)
         size = -(-length // max(1, wanted))
         size = size if plan.kind == "columns" else -(-size // LINE) * LINE
     else:
@@ -151,7 +153,7 @@ def ceildiv(extent: Dim, size: int) -> Dim:
 
 def reduce(stages: Stages, group: Group, outputs: list[Output], layout: Layout) -> None:
     """One kernel for a group of reductions, or two where rows are cut."""
-    plan = choose(group, layout)
+    plan = choose(group, layout, gpu_of(stages.lowering).multiprocessors)
     if plan.pieces is None:
         stages.whole_rows(group, outputs, layout, kernel_of(plan))
     else:

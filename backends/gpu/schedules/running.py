@@ -30,7 +30,7 @@ from ...kernels.ir import Buffer, Const, Expr, Name, binary, cast, from_lane, lo
 from ...kernels.program.program import Slot
 from ...kernels.uniform import WARP
 from ..machine import Gpu, gpu_of
-from .rows import ceildiv
+from .rows import BLOCKS, FEW_BLOCKS, ceildiv
 
 NEAR = 8  # lines side by side that are worth a thread each
 MEDIUM = 4  # vectors of each thread of a warp; longer lines are a block's
@@ -82,9 +82,9 @@ def choose(lines: Lines, itemsize: int, gpu: Gpu) -> Plan:
         return Plan(WARPS_THREADS, width, lanes, 1, lines.length)
     threads = min(THREADS, max(LEAST_THREADS, -(-vectors // (TILES * WARP)) * WARP))
     plan = Plan(threads, threads, lanes, 1, lines.length)
-    if count >= 2 * gpu.multiprocessors:
+    if count >= FEW_BLOCKS * gpu.multiprocessors:
         return plan
-    wanted = min(4 * gpu.multiprocessors // count, length // (TILES * plan.tile), threads)
+    wanted = min(BLOCKS * gpu.multiprocessors // count, length // (TILES * plan.tile), threads)
     return _cut(plan, lines.length, wanted)
 
 
