@@ -3,6 +3,7 @@ copies."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from graphtorch.backends.gpu.emulated import EmulatedDevice, compiler
 from graphtorch.backends.gpu.executable import Executable
 from graphtorch.backends.gpu.lower import lower
 from graphtorch.backends.gpu.machine import LARGE
+from graphtorch.backends.gpu.schedules import residues
 from graphtorch.backends.gpu.supports import supports
 from graphtorch.backends.gpu.unit import Unit
 from graphtorch.ir import ops
@@ -68,7 +70,20 @@ CASES: dict[str, tuple[Any, ...]] = {
     "bf16": ((2, 20, 8, 16), (24, 20, 3, 3), "bf16", (1, 1), ((1, 1), (1, 1)), (1, 1), 1),
     "bf16 by rows": ((2, 20, 8, 16), (24, 20, 3, 1), "bf16", (1, 1), ((1, 1), (0, 0)), (1, 1), 1),
     "f16 stride": ((2, 20, 9, 16), (24, 20, 3, 3), "f16", (2, 2), ((1, 1), (1, 1)), (1, 1), 1),
+    "a tap of each four": ((2, 8, 8, 9), (8, 8, 1, 1), "f32", (2, 2), ((0, 0), (0, 0)), (1, 1), 1),
+    "dilation of half a stride": ((2, 4, 30), (4, 4, 5), "f32", (4,), ((3, 2),), (2,), 1),
     "any batch": ((BATCH, 3, 9, 11), (5, 3, 3, 3), "f32", (2, 2), ((1, 1), (1, 1)), (1, 1), 1),
+}
+# launches of the gradient of the image, by residue
+STRIDED = {
+    "stride beyond the kernel": 6,
+    "dilation and groups": 2,
+    "depthwise": 4,
+    "space": 2,
+    "f16 stride": 4,
+    "any batch": 4,
+    "a tap of each four": 4,
+    "dilation of half a stride": 4,
 }
 TOLERANCE = {"f32": 1e-5, "f64": 1e-12, "bf16": 1e-2, "f16": 2e-3}
 
@@ -83,13 +98,45 @@ def graph(case: tuple[Any, ...]) -> Graph:
     return Graph("case", [x, w, g], [y, *(v for v in gradients if v is not None)])
 
 
+@pytest.fixture
+def split(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Transposed convolutions of a stride are several dense ones, however small they are."""
+    monkeypatch.setattr(residues, "MANY", 0)
+
+
+@pytest.mark.usefixtures("split")
+def test_gradients_of_strides_by_residue() -> None:
+    """A launch for each residue of the result's places modulo the stride that has places; where no
+    tap meets an element, zeros are stored."""
+    launches = {}
+    for name in STRIDED:
+        program = lower(pipeline.run(backward(CASES[name]), supports, "cuda"), LARGE)
+        launches[name] = len(program.launches)
+    assert launches == STRIDED
+    check({name: CASES[name] for name in STRIDED}, backward)
+
+
+def backward(case: tuple[Any, ...]) -> Graph:
+    """The gradient of the image, with a bias and a maximum after it."""
+    made = graph(case)
+    found = made.outputs[1]
+    bias = Value(Type(found.dtype, (found.shape[1],)), name="b")
+    column = ops.reshape(bias, shape=(found.shape[1], *[1] * (found.rank - 2)))
+    return Graph("backward", [*made.inputs, bias], [ops.relu(ops.add(found, column))])
+
+
 def test_against_the_reference() -> None:
     """Whatever lies beside an image is zero, in all three products, and no kernel is there for it
     alone."""
+    check(CASES, graph)
+
+
+def check(cases: dict[str, tuple[Any, ...]], graph: Callable[[tuple[Any, ...]], Graph]) -> None:
+    """Compare with NumPy."""
     device, unit, rng = EmulatedDevice(order=2), Unit(), np.random.default_rng(0)
-    built = {name: build(graph(case), unit) for name, case in CASES.items()}
+    built = {name: build(graph(case), unit) for name, case in cases.items()}
     module = device.load(unit.pieces(device.compilers))
-    for name, case in CASES.items():
+    for name, case in cases.items():
         made = graph(case)
         shapes = [[2 if d is BATCH else d for d in v.shape] for v in made.inputs]
         dtype = DType.named(case[2])

@@ -11,6 +11,7 @@ from ...kernels.program.lowering import Lowering, Region
 from ..machine import gpu_of
 from . import matrices, products
 from .products import lower_block_product, regroup, takes
+from .residues import dense
 
 NARROW, SHORT = 2, 64  # columns, and steps of k, that are not worth a tile
 
@@ -18,7 +19,8 @@ NARROW, SHORT = 2, 64  # columns, and steps of k, that are not worth a tile
 def contract(p: Contraction, region: Region, lowering: Lowering) -> None:
     """The launches of a contraction."""
     if takes(p) or p.a.gates or p.b.gates:
-        lower_blocks(p, region, lowering)
+        for part in dense(p):
+            lower_blocks(part, region, lowering)
     else:
         by_tasks(p, region, lowering)
 
