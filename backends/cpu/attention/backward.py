@@ -112,8 +112,8 @@ class AttentionGradKernel(Blocks):
         total = numel(tuple(a.extent for a in self.batch)) * head
         parallel = not isinstance(total, int) or total >= SERIAL_WORK
         grain = max(1, TASK_WORK // max(1, head)) if isinstance(head, int) else 1
-        levels = [(self.e.binder(a), a.extent) for a in self.batch]
-        self.e.tasks(levels, self.task, parallel, grain, total)
+        with self.e.tasks([a.loop for a in self.batch], parallel, grain, total):
+            self.task()
         moved = traffic((*self.node.operands, *self.node.results()))
         self.e.launch(f"attention_grad [{QUERIES} queries x {self.keys} keys]", 2 * total, moved)
 

@@ -120,8 +120,8 @@ class AttentionKernel(Blocks):
         total = numel(self.node.types[1].shape) * self.size * (self.depth + self.width)
         parallel = not isinstance(total, int) or total >= SERIAL_WORK
         grain = max(1, TASK_WORK // max(1, work)) if isinstance(work, int) else 1
-        levels = [(self.e.binder(a), a.extent) for a in (*self.batch, self.block)]
-        self.e.tasks(levels, self.task, parallel, grain, total)
+        with self.e.tasks([a.loop for a in (*self.batch, self.block)], parallel, grain, total):
+            self.task()
         moved = traffic((*self.node.operands, *self.node.results()))
         label = f"attention [{self.sizes.queries} queries x {self.sizes.keys} keys]"
         self.e.launch(label, 2 * total, moved)

@@ -12,9 +12,10 @@ from graphtorch.ir.graph import Node, Value
 from graphtorch.ir.shape import Dim, SymInt, evaluate, symbols
 
 from ...kernels.body.access import Reader, broadcast_to, lane_mask, resolve, store_lanes
+from ...kernels.body.scope import Scope
 from ...kernels.body.space import Space, coefficient
 from ...kernels.builder import Builder
-from ...kernels.contraction.problem import Axis, Contraction, Emission, Source, stride
+from ...kernels.contraction.problem import Axis, Contraction, Source, stride
 from ...kernels.ir import Buffer, Const, Expr, KType, Lanes, binary, cast, fma, load, select, splat
 from ...kernels.machine import Machine
 from ...kernels.program.program import Slot
@@ -69,7 +70,7 @@ class Span:
 
 
 class Blocks:
-    """Emits the parts of an attention kernel into one `Emission`."""
+    """Emits the parts of an attention kernel into one `Scope`."""
 
     masks: list[Source]  # of the scores
 
@@ -78,7 +79,7 @@ class Blocks:
         self.machine = places.lowering.machine
         self.lanes = self.machine.lanes(acc.itemsize)
         self.space = Space()
-        self.e = Emission(places.lowering, self.space, hint)
+        self.e = Scope(places.lowering, hint, self.space)
 
     @property
     def b(self) -> Builder:
@@ -233,9 +234,7 @@ class AddingWriter:
     """Adds finished sums to those in memory, these first multiplied by the factor of their row, if
     any."""
 
-    def __init__(
-        self, e: Emission, slot: Slot, place: Dim, factors: tuple[Slot, Dim] | None = None
-    ):
+    def __init__(self, e: Scope, slot: Slot, place: Dim, factors: tuple[Slot, Dim] | None = None):
         self.e, self.slot, self.place, self.factors = e, slot, place, factors
 
     def write(

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from graphtorch.ir.dtype import boolean
 from graphtorch.ir.shape import Dim, evaluate
 
+from ...kernels.body.scope import Scope
 from ...kernels.body.space import depends
-from ...kernels.contraction.problem import Axis, Contraction, Emission, Gate, stride
+from ...kernels.contraction.problem import Axis, Contraction, Gate, stride
 from ...kernels.ir import Const, Expr, KType, binary
 
 Row = dict[str, Dim]
@@ -22,7 +23,7 @@ Row = dict[str, Dim]
 class Borders:
     """The gates of a contraction's image as one tile meets them."""
 
-    def __init__(self, e: Emission, p: Contraction, rows: Sequence[Row]):
+    def __init__(self, e: Scope, p: Contraction, rows: Sequence[Row]):
         self.e, self.rows = e, rows
         self._by_tap = {
             tap.name: (tap, gate)

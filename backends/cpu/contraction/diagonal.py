@@ -15,7 +15,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ...kernels.contraction.problem import Axis, Contraction, Emission, extent_of, stride
+from ...kernels.body.scope import Scope
+from ...kernels.contraction.problem import Axis, Contraction, extent_of, stride
 from ...kernels.ir import Const, Expr, KType, binary, cast, fma, load, splat
 from ...kernels.machine import SERIAL_WORK, Machine
 from .borders import Borders
@@ -66,7 +67,7 @@ def _row_tiling(axes: Sequence[Axis], most: int) -> Tiling:
 
 
 def diagonal_tile(
-    e: Emission,
+    e: Scope,
     p: Contraction,
     rows: Sequence[Row],
     columns: Sequence[Column],
@@ -131,7 +132,7 @@ def _is_short(k: Sequence[Axis], p: Contraction) -> bool:
 
 
 def _vector(
-    e: Emission,
+    e: Scope,
     p: Contraction,
     feed: Direct | Packed,
     at: Expr,

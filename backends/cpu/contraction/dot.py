@@ -13,7 +13,8 @@ from functools import partial
 from graphtorch.ir.shape import Dim
 
 from ...kernels.body.access import lane_mask
-from ...kernels.contraction.problem import Axis, Contraction, Emission
+from ...kernels.body.scope import Scope
+from ...kernels.contraction.problem import Axis, Contraction
 from ...kernels.ir import Const, Expr, KType, Name, cast, fma, load, reduce
 from .tile import Column, Direct, Packed, Row, Writer, steps_of
 
@@ -25,7 +26,7 @@ def dot_tile(lanes: int) -> Callable[..., None]:
 
 def _dot_tile(
     lanes: int,
-    e: Emission,
+    e: Scope,
     p: Contraction,
     rows: Sequence[Row],
     columns: Sequence[Column],
@@ -58,7 +59,7 @@ def _dot_tile(
 
 
 def _vector(
-    e: Emission, p: Contraction, feed: Direct | Packed, at: Expr, lanes: int, mask: Expr | None
+    e: Scope, p: Contraction, feed: Direct | Packed, at: Expr, lanes: int, mask: Expr | None
 ) -> Expr:
     value: Expr = load(e.buffer(feed.source.slot), at, lanes, mask)
     for dtype in (*feed.source.casts, p.acc):
@@ -67,7 +68,7 @@ def _vector(
 
 
 def _outer(
-    e: Emission,
+    e: Scope,
     p: Contraction,
     k: Sequence[Axis],
     steps: tuple[list[Dim], list[Dim]],
@@ -84,7 +85,7 @@ def _outer(
 
 
 def _along(
-    e: Emission,
+    e: Scope,
     extent: Dim,
     lanes: int,
     a_at: Expr,

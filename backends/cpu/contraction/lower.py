@@ -14,6 +14,7 @@ from dataclasses import replace
 from graphtorch.ir.graph import Node
 from graphtorch.ir.shape import Dim
 
+from ...kernels.body.scope import Scope
 from ...kernels.contraction.conv import (
     conv_problem,
     conv_transpose_problem,
@@ -23,7 +24,6 @@ from ...kernels.contraction.matmul import matmul_problem
 from ...kernels.contraction.operands import passing
 from ...kernels.contraction.problem import (
     Contraction,
-    Emission,
     Source,
     axis,
     extent_of,
@@ -116,7 +116,7 @@ def lower_tiles(p: Contraction, region: Region, lowering: Lowering, s: Schedule)
     label, flops, moved = f"{region.label} [{s}]", 2 * extent_of(p.axes()), moved_bytes(p, region)
     emit = TILES[s.kind](s.lanes)
     if s.split == 1:
-        e = Emission(lowering, p.space, region.label)
+        e = Scope(lowering, region.label, p.space)
         emit_tiles(
             e, p, s, feed(e, p, a, p.a, 0), feed(e, p, b, p.b, 0), ResultWriter(e, p, region), emit
         )
@@ -124,7 +124,7 @@ def lower_tiles(p: Contraction, region: Region, lowering: Lowering, s: Schedule)
         return
     cut, part, skipped = split(p, s.split)
     slot = partial_slot(p, lowering, s.split)
-    e = Emission(lowering, p.space, region.label)
+    e = Scope(lowering, region.label, p.space)
     emit_tiles(
         e,
         cut,
@@ -163,7 +163,7 @@ def packed_slot(
 
 
 def feed(
-    e: Emission, p: Contraction, packed: tuple[Source, Packing] | None, source: Source, skipped: Dim
+    e: Scope, p: Contraction, packed: tuple[Source, Packing] | None, source: Source, skipped: Dim
 ) -> Direct | Packed:
     """How the tile kernel reads an operand."""
     if packed is None:
@@ -174,27 +174,20 @@ def feed(
 
 def lower_loop_nest(p: Contraction, region: Region, lowering: Lowering) -> None:
     """One sum after another, in scalars: integers, and whatever has no vector form."""
-    e = Emission(lowering, p.space, region.label)
+    e = Scope(lowering, region.label, p.space)
     writer = ResultWriter(e, p, region)
     zero = constant(0, KType(p.acc))
-
-    def element() -> None:
+    levels = [x.loop for x in (*p.batch, *p.m)]
+    with e.tasks(levels, work=extent_of(p.axes())), e.nested([x.loop for x in p.n]):
         total = e.b.var(zero, "sum")
-        e.loop_over(
-            p.k,
-            lambda: e.b.assign(
-                total, multiply_add(element_of(e, p.a, p), element_of(e, p.b, p), total)
-            ),
-        )
-        writer.reader.memo.clear()
+        with e.nested([x.loop for x in p.k]):
+            a, b = element_of(e, p.a, p), element_of(e, p.b, p)
+            e.b.assign(total, multiply_add(a, b, total))
         writer.element(total, {}, None, 1)
-
-    levels = [(e.binder(x), x.extent) for x in (*p.batch, *p.m)]
-    e.tasks(levels, lambda: e.loop_over(p.n, element), work=extent_of(p.axes()))
     e.launch(region.label, 2 * extent_of(p.axes()), moved_bytes(p, region))
 
 
-def element_of(e: Emission, source: Source, p: Contraction) -> Expr:
+def element_of(e: Scope, source: Source, p: Contraction) -> Expr:
     address, *coordinates = map(e.expr, source.polynomials)
     where, inside = passing(e, source, address, [e.b.let(t, "t") for t in coordinates])
     value: Expr = load(e.buffer(source.slot), where, mask=inside)

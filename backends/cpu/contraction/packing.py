@@ -13,10 +13,10 @@ from graphtorch.ir.dtype import DType
 from graphtorch.ir.shape import Dim, evaluate
 
 from ...kernels.body.access import lane_mask, store_lanes
+from ...kernels.body.scope import Scope
 from ...kernels.body.space import Space, depends
 from ...kernels.contraction.problem import (
     Axis,
-    Emission,
     Source,
     extent_of,
     flat,
@@ -97,14 +97,13 @@ def _launch_pack(lowering: Lowering, q: Packing, acc: DType, label: str, paralle
     stable = q.source.stable
     make = lowering.packed if stable else lowering.temporary
     slot = make(acc, (q.elements,))
-    e = Emission(lowering, q.space, "pack")
+    e = Scope(lowering, "pack", q.space)
     main = q.tiling.sizes[0]
     extent = q.along.extent
     tile = Axis(q.space.opaque((extent + (main - 1)) // main), (extent + (main - 1)) // main)
     spread = len(q.k) > 1 and few(extent_of([*q.around, tile]))
-    levels = [(e.binder(a), a.extent) for a in (*q.around, tile, *q.k[:spread])]
-
-    def body() -> None:
+    levels = [a.loop for a in (*q.around, tile, *q.k[:spread])]
+    with e.tasks(levels, parallel):
         first = e.b.let(e.expr(tile.variable * main), "first")
         length: int | Expr = main
         if not isinstance(extent, int) or extent % main:
@@ -117,8 +116,6 @@ def _launch_pack(lowering: Lowering, q: Packing, acc: DType, label: str, paralle
             q.tiling,
             lambda size, valid: _pack_tile(e, q, q.k[spread:], slot, acc, size, valid),
         )
-
-    e.tasks(levels, body, parallel)
     moved = q.elements * (acc.itemsize + q.source.dtype.itemsize)
     e.launch(label, 0, moved, prologue=stable)
     return slot
@@ -135,7 +132,7 @@ def known(extent: Dim) -> int:
 
 
 def _pack_tile(
-    e: Emission, q: Packing, k: Sequence[Axis], slot: Slot, acc: DType, size: int, valid: int | Expr
+    e: Scope, q: Packing, k: Sequence[Axis], slot: Slot, acc: DType, size: int, valid: int | Expr
 ) -> None:
     base = e.b.let(e.expr(q.group * (q.depth * q.room) + q.along.variable * q.depth), "to")
     width = q.width(size)
@@ -158,7 +155,7 @@ def _converted(value: Expr, source: Source, acc: DType) -> Expr:
 
 
 def _pack_scalars(
-    e: Emission,
+    e: Scope,
     q: Packing,
     k: Sequence[Axis],
     slot: Slot,
@@ -167,11 +164,12 @@ def _pack_scalars(
     width: int,
     valid: int | Expr,
 ) -> None:
-    e.loop_over(k, lambda: _scalar_step(e, q, slot, acc, base, width, valid))
+    with e.nested([x.loop for x in k]):
+        _scalar_step(e, q, slot, acc, base, width, valid)
 
 
 def _scalar_step(
-    e: Emission, q: Packing, slot: Slot, acc: DType, base: Expr, width: int, valid: int | Expr
+    e: Scope, q: Packing, slot: Slot, acc: DType, base: Expr, width: int, valid: int | Expr
 ) -> None:
     """One step of k of one tile, element by element, and the zeros after them."""
     source, target = e.buffer(q.source.slot, hint="x"), e.buffer(slot, "write", "packed")
@@ -192,7 +190,7 @@ def _scalar_step(
 
 
 def _pack_vectors(
-    e: Emission,
+    e: Scope,
     q: Packing,
     k: Sequence[Axis],
     slot: Slot,
@@ -204,8 +202,7 @@ def _pack_vectors(
     source, target = e.buffer(q.source.slot, hint="x"), e.buffer(slot, "write", "packed")
     width = q.width(size)
     parts = chunks(size, q.lanes)
-
-    def body() -> None:
+    with e.nested([x.loop for x in k]):
         at = e.b.let(base + e.expr(flat(q.k)) * width, "at")
         start = e.b.let(e.expr(q.source.address), "from")
         for c in parts:
@@ -214,11 +211,9 @@ def _pack_vectors(
             kept = c.lanes if q.fill else c.valid
             store_lanes(e.b, target, at + c.offset, _converted(value, q.source, acc), kept, e.masks)
 
-    e.loop_over(k, body)
-
 
 def _pack_transposed(
-    e: Emission,
+    e: Scope,
     q: Packing,
     k: Sequence[Axis],
     slot: Slot,
@@ -231,8 +226,7 @@ def _pack_transposed(
     *outer, last = k
     assert isinstance(last.extent, int)
     whole = last.extent // q.lanes * q.lanes
-
-    def body() -> None:
+    with e.nested([x.loop for x in outer]):
         with e.b.loop(whole, name="kb", step=q.lanes) as at:
             e.space.bind(last.variable, at)
             _turn_blocks(e, q, slot, acc, base, size, valid)
@@ -241,11 +235,9 @@ def _pack_transposed(
                 e.space.bind(last.variable, at)
                 _scalar_step(e, q, slot, acc, base, q.width(size), valid)
 
-    e.loop_over(outer, body)
-
 
 def _turn_blocks(
-    e: Emission, q: Packing, slot: Slot, acc: DType, base: Expr, size: int, valid: int | Expr
+    e: Scope, q: Packing, slot: Slot, acc: DType, base: Expr, size: int, valid: int | Expr
 ) -> None:
     """A tile for as many steps of k as a vector has lanes: whole blocks in a loop, then the
     rest."""
@@ -260,7 +252,7 @@ def _turn_blocks(
 
 
 def _turn(
-    e: Emission,
+    e: Scope,
     q: Packing,
     slot: Slot,
     acc: DType,

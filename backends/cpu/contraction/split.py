@@ -12,7 +12,8 @@ from dataclasses import replace
 
 from graphtorch.ir.shape import Dim, evaluate
 
-from ...kernels.contraction.problem import Axis, Contraction, Emission, axis, extent_of, flat
+from ...kernels.body.scope import Scope
+from ...kernels.contraction.problem import Axis, Contraction, axis, extent_of, flat
 from ...kernels.ir import Const, KType, binary, load
 from ...kernels.machine import SERIAL_WORK
 from ...kernels.program.lowering import Lowering, Region
@@ -81,7 +82,7 @@ def add_parts(
     p: Contraction, region: Region, lowering: Lowering, s: Schedule, slot: Slot, part: Axis
 ) -> None:
     """Launch the kernel that sums the parts and finishes the region."""
-    e = Emission(lowering, p.space, "sum_parts")
+    e = Scope(lowering, "sum_parts", p.space)
     writer = ResultWriter(e, p, region)
     tiling = Tiling(
         column_sizes(p.n[-1].extent, 1, s.lanes), ragged=not isinstance(p.n[-1].extent, int)
@@ -103,9 +104,10 @@ def add_parts(
 
     extent = p.n[-1].extent
     length = extent if isinstance(extent, int) else e.expr(extent)
-    levels = [(e.binder(x), x.extent) for x in (*p.batch, *p.m, *p.n[:-1])]
+    levels = [x.loop for x in (*p.batch, *p.m, *p.n[:-1])]
     work = guess(extent_of([*p.batch, *p.m, *p.n])) * guess(part.extent)
     grain = max(1, 8192 // max(1, guess(extent)))
     parallel = work > SERIAL_WORK // 8
-    e.tasks(levels, lambda: sweep_axis(e, p.n[-1], Const(0), length, tiling, tile), parallel, grain)
+    with e.tasks(levels, parallel, grain):
+        sweep_axis(e, p.n[-1], Const(0), length, tiling, tile)
     e.launch(f"{region.label} sum of {part.extent} parts", 0, slot.elements * p.acc.itemsize)

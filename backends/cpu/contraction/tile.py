@@ -15,7 +15,8 @@ from typing import Protocol
 from graphtorch.ir.shape import Dim, evaluate
 
 from ...kernels.body.access import lane_mask
-from ...kernels.contraction.problem import Axis, Contraction, Emission, Source, extent_of, stride
+from ...kernels.body.scope import Level, Scope
+from ...kernels.contraction.problem import Axis, Contraction, Source, extent_of, stride
 from ...kernels.ir import Const, Expr, KType, Name, Shuffle, binary, cast, fma, load, select, splat
 from .borders import Borders, all_of
 from .schedule import Chunk, Schedule, Tiling, chunks
@@ -71,7 +72,7 @@ class Writer(Protocol):
 class Direct:
     """An operand read in place."""
 
-    def __init__(self, e: Emission, p: Contraction, source: Source, k: Sequence[Axis]):
+    def __init__(self, e: Scope, p: Contraction, source: Source, k: Sequence[Axis]):
         self.e, self.p, self.source, self.k = e, p, source, k
 
     def base(self, width: int) -> Expr:
@@ -97,7 +98,7 @@ class Packed:
 
     def __init__(
         self,
-        e: Emission,
+        e: Scope,
         source: Source,
         k: Sequence[Axis],
         depth: Dim,
@@ -128,7 +129,7 @@ TileBody = Callable[..., None]
 
 
 def emit_tiles(
-    e: Emission,
+    e: Scope,
     p: Contraction,
     s: Schedule,
     a: Direct | Packed,
@@ -139,7 +140,7 @@ def emit_tiles(
     """The kernel's body: tasks, sweeps over tiles, and tiles by `emit` (`register_tile`, a dot
     tile)."""
     rows, columns = side_of(p.m, s.rows), side_of(p.n, s.columns)
-    levels = [(e.binder(x), x.extent) for x in (*p.batch, *rows.outer, *columns.outer)]
+    levels: list[Level] = [x.loop for x in (*p.batch, *rows.outer, *columns.outer)]
     spans: dict[str, tuple[Expr, Expr | int]] = {}
     for side in (columns, rows):
         levels.append(_block_level(e, side, spans))
@@ -154,19 +155,20 @@ def emit_tiles(
         _sweep_side(e, rows, spans, lambda sizes, _: tile(sizes, column_sizes, valid))
 
     work = extent_of(p.axes())
-    e.tasks(levels, lambda: _sweep_side(e, columns, spans, sweep_rows), s.parallel, work=work)
+    with e.tasks(levels, s.parallel, work=work):
+        _sweep_side(e, columns, spans, sweep_rows)
 
 
 def _block_level(
-    e: Emission,
+    e: Scope,
     side: Side,
     spans: dict[str, tuple[Expr, Expr | int]],
-) -> tuple[Callable[[Expr], None], Dim]:
+) -> Level:
     extent, block = side.block.extent, side.tiling.block
     name = side.block.name
     if not block:
         spans[name] = Const(0), extent if isinstance(extent, int) else e.expr(extent)
-        return lambda index: None, 1
+        return 1, lambda index: None
 
     def bind(index: Expr) -> None:
         first = e.b.let(index * block, "first")
@@ -175,11 +177,11 @@ def _block_level(
             length = e.b.let(binary("min", Const(block), e.expr(extent) - first), "length")
         spans[name] = first, length
 
-    return bind, (extent + (block - 1)) // block
+    return (extent + (block - 1)) // block, bind
 
 
 def _sweep_side(
-    e: Emission,
+    e: Scope,
     side: Side,
     spans: dict[str, tuple[Expr, Expr | int]],
     body: Callable[[tuple[int, ...], int | Expr], None],
@@ -207,7 +209,7 @@ def _sweep_side(
 
 
 def sweep_axis(
-    e: Emission,
+    e: Scope,
     axis: Axis,
     first: Expr,
     length: int | Expr,
@@ -235,7 +237,7 @@ def sweep_axis(
 
 
 def _static_tiles(
-    e: Emission,
+    e: Scope,
     axis: Axis,
     first: Expr,
     start: int,
@@ -283,7 +285,7 @@ def tile_columns(side: Side, sizes: tuple[int, ...], valid: int | Expr, lanes: i
 
 
 def register_tile(
-    e: Emission,
+    e: Scope,
     p: Contraction,
     rows: Sequence[Row],
     columns: Sequence[Column],
@@ -313,7 +315,7 @@ def register_tile(
     writer.write(rows, columns, dict(accumulators))
 
 
-def steps_of(e: Emission, p: Contraction, axis: Axis) -> Expr:
+def steps_of(e: Scope, p: Contraction, axis: Axis) -> Expr:
     """The end of a loop over an axis of k: its extent, or what is left of it in the last part of a
     split."""
     end = e.expr(axis.extent)
@@ -326,7 +328,7 @@ def steps_of(e: Emission, p: Contraction, axis: Axis) -> Expr:
 class _Step:
     """The loops over k around the multiply-adds of a tile."""
 
-    e: Emission
+    e: Scope
     p: Contraction
     a: Direct | Packed
     b: Direct | Packed
@@ -403,7 +405,7 @@ class _Step:
 BLOCK_BYTES = 16
 
 
-def transpose(e: Emission, values: Sequence[Expr]) -> list[Expr]:
+def transpose(e: Scope, values: Sequence[Expr]) -> list[Expr]:
     """The columns of a square matrix given as row vectors, in log2(n) rounds of shuffles.
 
     First inside the blocks of a register, then of whole blocks. Shuffles across both LLVM has to
@@ -416,7 +418,7 @@ def transpose(e: Emission, values: Sequence[Expr]) -> list[Expr]:
     return [turned[i % block][i // block] for i in range(n)]
 
 
-def _unzipped(e: Emission, vectors: Sequence[Expr], size: int, span: int) -> list[Expr]:
+def _unzipped(e: Scope, vectors: Sequence[Expr], size: int, span: int) -> list[Expr]:
     """The first piece of `size` lanes of each vector, and so on: in each `span` lanes, one vector a
     piece."""
     if len(vectors) == 1:

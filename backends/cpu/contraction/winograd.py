@@ -15,9 +15,10 @@ from graphtorch.ir.ops.winograd import RESULT, TILE, WINDOW, tiles
 from graphtorch.ir.shape import Dim
 
 from ...kernels.body.access import lane_mask
+from ...kernels.body.scope import Scope
 from ...kernels.body.space import Space
 from ...kernels.contraction.operands import accumulator, plain_source
-from ...kernels.contraction.problem import Contraction, Emission, Source, axis
+from ...kernels.contraction.problem import Contraction, Source, axis
 from ...kernels.ir import Const, Expr, binary, cast, fma, load
 from ...kernels.program.lowering import Lowering, Region
 from .borders import all_of
@@ -28,7 +29,7 @@ from .writer import ResultWriter
 Matrix = Sequence[Sequence[float]]
 
 
-def transformed(e: Emission, matrix: Matrix, values: Sequence[Expr]) -> list[Expr]:
+def transformed(e: Scope, matrix: Matrix, values: Sequence[Expr]) -> list[Expr]:
     """``matrix @ values``: of numbers that are 0 nothing is read, by 1 nothing is multiplied."""
     return [e.b.let(_combined(row, values), "t") for row in matrix]
 
@@ -50,16 +51,14 @@ def _combined(row: Sequence[float], values: Sequence[Expr]) -> Expr:
     return total
 
 
-def on_both_sides(
-    e: Emission, matrix: Matrix, square: Sequence[Sequence[Expr]]
-) -> list[list[Expr]]:
+def on_both_sides(e: Scope, matrix: Matrix, square: Sequence[Sequence[Expr]]) -> list[list[Expr]]:
     """``matrix @ square @ matrix^T``."""
     columns = [transformed(e, matrix, [row[j] for row in square]) for j in range(len(square[0]))]
     return [transformed(e, matrix, [column[i] for column in columns]) for i in range(len(matrix))]
 
 
 def along_channels(
-    e: Emission, channels: int, lanes: int, body: Callable[[Expr, Chunk], None]
+    e: Scope, channels: int, lanes: int, body: Callable[[Expr, Chunk], None]
 ) -> None:
     """`body` at the first channel of each vector."""
     *_, last = chunks(channels, lanes)
@@ -97,7 +96,7 @@ def lower_winograd_result(region: Region, lowering: Lowering, node: Node) -> Non
         acc,
         channel=3,
     )
-    e = Emission(lowering, space, region.label)
+    e = Scope(lowering, region.label, space)
     writer = ResultWriter(e, p, region)
     given = e.buffer(source.slot, hint="m")
     lanes = lowering.machine.lanes(acc.itemsize)
@@ -134,18 +133,16 @@ def lower_winograd_result(region: Region, lowering: Lowering, node: Node) -> Non
                 with e.b.when(_inside(e, row, limits)) if limits else e.b.loop(1) as _:
                     writer.write([row], [column], {(0, 0): made[i][j]})
 
-    def body() -> None:
+    with e.tasks([image.loop, down.loop]), e.nested([across.loop]):
         e.space.bind(y.variable, e.b.let(e.expr(down.variable * TILE), "y"))
         e.space.bind(x.variable, e.b.let(e.expr(across.variable * TILE), "x"))
         at = e.b.let(e.expr(tile * filters), "at")
         along_channels(e, int(filters), lanes, lambda c, k: one(c, k, at))
-
-    e.tasks([(e.binder(a), a.extent) for a in (image, down)], lambda: e.loop_over([across], body))
     e.launch(
         region.label, m.type.numel * 4, (m.type.numel + node.types[0].numel) * m.dtype.itemsize
     )
 
 
-def _inside(e: Emission, row: dict[str, Dim], sizes: dict[str, Dim]) -> Expr:
+def _inside(e: Scope, row: dict[str, Dim], sizes: dict[str, Dim]) -> Expr:
     """Whether a result of a tile is one of the image."""
     return all_of([binary("lt", e.expr(row[name]), e.expr(size)) for name, size in sizes.items()])

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from graphtorch.ir.shape import Dim, evaluate
 
 from ...kernels.body.access import Reader, lane_mask, store_lanes
+from ...kernels.body.scope import Scope
 from ...kernels.body.space import coefficient
-from ...kernels.contraction.problem import Axis, Contraction, Emission, stride
+from ...kernels.contraction.problem import Axis, Contraction, stride
 from ...kernels.ir import Expr, binary, cast, splat
 from ...kernels.program.lowering import Region
 from ...kernels.program.program import Slot
@@ -22,7 +23,7 @@ class ResultWriter:
     first.
     """
 
-    def __init__(self, e: Emission, p: Contraction, region: Region):
+    def __init__(self, e: Scope, p: Contraction, region: Region):
         self.e, self.p, self.region = e, p, region
         self.anchor = p.node.result()
         slots = dict(zip(region.body.inputs, region.operands, strict=True))
@@ -121,7 +122,7 @@ def runs(rows: Sequence[Row], axis: Axis, most: int) -> list[list[int]]:
 class PartialWriter:
     """Stores sums as they are, in the order of the axes: one part of a split contraction."""
 
-    def __init__(self, e: Emission, slot: Slot, address: Dim):
+    def __init__(self, e: Scope, slot: Slot, address: Dim):
         self.e, self.slot, self.address = e, slot, address
 
     def write(

@@ -341,7 +341,7 @@ class Nest:
             with self.tiles(flat):
                 yield
             return
-        with nested(self.scope, self.loops[flat:]):
+        with self.scope.nested(self.loops[flat:], "vector"):
             yield
 
     @contextmanager
@@ -357,7 +357,7 @@ class Nest:
         )
         with (
             b.loop(scope.expr(rows), kind, "ti", 0, TILE) as ti,
-            nested(scope, middle, "serial"),
+            scope.nested(middle),
             b.loop(scope.expr(columns), "serial", "tj", 0, TILE) as tj,
         ):
             top = b.let(upper_bound(ti + TILE, scope.expr(rows)), "hi")
@@ -367,20 +367,6 @@ class Nest:
                 scope.loop(columns, "vector", "j", tj, right, variable=j),
             ):
                 yield
-
-
-@contextmanager
-def nested(scope: Scope, loops: Sequence[tuple[Dim, Dim]], last: str = "vector") -> Iterator[None]:
-    """Loops one inside the other, the innermost one of kind `last`."""
-    if not loops:
-        yield
-        return
-    (extent, variable), *rest = loops
-    with (
-        scope.loop(extent, "serial" if rest else last, variable=variable),
-        nested(scope, rest, last),
-    ):
-        yield
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from ...kernels.ir import Buffer, Const, Expr, KType, Name, binary, cast, load
 from ...kernels.program.lowering import Lowering, Region
 from ...kernels.program.program import Slot
 from .. import cost
-from .nest import Loop, Target, nested, task_rows
+from .nest import Loop, Target, task_rows
 
 # of REDUCTIONS
 ON_BOOLS = {"add": "or", "mul": "and", "max": "or", "min": "and", "or": "or", "and": "and"}
@@ -205,7 +205,7 @@ class RowKernel:
         scope = self.scope
         outer = self.layout.kept[:-1] if self.layout.columns else self.layout.kept
         sizes: list[tuple[Dim, Callable[[Expr], None]]] = [
-            (loop.extent, self._binder(self.index[loop.axis])) for loop in outer
+            (loop.extent, self.scope.binder(self.index[loop.axis])) for loop in outer
         ]
         if self.pieces is not None:
             sizes.insert(0, (self.pieces[0], self._bind_piece))
@@ -229,9 +229,6 @@ class RowKernel:
             rest = b.let(rest // size, "rest")
         if sizes:
             sizes[0][1](rest)
-
-    def _binder(self, variable: Dim) -> Callable[[Expr], None]:
-        return lambda value: self.scope.space.bind(variable, value, self.scope.b.depth)
 
     def _bind_piece(self, value: Expr) -> None:
         assert self.pieces is not None
@@ -268,12 +265,12 @@ class RowKernel:
                     hi=self.piece_hi,
                     variable=variable,
                 ),
-                nested(self.scope, loops, last),
+                self.scope.nested(loops, last),
                 self.over_columns(),
             ):
                 yield
             return
-        with nested(self.scope, loops, last), self.over_columns():
+        with self.scope.nested(loops, last), self.over_columns():
             yield
 
     @contextmanager

@@ -9,9 +9,10 @@ from graphtorch.ir.ops.winograd import IMAGE, TILE, WINDOW, tiles
 from graphtorch.ir.shape import Dim
 
 from ...kernels.body.access import lane_mask, store_lanes
+from ...kernels.body.scope import Scope
 from ...kernels.body.space import Space
 from ...kernels.contraction.operands import accumulator
-from ...kernels.contraction.problem import Emission, axis
+from ...kernels.contraction.problem import axis
 from ...kernels.ir import Const, Expr, binary, cast, load, splat
 from ..contraction.schedule import Chunk
 from ..contraction.winograd import along_channels, on_both_sides
@@ -26,7 +27,7 @@ def lower_winograd_image(places: Places, node: Node) -> None:
     space, acc = Space(), accumulator(x.dtype)
     rows, columns = tiles(height + top + bottom - 2), tiles(width + left + right - 2)
     image, down, across = (axis(space, d) for d in (images, rows, columns))
-    e = Emission(lowering, space, "winograd_image")
+    e = Scope(lowering, "winograd_image", space)
     given = e.buffer(places.materialise(x), hint="x")
     made = e.buffer(places.result_slot(node.result()), "write", "y")
     lanes = lowering.machine.lanes(acc.itemsize)
@@ -64,7 +65,7 @@ def lower_winograd_image(places: Places, node: Node) -> None:
                 where = to + e.expr((a * WINDOW + b) * count * channels) + c
                 store_lanes(e.b, made, where, cast(value, x.dtype), chunk.valid, e.masks)
 
-    def body() -> None:
+    with e.tasks([image.loop, down.loop]), e.nested([across.loop]):
         at = e.b.let(
             e.expr(((image.variable * height + first_row) * width + first_column) * channels), "at"
         )
@@ -78,12 +79,10 @@ def lower_winograd_image(places: Places, node: Node) -> None:
             along_channels(e, int(channels), lanes, lambda c, k: one(c, k, at, to, None))
         with e.b.otherwise():
             along_channels(e, int(channels), lanes, lambda c, k: one(c, k, at, to, inside))
-
-    e.tasks([(e.binder(a), a.extent) for a in (image, down)], lambda: e.loop_over([across], body))
     moved = (x.type.numel + node.types[0].numel) * x.dtype.itemsize
     e.launch("winograd_image", node.types[0].numel * 6, moved)
 
 
-def _within(e: Emission, at: Dim, size: Dim) -> Expr:
+def _within(e: Scope, at: Dim, size: Dim) -> Expr:
     place = e.b.let(e.expr(at), "pixel")
     return binary("and", binary("le", Const(0), place), binary("lt", place, e.expr(size)))

@@ -22,8 +22,9 @@ from ...cpu.cost import traffic
 from ...cpu.loops.places import Places
 from ...kernels.body.access import broadcast_to, resolve
 from ...kernels.body.pointwise import logical_not
+from ...kernels.body.scope import Scope
 from ...kernels.body.space import Space
-from ...kernels.contraction.problem import Axis, Emission, Source, axis, stride
+from ...kernels.contraction.problem import Axis, Source, axis, stride
 from ...kernels.ir import (
     Await,
     Buffer,
@@ -116,7 +117,7 @@ class AttentionProblem:
         shape = node.operands[4].shape if grad else node.types[1].shape
         self.dtype = q.dtype
         self.space = space = Space()
-        self.e = Emission(places.lowering, space, hint)
+        self.e = Scope(places.lowering, hint, space)
         self.batch = [axis(space, d) for d in shape[:-1]]
         self.query, self.key = axis(space, shape[-1]), axis(space, k.shape[-2])
         self.inner, self.feature = axis(space, q.shape[-1]), axis(space, v.shape[-1])

@@ -17,7 +17,7 @@ from ...cpu.loops.nest import ACCESS, MANY_NODES, Loop, MapKernel
 from ...kernels.body.evaluate import Evaluator, Mask, Result
 from ...kernels.body.pointwise import logical_not
 from ...kernels.body.scope import Scope
-from ...kernels.body.space import coefficient, depends, name_of, to_expr
+from ...kernels.body.space import coefficient, depends, name_of
 from ...kernels.body.views import Index
 from ...kernels.ir import Buffer, Const, Expr, KType, binary, load
 from ...kernels.program.lowering import Lowering
@@ -195,7 +195,7 @@ class WideScope(Scope):
 
     def start(self, position: Dim) -> Expr:
         """The position of the group's first element."""
-        return to_expr(position, {**self.space.env, name_of(self.variable): self.base})
+        return self.space.where(position, {name_of(self.variable): self.base})
 
     def line(self, slot: Slot, position: Dim, mask: Expr | None) -> Expr:
         """An element of a line that the group reads at once, or not at all where `mask` is
@@ -203,7 +203,6 @@ class WideScope(Scope):
         line = self._lines.get((slot, position, mask))
         if line is None:
             source, b = self.buffer(slot), self.b
-            self.expr(position)  # its sizes are parameters
             with b.hoisted(self.depth):
                 line = self._lines[slot, position, mask] = b.scratch(slot.dtype, self.lanes, "line")
                 if mask is None:

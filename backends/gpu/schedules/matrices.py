@@ -18,7 +18,8 @@ from graphtorch.ir.dtype import DType, bf16, f16, f32, u32
 from graphtorch.ir.shape import evaluate
 
 from ...cpu.contraction.choice import guess
-from ...kernels.contraction.problem import Axis, Contraction, Emission, Source, extent_of, stride
+from ...kernels.body.scope import Scope
+from ...kernels.contraction.problem import Axis, Contraction, Source, extent_of, stride
 from ...kernels.ir import (
     Await,
     Buffer,
@@ -121,7 +122,7 @@ def tile_of(p: Contraction, multiprocessors: int) -> Tile:
     return tiles[-1]
 
 
-def emit(e: Emission, p: Contraction, tile: Tile, finish: Callable[[Expr], None]) -> None:
+def emit(e: Scope, p: Contraction, tile: Tile, finish: Callable[[Expr], None]) -> None:
     """The kernel's body; `finish` takes each sum where its m and n are bound."""
     b = e.b
     with frame(e, p, tile) as f:
@@ -152,7 +153,7 @@ def emit(e: Emission, p: Contraction, tile: Tile, finish: Callable[[Expr], None]
 class _Work:
     """What the parts of a kernel share: a thread's sums, and where its warp stands in the tile."""
 
-    def __init__(self, e: Emission, p: Contraction, tile: Tile, thread: Name):
+    def __init__(self, e: Scope, p: Contraction, tile: Tile, thread: Name):
         self.e, self.p, self.tile, self.thread = e, p, tile, thread
         b, across = e.b, tile.columns // tile.warp_columns
         warp = b.let(thread // 32, "warp")

@@ -12,15 +12,16 @@ from collections.abc import Callable, Sequence
 from graphtorch.ir.dtype import i32, i64
 from graphtorch.ir.shape import Dim, bounds, evaluate
 
+from ...kernels.body.scope import Scope
 from ...kernels.builder import Builder
 from ...kernels.contraction.operands import passing
-from ...kernels.contraction.problem import Axis, Emission, Source, stride
+from ...kernels.contraction.problem import Axis, Source, stride
 from ...kernels.ir import Const, Expr, KType, binary, cast, load
 
 NARROW = 1 << 30  # positions below it are computed in 32 bits
 
 
-def bind(e: Emission, axes: Sequence[Axis], flat: Expr) -> None:
+def bind(e: Scope, axes: Sequence[Axis], flat: Expr) -> None:
     """Let the variables of `axes` be the parts of a row-major position among them."""
     rest = flat
     for x in reversed(axes[1:]):
@@ -39,7 +40,7 @@ class Operand:
     """
 
     def __init__(
-        self, e: Emission, source: Source, k: Sequence[Axis], depth: int, ahead: int, several: bool
+        self, e: Scope, source: Source, k: Sequence[Axis], depth: int, ahead: int, several: bool
     ):
         """Args: several: a thread reads several steps of k."""
         self.e, self.source, self.k, self.depth, self.ahead = e, source, k, depth, ahead

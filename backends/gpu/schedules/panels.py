@@ -18,7 +18,8 @@ from typing import Protocol
 from graphtorch.ir.dtype import DType, f32, u32
 from graphtorch.ir.shape import evaluate
 
-from ...kernels.contraction.problem import Axis, Emission, Source, stride
+from ...kernels.body.scope import Scope
+from ...kernels.contraction.problem import Axis, Source, stride
 from ...kernels.ir import (
     Buffer,
     Const,
@@ -68,7 +69,7 @@ class Panel:
 
     def __init__(
         self,
-        e: Emission,
+        e: Scope,
         thread: Name,
         threads: int,
         source: Source,
@@ -175,24 +176,24 @@ class Products(Protocol):
         """sums[row, feature] += weights[row] . right[:, feature]"""
 
 
-def products_of(e: Emission, thread: Name, sizes: Sizes, dtype: DType) -> Products:
+def products_of(e: Scope, thread: Name, sizes: Sizes, dtype: DType) -> Products:
     return (MatrixProducts if dtype.itemsize == 2 else ThreadProducts)(e, thread, sizes, dtype)
 
 
-def sums_of(e: Emission, products: Products, n: int, name: str) -> Buffer:
+def sums_of(e: Scope, products: Products, n: int, name: str) -> Buffer:
     """A thread's sums of `n` columns, 0 at first."""
     sums = e.b.scratch(f32, products.own * products.columns(n), name)
     clear(e, sums, products.own * products.columns(n))
     return sums
 
 
-def clear(e: Emission, buffer: Buffer, count: int, number: float = 0.0) -> None:
+def clear(e: Scope, buffer: Buffer, count: int, number: float = 0.0) -> None:
     with e.b.loop(count, "unroll") as i:
         e.b.store(buffer, i, Const(number, KType(buffer.dtype)))
 
 
 @contextmanager
-def each(e: Emission, products: Products, n: int) -> Iterator[tuple[Expr, Expr, Expr]]:
+def each(e: Scope, products: Products, n: int) -> Iterator[tuple[Expr, Expr, Expr]]:
     """A thread's rows and columns of a tile of `n` columns, and where their sum is."""
     with e.b.loop(products.own, "unroll") as i, e.b.loop(products.columns(n), "unroll", "j") as j:
         yield i, j, products.at(i, j, n)
@@ -203,7 +204,7 @@ class MatrixProducts:
 
     shared_by, near, staged = 4, 2, False
 
-    def __init__(self, e: Emission, thread: Name, sizes: Sizes, dtype: DType):
+    def __init__(self, e: Scope, thread: Name, sizes: Sizes, dtype: DType):
         self.e, self.sizes, self.dtype = e, sizes, dtype
         b, rows = e.b, sizes.rows // (sizes.threads // WARP)
         self.down = rows // DEEP
@@ -295,7 +296,7 @@ class ThreadProducts:
 
     shared_by, near, staged = ACROSS, 1, True
 
-    def __init__(self, e: Emission, thread: Name, sizes: Sizes, dtype: DType):
+    def __init__(self, e: Scope, thread: Name, sizes: Sizes, dtype: DType):
         self.e, self.sizes = e, sizes
         self.apart = sizes.threads // ACROSS
         self.own = sizes.rows // self.apart
@@ -375,7 +376,7 @@ class ThreadProducts:
 
 
 def stored(
-    e: Emission,
+    e: Scope,
     products: Products,
     sums: Buffer,
     features: int,

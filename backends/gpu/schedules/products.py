@@ -26,11 +26,11 @@ from ...cpu.contraction.choice import guess
 from ...cpu.contraction.split import partial_address, partial_slot, split
 from ...cpu.contraction.tile import steps_of
 from ...cpu.contraction.writer import ResultWriter
+from ...kernels.body.scope import Scope
 from ...kernels.builder import Builder
 from ...kernels.contraction.problem import (
     Axis,
     Contraction,
-    Emission,
     Source,
     extent_of,
     is_affine,
@@ -62,7 +62,7 @@ class Size(Protocol):
     def threads(self) -> int: ...
 
 
-Emit: TypeAlias = Callable[[Emission, Contraction, Any, Callable[[Expr], None]], None]
+Emit: TypeAlias = Callable[[Scope, Contraction, Any, Callable[[Expr], None]], None]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def lower_block_product(
     """
     parts = parts_of(p, tile, gpu_of(lowering).multiprocessors)
     label, flops = f"{region.label} [blocks {tile}]", 2 * extent_of(p.axes())
-    e = Emission(lowering, p.space, region.label)
+    e = Scope(lowering, region.label, p.space)
     if parts == 1:
         writer = ResultWriter(e, p, region)
 
@@ -183,19 +183,15 @@ def add_parts(
     p: Contraction, region: Region, lowering: Lowering, slot: Slot, address: Dim, part: Axis
 ) -> None:
     """Launch the kernel that sums the parts, a thread for each result, and finishes the region."""
-    e = Emission(lowering, p.space, "sum_parts")
+    e = Scope(lowering, "sum_parts", p.space)
     writer = ResultWriter(e, p, region)
     source = e.buffer(slot, hint="partial")
-
-    def element() -> None:
-        writer.reader.memo.clear()
+    with e.tasks([x.loop for x in (*p.batch, *p.m, *p.n)]):
         total = e.b.var(Const(0.0, KType(p.acc)), "sum")
         with e.b.loop(e.expr(part.extent), name="part") as i:
             e.space.bind(part.variable, i)
             e.b.assign(total, binary("add", total, load(source, e.expr(address))))
         writer.element(total, {}, None, 1)
-
-    e.tasks([(e.binder(x), x.extent) for x in (*p.batch, *p.m, *p.n)], element)
     e.launch(f"{region.label} sum of {part.extent} parts")
 
 
@@ -216,7 +212,7 @@ class Frame:
 
 
 @contextmanager
-def frame(e: Emission, p: Contraction, tile: Size) -> Iterator[Frame]:
+def frame(e: Scope, p: Contraction, tile: Size) -> Iterator[Frame]:
     """The loop over blocks, a tile each; the variables of the batch are bound in it."""
     b = e.b
     m, n = (b.let(e.expr(extent_of(axes)), "count") for axes in (p.m, p.n))
@@ -244,7 +240,7 @@ def steps_along(b: Builder, k: Expr, depth: int) -> Expr:
     return b.let((k + (depth - 1)) // depth, "steps")
 
 
-def emit(e: Emission, p: Contraction, tile: Tile, finish: Callable[[Expr], None]) -> None:
+def emit(e: Scope, p: Contraction, tile: Tile, finish: Callable[[Expr], None]) -> None:
     """The kernel's body; `finish` takes each sum where its m and n are bound."""
     with frame(e, p, tile) as f:
         work = _Work(e, p, tile, f.thread)
@@ -255,14 +251,14 @@ def emit(e: Emission, p: Contraction, tile: Tile, finish: Callable[[Expr], None]
         _finish(work, sums, (f.top, f.m), (f.left, f.n), finish)
 
 
-def _depth(e: Emission, p: Contraction) -> Expr:
+def _depth(e: Scope, p: Contraction) -> Expr:
     total: Expr = Const(1)
     for x in p.k:
         total = total * steps_of(e, p, x)
     return total
 
 
-def thread_of(e: Emission, threads: int) -> Name:
+def thread_of(e: Scope, threads: int) -> Name:
     """The number of the thread in its block of `threads`, in a register."""
     number = e.b.var(Const(0), "thread")
     with e.b.loop(threads, "thread", "t") as t:
@@ -273,7 +269,7 @@ def thread_of(e: Emission, threads: int) -> Name:
 class _Work:
     """What the parts of a kernel share: a thread's sums, and where it stands in the tile."""
 
-    def __init__(self, e: Emission, p: Contraction, tile: Tile, thread: Name):
+    def __init__(self, e: Scope, p: Contraction, tile: Tile, thread: Name):
         self.e, self.p, self.tile, self.thread = e, p, tile, thread
         b, across = e.b, tile.columns // tile.own_columns
         self.row = b.let(thread // across * QUAD, "row")

@@ -208,7 +208,7 @@ class SharedRows(RowKernel):
 
     def row_sizes(self, kept: Sequence[Loop]) -> list[tuple[Dim, Callable[[Expr], None]]]:
         """What the number of a row is made of."""
-        sizes = [(loop.extent, self._binder(self.index[loop.axis])) for loop in kept]
+        sizes = [(loop.extent, self.scope.binder(self.index[loop.axis])) for loop in kept]
         return sizes if self.pieces is None else [(self.pieces[0], self._bind_piece), *sizes]
 
     @property
@@ -237,11 +237,11 @@ class SharedRows(RowKernel):
         """
         scope, b = self.scope, self.scope.b
         *outer, last = self.layout.reduced
-        sizes = [(loop.extent, self._binder(self.index[loop.axis])) for loop in outer]
+        sizes = [(loop.extent, scope.binder(self.index[loop.axis])) for loop in outer]
         variable = self.index[last.axis]
         if not isinstance(scope, WideScope):
             self.at = Const(0) if step is None else step
-            self.bind_row(position, [*sizes, (last.extent, self._binder(variable))])
+            self.bind_row(position, [*sizes, (last.extent, scope.binder(variable))])
             yield
             return
         self.bind_row(
@@ -466,7 +466,7 @@ class BlockColumns(SharedRows):
         b = self.scope.b
         column = b.let(self.first_column + own, "c")
         with b.when(binary("lt", column, self.columns)):
-            self._binder(self.index[self.layout.kept[-1].axis])(column)
+            self.scope.binder(self.index[self.layout.kept[-1].axis])(column)
             self.own = own
             yield
 

@@ -15,7 +15,7 @@ from graphtorch.ir.shape import Dim, numel
 
 from ...cpu.loops.nest import TILE, Loop
 from ...kernels.body.scope import Scope
-from ...kernels.body.space import coefficient, depends, name_of, to_expr
+from ...kernels.body.space import coefficient, depends, name_of
 from ...kernels.body.views import Index
 from ...kernels.ir import Buffer, Expr, binary, load
 from ...kernels.program.lowering import Lowering
@@ -103,7 +103,7 @@ class TileScope(Scope):
 
     def at(self, position: Dim) -> Expr:
         """The position of the element that `elements` is at."""
-        return to_expr(position, {**self.space.env, **self.places})
+        return self.space.where(position, self.places)
 
     def read(self, slot: Slot, position: Dim, mask: Expr | None = None) -> Expr:
         if mask is not None or not ((slot, position) in self._tiles or self.is_across(position)):
@@ -111,7 +111,6 @@ class TileScope(Scope):
         tile = self._tiles.get((slot, position))
         if tile is None:
             source, main = self.buffer(slot), self.places
-            self.expr(position)  # its sizes are parameters
             with self.b.hoisted(self.depth):
                 tile = self._tiles[slot, position] = self.tile(slot)
                 with self.elements(down="across") as (row, column):

@@ -10,6 +10,7 @@ expression that computes it.
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 
 from graphtorch.ir.shape import (
@@ -136,21 +137,27 @@ class Space:
 
     def expr(self, dim: Dim) -> Expr:
         """`dim` in the kernel; a vector where it depends on the vector variable."""
-        return to_expr(dim, self._vector_env() if self.depends_on_lanes(dim) else self.env)
+        if self.vector is None or not self.depends_on_lanes(dim):
+            return self.base(dim)
+        return self.where(dim, {self.vector: self._lanes()})
 
     def depends_on_lanes(self, dim: Dim) -> bool:
         return self.vector is not None and depends(dim, self.vector)
 
-    def _vector_env(self) -> Mapping[str, Expr]:
+    def _lanes(self) -> Expr:
+        """The values of the vector variable."""
         assert self.vector is not None
-        base = self.env[self.vector]
-        lanes = Lanes(KType(INDEX.dtype, self.lanes))
-        return {**self.env, self.vector: binary("add", splat(base, self.lanes), lanes)}
+        base, lanes = self.env[self.vector], Lanes(KType(INDEX.dtype, self.lanes))
+        return binary("add", splat(base, self.lanes), lanes)
 
     def base(self, dim: Dim) -> Expr:
         """`dim` with the vector variable at its first lane: where a contiguous vector load
         starts."""
         return to_expr(dim, self.env)
+
+    def where(self, dim: Dim, values: dict[str, Expr]) -> Expr:
+        """`dim` in the kernel where some variables have other values."""
+        return to_expr(dim, ChainMap(values, self.env))
 
 
 def name_of(variable: Dim) -> str:

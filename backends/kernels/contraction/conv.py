@@ -151,7 +151,7 @@ def _image(
     slot = (
         _padded_last(lowering, source, x.shape, before, spread, sizes)
         if last
-        else padded_copy(lowering, Space(), source, x.shape, before, spread, sizes)
+        else padded_copy(lowering, source, x.shape, before, spread, sizes)
     )
     padded = (*shape[:2], *sizes)
     read = _in_memory(Source(slot, x.dtype, 0), _lying(padded, last))
@@ -176,10 +176,9 @@ def _padded_last(
     if spread[-1] == 1 and isinstance(channels, int):
         rows = [*shape[1:-2], shape[-2] * channels]
         before, out = [*low[:-1], low[-1] * channels], [*sizes[:-1], sizes[-1] * channels]
-        return padded_copy(lowering, Space(), source, (shape[0], 1, *rows), before, spread, out)
+        return padded_copy(lowering, source, (shape[0], 1, *rows), before, spread, out)
     return padded_copy(
         lowering,
-        Space(),
         source,
         (shape[0], 1, *shape[1:]),
         [*low, 0],

@@ -10,10 +10,11 @@ from graphtorch.ir.graph import Value
 from graphtorch.ir.shape import Dim
 
 from ..body.access import Reader, resolve
+from ..body.scope import Scope
 from ..body.space import Space
 from ..ir import Expr, binary, cast
 from ..program.lowering import Lowering, Region
-from .problem import Axis, Emission, Source, flat
+from .problem import Source, axis, flat
 
 SHORT = 64  # elements of a last dimension that are too few for a task
 
@@ -52,29 +53,22 @@ def plain_source(region: Region, lowering: Lowering, value: Value) -> Source:
 
 def computed(region: Region, lowering: Lowering, value: Value) -> Source:
     """Launch the kernel that computes `value` into a temporary."""
-    space = Space()
     slot = lowering.temporary(value.dtype, value.shape)
-    e = Emission(lowering, space, "operand")
-    axes = [Axis(space.opaque(d), d) for d in value.shape]
+    e = Scope(lowering, "operand")
+    axes = [axis(e.space, d) for d in value.shape]
     slots = dict(zip(region.body.inputs, region.operands, strict=True))
-    reader = Reader(e.b, space, lambda leaf: e.buffer(lowering.slot(slots[leaf])))
-
-    def element() -> None:
-        reader.memo.clear()
+    reader = Reader(e.b, e.space, lambda leaf: e.buffer(lowering.slot(slots[leaf])))
+    inner = 2 if len(axes) > 2 and known_below(axes[-1].extent, SHORT) else 1
+    loops = [a.loop for a in axes]
+    with e.tasks(loops[:-inner]), e.nested(loops[-inner:]):
         result = reader.value(value, [a.variable for a in axes], {})
         e.b.store(e.buffer(slot, "write", "y"), e.expr(flat(axes)), cast(result, value.dtype))
-
-    inner = 2 if len(axes) > 2 and known_below(axes[-1].extent, SHORT) else 1
-    e.tasks(
-        [(e.binder(a), a.extent) for a in axes[:-inner]],
-        lambda: e.loop_over(axes[-inner:], element),
-    )
     e.launch("operand")
     return Source(slot, value.dtype, 0)
 
 
 def passing(
-    e: Emission, source: Source, address: Expr, coordinates: Sequence[Expr]
+    e: Scope, source: Source, address: Expr, coordinates: Sequence[Expr]
 ) -> tuple[Expr, Expr | None]:
     """The address of an element and whether there is one, None where there always is.
 

@@ -6,18 +6,17 @@ from collections.abc import Sequence
 
 from graphtorch.ir.shape import Dim, evaluate
 
-from ..body.space import Space
+from ..body.scope import Scope
 from ..ir import Buffer, Const, Expr, KType, binary, constant, load
 from ..program.lowering import Lowering
 from ..program.program import Slot
-from .problem import Axis, Emission, Source, extent_of, flat
+from .problem import Axis, Source, axis, extent_of, flat
 
 PLANE_WORK = 16384  # elements to copy that make a task
 
 
 def padded_copy(
     lowering: Lowering,
-    space: Space,
     source: Source,
     shape: Sequence[Dim],
     low: Sequence[int],
@@ -37,27 +36,21 @@ def padded_copy(
     if key in lowering.copies:
         return lowering.copies[key]
     slot = lowering.copies[key] = lowering.temporary(source.dtype, (*shape[:2], *out))
-    e = Emission(lowering, space, "pad")
-    axes = [Axis(space.opaque(d), d) for d in (*shape[:2], *out)]
+    e = Scope(lowering, "pad")
+    axes = [axis(e.space, d) for d in (*shape[:2], *out)]
     x, y = e.buffer(source.slot, hint="x"), e.buffer(slot, "write", "y")
-    planes, spatial = axes[:2], axes[2:]
-
-    def row() -> None:
-        _padded_row(e, x, y, source, axes, shape, low, spread)
-
-    def rows() -> None:
-        e.loop_over(spatial[:-1], row)
-
-    plane = extent_of(spatial)
+    plane = extent_of(axes[2:])
     grain = max(1, PLANE_WORK // max(1, plane)) if isinstance(plane, int) else 1
     large = not isinstance(slot.elements, int) or slot.elements > 4 * PLANE_WORK
-    e.tasks([(e.binder(a), a.extent) for a in planes], rows, large, grain)
+    loops = [a.loop for a in axes]
+    with e.tasks(loops[:2], large, grain), e.nested(loops[2:-1]):
+        _padded_row(e, x, y, source, axes, shape, low, spread)
     e.launch("pad", 0, slot.elements * source.dtype.itemsize * 2)
     return slot
 
 
 def _padded_row(
-    e: Emission,
+    e: Scope,
     x: Buffer,
     y: Buffer,
     source: Source,

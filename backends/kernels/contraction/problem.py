@@ -1,19 +1,15 @@
-"""A contraction as index algebra, and the helper that turns such algebra into kernels."""
+"""A contraction as index algebra."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from graphtorch.ir.dtype import DType
 from graphtorch.ir.graph import Node
 from graphtorch.ir.shape import Dim, Shape, SymInt, evaluate
 
 from ..body.space import Space, coefficient, depends, name_of
-from ..builder import Builder
-from ..ir import Buffer, Const, Expr, Kernel, Name, binary, select
-from ..machine import SERIAL_WORK
-from ..program.lowering import Lowering
 from ..program.program import Slot
 
 
@@ -27,6 +23,11 @@ class Axis:
     @property
     def name(self) -> str:
         return name_of(self.variable)
+
+    @property
+    def loop(self) -> tuple[Dim, Dim]:
+        """As `Scope.nested` takes it."""
+        return self.extent, self.variable
 
 
 def axis(space: Space, extent: Dim) -> Axis:
@@ -206,140 +207,3 @@ def _substitute(p: Contraction, values: dict[str, Dim]) -> None:
     p.a, p.b = (x.mapped(lambda dim: evaluate(dim, values)) for x in (p.a, p.b))
     p.address = evaluate(p.address, values)
     p.index = tuple(evaluate(i, values) for i in p.index)
-
-
-class Emission:
-    """One kernel under construction: its builder, buffers by slot, and sizes."""
-
-    def __init__(self, lowering: Lowering, space: Space, hint: str):
-        self.lowering = lowering
-        self.space = space
-        self.b = Builder()
-        self.hint = hint
-        self.masks = lowering.machine.masks
-        self._buffers: dict[Slot, Buffer] = {}
-        self._private: dict[Slot, Buffer] = {}
-        self._sizes = {s.name: Name(self.b.fresh(s.name)) for s in lowering.program.symbols}
-        space.env = dict(self._sizes)
-        space.vector = None
-
-    def buffer(self, slot: Slot, access: str = "read", hint: str = "") -> Buffer:
-        """The parameter for `slot`, one even where it is both read and written."""
-        if slot in self._private:
-            return self._private[slot]
-        slot = slot.alias or slot
-        found = self._buffers.get(slot)
-        if found is None:
-            found = Buffer(self.b.fresh(hint or "x"), slot.dtype, access, _alignment(slot))
-            self._buffers[slot] = found
-        elif found.access != access:
-            found.access = "readwrite"
-        return found
-
-    def scratch(self, dtype: DType, size: int, hint: str) -> Slot:
-        """Private memory of a task, declared here, under a slot like any other operand."""
-        slot = Slot("scratch", dtype, (size,), size)
-        self._private[slot] = self.b.scratch(dtype, size, hint)
-        return slot
-
-    def launch(self, label: str, flops: Dim = 0, moved: Dim = 0, prologue: bool = False) -> None:
-        used = names_used(self.b.body) if self._sizes else set()
-        sizes = [n for n in self._sizes.values() if n in used]
-        name = self.lowering.kernel_name(self.hint)
-        kernel = Kernel(name, tuple(self._buffers.values()), tuple(sizes), self.b.body)
-        symbols = {s.name: SymInt.atom(s) for s in self.lowering.program.symbols}
-        values = tuple(symbols[n.name] for n in sizes)
-        self.lowering.launch(
-            kernel, tuple(self._buffers), values, label, flops, moved, prologue=prologue
-        )
-
-    def expr(self, dim: Dim) -> Expr:
-        return self.space.base(dim)
-
-    def loop_over(
-        self, axes: Sequence[Axis], body: Callable[[], None], kind: str = "serial"
-    ) -> None:
-        """Nested loops over all of `axes`."""
-        if not axes:
-            body()
-            return
-        with self.b.loop(self.expr(axes[0].extent), kind, "i") as i:
-            self.space.bind(axes[0].variable, i)
-            self.loop_over(axes[1:], body)
-
-    def tasks(
-        self,
-        levels: Sequence[tuple[Callable[[Expr], None], Dim | Expr]],
-        body: Callable[[], None],
-        parallel: bool = True,
-        grain: int = 1,
-        work: Dim = 0,
-    ) -> None:
-        """One loop over all combinations of `levels` (what to do with an index, count), the last
-        innermost.
-
-        `grain` combinations make one task, where one alone would not be worth handing out. Where
-        the multiply-adds of all of them, `work`, depend on a symbol, the kernel sees whether they
-        are worth threads.
-        """
-        names = [self.b.let(c if isinstance(c, Expr) else self.expr(c), "count") for _, c in levels]
-        total: Expr = Const(1)
-        for n in names:
-            total = binary("mul", total, n)
-        total = self.b.let(total, "total")
-        kind = "parallel" if parallel else "serial"
-        each: int | Expr = grain
-        if parallel and not isinstance(work, int):
-            small = binary("lt", self.expr(work), Const(SERIAL_WORK))
-            each = self.b.let(select(small, binary("max", total, Const(1)), Const(grain)), "each")
-        elif grain == 1:
-            with self.b.loop(total, kind, "task") as task:
-                self._decode(levels, names, task)
-                body()
-            return
-        with self.b.loop((total + each - 1) // each, kind, "task") as task:
-            first = self.b.let(task * each, "first")
-            with self.b.loop(binary("min", first + each, total), name="part", lo=first) as part:
-                self._decode(levels, names, part)
-                body()
-
-    def _decode(
-        self,
-        levels: Sequence[tuple[Callable[[Expr], None], Dim | Expr]],
-        counts: Sequence[Expr],
-        task: Expr,
-    ) -> None:
-        rest = task
-        for position in reversed(range(len(levels))):
-            index = rest if position == 0 else self.b.let(rest % counts[position], "t")
-            levels[position][0](index)
-            if position:
-                rest = self.b.let(rest // counts[position], "t")
-
-    def binder(self, a: Axis) -> Callable[[Expr], None]:
-        return lambda index: self.space.bind(a.variable, index)
-
-
-def _alignment(slot: Slot) -> int:
-    return 64 if slot.kind in ("temporary", "packed") else slot.dtype.itemsize
-
-
-def names_used(body: object) -> set[Name]:
-    """Every name that occurs in the statements of `body`."""
-    found: set[Name] = set()
-    for item in _items(body):
-        if isinstance(item, Name):
-            found.add(item)
-    return found
-
-
-def _items(root: object) -> Iterator[object]:
-    stack, seen = [root], set()
-    while stack:
-        item = stack.pop()
-        if isinstance(item, (list, tuple)):
-            stack.extend(item)
-        elif is_dataclass(item) and not isinstance(item, (Kernel, DType)) and id(item) not in seen:
-            seen.add(id(item))
-            yield item
-            stack.extend(getattr(item, f.name) for f in fields(item))
