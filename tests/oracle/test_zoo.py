@@ -1,5 +1,5 @@
-"""The models of `tools/bench infer`, in small: as good as PyTorch's in float64, compiled and line by
-line; and the command itself."""
+"""The models of `tools/bench infer`, in small: as good as PyTorch's in float64, compiled and line
+by line; and the command itself."""
 
 from __future__ import annotations
 
