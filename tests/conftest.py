@@ -41,7 +41,7 @@ def seeded() -> None:
     manual_seed(0)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def exact_convolutions() -> Iterator[None]:
     """What GPUs compute is compared with what CPUs do: convolutions of float32 are not rounded."""
     backends.cudnn.allow_tf32 = False  # type: ignore[attr-defined]
