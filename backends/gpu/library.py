@@ -20,7 +20,7 @@ from ..kernels.ir import Expr, Name
 from ..kernels.program.plan import Plan
 from ..kernels.program.program import Program, Slot
 from ..kernels.program.table import Table
-from ..llvm import tensor_check
+from ..llvm import cpuid, tensor_check
 from ..llvm import walk as host_walk
 from ..llvm.emit import ModuleEmitter
 from ..llvm.library import Abi, Weights, file_bytes, merged, table_text
@@ -323,19 +323,25 @@ class CudaAbi(Abi):
         who = [
             constant_string(f"{self.name}.who.{f}", f"{self.name}_{f}") for f in ("create", "run")
         ]
-        return "\n".join([*who, super().text(), self._entries()])
+        entries = self._entries()  # before the texts of its messages are written
+        return "\n".join([*who, super().text(), entries])
 
     def _head(self, result: str, function: str, arguments: str) -> str:
         more = ", ptr %place" if function == "create" else ""
         return f"define internal {result} @{self.name}.own.{function}({arguments}{more}) {{"
 
+    def _entry(self) -> str:
+        return self._lacking()
+
     def _entries(self) -> str:
         name = self.name
         return f"""
-define ptr @{name}_create(ptr %path) {{
+define ptr @{name}_create(ptr %path) {cpuid.BASELINE} {{
 entry:
   %place = alloca %GtPlace
   store i8 0, ptr @{name}.error
+{self._ask_processor("begin", "fail")}
+begin:
   %begun = call i32 @gt.cuda.begin(ptr @{name}.error, ptr @{name}.who.create, ptr %place)
   %open = icmp eq i32 %begun, 0
   br i1 %open, label %make, label %fail

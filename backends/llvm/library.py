@@ -28,7 +28,7 @@ from ..kernels.program import abi
 from ..kernels.program.plan import Plan
 from ..kernels.program.program import Program, Slot
 from ..kernels.program.table import Layout, Table, packed_layout, tabulate
-from . import runtime, tensor_check, walk
+from . import cpuid, runtime, tensor_check, walk
 from .emit import ModuleEmitter
 from .native import has_assembler
 from .processor import Processor
@@ -211,6 +211,7 @@ class Abi:
             self._static_functions(),
             self._weights(),
             self._create(),
+            self._entry(),
             self._run(),
             self._destroy(),
         ]
@@ -375,8 +376,47 @@ done:
 """
 
     def _head(self, result: str, function: str, arguments: str) -> str:
-        """The beginning of a function that C calls."""
+        """The beginning of a function that C calls; `create` by way of `_entry`."""
+        if function == "create":
+            return f"define internal {result} @{self.name}.create({arguments}) {{"
         return f"define {result} @{self.name}_{function}({arguments}) {{"
+
+    def _entry(self) -> str:
+        """What C calls to create a context: on a processor without what the code was generated for
+        it refuses, before any of that code runs."""
+        return f"""
+{self._lacking()}
+define ptr @{self.name}_create(ptr %path) {cpuid.BASELINE} {{
+entry:
+{self._ask_processor("make", "fail")}
+make:
+  %context = call ptr @{self.name}.create(ptr %path)
+  ret ptr %context
+fail:
+  ret ptr null
+}}
+"""
+
+    def _lacking(self) -> str:
+        """The function that `_ask_processor` calls."""
+        return cpuid.lacking_text(self.name, self.target.flags) if self.target.is_x86 else ""
+
+    def _ask_processor(self, then: str, fail: str) -> str:
+        """Goes on at `then`, or at `fail` with a message where the processor lacks a feature."""
+        if not self.target.is_x86:
+            return f"  br label %{then}"
+        message = self._string(
+            "msg.processor",
+            f"{self.name}_create: compiled for processors with %s, which this one lacks: "
+            "compile for it with aot.compile(target=...)",
+        )
+        return f"""  %lacking = call ptr @{self.name}.lacking()
+  %able = icmp eq ptr %lacking, null
+  br i1 %able, label %{then}, label %unable
+unable:
+  call i32 (ptr, i64, ptr, ...) @snprintf(ptr @{self.name}.error, i64 256, ptr {message},
+    ptr %lacking)
+  br label %{fail}"""
 
     def _begin(self) -> str:
         """What `create` does before it allocates memory."""

@@ -14,6 +14,7 @@ from pathlib import Path
 import llvmlite.binding as llvm
 
 from ..kernels.machine import Machine
+from .cpuid import flags_of
 
 FEATURE_WIDTHS = (
     ("avx512f", 512),
@@ -52,6 +53,16 @@ class Processor:
     caches: tuple[int, int, int]
 
     @property
+    def is_x86(self) -> bool:
+        """Whether it is a 64-bit x86."""
+        return self.triple.startswith(("x86_64", "amd64"))
+
+    @property
+    def flags(self) -> frozenset[str]:
+        """LLVM's names of the features it has, as far as its name and `features` tell."""
+        return flags_of(self.cpu, self.features)
+
+    @property
     def machine(self) -> Machine:
         """What schedules look at in it."""
         narrow = self.vector_bits == 512 and self.cpu in ONE_WIDE_UNIT
@@ -67,7 +78,7 @@ def named(
     triple: str, cpu: str = "", features: str = "", vector_bits: int | None = None
 ) -> Processor:
     """A machine that is not this one: `cpu` and `features` in LLVM's spelling."""
-    flags = {f[1:] for f in features.split(",") if f.startswith("+")}
+    flags = flags_of(cpu, features)
     arm = triple.startswith(("aarch64", "arm64"))
     wide = vector_bits or next((w for name, w in FEATURE_WIDTHS if name in flags), 128)
     return Processor(

@@ -39,7 +39,8 @@ from aot_models import (
 from dltensors import Raw, tensor
 from graphtorch import aot
 from graphtorch.aot import loader
-from graphtorch.backends.llvm.processor import named
+from graphtorch.backends.llvm import cpuid
+from graphtorch.backends.llvm.processor import host, named
 
 
 @pytest.fixture(scope="module")
@@ -385,6 +386,67 @@ def test_baseline_code_gives_the_same_numbers(folder):
     x = torch.randn(2, 1, 8, 8)
     with compiled.load() as loaded:
         assert_close(loaded(x.numpy())[0], made(x))
+
+
+# ---------------------------------------------------------------------------- levels of processors
+
+X86 = "x86_64-unknown-linux-gnu"
+# beyond x86-64-v2: VEX and EVEX codes, whose names begin with v, and the new integer instructions;
+# tzcnt is bsf where it is not known, and gives the same unless its operand is 0
+BEYOND_V2 = re.compile(
+    r"^(?!verr|verw)v|^(andn|bextr|bls\w+|bzhi|pdep|pext|mulx|rorx|sarx|shlx|shrx|lzcnt|movbe)"
+)
+# beyond x86-64-v3: masks, wide and additional registers, and what has a feature of its own
+BEYOND_V3 = re.compile(
+    r"%(zmm|k[0-7]|[xy]mm(1[6-9]|2\d|3[01]))|^v?(aes|sha\d|pclmul|gf2p8|pdp)|^ad[co]x|^tdp"
+)
+
+
+def instructions(path: Path) -> list[str]:
+    """Disassembled, without addresses and codes."""
+    text = output_of("objdump", "-d", "--no-show-raw-insn", path)
+    return [line.split("\t", 1)[1].strip() for line in text.splitlines() if ":\t" in line]
+
+
+def beyond(pattern: re.Pattern[str], path: Path) -> set[str]:
+    return {line for line in instructions(path) if pattern.search(line)}
+
+
+needs_objdump = pytest.mark.skipif(
+    not shutil.which("objdump") or platform.machine() != "x86_64",
+    reason="no objdump for x86 here",
+)
+
+
+@needs_objdump
+@pytest.mark.parametrize(("cpu", "pattern"), [("x86-64-v2", BEYOND_V2), ("x86-64-v3", BEYOND_V3)])
+def test_no_instruction_is_beyond_the_level(tmp_path, cpu, pattern):
+    target = named(X86, cpu)
+    made, compiled = library(tmp_path, "level.so", Cnn, torch.zeros(2, 1, 8, 8), target=target)
+    assert beyond(pattern, compiled.path) == set()
+    if target.flags <= host().flags:
+        with compiled.load() as loaded:
+            assert_close(loaded(image())[0], made(torch.from_numpy(image())))
+
+
+@needs_objdump
+def test_the_next_level_is_seen(tmp_path):
+    for cpu, pattern in (("x86-64-v3", BEYOND_V2), ("x86-64-v4", BEYOND_V3)):
+        _, compiled = library(
+            tmp_path, "level.so", Cnn, torch.zeros(2, 1, 8, 8), target=named(X86, cpu)
+        )
+        assert len(beyond(pattern, compiled.path)) > 20
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="asks an x86")
+def test_a_processor_without_the_features_is_refused(tmp_path):
+    lacking = next((f for f in cpuid.BITS if f not in host().flags), None)
+    if lacking is None:
+        pytest.skip("this processor has everything")
+    target = named(X86, "x86-64", f"+{lacking}")
+    _, compiled = library(tmp_path, "newer.so", Mlp, torch.zeros(2, 6), target=target)
+    with pytest.raises(OSError, match=f"processors with {lacking}, which this one lacks"):
+        compiled.load()
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 layers.
 
     python tools/bench compile_time                  all tables (minutes)
-    python tools/bench/compile_time.py NAME ...      some models (of the zoo), `samples` or `layers`
+    python tools/bench/compile_time.py NAME ...      some models, or `samples`, `layers`
 
 Every row is a new Python process. "cold" has an empty cache folder, "cached" what the cold one
 left. Seconds of the first call: `wall` by the clock, `cpu` of all threads. The process' own start

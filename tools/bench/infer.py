@@ -7,8 +7,8 @@ in one process.
     python -m tools.bench infer --skip openvino --seconds 0.3 --json FILE
 
 Times are medians in milliseconds, of two threads if no other number is given (--threads 1 where
-others work on the machine: a thread that waits for a core holds up its whole engine); the ratio is
-the best peer's time to graphtorch's, so that more than 1 is ahead. Errors are against PyTorch in
+others work on the machine: a thread that waits for a core holds up its whole engine); the ratio
+is the best peer's time to graphtorch's, so that more than 1 is ahead. Errors are against PyTorch in
 float64, relative to the largest number of a result; graphtorch's may be 1e-4, or 2e-3 where it
 takes Winograd's convolutions. Peers that are not installed are skipped: the extras `oracle` and
 `bench` install them.

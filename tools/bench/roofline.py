@@ -5,11 +5,11 @@
 
 A line is one kernel call: time, GFLOP/s and GB/s, and their shares of the peak of multiply-adds
 and of a copy in the nearest memory ("in") that holds all that the kernel moves. Kernels are timed
-one by one in the order of the program, so that each finds in the caches what the one before left
-there. "best" is the time that the nearer limit asks for, in per cent of the time taken; above 100
-% where a kernel finds its data nearer than assumed, or where Winograd's convolutions, counted as
-direct ones, pass the peak. What is computed from weights once has no line. --png needs matplotlib
-(extra "bench").
+one by one in the order of the program, so that each finds in the caches what the one before left.
+"best" is the time that the nearer limit asks for, in per cent of the time taken; above 100 % where
+a kernel finds its data nearer than assumed, or where Winograd's convolutions, counted as direct
+ones, pass the peak. What is computed from weights once has no line. --png needs matplotlib (extra
+"bench").
 """
 
 from __future__ import annotations

@@ -271,7 +271,7 @@ def t5_encoder(torch: Library, small: bool = False) -> Module:
                 )
                 for _ in range(layers)
             )
-            self.norms = nn.ModuleList(nn.RMSNorm(width, eps=1e-6) for _ in range(2 * layers + 1))
+            self.norms = nn.ModuleList(rms_norm(torch, width) for _ in range(2 * layers + 1))
 
         def forward(self, words: Any) -> Any:
             x = self.words(words)
@@ -284,6 +284,21 @@ def t5_encoder(torch: Library, small: bool = False) -> Module:
             return self.norms[-1](x)
 
     return T5()
+
+
+def rms_norm(torch: Library, width: int) -> Module:
+    """T5's norm, in the operations of its authors: PyTorch's exporter knows no other."""
+    nn = torch.nn
+
+    class Norm(nn.Module):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(width))
+
+        def forward(self, x: Any) -> Any:
+            return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
+
+    return Norm()
 
 
 def _buckets(torch: Library, apart: Any, count: int = 16, farthest: int = 128) -> Any:
