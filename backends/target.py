@@ -62,13 +62,12 @@ def lowered(
 
     Raises: NotImplementedError, TypeError: an op or dtype that has no kernel, naming node and line.
     """
-    kept = () if target.machine.tasks_are_threads else stable  # GPUs keep nothing from call to call
     final = pipeline.run(
         graph,
         target.supports,
         target.name,
         limits=target.limits,
-        stable=kept,
+        stable=stable,
         exact=exact,
         on_stage=on_stage,
     )

@@ -35,8 +35,7 @@ def compile(
     """An executable of `graph` on `device`.
 
     Args:
-        stable: as `backends.compile` takes it; but what is packed of them is packed again at each
-            call.
+        stable: as `backends.compile` takes it.
         ordered, tf32: as `Gpu` has them; a GPU without TF32 rounds nothing.
     Raises: TypeError, NotImplementedError: an op or dtype that has no kernel, naming node and line.
     """

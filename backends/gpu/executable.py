@@ -11,6 +11,10 @@ and the pool gives back the memory that was freed last; so nothing is copied, an
 for a graph, which is used only when a call has just been given the memory that it was captured
 with. Where addresses keep changing nothing is captured any more.
 
+What is made of inputs that seldom change (weights) is kept, with the memory that it lies in: calls
+that bring the same buffers leave those launches out. Where one is another the launches are part of
+the call, into new memory, so that calls of other threads still read what they began with.
+
 Programs with loops or branches that look at the device's memory are walked in each call, which
 waits there.
 """
@@ -19,6 +23,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -55,6 +60,20 @@ class Built:
     kernels: tuple[Kernel, ...]
 
 
+class Kept:
+    """What the prologue made of the inputs that seldom change, and what it was made of."""
+
+    def __init__(self, prepared: Prepared, inputs: Sequence[DeviceBuffer | Buffer], memory: Memory):
+        self.prepared = prepared
+        self.inputs = [weakref.ref(x) for x in inputs]
+        self.memory = memory
+
+    def serves(self, prepared: Prepared, inputs: Sequence[DeviceBuffer | Buffer]) -> bool:
+        """Whether these buffers, in a call of these sizes, would lead to the same."""
+        same = self.prepared is prepared or self.prepared.prologue == prepared.prologue
+        return same and all(ref() is x for ref, x in zip(self.inputs, inputs, strict=True))
+
+
 class Executable:
     """A compiled graph on one device: buffers in, buffers out."""
 
@@ -72,6 +91,7 @@ class Executable:
         self._inputs = [Value(Type(DType.named(a.dtype), a.shape)) for a in record.inputs]
         self._takes = [(a.alias, DType.named(a.dtype)) for a in record.outputs]
         self._prepared: OrderedDict[Shapes, Prepared] = OrderedDict()
+        self._kept: Kept | None = None
         self._series: OrderedDict[tuple[Launch, ...], Series] = OrderedDict()
 
     def __call__(
@@ -91,9 +111,11 @@ class Executable:
         self._check(given)
         prepared = self._prepare(tuple([x.shape for x in given]))
         arrays = self._on_device(given)
-        memories = self.device.allocate_all(prepared.sizes, prepared.wishes())
-        prepared.given(tuple([m.address for m in memories]))
-        arena, packed = memories[-2:]
+        kept = self._kept_for(prepared, given)
+        run = prepared.whole if kept is None else prepared.rest
+        memories = self.device.allocate_all(run.sizes, run.wishes())
+        run.given(tuple([m.address for m in memories]))
+        arena, packed = memories[-2:] if kept is None else (memories[-1], kept)
         outputs = self._outputs(prepared, arrays, memories)
         addresses = (
             *[x.address for x in arrays],
@@ -103,13 +125,24 @@ class Executable:
             self._constants.address,
             self._status.address if self._status else 0,
         )
-        if prepared.series is None:
-            self._walk(prepared, addresses)
+        if run.series is None:
+            self._walk(prepared, run, addresses)
         else:
-            prepared.run(self.device, addresses)
+            run(self.device, addresses, prepared.extents)
+        if kept is None and self.record.prologue is not None:
+            self._kept = Kept(prepared, [given[i] for i in self.record.prologue], packed)
         if self._status:
             self.device.expect(self._status)
         return outputs
+
+    def _kept_for(
+        self, prepared: Prepared, given: Sequence[DeviceBuffer | Buffer]
+    ) -> Memory | None:
+        """The memory with what the prologue would make of these inputs; None where it has to."""
+        kept, read = self._kept, self.record.prologue
+        if kept is None or read is None or not kept.serves(prepared, [given[i] for i in read]):
+            return None
+        return kept.memory
 
     def _prepare(self, shapes: Shapes) -> Prepared:
         """What is known of calls with these shapes. Raises: RuntimeError: the program does not take
@@ -137,36 +170,48 @@ class Executable:
             for n, a in zip(extents[len(shapes) :], record.outputs, strict=True)
             if a.alias is None
         ]
+        table = self.record.launches
         prepared = Prepared(
             outputs,
-            (*new, arena, packed),
             words,
             (*extents, arena, packed, self._constants.size, WORD if self._status else 0),
+            Run((table.prologue, table.code), (*new, arena, packed)),
+            Run((table.code,), (*new, arena)),
         )
-        try:
-            launches = self._walked(prepared, _unknown).launches
-        except Undecided:
-            return prepared
-        if len(launches) <= MOST_LAUNCHES:
-            prepared.series = self.module.series(launches)
-            prepared.launches = len(launches)
+        prepared.prologue = tuple(self._walked(prepared, (table.prologue,), _unknown).launches)
+        again = () if self.record.prologue is None else (prepared.rest,)
+        for run in (prepared.whole, *again):
+            self._decide(prepared, run)
         return prepared
 
-    def _walked(self, prepared: Prepared, test: Callable[[Walk, Place], bool]) -> Walk:
-        launches = self.record.launches
+    def _decide(self, prepared: Prepared, run: Run) -> None:
+        """Make the launches ready that follow from the sizes alone."""
+        try:
+            launches = self._walked(prepared, run.codes, _unknown).launches
+        except Undecided:
+            return
+        if len(launches) <= MOST_LAUNCHES:
+            run.series, run.launches = self.module.series(launches), len(launches)
+
+    def _walked(
+        self,
+        prepared: Prepared,
+        codes: Sequence[Sequence[int]],
+        test: Callable[[Walk, Place], bool],
+    ) -> Walk:
         walk = Walk(self._kernels, prepared.words, len(prepared.extents) - 2, test)
-        for code in (launches.prologue, launches.code):
+        for code in codes:
             walk.run(code)
         return walk
 
-    def _walk(self, prepared: Prepared, addresses: Sequence[int]) -> None:
+    def _walk(self, prepared: Prepared, run: Run, addresses: Sequence[int]) -> None:
         """A call that looks at the device's memory on its way."""
 
         def test(walk: Walk, place: Place) -> bool:
             self._launch(walk, prepared, addresses)
             return self.device.read(addresses[place[0]] + place[1], 1) != b"\0"
 
-        self._launch(self._walked(prepared, test), prepared, addresses)
+        self._launch(self._walked(prepared, run.codes, test), prepared, addresses)
 
     def _launch(self, walk: Walk, prepared: Prepared, addresses: Sequence[int]) -> None:
         """Launch what a walk has found."""
@@ -252,19 +297,35 @@ class Prepared:
 
     Attributes:
         shapes: of the outputs.
-        sizes: bytes of what a call allocates: outputs, memory for temporaries and for what is
-            packed.
         words: the values of the record's `Launches.sizes`.
         extents: bytes of each memory: inputs, outputs, arena, packed memory, constants, status.
+        whole, rest: a call, and one for which what the prologue makes was kept.
+        prologue: the launches that `rest` leaves out.
+    """
+
+    shapes: list[tuple[int, ...]]
+    words: list[int]
+    extents: tuple[int, ...]
+    whole: Run
+    rest: Run
+    prologue: tuple[Launch, ...] = ()
+
+
+@dataclass
+class Run:
+    """The launches of a call with certain shapes.
+
+    Attributes:
+        codes: the instructions that they come from.
+        sizes: bytes of what the call allocates: outputs, memory for temporaries and for what is
+            packed, unless that was kept.
         series: the launches; None where they depend on what is in memory.
         graphs: what was captured, by addresses.
         seen: the addresses of earlier calls.
     """
 
-    shapes: list[tuple[int, ...]]
+    codes: Sequence[Sequence[int]]
     sizes: tuple[int, ...]
-    words: list[int]
-    extents: tuple[int, ...]
     series: Series | None = None
     launches: int = 0
     graphs: OrderedDict[tuple[int, ...], Callable[[], None]] = field(default_factory=OrderedDict)
@@ -285,14 +346,14 @@ class Prepared:
         """Note where a call's memory is."""
         self.before, self.last = self.last or addresses, addresses
 
-    def run(self, device: Device, addresses: tuple[int, ...]) -> None:
+    def __call__(self, device: Device, addresses: tuple[int, ...], extents: Sequence[int]) -> None:
         """Launch, or replay the graph of the launches with these addresses."""
         assert self.series is not None
         graph = self.graphs.get(addresses)
         if graph is None and self._captures(addresses):
-            graph = self._capture(device, addresses)
+            graph = self._capture(device, addresses, extents)
         if graph is None:
-            self.series(addresses, self.extents)
+            self.series(addresses, extents)
         else:
             self.replays += 1
             graph()
@@ -308,11 +369,13 @@ class Prepared:
             self.seen.popitem(last=False)
         return False
 
-    def _capture(self, device: Device, addresses: tuple[int, ...]) -> Callable[[], None]:
+    def _capture(
+        self, device: Device, addresses: tuple[int, ...], extents: Sequence[int]
+    ) -> Callable[[], None]:
         assert self.series is not None
         device.begin_capture()
         try:
-            self.series(addresses, self.extents)
+            self.series(addresses, extents)
         finally:
             graph = device.end_capture()
         self.captures += 1

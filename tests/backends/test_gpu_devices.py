@@ -31,6 +31,7 @@ from graphtorch.backends.gpu.pool import Pool, rounded
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import f32, i64
 from graphtorch.ir.graph import Graph, Type, Value
+from graphtorch.ir.shape import symbol
 from op_samples import repeated
 
 needs_compiler = pytest.mark.skipif(
@@ -213,8 +214,8 @@ def test_the_second_call_at_the_same_addresses_is_captured(device: Device) -> No
         buffers[0] = found[0]
         del found, mine
     (prepared,) = executable._prepared.values()
-    assert prepared.launches >= FEWEST_LAUNCHES
-    assert prepared.captures == 1 and prepared.replays == 3
+    assert prepared.whole.launches >= FEWEST_LAUNCHES
+    assert prepared.whole.captures == 1 and prepared.whole.replays == 3
 
 
 @needs_compiler
@@ -224,8 +225,57 @@ def test_other_addresses_are_not_captured(device: Device) -> None:
         kept.append([DeviceBuffer.of(x, device) for x in arrays()])
         kept.append(executable(kept[-1]))
     (prepared,) = executable._prepared.values()
-    assert prepared.captures == 0
+    assert prepared.whole.captures == 0
     np.testing.assert_allclose(kept[-1][0].numpy(), wanted(*arrays())[0], 1e-5)
+
+
+def weighed() -> Graph:
+    """Rows of any number by a matrix that is computed of weights alone."""
+    x = Value(Type(f32, (symbol("rows"), 5)), name="x")
+    w, s = Value(Type(f32, (5, 5)), name="w"), Value(Type(f32, (5, 1)), name="s")
+    made = ops.softmax(ops.mul(w, ops.rsqrt(s)), dim=0)
+    return Graph("weighed", [x, w, s], [ops.tanh(ops.matmul(x, made))])
+
+
+def by_numpy(x: np.ndarray, w: np.ndarray, s: np.ndarray) -> np.ndarray:
+    e = np.exp(w / np.sqrt(s))
+    return np.tanh(x @ (e / e.sum(0)))
+
+
+@needs_compiler
+def test_what_depends_on_weights_alone_is_kept(device: Device) -> None:
+    """Calls with the same weights leave it out, whatever their other sizes; new weights renew it,
+    also in the memory that old ones had."""
+    executable, rng = compiler.compile(weighed(), device, stable=(1, 2)), np.random.default_rng(0)
+
+    def numbers(*shape: int) -> np.ndarray:
+        return rng.uniform(0.5, 2.0, shape).astype(np.float32)
+
+    def weights() -> tuple[list[np.ndarray], list[DeviceBuffer]]:
+        made = [numbers(5, 5), numbers(5, 1)]
+        return made, [DeviceBuffer.of(a, device) for a in made]
+
+    def called(rows: int) -> bool:
+        """Whether a call of so many rows, whose results are right, made anew what is kept."""
+        before, x = executable._kept, numbers(rows, 5)
+        (found,) = executable([DeviceBuffer.of(x, device), *buffers])
+        np.testing.assert_allclose(found.numpy(), by_numpy(x, *arrays), 1e-5, 1e-6)
+        return executable._kept is not before
+
+    arrays, buffers = weights()
+    assert [called(3), called(3), called(7), called(3)] == [True, False, False, False]
+    for prepared in executable._prepared.values():
+        assert 0 < prepared.rest.launches < prepared.whole.launches
+    addresses = set()
+    for _ in range(4):
+        addresses |= {b.address for b in buffers}
+        del buffers
+        arrays, buffers = weights()
+        assert called(3) and not called(3)
+    assert addresses & {b.address for b in buffers}
+    arrays[1] = numbers(5, 1)
+    buffers[1] = DeviceBuffer.of(arrays[1], device)
+    assert called(3) and not called(7)
 
 
 @needs_compiler
@@ -251,7 +301,7 @@ def test_what_depends_on_memory_is_walked_at_each_call(device: Device) -> None:
             x = x * np.sin(x)
         np.testing.assert_allclose(found[0], x, 1e-5)
         assert found[1] == limit
-    assert all(prepared.series is None for prepared in executable._prepared.values())
+    assert all(prepared.whole.series is None for prepared in executable._prepared.values())
 
 
 @needs_compiler

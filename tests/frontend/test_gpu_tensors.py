@@ -253,6 +253,32 @@ def test_memory() -> None:
         torch.arange(1 << 32, device="cuda").data_ptr()
 
 
+def test_what_is_made_of_weights_follows_them() -> None:
+    """A compiled net in evaluation, whose norm's factors are kept: weights that are written to,
+    replaced or loaded count from the next call on."""
+    net = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.BatchNorm2d(3), torch.nn.ReLU())
+    net.eval()
+    twin, x = copy.deepcopy(net).cuda(), torch.randn(2, 2, 6, 6)
+    compiled, given = torch.compile(twin), x.cuda()
+
+    def same() -> bool:
+        return all(torch.allclose(compiled(given).cpu(), net(x), 1e-4, 1e-5) for _ in range(3))
+
+    with torch.no_grad():
+        assert same()
+        for both in (net, twin):
+            both[1].weight.mul_(3.0)
+            both[1].running_var.add_(0.5)
+        assert same()
+        for both in (net, twin):
+            both[0].weight = torch.nn.Parameter(both[0].weight.detach() - 0.25)
+        assert same()
+        state = {name: value + 1 for name, value in net.state_dict().items()}
+        for both in (net, twin):
+            both.load_state_dict(state)
+        assert same()
+
+
 def test_data_parallel_on_one_gpu() -> None:
     net = nn.DataParallel(nn.Linear(2, 1))
     assert net.device_ids == [0] and net.module.weight.is_cuda and net(torch.ones(1, 2)).is_cuda

@@ -148,7 +148,7 @@ def kernel(
 
 
 def launches(executable: Any) -> int:
-    return next((p.launches for p in executable._prepared.values()), 0)
+    return next((p.whole.launches for p in executable._prepared.values()), 0)
 
 
 def resources(executable: Any) -> dict[str, tuple[int, int]]:
