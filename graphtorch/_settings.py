@@ -12,8 +12,15 @@ from typing import Any
 FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 _state: dict[str, Any] = {"threads": None, "deterministic": False, "warn_always": False}
-# how products and convolutions of float32 on GPUs are computed: as cuBLAS and cuDNN do by default
-_float32 = {"matmul": "none", "conv": "tf32"}
+# How float32 is computed on GPUs: of all backends, of CUDA, and of kinds of operations, which ask
+# the former where they say "none". Kinds of cuDNN's that nobody set (None) are rounded.
+_float32: dict[str, str | None] = {
+    "generic": "none",
+    "all": "none",
+    "matmul": "none",
+    "conv": None,
+    "rnn": None,
+}
 
 
 def get_num_threads() -> int:
@@ -90,25 +97,32 @@ def get_float32_matmul_precision() -> str:
     return _state["precision"]
 
 
-def set_float32(what: str, precision: str) -> None:
-    """How to compute "matmul" or "conv" of float32 on GPUs: "ieee" or "none" exactly, or "tf32".
+def set_float32(what: str, precision: str | None) -> None:
+    """How to compute float32 on GPUs: "ieee", exactly, or "tf32", rounded to it where that pays.
 
+    Args:
+        what: "matmul", "conv", "rnn", "all" of these, or "generic": all of all backends.
+        precision: "none" to leave it to "all" and "generic"; None to give a kind its default back.
     Raises: RuntimeError: another precision, or no string.
     """
-    if precision == "bf16":
+    if precision == "bf16" and what != "generic":
         raise RuntimeError("backend 'cuda' does not support precision 'bf16'")
-    if precision not in ("none", "ieee", "tf32"):
+    if precision not in ("none", "ieee", "tf32", "bf16", None):
         raise RuntimeError(f"Unknown precision: {precision}. Expected none, ieee or tf32")
     _float32[what] = precision
-    products, convolutions = (_float32[name] == "tf32" for name in ("matmul", "conv"))
+    products, convolutions = (float32_precision(name) == "tf32" for name in ("matmul", "conv"))
     _state["tf32"] = _allowed(products, convolutions)
-    if what == "matmul":
+    if what in ("generic", "all", "matmul"):
         _state["precision"] = "high" if products else "highest"
 
 
 def float32_precision(what: str) -> str:
-    """What `set_float32` said."""
-    return _float32[what]
+    """What holds for a kind of operations: "none", "ieee" or "tf32"; "bf16" for "generic" only."""
+    order = (what,) if what == "generic" else (what, "all", "generic")
+    said = next((p for name in order if (p := _float32[name]) not in ("none", None)), None)
+    if said is None:
+        return "tf32" if _float32[what] is None else "none"
+    return "none" if said == "bf16" and what != "generic" else said
 
 
 @functools.cache

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from graphtorch import backends, manual_seed
+from graphtorch import _settings, manual_seed
 from graphtorch.ir.graph import located
 from graphtorch.ir.passes import pipeline
 
@@ -44,9 +44,9 @@ def seeded() -> None:
 @pytest.fixture(autouse=True, scope="session")
 def exact_convolutions() -> Iterator[None]:
     """What GPUs compute is compared with what CPUs do: convolutions of float32 are not rounded."""
-    backends.cudnn.allow_tf32 = False  # type: ignore[attr-defined]
+    _settings.set_float32("conv", "ieee")
     yield
-    backends.cudnn.allow_tf32 = True  # type: ignore[attr-defined]
+    _settings.set_float32("conv", None)
 
 
 @pytest.fixture

@@ -19,9 +19,10 @@ from .. import _settings
 
 
 class Precision:
-    """How products, or convolutions, of float32 are computed on GPUs, as an attribute.
+    """How float32 is computed on GPUs, by what `_settings.set_float32` names, as an attribute.
 
-    It reads and takes "none", "ieee" and "tf32". Raises: RuntimeError: another one.
+    It reads and takes "none", "ieee" and "tf32". Raises: RuntimeError: another one. TypeError: no
+        string.
     """
 
     def __init__(self, what: str):
@@ -31,6 +32,8 @@ class Precision:
         return _settings.float32_precision(self.what)
 
     def __set__(self, owner: Any, value: str) -> None:
+        if not isinstance(value, str):
+            raise TypeError(f"fp32_precision expects a str, but got {type(value).__name__}")
         _settings.set_float32(self.what, value)
 
 
@@ -63,6 +66,18 @@ class Convolutions(SimpleNamespace):
     """Switches of convolutions on GPUs."""
 
     fp32_precision = Precision("conv")
+
+
+class Recurrent(SimpleNamespace):
+    """Switches of recurrent nets on GPUs, which are products here."""
+
+    fp32_precision = Precision("rnn")
+
+
+class Backends(ModuleType):
+    """The module of all backends, with their common switch."""
+
+    fp32_precision = Precision("generic")
 
 
 class Switches(ModuleType):
@@ -100,6 +115,7 @@ class Cudnn(Switches):
     """The switches of cuDNN: whether convolutions on GPUs may round to TF32 is one of them."""
 
     allow_tf32 = Allowed("conv", "cudnn", "none")
+    fp32_precision = Precision("all")
 
     @contextlib.contextmanager
     def flags(  # type: ignore[override]
@@ -133,9 +149,9 @@ def install() -> None:
             "benchmark": False,
             "benchmark_limit": 10,
             "deterministic": False,
-            "fp32_precision": "none",
             "depthwise_kernel": "auto",
             "conv": Convolutions(),
+            "rnn": Recurrent(),
         },
         "cuda": {
             "matmul": Products(
@@ -149,6 +165,7 @@ def install() -> None:
         "openmp": {},
         "quantized": {"engine": "none", "supported_engines": ["none"]},
     }
+    backends.__class__ = Backends
     for name, switches in libraries.items():
         if not hasattr(backends, name):
             made = (Cudnn if name == "cudnn" else Switches)(name, **switches)

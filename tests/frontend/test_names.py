@@ -220,17 +220,40 @@ def test_precision_of_float32_on_gpus() -> None:
             assert not cudnn.allow_tf32 and cudnn.conv.fp32_precision == "none"
     finally:
         products.fp32_precision = "none"
+    try:
+        cudnn.conv.fp32_precision = "none"  # the broader settings hold for who has none
+        torch.backends.fp32_precision = "tf32"
+        assert products.allow_tf32 and cudnn.allow_tf32 and cudnn.fp32_precision == "tf32"
+        cudnn.fp32_precision = "ieee"
+        assert not products.allow_tf32 and cudnn.rnn.fp32_precision == "ieee"
+        assert torch.backends.fp32_precision == "tf32"
+        products.fp32_precision, cudnn.fp32_precision = "tf32", "none"
+        torch.backends.fp32_precision = "bf16"  # CUDA has none
+        assert products.allow_tf32 and cudnn.conv.fp32_precision == "none"
+    finally:
+        torch.backends.fp32_precision = products.fp32_precision = "none"
     for switch in (products, cudnn):
         with pytest.raises(RuntimeError, match="expects a bool, but got int"):
             switch.allow_tf32 = 1
     for unknown in ("bf16", "half"):
         with pytest.raises(RuntimeError, match="precision"):
             cudnn.conv.fp32_precision = unknown
+    with pytest.raises(TypeError, match="expects a str, but got NoneType"):
+        torch.backends.fp32_precision = None
     with pytest.raises(RuntimeError, match="precision"):
         torch.set_float32_matmul_precision("low")
-    source = "import graphtorch; print(graphtorch.backends.cudnn.allow_tf32)"
-    shown = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)
-    assert shown.stdout == "True\n"
+    source = """
+import graphtorch as torch
+def shown():
+    return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+print(shown())
+torch.backends.cudnn.fp32_precision = "ieee"
+print(shown())
+torch.backends.cudnn.fp32_precision = "none"
+print(shown())
+"""
+    printed = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)
+    assert printed.stdout.splitlines() == ["(True, False)", "(False, False)", "(True, False)"]
 
 
 def test_distributed_is_a_group_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
