@@ -3,99 +3,54 @@ complex parameters, and sparse gradients."""
 
 from __future__ import annotations
 
+import importlib
+import os
+import re
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import graphtorch
+from graphtorch.backends.gpu import emulated
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("expecttest")
 table = pytest.importorskip("torch.testing._internal.common_optimizers")
-INFOS = {info.name: info for info in table.optim_db}
+TOOLS = Path(__file__).parents[2] / "tools" / "oracle"
+sys.path.insert(0, str(TOOLS))
+optims = importlib.import_module("optims")
+sys.path.remove(str(TOOLS))
+INFOS, translated = optims.INFOS, optims.translated
 ERRORS = table.OptimizerErrorEnum
-STEPS = 4
-# How an update is carried out, not what it computes. `fused` and `capturable` are refused by
-# PyTorch on CPUs.
-IMPLEMENTATION = {"fused", "capturable"}
-
-
-def translated(x: Any, memo: dict[int, Any] | None = None) -> Any:
-    """PyTorch's tensors, at any depth, as graphtorch's; one tensor stays one."""
-    memo = {} if memo is None else memo
-    if id(x) in memo:
-        return memo[id(x)]
-    if isinstance(x, torch.Tensor):
-        made = sparse(x) if x.is_sparse else graphtorch.tensor(x.detach().numpy())
-        if isinstance(x, torch.nn.Parameter):
-            made = graphtorch.nn.Parameter(made)
-        if x.grad is not None:
-            made.grad = translated(x.grad)
-        memo[id(x)] = made
-        return made
-    if isinstance(x, dict):
-        return {k: translated(v, memo) for k, v in x.items()}
-    if isinstance(x, (list, tuple)):
-        return type(x)(translated(v, memo) for v in x)
-    return x
-
-
-def sparse(x: Any) -> Any:
-    return graphtorch.sparse_coo_tensor(x._indices().numpy(), x._values().numpy(), tuple(x.shape))
-
-
-def problem(info: Any) -> tuple[list[np.ndarray], list[list[np.ndarray]]]:
-    r = np.random.default_rng(0)
-    shapes = {"SparseAdam": [(3, 2)], "Muon": [(3, 2), (2, 4)]}.get(info.name, [(3, 2), (2,), ()])
-    start = [r.standard_normal(s) for s in shapes]
-    return start, [[r.standard_normal(s) for s in shapes] for _ in range(STEPS)]
-
-
-def trajectory(mod: Any, info: Any, kwargs: dict[str, Any]) -> list[np.ndarray]:
-    """The parameters after each step on fixed gradients (or with a closure on a fixed
-    quadratic)."""
-    start, gradients = problem(info)
-    params = [mod.nn.Parameter(mod.tensor(p)) for p in start]
-    optimizer = getattr(mod.optim, info.name)(params, **kwargs)
-
-    def closure() -> Any:
-        optimizer.zero_grad()
-        loss = sum(
-            ((p - mod.tensor(t)) ** 2).sum() * w
-            for p, t, w in zip(params, gradients[0], (1.0, 3.0, 0.5), strict=True)
-        )
-        loss.backward()
-        return loss
-
-    found = []
-    for step, given in enumerate(gradients):
-        for p, g in zip(params, given, strict=True):
-            if info.only_supports_sparse_grads:
-                g = g * (np.arange(3) != step % 3)[:, None]
-            p.grad = (
-                mod.tensor(g).to_sparse(1) if info.only_supports_sparse_grads else mod.tensor(g)
-            )
-        optimizer.step(*[closure] if info.step_requires_closure else [])
-        found += [p.detach().numpy().copy() for p in params]
-    return found
 
 
 @pytest.mark.parametrize("name", INFOS)
 def test_configurations(name: str) -> None:
-    info, seen = INFOS[name], []
-    for config in info.optim_inputs_func(device="cpu"):
-        kwargs = {k: v for k, v in config.kwargs.items() if k not in IMPLEMENTATION}
-        if str(kwargs) in seen or kwargs.get("differentiable"):
-            continue  # (differentiable: tested below)
-        seen.append(str(kwargs))
-        plain = {k: v for k, v in kwargs.items() if k != "foreach"}
-        expected = trajectory(torch, info, plain)
-        for ours, theirs in zip(
-            trajectory(graphtorch, info, translated(kwargs)), expected, strict=True
-        ):
-            np.testing.assert_allclose(ours, theirs, 1e-6, 1e-7, err_msg=f"{name} {kwargs}")
+    tally = optims.replay(name, "cpu")
+    assert not tally.reasons
+    assert tally.counts["trajectory"] > 1
+
+
+@pytest.mark.skipif(
+    emulated.compiler() is None, reason="the emulated CUDA device needs a C++ compiler"
+)
+@pytest.mark.parametrize("name", ["Adam", "Muon"])
+def test_configurations_on_a_gpu(name: str) -> None:
+    """``tools/oracle/optims.py --device cuda`` runs all of them."""
+    done = subprocess.run(
+        [sys.executable, TOOLS / "optims.py", "--optim", name, "--device", "cuda"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "GRAPHTORCH_CUDA": "emulated"},
+    )
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"trajectory: (\d+) of (\d+) samples equal", done.stdout)
+    assert found and found[1] == found[2] and int(found[2]) > 5, done.stdout
 
 
 @pytest.mark.parametrize(

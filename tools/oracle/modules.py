@@ -7,7 +7,7 @@ errors.
     python tools/oracle/modules.py --compiled          each module compiled, and called three times
     python tools/oracle/modules.py --device cuda       on a GPU (GRAPHTORCH_CUDA=emulated: on the
                                                        emulated one, slowly); --every 9: one class
-                                                       in 9
+                                                       in 9, --most 2: two samples of each
 
 Weights are PyTorch's, copied over by ``state_dict``. Every sample that differs is listed with the
 reason. Needs ``pip install -e ".[oracle]"``.
@@ -16,13 +16,25 @@ reason. Needs ``pip install -e ".[oracle]"``.
 from __future__ import annotations
 
 import argparse
+import itertools
 import types
 import warnings
 from typing import Any
 
 import numpy as np
 import torch
-from opinfo import Place, Tally, brief, difference, elements, module_of, ours, tensors, to_array
+from opinfo import (
+    Place,
+    Tally,
+    brief,
+    difference,
+    elements,
+    module_of,
+    ours,
+    tensors,
+    to_array,
+    use,
+)
 from torch.testing._internal.common_modules import module_db
 
 import graphtorch
@@ -83,8 +95,9 @@ class Replay:
         tally: Tally,
         shown: bool,
         compiled: bool = False,
+        most: int | None = None,
     ):
-        self.compiled = compiled
+        self.compiled, self.most = compiled, most
         self.info, self.dtype, self.training, self.tally, self.shown = (
             info,
             dtype,
@@ -103,11 +116,12 @@ class Replay:
             print(f"  no such name: {self.info.name}")
             return
         torch.manual_seed(0)
-        for sample in self.info.module_inputs_func(
+        samples = self.info.module_inputs_func(
             self.info, device="cpu", dtype=self.dtype, requires_grad=True, training=self.training
-        ):
-            if sample.forward_input is not None:
-                self.sample(sample)
+        )
+        called = (sample for sample in samples if sample.forward_input is not None)
+        for sample in itertools.islice(called, self.most):
+            self.sample(sample)
 
     def sample(self, sample: Any) -> None:
         given = sample.constructor_input
@@ -263,12 +277,18 @@ def errors(info: Any, tally: Tally, shown: bool) -> None:
             print(f"    {info.name}{brief(given.args)}: {got} instead of {wanted}")
 
 
+def modes(info: Any) -> tuple[bool, ...]:
+    """Training and eval mode, where a class knows them apart."""
+    return (True, False) if info.train_and_eval_differ else (True,)
+
+
 def replay(
     dtype: torch.dtype,
     only: str | None = None,
     shown: bool = False,
     every: int = 1,
     compiled: bool = False,
+    most: int | None = None,
 ) -> Tally:
     """All classes (or each `every`-th) at one dtype."""
     tally = Tally()
@@ -276,8 +296,8 @@ def replay(
     torch.set_default_dtype(dtype)
     try:
         for info in [i for i in module_db if only in (None, i.name)][::every]:
-            for training in (True, False) if info.train_and_eval_differ else (True,):
-                Replay(info, dtype, training, tally, shown, compiled).run()
+            for training in modes(info):
+                Replay(info, dtype, training, tally, shown, compiled, most).run()
             errors(info, tally, shown)
     finally:
         torch.set_default_dtype(before)
@@ -295,13 +315,14 @@ def main() -> None:
         "--device", default="cpu", choices=("cpu", "cuda"), help="where our tensors are"
     )
     parser.add_argument("--every", type=int, default=1, help="one class in so many")
+    parser.add_argument("--most", type=int, help="samples of each class in each mode")
     parser.add_argument("-v", action="store_true", help="the arguments of each sample that differs")
     given = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    Place.name = given.device
-    graphtorch.backends.cudnn.allow_tf32 = False  # PyTorch computes on the CPU
-    tally = replay(getattr(torch, given.dtype), given.module, given.v, given.every, given.compiled)
+    use(given.device)
+    dtype = getattr(torch, given.dtype)
+    tally = replay(dtype, given.module, given.v, given.every, given.compiled, given.most)
     tally.report()
     total, same = tally.counts["error"], tally.counts["error equal"]
     if given.compiled:

@@ -11,9 +11,9 @@
     python tools/oracle/opinfo.py --compiled              each sample in a compiled function as
                                                           well, which is called three times;
                                                           --every 40: one sample in 40
-    python tools/oracle/opinfo.py --device cuda --every 7 on a GPU (GRAPHTORCH_CUDA=emulated: on the
-                                                          emulated one), one sample in 7 of up to
-                                                          4,096 elements each
+    python tools/oracle/opinfo.py --device cuda --most 2  on a GPU (GRAPHTORCH_CUDA=emulated: on the
+                                                          emulated one), the first two samples of
+                                                          each, of up to 4,096 elements
     python tools/oracle/opinfo.py --mapped                each sample under vmap as well, beside the
                                                           function on each entry; --every as above
 
@@ -105,6 +105,12 @@ class Place:
     name = "cpu"
 
 
+def use(device: str) -> None:
+    """Put our tensors there; PyTorch's are on the CPU, which rounds nothing to TF32."""
+    Place.name = device
+    graphtorch.backends.cudnn.allow_tf32 = False
+
+
 def ours(x: Any, leaves: list[Any] | None = None) -> Any:
     """A sample's argument for graphtorch; tensors that require grad are added to `leaves`."""
     if isinstance(x, torch.Tensor):
@@ -190,7 +196,9 @@ def brief(x: Any) -> str:
     """An argument in a few characters."""
     if isinstance(x, torch.Tensor):
         kind = str(x.dtype).split(".")[1]
-        layout = "" if x.is_contiguous() else f" strides {list(x.stride())}"
+        strided = x.layout is torch.strided
+        layout = f" strides {list(x.stride())}" if strided else f" {x.layout}"
+        layout = "" if strided and x.is_contiguous() else layout
         values = f" {x.tolist()}" if x.numel() <= 4 else ""
         return f"{kind}{list(x.shape)}{layout}{values}"
     if isinstance(x, (list, tuple)):
@@ -264,6 +272,7 @@ KINDS = (
     "compiled gradient",
     "mapped forward",
     "mapped gradient",
+    "trajectory",
 )
 
 
@@ -447,9 +456,10 @@ class Replay:
 
 
 class Some(Replay):
-    """One sample in so many of each entry."""
+    """One sample in so many of each entry, and no more than so many."""
 
     every = 1
+    most: int | None = None
 
     def samples(self) -> Iterator[Any]:
         samples = super().samples()
@@ -460,7 +470,7 @@ class Some(Replay):
                 if sum(t.numel() for t in tensors((s.input, s.args, s.kwargs))) <= MOST_ELEMENTS
             )
         first = zlib.crc32(self.op.full_name.encode()) % self.every
-        return itertools.islice(samples, first, None, self.every)
+        return itertools.islice(itertools.islice(samples, first, None, self.every), self.most)
 
     def note(self, kind: str, wrong: str | None, args: Any, kwargs: Any) -> None:
         self.tally.note(kind, self.op.full_name, wrong)
@@ -727,6 +737,7 @@ def main() -> None:
     parser.add_argument(
         "--every", type=int, default=1, help="one sample in so many (not with --ends)"
     )
+    parser.add_argument("--most", type=int, help="samples of each entry (not with --ends)")
     parser.add_argument(
         "--surface", type=Path, help="a table whose first column names what to replay"
     )
@@ -734,8 +745,8 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    Some.every, Place.name = given.every, given.device
-    graphtorch.backends.cudnn.allow_tf32 = False  # PyTorch computes on the CPU
+    Some.every, Some.most = given.every, given.most
+    use(given.device)
     surface = None
     if given.surface:
         surface = {
