@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """What a machine with an NVIDIA GPU says of us: right results, and how fast. Nothing is downloaded.
 
-    python3 tools/gpu.py ops front                  op samples and programs beside NumPy and PyTorch
-    python3 tools/gpu.py --bench                    kernels and training steps beside PyTorch's
+    python3 tools/gpu.py                            op samples, programs, and PyTorch's own samples
+                                                    of modules, optimizers and operators
+    python3 tools/gpu.py ops front                  two of these parts
+    python3 tools/gpu.py --bench                    kernels and whole nets beside PyTorch's
     python3 tools/gpu.py sanitizer                  compute-sanitizer over some op samples
     python3 tools/gpu.py ops --seconds 100 --json FILE --only 'soft*' --dtypes f64 f32
 
@@ -34,7 +36,9 @@ from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = {"graphtorch": "graphtorch", "graphtorch.ir": "ir", "graphtorch.backends": "backends"}
-PARTS = ("ops", "front", "bench", "sanitizer")
+CHECKS = ("ops", "front", "modules", "optims", "samples")
+BENCHES = ("bench", "models")
+PARTS = (*CHECKS, *BENCHES, "sanitizer")
 SECONDS = 540
 PATIENCE = 150  # seconds for one case, before it counts as hung
 FULL_PATIENCE = 400  # with --full: PyTorch tunes its kernels
@@ -58,7 +62,7 @@ class Finder:
 
 def use_source_tree() -> None:
     sys.meta_path.insert(0, Finder)  # type: ignore[arg-type]
-    sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "tests" / "helpers")]
+    sys.path[:0] = [str(ROOT / folder) for folder in ("tools", "tools/oracle", "tests/helpers")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,22 +90,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"of {', '.join(PARTS)}")
-    parser.add_argument("--bench", action="store_true", help="the part bench")
+    parser.add_argument("--bench", action="store_true", help=f"the parts {' and '.join(BENCHES)}")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="for all parts together")
     parser.add_argument("--json", help="where all rows are written to")
     parser.add_argument(
         "--only", nargs="*", default=[], help="cases whose names match one of these patterns"
     )
     parser.add_argument("--dtypes", nargs="*", default=["f64", "f32"], help="of the op samples")
-    parser.add_argument("--full", action="store_true", help="larger models too")
+    parser.add_argument("--full", action="store_true", help="larger models, more samples")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--skip", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--end", type=float, default=0.0, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.bench:
-        options.parts = [*options.parts, "bench"]
+        options.parts = [*options.parts, *BENCHES]
     if not options.parts and not options.child:
-        options.parts = ["ops", "front"]
+        options.parts = list(CHECKS)
     return options
 
 
@@ -124,7 +128,7 @@ def run(part: str, options: argparse.Namespace, end: float) -> Iterator[dict[str
         if status == 0 or time.monotonic() > end:
             return
         if status != BROKEN:
-            yield {"case": skip, "name": name, "ok": False, "error": f"the process ended: {status}"}
+            yield {"case": skip, "name": name, **failed(name, f"the process ended: {status}")}
             skip += 1
 
 
@@ -193,11 +197,18 @@ def child(options: argparse.Namespace) -> NoReturn:
             row |= {"ok": False, "error": str(error)}
             broken = True
         except Exception as error:
-            row |= {"ok": False, "error": last_line(error)}
+            row |= failed(name, last_line(error))
         say(json.dumps(row))
         if broken:
             os._exit(BROKEN)  # what lives on the GPU cannot be freed any more
     os._exit(0)  # what threads still compile is not waited for
+
+
+def failed(name: str, error: str) -> dict[str, Any]:
+    """What a row says of a case without a result: wrong unless it was PyTorch's alone."""
+    from gpu_parts.common import PEER
+
+    return {"ok": name.startswith(PEER), "error": error}
 
 
 def last_line(error: BaseException) -> str:

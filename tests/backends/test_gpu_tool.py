@@ -20,23 +20,52 @@ ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "gpu.py"
 
 
-@pytest.mark.skipif(
+needs_compiler = pytest.mark.skipif(
     emulated.compiler() is None, reason="the emulated CUDA device needs a C++ compiler"
 )
-def test_op_samples_have_rows(tmp_path: Path) -> None:
-    found = tmp_path / "rows.json"
+
+
+def parts(folder: Path, *arguments: str) -> tuple[dict[str, list[dict[str, Any]]], str]:
+    """The rows of each part that the tool runs on the emulated device, and what it prints."""
+    found = folder / "rows.json"
     done = subprocess.run(
-        [sys.executable, TOOL, "ops", "--only", "f32 softmax", "--json", found],
+        [sys.executable, TOOL, *arguments, "--json", found],
         text=True,
         env={**os.environ, "GRAPHTORCH_CUDA": "emulated"},
         capture_output=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    rows = json.loads(found.read_text())["parts"]["ops"]
+    return json.loads(found.read_text())["parts"], done.stdout
+
+
+@needs_compiler
+def test_op_samples_have_rows(tmp_path: Path) -> None:
+    found, printed = parts(tmp_path, "ops", "--only", "f32 softmax")
+    rows = found["ops"]
     assert {row["name"].split()[0] for row in rows} == {"f32"}
     assert all(row["ok"] and row["worst"] < 1e-5 for row in rows)
-    assert f"{len(rows)} samples compared, 0 wrong" in done.stdout
+    assert f"{len(rows)} samples compared, 0 wrong" in printed
+
+
+@needs_compiler
+def test_samples_of_pytorch_have_rows(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    wanted = {"modules": "nn.Linear", "optims": "ASGD", "samples": "sinc"}
+    found, _ = parts(tmp_path, *wanted, "--only", *wanted.values(), "--seconds", "2000")
+    for part, name in wanted.items():
+        (row,) = found[part]
+        assert row["name"] == name and row["ok"] and row["compared"] == row["equal"] > 1
+
+
+@needs_compiler
+def test_whole_nets_have_times(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    found, printed = parts(tmp_path, "models", "--only", "infer mobile*", "train bert*")
+    infer, train = found["models"]
+    assert infer["ok"] and train["worst"] < 1e-5  # convolutions may round to TF32
+    assert infer.keys() >= {"seconds", "plain", "torch"} and train.keys() >= {"seconds", "net"}
+    assert printed.count("PyTorch") == 2
 
 
 def test_it_needs_no_pytest() -> None:
@@ -79,3 +108,22 @@ def test_a_part_goes_on_behind_a_case_that_broke_it(
     assert [row["name"] for row in rows] == [f"case {i}" for i in range(8)]
     assert [row["case"] for row in rows if not row["ok"]] == [1, 4, 6]
     assert rows[4]["error"] == "the process ended: -11"
+
+
+def test_what_pytorch_alone_does_not_finish_is_not_wrong(
+    tool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool.use_source_tree()
+    models = importlib.import_module("gpu_parts.models")
+
+    def rows_of(part: str, options: Any, skip: int, end: float) -> Iterator[dict[str, Any]]:
+        if skip == 0:
+            yield {"case": 0, "name": "infer net", "ok": True, "seconds": 0.002, "torch": 0.003}
+            yield {"case": 1, "begins": "peer infer net"}
+        yield {"status": 0 if skip else "no answer in time"}
+
+    monkeypatch.setattr(tool, "rows_of", rows_of)
+    rows = list(tool.run("models", None, 1e18))
+    assert [row["ok"] for row in rows] == [True, True]
+    (line,) = models.table(rows)
+    assert "1.50x" in line and "no answer in time" in line

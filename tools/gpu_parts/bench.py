@@ -1,8 +1,7 @@
-"""Kernels and training steps, in time: beside PyTorch's on the same GPU, and beside copying memory.
+"""Kernels, in time: beside PyTorch's on the same GPU, and beside copying memory.
 
-Kernels are graphs of one or a few ops, compiled and called as a program calls them, in arrays that
-both libraries read. Every result is compared as well. Times are medians by the GPU's clock; those
-of training steps by the host's, of many steps without a wait.
+They are graphs of one or a few ops, compiled and called as a program calls them, in arrays that
+both libraries read. Every result is compared as well. Times are medians by the GPU's clock.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import argparse
 import functools
 import math
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -22,8 +20,10 @@ from graphtorch.ir.dtype import DType
 from graphtorch.ir.graph import Graph, Type, Value
 
 from .common import (
+    TOLERANCE,
     Case,
     Row,
+    difference,
     guarded,
     on_gpu,
     our_event,
@@ -33,17 +33,13 @@ from .common import (
     torch_device,
     torch_event,
 )
-from .programs import FULL, LARGE, SMALL, Program, Training
 
-# of the largest
-TOLERANCE = {"f64": 1e-12, "f32": 2e-5, "f16": 4e-3, "bf16": 2e-2, "tf32": 4e-3, "i64": 0.0}
 ELEMENTS = 1 << 26
 ROWS = (1 << 16, 1 << 10)
 LONG_ROWS = (1 << 9, 1 << 17)
 SQUARE = (8192, 8192)
 SIZES = (1024, 2048, 4096, 8192)
 EMULATED = 48  # no size is larger on the emulated device
-STEPS, ROUNDS = 10, 5  # of training
 
 
 def cases(options: argparse.Namespace) -> Iterator[Case]:
@@ -58,12 +54,6 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
     ]
     for name, case in listed:
         yield name, functools.partial(guarded, case)
-    programs = (LARGE if on_gpu() else SMALL) | (FULL if options.full else {})
-    for name, program in programs.items():
-        yield (
-            f"train {name}",
-            functools.partial(guarded, functools.partial(training, program, options.full)),
-        )
 
 
 def machine() -> Row:
@@ -162,15 +152,6 @@ def random(torch: Any, shape: Sequence[int], dtype: str, below: int) -> Any:
     if dtype == "int64":
         return torch.randint(0, below, tuple(shape), device=torch_device())
     return torch.randn(*shape, device=torch_device(), dtype=torch.float32).to(getattr(torch, dtype))
-
-
-def difference(mine: Any, expected: Any) -> float:
-    """The largest difference, relative to the largest number."""
-    if mine.shape != expected.shape:
-        return math.inf
-    a, b = mine.double(), expected.double()
-    found = float((a - b).abs().max() / b.abs().max().clamp_min(1e-30))
-    return math.inf if math.isnan(found) else found
 
 
 def pointwise() -> Iterator[tuple[str, Callable[[], Row]]]:
@@ -392,53 +373,6 @@ def attention() -> Iterator[tuple[str, Callable[[], Row]]]:
                 )
 
 
-# ----------------------------------------------------------------------------------------- training
-
-
-def training(program: Program, full: bool) -> Row:
-    """Seconds a step: ours as one compiled function, with the net compiled alone, and line by line;
-    PyTorch's eager, and with the net compiled."""
-    import torch
-
-    row: Row = {}
-    for name, library, device, compile in (
-        ("seconds", graphtorch, "cuda", False),
-        ("net", graphtorch, "cuda", True),
-        ("plain", graphtorch, "cuda", False),
-        ("torch", torch, torch_device(), False),
-        *([("inductor", torch, "cuda", True)] if full else []),
-    ):
-        made = Training(library, program, device)
-        start = time.monotonic()
-        if compile:
-            options = {} if library is graphtorch else {"mode": "max-autotune"}
-            made.model = library.compile(made.model, **options)
-        if name == "seconds":
-            made.compile_step()
-        row[f"loss {name}"] = made.losses(3)[-1]
-        row[f"first {name}"] = time.monotonic() - start
-        row[name] = a_step(library, made)
-    worst = max(abs(row[f"loss {n}"] - row["loss torch"]) for n in ("seconds", "net", "plain"))
-    return row | {"worst": worst, "ok": worst < 1e-2, "error": f"the loss differs by {worst:.1e}"}
-
-
-def a_step(library: Any, made: Training) -> float:
-    """Seconds of a step by the host's clock, many in a row."""
-
-    def waited() -> float:
-        if library.cuda.is_available():
-            library.cuda.synchronize()
-        return time.perf_counter()
-
-    found, steps = [], STEPS if on_gpu() else 1
-    for _ in range(ROUNDS if on_gpu() else 1):
-        start = waited()
-        for _ in range(steps):
-            made.step(made.batch)
-        found.append((waited() - start) / steps)
-    return statistics.median(found)
-
-
 # ------------------------------------------------------------------------------------------ table
 
 
@@ -478,7 +412,4 @@ def rate(row: dict[str, Any]) -> str:
         return f"{row['operations'] / row['seconds'] / 1e12:7.1f} TFLOP/s"
     if "of_copy" in row:
         return f"{row['bytes'] / row['seconds'] / 1e9:6.0f} GB/s {row['of_copy']:5.0%} of copy"
-    if "plain" not in row:
-        return ""
-    found = f"net alone {row['net'] * 1e3:.3f} ms, line by line {row['plain'] * 1e3:.3f} ms"
-    return found + (f", inductor {row['inductor'] * 1e3:.3f} ms" if "inductor" in row else "")
+    return ""

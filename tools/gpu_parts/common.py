@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +20,9 @@ Row = dict[str, Any]
 Case = tuple[str, Callable[[], Row]]
 BATCH_SECONDS = 0.04  # of calls between two events
 BATCHES = 7
+PEER = "peer "  # begins the names of cases that are PyTorch's alone
+# of the largest number
+TOLERANCE = {"f64": 1e-12, "f32": 2e-5, "f16": 4e-3, "bf16": 2e-2, "tf32": 4e-3, "i64": 0.0}
 LONG = 1.0  # seconds: a call that takes so long is not repeated
 
 
@@ -153,6 +157,15 @@ def error_of(mine: np.ndarray, expected: np.ndarray) -> float:
         differs = np.where(same, 0.0, np.abs(a - b))
         scale = np.abs(b[np.isfinite(b)]).max(initial=0.0) or 1.0
     return float(np.where(np.isnan(differs), np.inf, differs).max() / scale)
+
+
+def difference(mine: Any, expected: Any) -> float:
+    """The largest difference, relative to the largest number."""
+    if mine.shape != expected.shape:
+        return math.inf
+    a, b = mine.double(), expected.double()
+    found = float((a - b).abs().max() / b.abs().max().clamp_min(1e-30))
+    return math.inf if math.isnan(found) else found
 
 
 # ------------------------------------------------------------------------------------------ time

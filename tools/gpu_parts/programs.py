@@ -6,11 +6,14 @@ Weights and data come from NumPy, so that both begin at the same numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from bench.zoo import attention, convolutional
 
 Batches = Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
 
@@ -118,6 +121,24 @@ def gpt(
     return Model()
 
 
+def bert(torch: Any, small: bool) -> Any:
+    """BERT-base (Devlin et al., 2019), norms first, that tells texts apart by their first token."""
+    nn = torch.nn
+    words, places, width = (64, 16, 32) if small else (30522, 512, 768)
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokens, self.places = nn.Embedding(words, width), nn.Embedding(places, width)
+            self.encoder, self.head = attention.bertbase(torch, small), nn.Linear(width, 10)
+
+        def forward(self, tokens: Any) -> Any:
+            places = torch.arange(tokens.shape[1], device=tokens.device)
+            return self.head(self.encoder(self.tokens(tokens) + self.places(places))[:, 0])
+
+    return Model()
+
+
 @dataclass(frozen=True)
 class Program:
     """A net, batches for it, and the optimizer's maker.
@@ -142,6 +163,17 @@ def images(rows: int, *shape: int) -> Batches:
     return batches
 
 
+def labelled(rows: int, length: int, vocabulary: int) -> Batches:
+    """Batches of tokens with a label of ten each."""
+
+    def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        rng = np.random.default_rng(3)
+        while True:
+            yield rng.integers(0, vocabulary, (rows, length)), rng.integers(0, 10, rows)
+
+    return batches
+
+
 def texts(rows: int, context: int, vocabulary: int = 65) -> Batches:
     """Batches of tokens, each to be told from those before."""
 
@@ -158,8 +190,33 @@ def sgd(torch: Any, parameters: Any) -> Any:
     return torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
 
 
+def slow_sgd(torch: Any, parameters: Any) -> Any:
+    """Roundings that differ do not become other losses in a few steps of a deep net."""
+    return torch.optim.SGD(parameters, lr=1e-3, momentum=0.9, weight_decay=1e-4)
+
+
 def adamw(torch: Any, parameters: Any) -> Any:
     return torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.01)
+
+
+def zoo(small: bool, pictures: Sequence[int], tokens: Sequence[int]) -> dict[str, Program]:
+    """Nets that everybody knows, with batches of these shapes."""
+    rows, length = tokens
+    return {
+        f"{name} {pictures[0]}": Program(
+            functools.partial(net, small=small), images(*pictures), slow_sgd
+        )
+        for name, net in (
+            ("resnet50", convolutional.resnet50),
+            ("mobilenetv2", convolutional.mobilenetv2),
+        )
+    } | {
+        f"bert-base {rows}x{length}": Program(
+            functools.partial(bert, small=small),
+            labelled(rows, length, 64 if small else 30522),
+            adamw,
+        )
+    }
 
 
 SMALL = {
@@ -167,6 +224,7 @@ SMALL = {
     "lenet": Program(lenet, images(8, 1, 28, 28), sgd),
     "convnet": Program(convnet, images(4, 3, 16, 16), sgd),
     "gpt": Program(gpt, texts(2, 32), adamw),
+    **zoo(True, (2, 3, 32, 32), (2, 12)),
 }
 LARGE = {
     "mlp 1024": Program(lambda torch: mlp(torch, 1024), images(1024, 32), adamw),
@@ -175,6 +233,7 @@ LARGE = {
     "gpt 6x384": Program(
         lambda torch: gpt(torch, width=384, heads=6, layers=6, context=256), texts(16, 256), adamw
     ),
+    **zoo(False, (64, 3, 224, 224), (16, 128)),
 }
 FULL = {
     "gpt 12x768": Program(
@@ -209,6 +268,10 @@ class Training:
     def step(self, batch: tuple[Any, Any]) -> Any:
         """The loss, and one step of the optimizer."""
         return self._taken(*batch)
+
+    def compile_net(self, **options: Any) -> None:
+        """From now on the net is one compiled function; `options` are those of `torch.compile`."""
+        self.model = self._torch.compile(self.model, **options)
 
     def compile_step(self) -> None:
         """From now on a step is one compiled function: the net, its gradient and the optimizer."""

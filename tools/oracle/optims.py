@@ -2,7 +2,8 @@
 
     python tools/oracle/optims.py                  every configuration of every optimizer
     python tools/oracle/optims.py --optim Adam     those of one, or of several
-    python tools/oracle/optims.py --device cuda    on a GPU (GRAPHTORCH_CUDA=emulated: on the emulated one)
+    python tools/oracle/optims.py --device cuda    on a GPU (GRAPHTORCH_CUDA=emulated: on the
+                                                   emulated one)
 
 PyTorch's parameters stay on the CPU; what only a GPU is offered there (`capturable`, `fused`)
 changes how an update is carried out and not what it computes, so its configurations count as well.
