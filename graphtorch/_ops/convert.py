@@ -199,6 +199,25 @@ def is_pinned(self: Tensor, device: Any = None) -> bool:
     )
 
 
+@register(function=False)
+def record_stream(self: Tensor, stream: Any) -> None:
+    """That a stream uses the tensor: all streams are one queue, so its memory is not taken for
+    anything else before.
+
+    Raises: TypeError: `stream` is none. NotImplementedError: the tensor is not on a GPU.
+    """
+    if not hasattr(stream, "stream_id"):
+        raise TypeError(
+            "record_stream(): argument 's' must be a torch.cuda.Stream, not "
+            f"{type(stream).__name__}"
+        )
+    if not self.is_cuda:
+        raise NotImplementedError(
+            "Could not run 'aten::record_stream' with arguments from the 'CPU' backend: memory of "
+            "the CPU belongs to no stream; call it on tensors of a GPU alone"
+        )
+
+
 METHODS["get_device"] = lambda self: self.device.index if self.is_cuda else -1
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "StreamContext",
     "current_stream",
     "default_stream",
+    "set_stream",
     "stream",
 ]
 
@@ -155,6 +156,11 @@ class StreamContext:
 def stream(stream: Stream | None) -> StreamContext:
     """``with torch.cuda.stream(s):``: work goes to `s`; None changes nothing."""
     return StreamContext(stream)
+
+
+def set_stream(stream: Stream | None) -> None:
+    """From now on work of this thread goes to `stream`; None changes nothing."""
+    StreamContext(stream).__enter__()
 
 
 class Event:

@@ -180,8 +180,10 @@ def _eigh_vjp(node: Node, gw: Value | None, gv: Value | None) -> tuple[Value]:
     inner = None if gw is None else ops.cast(_as_diagonal(gw), dtype=v.dtype)
     if gv is not None:
         turned = ops.matmul(adjoint(v), gv)
-        off = ops.sub(number(1, w.dtype), _identity(turned.shape, w))
-        turned = _real_scale(turned, ops.div(off, _gaps(w)))
+        half = number(0.5, w.dtype)
+        off = ops.sub(half, ops.mul(half, _identity(turned.shape, w)))
+        # of all gradients of what reads one triangle the symmetric one, which PyTorch's is
+        turned = _real_scale(_skew(turned), ops.div(off, _gaps(w)))
         inner = turned if inner is None else ops.add(inner, turned)
     assert inner is not None
     return (ops.matmul(ops.matmul(v, inner), adjoint(v)),)

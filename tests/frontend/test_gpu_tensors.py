@@ -279,6 +279,24 @@ def test_what_is_made_of_weights_follows_them() -> None:
         assert same()
 
 
+def test_streams_are_names_of_one_queue() -> None:
+    side, before = torch.cuda.Stream(), torch.cuda.current_stream()
+    side.wait_stream(before)
+    with torch.cuda.stream(side):
+        x = there(1, 2) * 2
+        x.record_stream(before)
+        assert torch.cuda.current_stream() == side
+    torch.cuda.set_stream(side)
+    assert torch.cuda.current_stream() == side
+    torch.cuda.set_stream(before)
+    torch.cuda.current_stream().wait_stream(side)
+    assert torch.cuda.current_stream() == before and x.tolist() == [2, 4]
+    with pytest.raises(NotImplementedError, match="'CPU' backend"):
+        torch.ones(1).record_stream(side)
+    with pytest.raises(TypeError, match=r"must be a torch\.cuda\.Stream, not str"):
+        x.record_stream("side")
+
+
 def test_data_parallel_on_one_gpu() -> None:
     net = nn.DataParallel(nn.Linear(2, 1))
     assert net.device_ids == [0] and net.module.weight.is_cuda and net(torch.ones(1, 2)).is_cuda

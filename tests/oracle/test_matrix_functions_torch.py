@@ -27,6 +27,22 @@ def test_matrix_exp(scale: float) -> None:
     assert gt.tensor(a).matrix_exp().shape == (2, 4, 4)
 
 
+@pytest.mark.parametrize("triangle", ["L", "U"])
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+def test_gradient_of_eigenvectors_of_a_triangle(triangle: str, dtype: Any) -> None:
+    """The matrix has any numbers on the other side; the gradient is symmetric, as PyTorch's."""
+    a = rng.standard_normal((3, 4, 4)).astype(dtype)
+    if dtype is np.complex128:
+        a += 1j * rng.standard_normal((3, 4, 4))
+    seed, found = rng.standard_normal((4, 4)), []
+    for t in (torch, gt):
+        x = t.tensor(a, requires_grad=True)
+        values, vectors = t.linalg.eigh(x, UPLO=triangle)
+        (values.sin().sum() + (vectors.abs() * t.tensor(seed)).sum()).backward()
+        found.append(x.grad.numpy())
+    np.testing.assert_allclose(found[1], found[0], 1e-9, 1e-11)
+
+
 def test_householder_product() -> None:
     a, tau = rng.standard_normal((2, 5, 3)), rng.standard_normal((2, 2))
     compare(lambda t, _, x, s: t.linalg.householder_product(x, s), (a, tau), tolerance=1e-9)
