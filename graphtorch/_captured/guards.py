@@ -66,7 +66,15 @@ _IMPURE = frozenset(
         os.getenv,
     )
 )
-_IMPURE_OWNERS = (random.Random, np.random.RandomState, np.random.Generator, io.IOBase)
+
+
+def _is_impure(owner: object) -> bool:
+    """Whether methods of an object depend on more than their arguments: streams and files."""
+    if isinstance(owner, (random.Random, io.IOBase)):
+        return True
+    # NumPy loads it at its first use, without which nobody has such a stream
+    numbers = sys.modules.get("numpy.random")
+    return numbers is not None and isinstance(owner, (numbers.RandomState, numbers.Generator))
 
 
 class Watch:
@@ -320,7 +328,7 @@ class Watch:
         noted."""
         if isinstance(owner, Optimizer):
             self.optimizers[id(owner)] = owner
-        if isinstance(owner, _IMPURE_OWNERS) and owner not in self._streams:
+        if _is_impure(owner) and owner not in self._streams:
             self._note(f"{type(owner).__name__}.{name}")
         return _is_plain_attribute(owner, name)
 
@@ -345,7 +353,7 @@ class Watch:
             impure = value in _IMPURE
         except TypeError:
             impure = False
-        if impure or isinstance(getattr(value, "__self__", None), _IMPURE_OWNERS):
+        if impure or _is_impure(getattr(value, "__self__", None)):
             self._note(getattr(value, "__qualname__", str(value)))
 
     def _note(self, impure: str) -> None:

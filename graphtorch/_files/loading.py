@@ -9,10 +9,9 @@ import mmap as _mmap
 import pickle
 import struct
 import sys
-import zipfile
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
-from typing import IO, Any, ClassVar
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -27,6 +26,9 @@ from ..nn.parameter import Parameter
 from ..random import Generator
 from .pickling import LoadedStorage, set_attributes, without_elements
 from .saving import MAGIC_NUMBER, PROTOCOL_VERSION, STORAGES
+
+if TYPE_CHECKING:
+    import zipfile
 
 NO_CUDA = (
     "Attempting to deserialize object on a CUDA device but torch.cuda.is_available() is False. If "
@@ -362,6 +364,8 @@ def read_zip(
     file: Any, trusting: bool, map_location: Any, mapped: bool, pickle_module: Any, **options: Any
 ) -> Any:
     """An archive of ``data.pkl`` and storages, as PyTorch 1.6 and newer write."""
+    import zipfile  # not before a file is read
+
     view = None
     if mapped:
         # writes stay in this process

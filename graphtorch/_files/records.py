@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from typing import Any
 
 
@@ -14,6 +13,8 @@ class PyTorchFileReader:
     """
 
     def __init__(self, name_or_buffer: Any):
+        import zipfile  # not before a file is read
+
         try:
             self._zip = zipfile.ZipFile(name_or_buffer)
         except zipfile.BadZipFile as error:

@@ -7,12 +7,10 @@ import os
 import pickle
 import re
 import sys
-import tempfile
 import types
-import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import IO, Any, ClassVar
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -24,6 +22,9 @@ from .._ops.sparse import SparseTensor
 from .._types import Size, device, dtype, layout
 from ..nn.parameter import Buffer, Parameter
 from .pickling import elements, facts_of, parts, user_attributes
+
+if TYPE_CHECKING:
+    import zipfile
 
 STORAGES = {
     "DoubleStorage": "float64",
@@ -249,6 +250,8 @@ def _stem(path: str) -> str:
 
 def write_then_rename(path: str, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file under a temporary name, then give it its own."""
+    import tempfile  # not before a file is written
+
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         raise RuntimeError(f"Parent directory {folder} does not exist.")
@@ -270,6 +273,8 @@ def _umask() -> int:
 
 
 def _write_zip(obj: Any, file: IO[bytes], root: str, kind: Any, protocol: int) -> None:
+    import zipfile
+
     data = io.BytesIO()
     pickler = kind(data, protocol)
     pickler.dump(obj)
@@ -284,6 +289,8 @@ def _write_zip(obj: Any, file: IO[bytes], root: str, kind: Any, protocol: int) -
 def _entry(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
     """Store an entry whose bytes begin at a multiple of 64, as PyTorch's reader expects for
     mapping."""
+    import zipfile
+
     info = zipfile.ZipInfo(name)
     assert archive.fp is not None
     start = archive.fp.tell() + zipfile.sizeFileHeader + len(name.encode())  # type: ignore[attr-defined]

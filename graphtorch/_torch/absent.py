@@ -3,7 +3,6 @@ names."""
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -14,6 +13,8 @@ from typing import Any
 def nearest(name: str, known: Iterable[str]) -> str:
     """``"; the nearest are a, b"``: the public names most like `name`, case aside; "" where none
     is."""
+    import difflib  # of errors only
+
     folded: dict[str, list[str]] = {}
     for one in known:
         if not one.startswith("_"):

@@ -11,7 +11,6 @@ import importlib.util
 import pkgutil
 import sys
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -59,7 +58,11 @@ def own_name(name: str) -> str:
     return RENAMED.get("torch" + rest) or PACKAGE + rest
 
 
-class _SameModule(Loader):
+# Neither the loader nor the finder has a base class: `importlib.abc` loads what reads resources,
+# temporary files and archives among it, which is a part of what `import graphtorch` takes.
+
+
+class _SameModule:
     """Loads a module by handing out graphtorch's, untouched."""
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
@@ -81,7 +84,7 @@ def _alias_loaded(package: str) -> None:
             sys.modules.setdefault("torch" + name.removeprefix(PACKAGE), module)
 
 
-class _Finder(MetaPathFinder):
+class _Finder:
     """Finds every module ``torch.x`` that graphtorch has as ``graphtorch.x``."""
 
     def find_spec(
@@ -96,9 +99,9 @@ class _Finder(MetaPathFinder):
             raise _no_module(rest)
         if own == fullname:
             return None  # the usual finders load it
-        return ModuleSpec(
-            fullname, _SameModule(), is_package=found.submodule_search_locations is not None
-        )
+        loader: Any = _SameModule()
+        is_package = found.submodule_search_locations is not None
+        return ModuleSpec(fullname, loader, is_package=is_package)
 
 
 def _spec_of(own: str) -> ModuleSpec | None:
