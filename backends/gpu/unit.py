@@ -187,7 +187,9 @@ class Unit:
         else:
             writer.grid(loop)
         threads = 0 if loop is None else loop.threads
-        bounds = f"__launch_bounds__({threads}) " if threads else ""
+        # with a number of blocks the compiler spills nothing to make room for more of them
+        bounds = f"__launch_bounds__({threads}{', 1' if loop and loop.alone else ''}) "
+        bounds = bounds if threads else ""
         parameters = ", ".join(_parameters(kernel, shared, writer))
         head = f'extern "C" __global__ void {bounds}{name}({parameters})'
         self.functions.append("\n".join([f"// {kernel.name}", head + " {", *writer.lines, "}", ""]))

@@ -86,12 +86,15 @@ class Builder:
         self.emit(stmt)
         return Block(self, stmt.body, var)
 
-    def block_loop(self, hi: Operand, threads: int, name: str = "block") -> Block:
-        """The body is run by a block of `threads` threads for each iteration."""
+    def block_loop(
+        self, hi: Operand, threads: int, name: str = "block", alone: bool = False
+    ) -> Block:
+        """The body is run by a block of `threads` threads for each iteration. `alone`: as `For` has
+        it."""
         opened = self.loop(hi, "block", name)
         stmt = self._blocks[-1][-1]
         assert isinstance(stmt, For)
-        stmt.threads = threads
+        stmt.threads, stmt.alone = threads, alone
         return opened
 
     def when(self, condition: Expr) -> Block:

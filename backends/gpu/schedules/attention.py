@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from graphtorch.ir.dtype import DType, bf16, f16, f32
+from graphtorch.ir.dtype import DType, bf16, f16, f32, f64
 from graphtorch.ir.graph import Node, Value
 from graphtorch.ir.shape import Dim, evaluate, numel
 
@@ -46,11 +46,9 @@ from .operands import bind
 from .panels import Panel, Products, Sizes, clear, each, padded, products_of, stored, sums_of
 from .products import thread_of
 
-WIDEST = {f32: 128, f16: 256, bf16: 256}  # features for which a block's memory is enough
+WIDEST = {f64: 128, f32: 256, f16: 256, bf16: 256}  # features for which a block's memory is enough
 FEW = 4  # queries: so few have no more scores than keys have elements
 STAGES = 2
-F32 = KType(f32)
-NOTHING = Const(-math.inf, F32)
 LOG2E, LN2 = math.log2(math.e), math.log(2)
 
 
@@ -60,8 +58,7 @@ def fits(node: Node) -> bool:
 
 
 def fits_blocks(node: Node, widest: dict[DType, int]) -> bool:
-    """Whether blocks of threads compute attention: floats of 2 or 4 bytes, heads of known, moderate
-    size."""
+    """Whether blocks of threads compute attention: floats, heads of known, moderate size."""
     q, k, v = node.operands[:3]
     sizes = q.shape[-1], v.shape[-1]
     few = isinstance(q.shape[-2], int) and q.shape[-2] < FEW
@@ -92,8 +89,11 @@ def sizes_of(p: AttentionProblem) -> Sizes:
     Masks take registers, of which more queries leave none.
     """
     wide, length = padded(max(p.inner.extent, p.feature.extent)), guess(p.query.extent)
-    if p.dtype is f32:
-        return Sizes(64, 64 if wide <= 32 else 32 if wide <= 64 else 16)
+    if p.dtype.itemsize > 2:
+        room = wide * p.dtype.itemsize  # bytes of a row
+        rows = 64 if room <= 512 else 32 if room <= 896 else 16
+        others = 64 if room <= 128 else 32 if room <= 256 else 16
+        return Sizes(rows, others, alone=p.dtype is f64 or rows < 64)
     blocks = guess(numel(tuple(a.extent for a in p.batch))) * -(-length // 128)
     small = (
         wide > 128 or length <= 64 or bool(p.masks) or blocks < gpu_of(p.e.lowering).multiprocessors
@@ -116,6 +116,8 @@ class AttentionProblem:
         grad = node.op.name == "attention_grad"
         shape = node.operands[4].shape if grad else node.types[1].shape
         self.dtype = q.dtype
+        self.acc = KType(f64 if q.dtype is f64 else f32)
+        self.nothing = self.constant(-math.inf)
         self.space = space = Space()
         self.e = Scope(places.lowering, hint, space)
         self.batch = [axis(space, d) for d in shape[:-1]]
@@ -139,6 +141,10 @@ class AttentionProblem:
         self.late, self.early = (
             (self.scale * LOG2E, 1.0) if self.folded else (1.0, self.scale * LOG2E)
         )
+
+    def constant(self, number: float) -> Const:
+        """A number of the dtype of scores."""
+        return Const(number, self.acc)
 
     def operand(self, value: Value, index: tuple[Dim, ...]) -> Source:
         """An operand at `index`, broadcast to it: where it lies, with any strides, or computed
@@ -176,7 +182,7 @@ class AttentionProblem:
         total = tiles
         for a in batch:
             total = total * e.expr(a.extent)
-        with b.block_loop(b.let(total, "total"), sizes.threads) as block:
+        with b.block_loop(b.let(total, "total"), sizes.threads, alone=sizes.alone) as block:
             tile = block % tiles
             if last_first:
                 tile = tiles - 1 - b.let(tile, "tile")
@@ -221,7 +227,9 @@ class AttentionProblem:
         if self.masks or self.early != 1.0:
             bases = [b.let(self.base(m), "base") for m in self.masks]
             with each(e, products, others) as (i, j, at):
-                x: Expr = load(scores, at) * self.early if self.early != 1.0 else load(scores, at)
+                x: Expr = load(scores, at)
+                if self.early != 1.0:
+                    x = x * self.constant(self.early)
                 for mask, base in zip(self.masks, bases, strict=True):
                     x = self._masked(x, mask, base, indices(i, j))
                 b.store(scores, at, x)
@@ -230,7 +238,7 @@ class AttentionProblem:
             inside = binary("lt", where[met[0]], e.expr(met[0].extent))
             if self.is_causal:
                 inside = binary("and", inside, binary("le", where[self.key], where[self.query]))
-            b.store(scores, at, select(inside, load(scores, at), NOTHING))
+            b.store(scores, at, select(inside, load(scores, at), self.nothing))
 
     def _masked(self, x: Expr, mask: Source, base: Expr, at: dict[Axis, Expr]) -> Expr:
         e, b = self.e, self.e.b
@@ -244,7 +252,9 @@ class AttentionProblem:
             b.let(self.place(mask, base, at), "at"),
             mask=None if inside is None else b.let(inside, "inside"),
         )
-        return select(m, x, NOTHING) if mask.dtype.is_bool else x + cast(m, f32) * LOG2E
+        if mask.dtype.is_bool:
+            return select(m, x, self.nothing)
+        return x + cast(m, self.acc.dtype) * self.constant(LOG2E)
 
 
 class _Forward:
@@ -290,9 +300,9 @@ class _Forward:
         """Go through the keys, and store the results."""
         (q, k, v), p, e, b, others = panels, self.p, self.e, self.e.b, self.sizes.others
         sums = sums_of(e, products, v.width, "sums")
-        scores = b.scratch(f32, products.own * products.columns(others), "scores")
+        scores = b.scratch(products.acc, products.own * products.columns(others), "scores")
         weights = products.weights("weights")
-        most, total = (b.scratch(f32, products.own, name) for name in ("most", "total"))
+        most, total = (b.scratch(products.acc, products.own, name) for name in ("most", "total"))
         clear(e, most, products.own, -math.inf)
         clear(e, total, products.own)
         with b.loop(steps, "rolled", "step") as step:
@@ -331,13 +341,15 @@ class _Forward:
     ) -> None:
         """The scores become exp(score - maximum); maxima, totals and the sums so far follow."""
         p, b, others = self.p, self.e.b, self.sizes.others
-        late = Const(p.late, F32)
+        late = p.constant(p.late)
         with b.loop(products.own, "unroll") as i:
             new = b.var(load(most, i), "new")
             with b.loop(products.columns(others), "unroll", "j") as j:
                 b.assign(new, binary("maxnum", new, load(scores, products.at(i, j, others))))
             all = b.let(warp_reduce("max", new, products.shared_by), "most")
-            finite = b.let(select(binary("eq", all, NOTHING), 0.0, all) * late, "finite")
+            finite = b.let(
+                select(binary("eq", all, p.nothing), p.constant(0.0), all) * late, "finite"
+            )
             factor = b.let(unary("exp2", load(most, i) * late - finite), "factor")
             b.store(most, i, all)
             part = b.var(load(total, i) * factor, "part")
@@ -362,8 +374,8 @@ class _Forward:
         with b.loop(products.own, "unroll") as i:
             row = b.let(start + products.row(i), "row")
             whole = b.let(warp_reduce("add", load(total, i), products.shared_by), "total")
-            none = binary("eq", whole, Const(0.0, F32))
-            factor = b.let(select(none, Const(0.0, F32), Const(1.0, F32) / whole), "factor")
+            none, zero = binary("eq", whole, p.constant(0.0)), p.constant(0.0)
+            factor = b.let(select(none, zero, p.constant(1.0) / whole), "factor")
             with b.when(binary("lt", row, e.expr(p.query.extent))):
                 stored(
                     e,
@@ -376,7 +388,7 @@ class _Forward:
                     factor,
                 )
                 with b.when(binary("lt", products.column(Const(0)), Const(products.near))):
-                    logs = load(most, i) * Const(p.late * LN2, F32) + unary("log", whole)
+                    logs = load(most, i) * p.constant(p.late * LN2) + unary("log", whole)
                     b.store(lse, p.place(self.lse, rows, {p.query: row}), logs)
 
 

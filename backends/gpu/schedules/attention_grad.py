@@ -9,7 +9,8 @@ and u by w (values or what arrives at the result):
     shares    exp(x . y scale - lse), and
     moved     shares (u . w - delta): the gradient of the scores
 
-which weigh the others: moved . y, and, for values, shares . w.
+which weigh the others: moved . y, and, for values, shares . w. Heads whose sums of both are too
+many for the registers have a kernel for each of the two.
 """
 
 from __future__ import annotations
@@ -17,17 +18,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from graphtorch.ir.dtype import bf16, f16, f32
+from graphtorch.ir.dtype import bf16, f16, f32, f64
 from graphtorch.ir.graph import Node
 
 from ...cpu.loops.places import Places
 from ...kernels.contraction.problem import Axis, Source, stride
 from ...kernels.ir import Await, Buffer, Const, Expr, binary, fma, load, select, unary
-from .attention import F32, LOG2E, NOTHING, STAGES, AttentionProblem, fits_blocks
+from ...kernels.program.program import Slot
+from .attention import LOG2E, STAGES, AttentionProblem, fits_blocks
 from .operands import bind
 from .panels import Panel, Products, Sizes, each, padded, products_of, stored, sums_of
 
-WIDEST = {f32: 128, f16: 128, bf16: 128}
+WIDEST = {f64: 112, f32: 256, f16: 256, bf16: 256}
+TOGETHER = 512  # bytes of a row up to which gradients of keys and of values are one kernel's
 
 
 def fits(node: Node) -> bool:
@@ -40,14 +43,25 @@ def fits(node: Node) -> bool:
 
 
 def lower_attention_grad(places: Places, node: Node) -> None:
-    """One kernel for the gradient of queries, one for those of keys and values."""
+    """One kernel for the gradient of queries, one or two for those of keys and values."""
     slots = [places.result_slot(r) for r in node.results()]
     p = AttentionProblem(places, node, "attention_grad_queries")
     sizes = sizes_of(p)
     gq = p.result(slots[0], node.operands[0], p.of_q)
-    _Gradient(p, sizes, *sides(p), p.batch, []).emit([gq])
+    _Gradient(p, sizes, *sides(p), p.batch, []).emit(gq, None)
     p.launch(f"attention_grad of queries [blocks {sizes}]", 3)
-    p = AttentionProblem(places, node, "attention_grad_keys")
+    if row_bytes(p) <= TOGETHER:
+        _lower_keys(places, node, slots[1], slots[2])
+    else:
+        _lower_keys(places, node, slots[1], None)
+        _lower_keys(places, node, None, slots[2])
+
+
+def _lower_keys(places: Places, node: Node, to_keys: Slot | None, to_values: Slot | None) -> None:
+    """The kernel of one of the two gradients, or of both."""
+    names = [x for x, slot in (("keys", to_keys), ("values", to_values)) if slot is not None]
+    p = AttentionProblem(places, node, f"attention_grad_{names[0]}")
+    sizes = sizes_of(p)
     shared = [
         a
         for a in p.batch
@@ -55,21 +69,31 @@ def lower_attention_grad(places: Places, node: Node) -> None:
     ]
     queries, keys = sides(p)
     gk, gv = (
-        p.result(slot, x, index)
-        for slot, x, index in zip(slots[1:], node.operands[1:3], (p.of_k, p.of_v), strict=True)
+        None if slot is None else p.result(slot, x, index)
+        for slot, x, index in zip(
+            (to_keys, to_values), node.operands[1:3], (p.of_k, p.of_v), strict=True
+        )
     )
-    _Gradient(p, sizes, keys, queries, [a for a in p.batch if a not in shared], shared).emit(
-        [gk, gv]
-    )
-    p.launch(f"attention_grad of keys [blocks {sizes}]", 4)
+    batch = [a for a in p.batch if a not in shared]
+    _Gradient(p, sizes, keys, queries, batch, shared).emit(gk, gv)
+    p.launch(f"attention_grad of {names[0]} [blocks {sizes}]", 2 + len(names))
+
+
+def row_bytes(p: AttentionProblem) -> int:
+    """Bytes of a row in shared memory, of the sums of a row where these are wider."""
+    return padded(max(p.inner.extent, p.feature.extent)) * max(p.dtype.itemsize, 4)
 
 
 def sizes_of(p: AttentionProblem) -> Sizes:
     """What registers and 99 KiB of shared memory hold."""
-    wide = padded(max(p.inner.extent, p.feature.extent))
-    if p.dtype is f32:
-        return Sizes(64, 32) if wide <= 64 else Sizes(32, 16, 64)
-    return Sizes(64, 64 if wide <= 64 else 32)
+    room = row_bytes(p)
+    if p.dtype.itemsize > 2:
+        double = p.dtype is f64
+        rows = 64 if room <= 256 and not double else 32 if room <= TOGETHER else 16
+        threads = 64 if rows == 32 and not double else 128
+        alone = double or room <= 128 or room > TOGETHER
+        return Sizes(rows, 32 if room <= 256 else 16, threads, alone)
+    return Sizes(64, 64 if room <= 256 else 32 if room <= TOGETHER else 16)
 
 
 @dataclass(frozen=True)
@@ -104,10 +128,10 @@ class _Gradient:
         rows = p.node.operands[4:6]
         self.lse, self.delta = (p.result(p.places.materialise(x), x, p.of_query) for x in rows)
 
-    def emit(self, targets: list[Source]) -> None:
-        """Args: targets: what is weighed by what moved, and perhaps by the shares, is summed
-        there."""
+    def emit(self, to_x: Source | None, to_u: Source | None) -> None:
+        """Args: to_x: for sums of what moved weighs; to_u: of what shares weigh."""
         p, e, b, sizes = self.p, self.e, self.e.b, self.sizes
+        self.moves = to_x is not None
         with p.blocks(self.own.axis, self.batch, sizes, p.is_causal and self.by_queries) as (
             start,
             thread,
@@ -115,6 +139,8 @@ class _Gradient:
             products = products_of(e, thread, sizes, p.dtype)
             x, u, y, w = (
                 Panel(e, thread, sizes.threads, source, side.axis, feature, rows, stages, hint)
+                if self.moves or hint != "u"
+                else None
                 for side, rows, stages, hints in (
                     (self.own, sizes.rows, 1, "xu"),
                     (self.met, sizes.others, STAGES, "yw"),
@@ -124,16 +150,22 @@ class _Gradient:
                     (side.u, p.feature, hints[1]),
                 )
             )
+            assert x is not None and y is not None and w is not None
             for panel in (x, u):
-                panel.fetch(b.let(panel.base(), "base"), start, e.expr(self.own.axis.extent), 0)
+                if panel is not None:
+                    first = b.let(panel.base(), "base")
+                    panel.fetch(first, start, e.expr(self.own.axis.extent), 0)
             self._count(start)
             self._fetch((y, w), Const(0))
-            sums = [sums_of(e, products, panel.width, "sums") for panel in (y, w)[: len(targets)]]
+            wanted = [
+                (to, panel, factor)
+                for to, panel, factor in ((to_x, y, p.scale), (to_u, w, 1.0))
+                if to is not None
+            ]
+            sums = [sums_of(e, products, panel.width, "sums") for _, panel, _ in wanted]
             self._through(products, (x, u, y, w), sums, start)
-            for target, source, panel, factor in zip(
-                targets, sums, (y, w), (p.scale, 1.0), strict=False
-            ):
-                self._store(products, source, panel.depth, target, start, factor)
+            for source, (to, panel, factor) in zip(sums, wanted, strict=True):
+                self._store(products, source, panel.depth, to, start, factor)
 
     def _count(self, start: Expr) -> None:
         """How many steps there are: those of a head, as often as heads share the rows."""
@@ -170,14 +202,14 @@ class _Gradient:
     def _through(
         self,
         products: Products,
-        panels: tuple[Panel, Panel, Panel, Panel],
+        panels: tuple[Panel, Panel | None, Panel, Panel],
         sums: list[Buffer],
         start: Expr,
     ) -> None:
         """Go through the others."""
         (x, u, y, w), p, b, others = panels, self.p, self.e.b, self.sizes.others
         count = products.own * products.columns(others)
-        shares, moved = (b.scratch(f32, count, name) for name in ("shares", "moved"))
+        shares, moved = (b.scratch(self.p.acc.dtype, count, name) for name in ("shares", "moved"))
         weights = [products.weights("weights") for _ in sums]
         if self.by_queries:
             rows = self._rows(products.own, lambda i: start + products.row(i))
@@ -195,18 +227,20 @@ class _Gradient:
                 (self.met.axis, first),
                 b.let(self._visible(start, first), "visible"),
             )
-            products.multiply(moved, u, w, stage)
+            if u is not None:
+                products.multiply(moved, u, w, stage)
             if not self.by_queries:
                 self.first = first
                 rows = self._rows(
                     products.columns(others), lambda j: self.first + products.column(j)
                 )
             self._moves(products, shares, moved, rows)
-            for weight, values in zip(weights, (moved, shares), strict=False):
+            pairs = [(moved, y), (shares, w)][0 if self.moves else 1 :]
+            for weight, (values, _) in zip(weights, pairs, strict=False):
                 products.hold(weight, values)
             if products.staged:
                 b.barrier()
-            for sum_, weight, panel in zip(sums, weights, (y, w), strict=False):
+            for sum_, weight, (_, panel) in zip(sums, weights, pairs, strict=False):
                 products.weigh(sum_, weight, panel, stage)
         b.emit(Await(0))
 
@@ -222,14 +256,16 @@ class _Gradient:
         """Of the queries of a thread's rows (or columns) the log-sum-exp as a power of 2, and
         delta."""
         p, e, b = self.p, self.e, self.e.b
-        lse, delta = (b.scratch(f32, count, name) for name in ("lse", "delta"))
+        lse, delta = (b.scratch(self.p.acc.dtype, count, name) for name in ("lse", "delta"))
         first = b.let(p.base(self.lse), "base")
         with b.loop(count, "unroll") as i:
             at = b.let(query(i), "query")
             inside = b.let(binary("lt", at, e.expr(p.query.extent)), "inside")
             where = b.let(p.place(self.lse, first, {p.query: at}), "at")
             x = b.let(load(e.buffer(self.lse.slot, hint="lse"), where, mask=inside), "x")
-            b.store(lse, i, select(binary("eq", x, NOTHING), Const(0.0, F32), x) * LOG2E)
+            b.store(
+                lse, i, select(binary("eq", x, p.nothing), p.constant(0.0), x) * p.constant(LOG2E)
+            )
             b.store(delta, i, load(e.buffer(self.delta.slot, hint="delta"), where, mask=inside))
         return lse, delta
 
@@ -237,13 +273,14 @@ class _Gradient:
         self, products: Products, shares: Buffer, moved: Buffer, rows: tuple[Buffer, Buffer]
     ) -> None:
         """From scores and what arrives at them the shares, and what moves the scores."""
-        b, late = self.e.b, Const(self.p.late, F32)
+        b, late = self.e.b, self.p.constant(self.p.late)
         lse, delta = rows
         with each(self.e, products, self.sizes.others) as (i, j, at):
             row = i if self.by_queries else j
             share = b.let(unary("exp2", fma(load(shares, at), late, -load(lse, row))), "share")
             b.store(shares, at, share)
-            b.store(moved, at, share * (load(moved, at) - load(delta, row)))
+            if self.moves:
+                b.store(moved, at, share * (load(moved, at) - load(delta, row)))
 
     def _store(
         self,
@@ -261,7 +298,7 @@ class _Gradient:
             row = b.let(start + products.row(i), "row")
             with b.when(binary("lt", row, e.expr(axis.extent))):
                 where = b.let(p.place(target, first, {axis: row}), "where")
-                stored(e, products, sums, features, out, where, i, Const(factor, F32))
+                stored(e, products, sums, features, out, where, i, p.constant(factor))
 
 
 __all__ = ["fits", "lower_attention_grad"]

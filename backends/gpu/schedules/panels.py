@@ -4,7 +4,7 @@ products.
 A block has *own* rows, and meets *others* some at a time: queries and keys, or keys and queries.
 Products of own rows by others stay in the registers of the threads, and weigh the others in a
 second product. Floats of 2 bytes are multiplied by warps on tensor cores, where the sums of the
-first product lie just as the second one takes its left side; f32 by multiply-adds, where the
+first product lie just as the second one takes its left side; wider ones by multiply-adds, where the
 weights pass through shared memory.
 """
 
@@ -39,18 +39,20 @@ from ...kernels.ir import (
 COPIED = 16  # bytes of a copy
 DEEP = 16  # steps of a multiplication of matrices; features are padded to a multiple of it
 HALF = 8  # rows and columns of a matrix
-ACROSS = 16  # threads that share rows of f32
+ACROSS = 16  # threads that share rows where there are no matrices
 QUAD = 4  # steps that a thread reads at once
 WARP = 32
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of a block's work: its own rows, the others that it meets at a time, its threads."""
+    """Of a block's work: its own rows, the others that it meets at a time, its threads; and whether
+    these fill their registers (`For.alone`)."""
 
     rows: int
     others: int
     threads: int = 128
+    alone: bool = False
 
     def __str__(self) -> str:
         return f"{self.rows}x{self.others}"
@@ -140,12 +142,14 @@ class Products(Protocol):
     """How the threads of a block multiply.
 
     Attributes:
+        acc: dtype of sums, scores and weights before these are rounded.
         own: rows of a thread.
         shared_by: neighbouring threads that have the same rows.
         near: columns of a thread that lie side by side.
         staged: whether weights pass through shared memory: a barrier stands before they are used.
     """
 
+    acc: DType
     own: int
     shared_by: int
     near: int
@@ -182,7 +186,7 @@ def products_of(e: Scope, thread: Name, sizes: Sizes, dtype: DType) -> Products:
 
 def sums_of(e: Scope, products: Products, n: int, name: str) -> Buffer:
     """A thread's sums of `n` columns, 0 at first."""
-    sums = e.b.scratch(f32, products.own * products.columns(n), name)
+    sums = e.b.scratch(products.acc, products.own * products.columns(n), name)
     clear(e, sums, products.own * products.columns(n))
     return sums
 
@@ -202,7 +206,7 @@ def each(e: Scope, products: Products, n: int) -> Iterator[tuple[Expr, Expr, Exp
 class MatrixProducts:
     """Products of 2-byte floats on tensor cores: a warp has 16 rows, or some times as many."""
 
-    shared_by, near, staged = 4, 2, False
+    acc, shared_by, near, staged = f32, 4, 2, False
 
     def __init__(self, e: Scope, thread: Name, sizes: Sizes, dtype: DType):
         self.e, self.sizes, self.dtype = e, sizes, dtype
@@ -292,12 +296,12 @@ class MatrixProducts:
 
 
 class ThreadProducts:
-    """Products of f32: a thread has some rows, as many threads apart, and every 16th column."""
+    """Products of f32 and f64: a thread has some rows, far apart, and every 16th column."""
 
     shared_by, near, staged = ACROSS, 1, True
 
     def __init__(self, e: Scope, thread: Name, sizes: Sizes, dtype: DType):
-        self.e, self.sizes = e, sizes
+        self.e, self.sizes, self.acc = e, sizes, dtype
         self.apart = sizes.threads // ACROSS
         self.own = sizes.rows // self.apart
         self.first = e.b.let(thread // ACROSS, "first")
@@ -317,7 +321,7 @@ class ThreadProducts:
         return i * self.columns(n) + j
 
     def weights(self, name: str) -> Buffer:
-        return self.e.b.shared(f32, self.sizes.rows * self.pitch, name)
+        return self.e.b.shared(self.acc, self.sizes.rows * self.pitch, name)
 
     def hold(self, weights: Buffer, values: Buffer) -> None:
         with each(self.e, self, self.sizes.others) as (i, j, at):
@@ -326,7 +330,7 @@ class ThreadProducts:
     def multiply(self, sums: Buffer, left: Panel, right: Panel, stage: Expr) -> None:
         b, count = self.e.b, self.columns(right.rows)
         clear(self.e, sums, self.own * count)
-        x, y = b.scratch(f32, self.own * QUAD, "x"), b.scratch(f32, count * QUAD, "y")
+        x, y = b.scratch(self.acc, self.own * QUAD, "x"), b.scratch(self.acc, count * QUAD, "y")
         row = b.let(self.first * left.pitch, "row")
         other = b.let(stage * right.room + self.start * right.pitch, "other")
         with self._steps(left.width) as k:
@@ -341,7 +345,7 @@ class ThreadProducts:
 
     def weigh(self, sums: Buffer, weights: Buffer, right: Panel, stage: Expr) -> None:
         b, count = self.e.b, self.columns(right.width)
-        x, y = b.scratch(f32, self.own * QUAD, "x"), b.scratch(f32, count * QUAD, "y")
+        x, y = b.scratch(self.acc, self.own * QUAD, "x"), b.scratch(self.acc, count * QUAD, "y")
         row = b.let(self.first * self.pitch, "row")
         feature = b.let(stage * right.room + self.start, "feature")
         with self._steps(right.rows) as k:
