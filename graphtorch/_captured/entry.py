@@ -86,7 +86,8 @@ class Replay:
             running.settle(storage)
         values: list[Any] = [s.value for s in sources]
         buffers = [_fitting(v.buffer, s) for v, s in zip(values, sources, strict=True)]
-        if not self.writes:  # a step's old weights are not to be held on to
+        # a step's old weights are not to be held on to, nor memory that code outside may let go
+        if not self.writes and all(s.host is None for s in sources):
             self.met[0] = values, buffers
         return buffers
 
@@ -362,7 +363,7 @@ def _settled(storage: Storage) -> Buffer:
 def _fitting(buffer: Buffer, storage: Storage) -> Buffer:
     """The elements of a storage for a program; code outside may have written to memory that is
     shared with it, so that what was packed of it is stale."""
-    if storage.host is None:
+    if storage.shared_memory() is None:
         return buffer
     return Buffer(buffer.address, buffer.dtype, buffer.shape, buffer.owner)
 

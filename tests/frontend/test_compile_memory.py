@@ -17,6 +17,7 @@ import pytest
 
 import graphtorch as torch
 from graphtorch import nn
+from graphtorch.backends.llvm.executable import Packed
 
 from ..helpers.both_ways import Compile, agrees, filled, vector
 
@@ -672,3 +673,37 @@ def test_an_older_view_is_turned_at_each_call() -> None:
             function = wrap(lambda turn=turn, view=view: turn(view))
             found.append([(function().tolist(), view.stride(), view.tolist()) for _ in range(2)])
         assert found[0] == found[1]
+
+
+def test_weights_that_were_looked_at_are_packed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is packed anew at each call for as long as an array outside may write to it, and no
+    longer."""
+    packed = 0
+
+    def counted(self: Packed, *arguments: Any) -> Any:
+        nonlocal packed
+        packed += 1
+        return make(self, *arguments)
+
+    make = Packed._make
+    monkeypatch.setattr(Packed, "_make", counted)
+    net = nn.Linear(40, 24, bias=False).eval()
+    run, x = torch.compile(net), torch.ones(8, 40)
+
+    def called() -> float:
+        with torch.no_grad():
+            return run(x)[0, 0].item()
+
+    before = net.weight.detach().numpy().sum(1)[0]
+    for _ in range(4):
+        assert called() == pytest.approx(before, abs=1e-5)
+    assert packed == 1
+    outside = net.weight.detach().numpy()
+    for value in (1.0, 2.0, 3.0):
+        outside[:] = value
+        assert called() == pytest.approx(40 * value)
+    assert packed == 4
+    del outside
+    for _ in range(4):
+        assert called() == pytest.approx(120.0)
+    assert packed <= 5
