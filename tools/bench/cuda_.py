@@ -105,6 +105,17 @@ def attention(causal: bool, dtype: Any) -> Callable[[], Graph]:
     )
 
 
+def attention_grad(dtype: Any, heads: int) -> Callable[[], Graph]:
+    """Attention of 64 queries and keys with its gradients."""
+
+    def call(q: Any, k: Any, v: Any, g: Any) -> Any:
+        given = [t.detach().requires_grad_() for t in (q, k, v)]
+        F.scaled_dot_product_attention(*given).backward(g)
+        return [t.grad for t in given]
+
+    return function(call, *[(1, 2, 64, heads)] * 4, dtype=dtype)
+
+
 def layer_norm(x: Any, w: Any, b: Any) -> Any:
     return F.layer_norm(x, (512,), w, b)
 
@@ -130,6 +141,7 @@ CASES: dict[str, Callable[[], Graph]] = {
     "max of rows bf16": function(lambda x: x.amax(1), SQUARE, dtype=BF16),
     "softmax f32": function(lambda x: x.softmax(1), (64, 512)),
     "softmax bf16": function(lambda x: x.softmax(1), (64, 512), dtype=BF16),
+    "softmax of long rows f16": function(lambda x: x.softmax(1), (2, 40960), dtype=torch.float16),
     "layer norm f32": function(layer_norm, (64, 512), (512,), (512,)),
     "layer norm bf16": function(layer_norm, (64, 512), (512,), (512,), dtype=BF16),
     "transpose f32": function(lambda x: x.t().contiguous(), SQUARE),
@@ -148,6 +160,8 @@ CASES: dict[str, Callable[[], Graph]] = {
     "attention 128x64 f32": attention(False, torch.float32),
     "attention 128x64 bf16": attention(False, BF16),
     "attention 128x64 bf16 causal": attention(True, BF16),
+    "attention gradients 64x64 f64": attention_grad(torch.float64, 64),
+    "attention gradients 64x256 bf16": attention_grad(BF16, 256),
     "lenet step": lenet_step,
 }
 
