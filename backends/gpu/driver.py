@@ -113,10 +113,13 @@ def text(pieces: int, functions: int, images: int, errors: bool) -> str:
             _begin(),
             _enter(),
             _load(pieces, images),
+            _unload(pieces),
             _functions(functions),
             _memory(),
             _look(),
+            _stage(),
             _launch(),
+            _PARTS,
             _run(errors),
             _SAME_GPU,
         )
@@ -279,21 +282,11 @@ entry:
 """
 
 
-def _load(pieces: int, images: int) -> str:
-    """Loads the modules of the best image for the GPU: a cubin of its generation before PTX, later
-    before earlier ones. ``@gt.images`` has each machine's pieces, ``@gt.machines`` kind, major and
-    minor."""
-    return f"""
-define internal i32 @gt.cuda.load(ptr %error, ptr %who, ptr %context) {{
-entry:
-  %number = alloca i32
-  %device.p = getelementptr %GtContext, ptr %context, i32 0, i32 {ORDINAL}
-  %device = load i32, ptr %device.p
-{_attribute("asked.major", CAPABILITY_MAJOR)}\
-  %major = load i32, ptr %number
-{_attribute("asked.minor", CAPABILITY_MINOR)}\
-  %minor = load i32, ptr %number
-  br label %next
+def _best(images: int) -> str:
+    """The blocks of a loop over ``@gt.machines`` (kind, major and minor), which leave in ``%best``
+    the image that suits the GPU best: a cubin of its generation before PTX, later before earlier
+    ones; -1 where none does."""
+    return f"""\
 next:
   %i = phi i64 [ 0, %asked_minor.then ], [ %i1, %one ]
   %best = phi i64 [ -1, %asked_minor.then ], [ %best1, %one ]
@@ -328,6 +321,23 @@ one:
   %best1 = select i1 %better, i64 %i, i64 %best
   %i1 = add i64 %i, 1
   br label %next
+"""
+
+
+def _load(pieces: int, images: int) -> str:
+    """Loads the modules of the best image for the GPU; ``@gt.images`` has each machine's pieces."""
+    return f"""
+define internal i32 @gt.cuda.load(ptr %error, ptr %who, ptr %context) {{
+entry:
+  %number = alloca i32
+  %device.p = getelementptr %GtContext, ptr %context, i32 0, i32 {ORDINAL}
+  %device = load i32, ptr %device.p
+{_attribute("asked.major", CAPABILITY_MAJOR)}\
+  %major = load i32, ptr %number
+{_attribute("asked.minor", CAPABILITY_MINOR)}\
+  %minor = load i32, ptr %number
+  br label %next
+{_best(images)}\
 chosen:
   %none = icmp slt i64 %best, 0
   br i1 %none, label %no_code, label %modules
@@ -355,6 +365,11 @@ loaded_then:
 done:
   ret i32 0
 }}
+"""
+
+
+def _unload(pieces: int) -> str:
+    return f"""\
 define internal void @gt.cuda.unload(ptr %context) {{
 entry:
   br label %next
@@ -494,7 +509,7 @@ done:
 LOOK = "  %test.x = call i8 @gt.cuda.look(ptr %status, i64 %test.a)"  # for walk.loop
 
 
-def _launch() -> str:
+def _stage() -> str:
     """A stage for `count` iterations, -1 where that is not known, on the grid that walk.py says."""
     return f"""
 define internal void @gt.cuda.stage(ptr %state, i64 %number, i64 %count, i32 %of.block, \
@@ -530,6 +545,12 @@ ptr %operands, i64 %operand.count)
 done:
   ret void
 }}
+"""
+
+
+def _launch() -> str:
+    """A kernel on the operands of a table, and the status word after them."""
+    return f"""\
 define internal void @gt.cuda.launch(ptr %state, i64 %number, i32 %blocks, i32 %threads, \
 i32 %shared, ptr %operands, i64 %count) noinline {{
 entry:
@@ -569,8 +590,12 @@ go:
   store ptr %name, ptr %name.p
   ret void
 }}
+"""
+
+
+_PARTS = """\
 ; The parts of a loop, one after the other: each is launches that have the whole GPU.
-define internal void @gt_parallel_for(ptr %function, ptr %context, i64 %count) {{
+define internal void @gt_parallel_for(ptr %function, ptr %context, i64 %count) {
 entry:
   br label %next
 next:
@@ -583,10 +608,10 @@ one:
   br label %next
 done:
   ret void
-}}
-define internal void @gt_set_num_threads(i32 %count) {{
+}
+define internal void @gt_set_num_threads(i32 %count) {
   ret void
-}}
+}
 """
 
 

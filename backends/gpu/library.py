@@ -334,6 +334,10 @@ class CudaAbi(Abi):
         return self._lacking()
 
     def _entries(self) -> str:
+        """The functions that C calls."""
+        return self._create_entry() + self._run_entry() + self._destroy_entry()
+
+    def _create_entry(self) -> str:
         name = self.name
         return f"""
 define ptr @{name}_create(ptr %path) {cpuid.BASELINE} {{
@@ -358,6 +362,11 @@ fail:
 done:
   ret ptr %context
 }}
+"""
+
+    def _run_entry(self) -> str:
+        name = self.name
+        return f"""\
 define i32 @{name}_run(ptr %context, ptr %in, i32 %in_count, ptr %out, i32 %out_count) {{
 entry:
   %none = icmp eq ptr %context, null
@@ -376,6 +385,11 @@ go:
   call void @gt.cuda.leave()
   ret i32 %code
 }}
+"""
+
+    def _destroy_entry(self) -> str:
+        name = self.name
+        return f"""\
 define void @{name}_destroy(ptr %context) {{
 entry:
   %place = alloca %GtPlace
