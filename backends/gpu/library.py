@@ -517,37 +517,14 @@ done:
     def _release(self) -> str:
         return f"  call void @{self.name}.own.destroy(ptr %context)"
 
-    def _destroy(self) -> str:
+    def _freed(self) -> str:
         lines = []
         for field in (0, 1, driver.WEIGHTS, driver.CONSTANTS, driver.STATUS):
             lines += [
                 f"  %f{field} = getelementptr %GtContext, ptr %context, i32 0, i32 {field}",
                 f"  call void @gt.cuda.free(ptr %f{field})",
             ]
-        freed = "\n".join(lines)
-        return f"""
-{self._head("void", "destroy", "ptr %context")}
-  %none = icmp eq ptr %context, null
-  br i1 %none, label %done, label %release
-release:
-{freed}
-  call void @gt.cuda.unload(ptr %context)
-  %map.p = getelementptr %GtContext, ptr %context, i32 0, i32 3
-  %map = load ptr, ptr %map.p
-  %length.p = getelementptr %GtContext, ptr %context, i32 0, i32 4
-  %length = load i64, ptr %length.p
-  %mapped = icmp ne ptr %map, null
-  br i1 %mapped, label %unmap, label %last
-unmap:
-  call i32 @munmap(ptr %map, i64 %length)
-  br label %last
-last:
-  call void @free(ptr %context)
-  br label %done
-done:
-  ret void
-}}
-"""
+        return "\n".join([*lines, "  call void @gt.cuda.unload(ptr %context)"])
 
     # ---- run
 

@@ -349,15 +349,11 @@ read:
 
     def _destroy(self) -> str:
         return f"""
-define void @{self.name}_destroy(ptr %context) {{
+{self._head("void", "destroy", "ptr %context")}
   %none = icmp eq ptr %context, null
   br i1 %none, label %done, label %release
 release:
-  %arena = load ptr, ptr %context
-  call void @free(ptr %arena)
-  %packed.p = getelementptr %GtContext, ptr %context, i32 0, i32 1
-  %packed = load ptr, ptr %packed.p
-  call void @free(ptr %packed)
+{self._freed()}
   %map.p = getelementptr %GtContext, ptr %context, i32 0, i32 3
   %map = load ptr, ptr %map.p
   %length.p = getelementptr %GtContext, ptr %context, i32 0, i32 4
@@ -374,6 +370,15 @@ done:
   ret void
 }}
 """
+
+    def _freed(self) -> str:
+        """Gives back what `create` and runs allocated, but for the mapped file."""
+        return """\
+  %arena = load ptr, ptr %context
+  call void @free(ptr %arena)
+  %packed.p = getelementptr %GtContext, ptr %context, i32 0, i32 1
+  %packed = load ptr, ptr %packed.p
+  call void @free(ptr %packed)"""
 
     def _head(self, result: str, function: str, arguments: str) -> str:
         """The beginning of a function that C calls; `create` by way of `_entry`."""
