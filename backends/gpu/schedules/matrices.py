@@ -37,11 +37,9 @@ from ...kernels.ir import (
     unary,
 )
 from ..machine import Gpu
-from .operands import Operand, bind
+from .operands import COPIED, HALF, Operand, bind
 from .products import frame, is_enough, steps_along
 
-COPIED = 16  # bytes of a copy, and of a matrix's row
-HALF = 8  # rows of a matrix
 LONG = 8192  # steps of k for each part that are worth more than smaller tiles
 
 

@@ -35,13 +35,12 @@ from ...kernels.ir import (
     load,
     pair,
 )
+from ...kernels.uniform import WARP
+from .operands import COPIED, HALF
 
-COPIED = 16  # bytes of a copy
 DEEP = 16  # steps of a multiplication of matrices; features are padded to a multiple of it
-HALF = 8  # rows and columns of a matrix
 ACROSS = 16  # threads that share rows where there are no matrices
 QUAD = 4  # steps that a thread reads at once
-WARP = 32
 
 
 @dataclass(frozen=True)
