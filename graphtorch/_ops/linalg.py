@@ -326,7 +326,7 @@ def matrix_power(input: Tensor, n: int) -> Tensor:
         )
     if n == 0:
         unit = FUNCTIONS["eye"](input.shape[-1], dtype=input.dtype, device=input.device)
-        return unit.expand(input.shape).clone()
+        return FUNCTIONS["clone"](input).copy_(unit)  # it has a gradient, which is zero
     square, result = FUNCTIONS["inverse"](input) if n < 0 else input, None
     n = abs(n)
     while n:  # the squares that add up to n

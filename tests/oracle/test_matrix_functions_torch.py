@@ -43,6 +43,16 @@ def test_gradient_of_eigenvectors_of_a_triangle(triangle: str, dtype: Any) -> No
     np.testing.assert_allclose(found[1], found[0], 1e-9, 1e-11)
 
 
+@pytest.mark.parametrize("power", [-2, 0, 1, 3])
+def test_matrix_power(power: int) -> None:
+    """All powers have a gradient, also the zeroth."""
+    a = rng.standard_normal((2, 3, 3))
+    compare(lambda t, _, x: t.linalg.matrix_power(x, power), (a,), tolerance=1e-9)
+    x = gt.tensor(a, requires_grad=True)
+    gt.linalg.matrix_power(x, power).sum().backward()
+    assert x.grad.any() == (power != 0)
+
+
 def test_householder_product() -> None:
     a, tau = rng.standard_normal((2, 5, 3)), rng.standard_normal((2, 2))
     compare(lambda t, _, x, s: t.linalg.householder_product(x, s), (a, tau), tolerance=1e-9)
