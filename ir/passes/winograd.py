@@ -21,7 +21,7 @@ from ..ops.winograd import FILTER, WINDOW
 from ..rewrite import rewrite
 from . import affine
 
-CHANNELS = 32  # from which on the products are worth the transforms around them
+CHANNELS = int(__import__("os").environ.get("WCH","32"))
 PIXELS = 12  # of an image along a dimension: smaller ones are all borders of tiles
 FILTER_BYTES = 8 << 20  # of transformed filters that a cache holds
 

@@ -180,7 +180,8 @@ def must_pack_columns(p: Contraction, machine: Machine) -> bool:
     if len(p.n) > 1 or len(p.k) != 1:
         return False
     size = guess(p.n[-1].extent) * guess(p.k[0].extent) * p.b.dtype.itemsize
-    return size > machine.caches[1] // 4 and guess(p.m[-1].extent) > 24
+    room = machine.caches[0] // 2 if p.b.stable else machine.caches[1] // 4
+    return size > room and guess(p.m[-1].extent) > 24
 
 
 def total_cost(
@@ -257,9 +258,35 @@ def finished(p: Contraction, s: Schedule, machine: Machine) -> Schedule:
         machine,
     )
     static = all(isinstance(x.extent, int) for x in p.axes())
+    s = replace(s, columns_first=_columns_first(p, s, column_block or guess(n.extent), machine))
     return replace(
         s,
         rows=replace(s.rows, block=row_block),
         columns=replace(s.columns, block=column_block),
         parallel=not static or work >= SERIAL_WORK,
     )
+
+
+def _columns_first(p: Contraction, s: Schedule, block: int, machine: Machine) -> bool:
+    """Which order of tasks reads less from beyond the L2 cache: an operand that does not fit there
+    is read again for each piece of the other.
+
+    A layer of many filters on a small image would read all filters again for each row of it.
+    """
+    outer = math.prod(guess(x.extent) for x in p.m[: len(p.m) - (2 if s.rows.inner else 1)])
+    if outer == 1:
+        return False
+    room = machine.caches[1] // 2
+    a, b = (footprint(source, (*axes, *p.k)) for source, axes in ((p.a, p.m), (p.b, p.n)))
+    pieces = math.prod(guess(x.extent) for x in p.n) // max(1, block)
+    by_rows = a + (b if b <= room else b * outer)
+    by_columns = b + (a if a <= room else a * pieces)
+    return by_columns < by_rows
+
+
+def footprint(source: Source, axes: Sequence[Axis]) -> int:
+    """Bytes of an operand that lie between the first and the last element that is read."""
+    if not is_affine(source.address, axes):
+        return math.prod(guess(x.extent) for x in axes) * source.dtype.itemsize
+    steps = [(guess(stride(source.address, x)), guess(x.extent)) for x in axes]
+    return (1 + sum(abs(step) * (extent - 1) for step, extent in steps)) * source.dtype.itemsize

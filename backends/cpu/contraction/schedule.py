@@ -19,6 +19,7 @@ from graphtorch.ir.shape import Dim
 from ...kernels.machine import Machine
 
 TASK_WORK = 60_000  # multiply-adds that make a task worth its start
+FULL_ROWS = 0.7  # of the rows that fit: a tile of fewer does not keep the units busy
 TASKS = 16  # enough tasks to balance a few threads
 
 
@@ -75,6 +76,8 @@ class Schedule:
         pack_a, pack_b: the operand is copied into the order in which tiles read it.
         split: parts that k is cut into, each a task of its own with its own partial result.
         parallel: worth running on several threads.
+        columns_first: tasks that read the same columns of B follow one another; else those that read
+            the same outer rows of A do.
     """
 
     kind: str
@@ -86,6 +89,7 @@ class Schedule:
     pack_b: bool = False
     split: int = 1
     parallel: bool = True
+    columns_first: bool = False
 
     def __str__(self) -> str:
         packed = " ".join(
@@ -93,6 +97,7 @@ class Schedule:
         )
         parts = [self.kind, f"{_sizes(self.rows)} x {_sizes(self.columns)}"]
         parts += ["swapped"] * self.swap + [packed] * (self.pack_a or self.pack_b)
+        parts += ["columns first"] * self.columns_first
         parts += [f"split {self.split}"] * (self.split > 1) + ["serial"] * (not self.parallel)
         return ", ".join(parts)
 
@@ -118,8 +123,15 @@ def row_sizes(extent: Dim, most: int) -> tuple[int, ...]:
         return tuple(dict.fromkeys((main, *([max(main // 3, 2)] if main > 4 else []), 1)))
     if extent <= most:
         return (max(extent, 1),)
-    size = -(-extent // -(-extent // most))
+    size = min(range(most, most // 2, -1), key=lambda size: _sweep_cost(extent, size, most))
     return (size, extent % size) if extent % size else (size,)
+
+
+def _sweep_cost(extent: int, size: int, most: int) -> float:
+    """Of tiles of `size` rows and one with the rest, in rows: one of few rows takes as long as its
+    sums wait for each other, and each has a beginning and an end."""
+    count, rest = divmod(extent, size)
+    return count * size + (max(rest, FULL_ROWS * most) if rest else 0) + 0.3 * -(-extent // size)
 
 
 def column_sizes(extent: Dim, vectors: int, lanes: int) -> tuple[int, ...]:

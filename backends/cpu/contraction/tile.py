@@ -140,10 +140,13 @@ def emit_tiles(
     """The kernel's body: tasks, sweeps over tiles, and tiles by `emit` (`register_tile`, a dot
     tile)."""
     rows, columns = side_of(p.m, s.rows), side_of(p.n, s.columns)
-    levels: list[Level] = [x.loop for x in (*p.batch, *rows.outer, *columns.outer)]
     spans: dict[str, tuple[Expr, Expr | int]] = {}
-    for side in (columns, rows):
-        levels.append(_block_level(e, side, spans))
+    across, down = (_block_level(e, side, spans) for side in (columns, rows))
+    above, beside = ([x.loop for x in side.outer] for side in (rows, columns))
+    tasks: list[Level] = [*above, *beside, across, down]
+    if s.columns_first:
+        tasks = [*beside, across, *above, down]
+    levels = [*(x.loop for x in p.batch), *tasks]
     lanes = 1 if s.kind == "dot" else s.lanes
 
     def tile(row_sizes: tuple[int, ...], column_sizes: tuple[int, ...], valid: int | Expr) -> None:
