@@ -21,6 +21,7 @@ LEFT_OUT = frozenset(
         "channels_last_conv_weight_grad",
         "winograd_image",
         "winograd_result",
+        "winograd_result_grad",
     }
 )
 CHOSEN = {"attention": attention.fits, "attention_grad": attention_grad.fits}

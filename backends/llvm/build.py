@@ -10,7 +10,7 @@ from graphtorch.ir.graph import Graph
 from graphtorch.ir.printer import print_graph
 
 from ..cpu.lower import lower
-from ..cpu.supports import LIMITS, supports
+from ..cpu.supports import limits, supports
 from ..explain import explain, statistics
 from ..kernels.program.plan import Plan
 from ..kernels.program.program import Program
@@ -36,7 +36,9 @@ def target_of(processor: Processor, name: str = "") -> Target[Code]:
         ]
         return [u.name for u in units], images(units, processor, name)
 
-    return Target("llvm", processor.machine, supports, LIMITS, lower, emit, "cpu")
+    return Target(
+        "llvm", processor.machine, supports, limits(processor.machine), lower, emit, "cpu"
+    )
 
 
 def build(

@@ -1,5 +1,5 @@
-"""How large regions may become: facts of the machine that a graph is compiled for, which a target
-states."""
+"""How large regions may become, and what is worth a detour: facts of the machine that a graph is
+compiled for, which a target states."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ class Limits:
         lone_row: the same where so few rows exist that one pass has to be parallel itself.
         few_rows: less rows than so many are few.
         strided: weights of ops whose kernels read operands with strides where they lie.
+        reading: multiply-adds of 32-bit floats in the time in which one of these is read from beyond
+            the cache next to a core.
     """
 
     nodes: int = 128
@@ -27,3 +29,4 @@ class Limits:
     lone_row: int = 1 << 14
     few_rows: int = 4
     strided: frozenset[Weight] = frozenset((Weight.CONTRACTION,))
+    reading: float = 26.0

@@ -15,7 +15,7 @@
     legalize    again: these two may have made an op that the target does not support
     layout      after the last legalize: it turns images for convolutions that the target takes
     affine      after layout, which turns the vectors of channels as well
-    winograd    after layout, of whose convolutions it replaces some, for filters that seldom change
+    winograd    after layout and affine, of whose convolutions and their gradients it replaces some
     cse, dce    last before fuse: it places every node it is given in a region, needed or not
     fuse        ensures that the graph consists of regions and constants
 
@@ -125,7 +125,7 @@ def stages(
         Stage("legalize-again", expand, supports),
         Stage("layout", partial(layout.run, supports=supports), supports),
         Stage("affine", partial(affine.run, stable=stable), supports),
-        Stage("winograd", partial(winograd.run, stable=stable), supports),
+        Stage("winograd", partial(winograd.run, stable=stable, limits=limits), supports),
         Stage("cse-legal", cse.run, supports),
         Stage("dce-legal", dce.run, supports),
         Stage("fuse", partial(fuse.run, limits=limits), partial(_is_fused, supports)),

@@ -1,70 +1,206 @@
-"""3 x 3 convolutions with fewer multiplications (`ops.winograd`), where that pays and filters
-seldom change.
+"""3 x 3 convolutions and their gradients with fewer multiplications (`ops.winograd`), where that
+pays.
 
-What is saved has to be more than moving tiles to and fro takes, and the transformed filters, four
-times as many numbers, have to stay in a cache where they are read more than once. They are computed
-from the filters by one product, which depends on nothing else and so is done once.
+What is saved has to be more than moving tiles to and fro takes, and than reading the transformed
+filters takes, several times as many numbers, where they do not stay in a cache. These are computed
+from the filters by one product; where the filters seldom change that is done once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container
+import math
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from .. import ops
 from ..graph import Graph, Node, Value
 from ..literal import Literal
+from ..op import Op
 from ..ops.checks import attrs_of
-from ..ops.conv import ConvAttrs
-from ..ops.winograd import FILTER, WINDOW
+from ..ops.conv import AnyConvAttrs, ConvAttrs, ConvTransposeAttrs, ConvWeightGradAttrs
+from ..ops.winograd import FORMS, Form, tiles
 from ..rewrite import rewrite
+from ..shape import Dim
 from . import affine
+from .limits import Limits
 
-CHANNELS = int(__import__("os").environ.get("WCH","32"))
-PIXELS = 12  # of an image along a dimension: smaller ones are all borders of tiles
-FILTER_BYTES = 8 << 20  # of transformed filters that a cache holds
+CHANNELS = 32  # from which on the products are worth the transforms around them
+# What is saved has to be worth the digits that are lost: larger tiles, or any, from so much less time
+GAIN = 0.8
+# Of the peak, what convolutions and products of such sizes reach (measured on AVX2).
+EFFICIENCY = 0.7
+NEAR_BYTES = 1 << 20  # of filters that stay in the cache next to a core
+# In times that reading a number from beyond that cache takes:
+TILED = 2.0  # transforming an image's tiles, for each number made
+RESULT = 1.0  # transforming tiles back, for each number read
+
+Paddings: TypeAlias = Sequence[tuple[int, int]]
 
 
-def run(graph: Graph, stable: Container[Value]) -> Graph:
-    """`graph` with the convolutions replaced whose filters are constants or among `stable`."""
-    seldom = affine.seldom_changed(graph, stable)
-    return rewrite(graph, lambda node: _replaced(node, seldom), (ops.channels_last_conv,))
+@dataclass(frozen=True)
+class Layer:
+    """A 3 x 3 convolution of stride 1, or a gradient of one.
+
+    Attributes:
+        pixels: images, height and width of the results; of unknown images 1.
+        channels, filters: of the image, and of the results.
+        kept: the filters seldom change.
+        gradient: what is made are the gradients of filters.
+    """
+
+    pixels: tuple[int, int, int]
+    channels: int
+    filters: int
+    kept: bool
+    reading: float
+    gradient: bool = False
+
+    def plain(self) -> float:
+        """Time of the convolution as it is."""
+        multiplications = math.prod(self.pixels) * 9 * self.channels * self.filters
+        return max(multiplications / EFFICIENCY, self._filters(9))
+
+    def filtered(self, form: Form) -> float:
+        """Time by way of tiles."""
+        images, *size = self.pixels
+        square = form.window**2
+        count = images * math.prod(int(tiles(s, form.tile)) for s in size)
+        numbers = square * self.channels * self.filters
+        back = TILED if self.gradient else RESULT
+        moved = square * count * (TILED * self.channels + back * self.filters)
+        made = 0.0 if self.kept else numbers * (9 + self.reading)
+        return (
+            max(numbers * count / EFFICIENCY, self._filters(square)) + self.reading * moved + made
+        )
+
+    def _filters(self, each: int) -> float:
+        """Time of reading them, so many numbers each."""
+        numbers = each * self.channels * self.filters
+        return self.reading * numbers if not self.gradient and 4 * numbers > NEAR_BYTES else 0.0
 
 
-def _replaced(node: Node, stable: Container[Value]) -> Value | None:
-    x, w = node.operands[:2]
-    if w not in stable or not _pays(node):
+@dataclass(frozen=True)
+class Choice:
+    """What decides: values that seldom change, and the limits of the target."""
+
+    seldom: Container[Value]
+    limits: Limits
+
+    def form(self, y: Value, channels: Dim, filters: Dim, w: Value | None) -> Form | None:
+        """The form for results y and filters w, None for a gradient of these; None where
+        the convolution stays as it is."""
+        kept, gradient = w is not None and w in self.seldom, w is None
+        reading = self.limits.reading
+        layer = Layer(_pixels(y), int(channels), int(filters), kept, reading, gradient)  # type: ignore[arg-type]
+        best, time = None, layer.plain()
+        for form in FORMS.values():
+            if layer.filtered(form) < GAIN * time:
+                best, time = form, layer.filtered(form)
+        return best
+
+
+def _pixels(y: Value) -> tuple[int, int, int]:
+    images, height, width = (d if isinstance(d, int) else 1 for d in y.shape[:3])
+    return images, height, width
+
+
+def run(graph: Graph, stable: Container[Value], limits: Limits) -> Graph:
+    """`graph` with those convolutions replaced for which that pays; the filters among `stable`, and
+    constants, seldom change."""
+    choice = Choice(affine.seldom_changed(graph, stable), limits)
+    return rewrite(graph, lambda node: _replaced(node, choice), REPLACED)
+
+
+def _replaced(node: Node, choice: Choice) -> Value | None:
+    attrs: AnyConvAttrs = node.attrs  # type: ignore[assignment]
+    return REPLACED[node.op](node, choice) if _is_plain(node, attrs) else None
+
+
+def _is_plain(node: Node, attrs: AnyConvAttrs) -> bool:
+    """Whether it is a 3 x 3 convolution of stride 1 in f32, or a gradient of one, of known sizes."""
+    sizes = [v.shape[1:] for v in (*node.operands[:2], node.result())]
+    if not all(isinstance(d, int) for shape in sizes for d in shape):
+        return False
+    taps = node.result() if isinstance(attrs, ConvWeightGradAttrs) else node.operands[1]
+    return (
+        taps.shape[2:] == (3, 3)
+        and isinstance(taps.shape[0], int)
+        and {*attrs.stride, *attrs.dilation, attrs.groups} == {1}
+        and node.result().dtype.itemsize == 4
+        and min(taps.shape[:2]) >= CHANNELS  # type: ignore[type-var,operator]
+    )
+
+
+def _conv(node: Node, choice: Choice) -> Value | None:
+    padding = attrs_of(node, ConvAttrs).padding
+    return _by_tiles(node, padding, (1, 0), 1, choice)
+
+
+def _conv_transpose(node: Node, choice: Choice) -> Value | None:
+    """A convolution with the taps in reverse, and of all that the results reached."""
+    attrs = attrs_of(node, ConvTransposeAttrs)
+    padding = tuple((2 - low, 2 - high) for low, high in attrs.padding)
+    if any(attrs.output_padding):
         return None
-    filters, channels = w.shape[:2]
-    tiled = ops.winograd_image(x, padding=attrs_of(node, ConvAttrs).padding)
-    made = ops.winograd_result(ops.matmul(tiled, _filters(w)), shape=node.types[0].shape)
-    assert filters == made.shape[-1] and channels == tiled.shape[-1]
-    return ops.add(made, node.operands[2]) if len(node.operands) == 3 else made  # type: ignore[no-any-return]
+    return _by_tiles(node, padding, (0, 1), -1, choice)
 
 
-def _pays(node: Node) -> bool:
-    x, w = node.operands[:2]
-    attrs, (filters, channels, *kernel) = attrs_of(node, ConvAttrs), w.shape
-    if (
-        kernel != [3, 3]
-        or {*attrs.stride, *attrs.dilation, attrs.groups} != {1}
-        or x.dtype.itemsize != 4
-    ):
-        return False
-    if not all(isinstance(d, int) for d in (*node.types[0].shape[1:], *w.shape)):
-        return False
-    if min(filters, channels) < CHANNELS or min(node.types[0].shape[1:3]) < PIXELS:  # type: ignore[type-var]
-        return False
-    return bool(filters * channels * WINDOW * WINDOW * 4 <= FILTER_BYTES)
+def _by_tiles(
+    node: Node, padding: Paddings, dims: tuple[int, int], order: int, choice: Choice
+) -> Value | None:
+    """The convolution of a node's image. `dims`: of the filters, channels and results; `order`: -1
+    for taps in reverse."""
+    (x, w, *bias), y = node.operands, node.result()
+    channels, filters = (w.shape[d] for d in dims)
+    form = choice.form(y, channels, filters, w)
+    if form is None or min(min(p) for p in padding) < 0:
+        return None
+    tiled = ops.winograd_image(x, padding=padding, tile=form.tile)
+    product = ops.matmul(tiled, _filters(w, dims, form, order))
+    made = ops.winograd_result(product, shape=y.shape, tile=form.tile)
+    return ops.add(made, bias[0]) if bias else made  # type: ignore[no-any-return]
 
 
-def _filters(w: Value) -> Value:
-    """G w G^T of each filter w [F, C, 3, 3]: [36, C, F]."""
-    transform = np.array(FILTER)
-    both = np.kron(transform, transform).astype(w.dtype.numpy)  # [36, 9]
-    filters, channels = w.shape[:2]
-    taps = ops.permute(ops.reshape(w, shape=(filters, channels, 9)), dims=(2, 1, 0))
+def _filters(w: Value, dims: tuple[int, int], form: Form, order: int = 1) -> Value:
+    """G w G^T of each filter of w: [w * w, channels, filters]."""
+    channels, filters = (w.shape[d] for d in dims)
+    taps = ops.permute(ops.reshape(w, shape=(*w.shape[:2], 9)), dims=(2, *dims))
     flat = ops.reshape(taps, shape=(9, channels * filters))
-    made = ops.matmul(ops.constant(value=Literal.of(both, w.dtype)), flat)
-    return ops.reshape(made, shape=(WINDOW * WINDOW, channels, filters))  # type: ignore[no-any-return]
+    made = ops.matmul(_both_sides(form, w)[order], flat)
+    return ops.reshape(made, shape=(form.window**2, channels, filters))  # type: ignore[no-any-return]
+
+
+def _both_sides(form: Form, like: Value) -> dict[int, Value]:
+    """G on both sides of the taps of a filter in a row, [w * w, 9]; by -1, of taps in reverse."""
+    both = np.kron(np.array(form.filter), np.array(form.filter)).astype(like.dtype.numpy)
+    return {
+        order: ops.constant(value=Literal.of(np.ascontiguousarray(both[:, ::order]), like.dtype))
+        for order in (1, -1)
+    }
+
+
+def _weight_grad(node: Node, choice: Choice) -> Value | None:
+    """What the sum over channels was, transposed: a sum over tiles; then G^T m G of each filter."""
+    (x, g), w, attrs = node.operands, node.result(), attrs_of(node, ConvWeightGradAttrs)
+    filters, channels = w.shape[:2]
+    form = choice.form(g, channels, filters, None)
+    if form is None or min(min(p) for p in attrs.padding) < 0:
+        return None
+    tiled = ops.winograd_image(x, padding=attrs.padding, tile=form.tile, again=True)
+    product = ops.matmul(
+        ops.permute(tiled, dims=(0, 2, 1)), ops.winograd_result_grad(g, tile=form.tile)
+    )
+    back = ops.permute(_both_sides(form, x)[1], dims=(1, 0))
+    taps = ops.matmul(back, ops.reshape(product, shape=(form.window**2, channels * filters)))
+    turned = ops.permute(ops.reshape(taps, shape=(9, channels, filters)), dims=(2, 1, 0))
+    return ops.reshape(turned, shape=w.shape)  # type: ignore[no-any-return]
+
+
+REPLACED: dict[Op, Callable[[Node, Choice], Value | None]] = {
+    ops.channels_last_conv: _conv,
+    ops.channels_last_conv_transpose: _conv_transpose,
+    ops.channels_last_conv_weight_grad: _weight_grad,
+}

@@ -239,10 +239,20 @@ def channels_last() -> Iterator[Sample]:
 
 def minimal_filtering() -> Iterator[Sample]:
     rng = np.random.default_rng(4)
-    x, m = rng.standard_normal((2, 7, 5, 3)), rng.standard_normal((36, 8, 3))
+    x, large, small = (rng.standard_normal(s) for s in ((2, 7, 5, 3), (36, 8, 3), (16, 24, 3)))
     padding = ((1, 1), (2, 0))
-    yield sample("winograd_image", lambda x: ops.winograd_image(x, padding=padding), x)
-    yield sample("winograd_result", lambda m: ops.winograd_result(m, shape=(2, 7, 5, 3)), m)
+    for tile, m in ((4, large), (2, small)):
+        yield sample(
+            "winograd_image", lambda x, t=tile: ops.winograd_image(x, padding=padding, tile=t), x
+        )
+        yield sample(
+            "winograd_result",
+            lambda m, t=tile: ops.winograd_result(m, shape=(2, 7, 5, 3), tile=t),
+            m,
+        )
+        yield sample(
+            "winograd_result_grad", lambda g, t=tile: ops.winograd_result_grad(g, tile=t), x
+        )
 
 
 def positions() -> Iterator[Sample]:

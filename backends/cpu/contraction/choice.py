@@ -181,7 +181,7 @@ def must_pack_columns(p: Contraction, machine: Machine) -> bool:
         return False
     size = guess(p.n[-1].extent) * guess(p.k[0].extent) * p.b.dtype.itemsize
     room = machine.caches[0] // 2 if p.b.stable else machine.caches[1] // 4
-    return size > room and guess(p.m[-1].extent) > 24
+    return size > room and guess(p.m[-1].extent) > (4 if p.b.stable else 24)
 
 
 def total_cost(

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from graphtorch.ir.graph import Node
-from graphtorch.ir.ops.winograd import RESULT, TILE, WINDOW, tiles
+from graphtorch.ir.ops.checks import attrs_of
+from graphtorch.ir.ops.winograd import WinogradResultAttrs, form_of, tiles
 from graphtorch.ir.shape import Dim
 
 from ...kernels.body.access import lane_mask
@@ -72,11 +73,12 @@ def along_channels(
 
 def lower_winograd_result(region: Region, lowering: Lowering, node: Node) -> None:
     """Launch the transform back, with the region's epilogue."""
-    m = node.operands[0]
+    m, form = node.operands[0], form_of(attrs_of(node, WinogradResultAttrs))
+    size, window = form.tile, form.window
     images, height, width, filters = node.types[0].shape
     space, acc = Space(), accumulator(m.dtype)
     image, y, x, f = (axis(space, d) for d in (images, height, width, filters))
-    down, across = axis(space, tiles(height)), axis(space, tiles(width))
+    down, across = axis(space, tiles(height, size)), axis(space, tiles(width, size))
     source = plain_source(region, lowering, m)
     index = (image.variable, y.variable, x.variable, f.variable)
     shape = node.types[0].shape
@@ -112,7 +114,7 @@ def lower_winograd_result(region: Region, lowering: Lowering, node: Node) -> Non
                     cast(
                         load(
                             given,
-                            at + e.expr((i * WINDOW + j) * count * filters) + c,
+                            at + e.expr((i * window + j) * count * filters) + c,
                             chunk.lanes,
                             mask,
                         ),
@@ -120,22 +122,22 @@ def lower_winograd_result(region: Region, lowering: Lowering, node: Node) -> Non
                     ),
                     "m",
                 )
-                for j in range(WINDOW)
+                for j in range(window)
             ]
-            for i in range(WINDOW)
+            for i in range(window)
         ]
-        made = on_both_sides(e, RESULT, square)
+        made = on_both_sides(e, form.result, square)
         column = Column({f.name: f.variable}, f, chunk, chunk.valid)
-        for i in range(TILE):
-            for j in range(TILE):
+        for i in range(size):
+            for j in range(size):
                 row = {y.name: y.variable + i, x.name: x.variable + j}
-                limits = {a.name: a.extent for a in (y, x) if a.extent % TILE != 0}
+                limits = {a.name: a.extent for a in (y, x) if a.extent % size != 0}
                 with e.b.when(_inside(e, row, limits)) if limits else e.b.loop(1) as _:
                     writer.write([row], [column], {(0, 0): made[i][j]})
 
     with e.tasks([image.loop, down.loop]), e.nested([across.loop]):
-        e.space.bind(y.variable, e.b.let(e.expr(down.variable * TILE), "y"))
-        e.space.bind(x.variable, e.b.let(e.expr(across.variable * TILE), "x"))
+        e.space.bind(y.variable, e.b.let(e.expr(down.variable * size), "y"))
+        e.space.bind(x.variable, e.b.let(e.expr(across.variable * size), "x"))
         at = e.b.let(e.expr(tile * filters), "at")
         along_channels(e, int(filters), lanes, lambda c, k: one(c, k, at))
     e.launch(

@@ -20,7 +20,7 @@ from .sampling import lower_sample, lower_sample_grad
 from .scatter import SCATTERS, lower_scatter
 from .sort import lower_sort
 from .suppression import lower_nms
-from .winograd import lower_winograd_image
+from .winograd import lower_winograd_image, lower_winograd_result_grad
 
 Lower = Callable[[Places, Node], None]
 OPAQUE: dict[str, Lower] = {
@@ -42,6 +42,7 @@ OPAQUE: dict[str, Lower] = {
     "sample_bilinear_grad": lower_sample_grad,
     "nms": lower_nms,
     "winograd_image": lower_winograd_image,
+    "winograd_result_grad": lower_winograd_result_grad,
 }
 CHOSEN: dict[str, Callable[[Node], bool]] = {
     "max_pool": by_rows,

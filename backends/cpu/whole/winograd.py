@@ -1,11 +1,19 @@
-"""The transform of an image's tiles that begins Winograd's filtering (`ir.ops.winograd`)."""
+"""The transforms of tiles that begin Winograd's filtering (`ir.ops.winograd`): of an image, and of
+a result's gradient."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from graphtorch.ir.graph import Node
-from graphtorch.ir.ops.winograd import IMAGE, TILE, WINDOW, tiles
+from graphtorch.ir.ops.checks import attrs_of
+from graphtorch.ir.ops.winograd import (
+    Matrix,
+    WinogradImageAttrs,
+    WinogradResultGradAttrs,
+    form_of,
+    tiles,
+)
 from graphtorch.ir.shape import Dim
 
 from ...kernels.body.access import lane_mask, store_lanes
@@ -21,17 +29,34 @@ from ..loops.places import Places
 
 def lower_winograd_image(places: Places, node: Node) -> None:
     """Launch the transform of the image's tiles."""
+    attrs = attrs_of(node, WinogradImageAttrs)
+    form = form_of(attrs)
+    _lower_tiles(places, node, form.image, form.tile, attrs.padding)
+
+
+def lower_winograd_result_grad(places: Places, node: Node) -> None:
+    """Launch the transform of the tiles of a result's gradient."""
+    form = form_of(attrs_of(node, WinogradResultGradAttrs))
+    _lower_tiles(places, node, form.result_grad, form.tile, ((0, 0), (0, 0)))
+
+
+def _lower_tiles(
+    places: Places, node: Node, matrix: Matrix, step: int, padding: Sequence[tuple[int, int]]
+) -> None:
+    """`matrix` on both sides of tiles that are `step` apart, of x [N, H, W, C] in zeros."""
     x, lowering = node.operands[0], places.lowering
     images, height, width, channels = x.shape
-    (top, bottom), (left, right) = node.attrs.padding
+    (top, bottom), (left, right) = padding
     space, acc = Space(), accumulator(x.dtype)
-    rows, columns = tiles(height + top + bottom - 2), tiles(width + left + right - 2)
+    window = len(matrix[0])
+    rows = tiles(height + top + bottom - (window - step), step)
+    columns = tiles(width + left + right - (window - step), step)
     image, down, across = (axis(space, d) for d in (images, rows, columns))
-    e = Scope(lowering, "winograd_image", space)
+    e = Scope(lowering, node.op.name, space)
     given = e.buffer(places.materialise(x), hint="x")
     made = e.buffer(places.result_slot(node.result()), "write", "y")
     lanes = lowering.machine.lanes(acc.itemsize)
-    first_row, first_column = down.variable * TILE - top, across.variable * TILE - left
+    first_row, first_column = down.variable * step - top, across.variable * step - left
     tile = (image.variable * rows + down.variable) * columns + across.variable
     count = images * rows * columns
 
@@ -56,13 +81,13 @@ def lower_winograd_image(places: Places, node: Node) -> None:
                     j,
                     binary("and", inside[0][i], inside[1][j]) if inside else None,
                 )
-                for j in range(WINDOW)
+                for j in range(window)
             ]
-            for i in range(WINDOW)
+            for i in range(window)
         ]
-        for a, row in enumerate(on_both_sides(e, IMAGE, square)):
+        for a, row in enumerate(on_both_sides(e, matrix, square)):
             for b, value in enumerate(row):
-                where = to + e.expr((a * WINDOW + b) * count * channels) + c
+                where = to + e.expr((a * len(matrix) + b) * count * channels) + c
                 store_lanes(e.b, made, where, cast(value, x.dtype), chunk.valid, e.masks)
 
     with e.tasks([image.loop, down.loop]), e.nested([across.loop]):
@@ -71,7 +96,7 @@ def lower_winograd_image(places: Places, node: Node) -> None:
         )
         to = e.b.let(e.expr(tile * channels), "to")
         inside = [
-            [e.b.let(_within(e, first + i, size), "inside") for i in range(WINDOW)]
+            [e.b.let(_within(e, first + i, size), "inside") for i in range(window)]
             for first, size in ((first_row, height), (first_column, width))
         ]
         ends = [binary("and", side[0], side[-1]) for side in inside]
@@ -80,7 +105,7 @@ def lower_winograd_image(places: Places, node: Node) -> None:
         with e.b.otherwise():
             along_channels(e, int(channels), lanes, lambda c, k: one(c, k, at, to, inside))
     moved = (x.type.numel + node.types[0].numel) * x.dtype.itemsize
-    e.launch("winograd_image", node.types[0].numel * 6, moved)
+    e.launch(node.op.name, node.types[0].numel * 6, moved)
 
 
 def _within(e: Scope, at: Dim, size: Dim) -> Expr:

@@ -142,7 +142,6 @@ class Lowering:
         self._errors = 0  # how often a site was asked for
         self.task_ns = machine.task_ns
         self._keeps = False  # what is lowered is computed when weights change
-        self._kept: list[Slot] = []  # memory of that
         self.serial = False  # in a loop that runs in parts: its kernels run on one thread each
 
     def slot(self, value: Value) -> Slot:
@@ -178,10 +177,7 @@ class Lowering:
         self, dtype: DType, shape: Shape, elements: Dim | None = None, name: str = ""
     ) -> Slot:
         """Memory for the time between its first and its last launch; `elements` where padded."""
-        slot = self._new("packed" if self._keeps else "temporary", dtype, shape, elements, name)
-        if self._keeps:
-            self._kept.append(slot)
-        return slot
+        return self._new("packed" if self._keeps else "temporary", dtype, shape, elements, name)
 
     def packed(
         self, dtype: DType, shape: Shape, elements: Dim | None = None, name: str = ""
@@ -294,7 +290,7 @@ class Lowering:
             return  # the memory of a call has no size when weights change
         launches = flat(self.program.launches)
         read = {root for launch in launches for slot in launch.slots for root in slot.roots()}
-        for slot in self._kept:
+        for slot in self.program.packed():
             if slot not in read:
                 slot.kind = "temporary"
 
