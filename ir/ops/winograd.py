@@ -5,13 +5,13 @@ A 3 x 3 convolution of stride 1 makes t x t results from w x w pixels, w = t + 2
 
     Y = A^T [sum over c  (G w G^T) * (B^T d B)] A
 
-takes w^2 multiplications where the sum over taps takes 9 t^2: 16 for 36, or 36 for 144 (A. Lavin and
-S. Gray, "Fast Algorithms for Convolutional Neural Networks", 2015,
-https://arxiv.org/abs/1509.09308, sections 4.1 and 4.3). The sum over channels is w^2 matrix products;
-`winograd_image` makes B^T d B of all tiles, `winograd_result` A^T m A, and for the gradient of the
-filters `winograd_result_grad` A g A^T. Sums and differences of numbers of unlike size lose bits: with
-t = 4 about 1e-5 of the largest result, ten times what a plain sum loses, with t = 2 as much as that.
-Made by the `winograd` pass, after differentiation.
+takes w^2 multiplications where the sum over taps takes 9 t^2: 16 for 36, or 36 for 144 (A. Lavin
+and S. Gray, "Fast Algorithms for Convolutional Neural Networks", 2015,
+https://arxiv.org/abs/1509.09308, sections 4.1 and 4.3). The sum over channels is w^2 matrix
+products; `winograd_image` makes B^T d B of all tiles, `winograd_result` A^T m A, and for the
+gradient of the filters `winograd_result_grad` A g A^T. Sums and differences of numbers of unlike
+size lose bits: with t = 4 about 1e-5 of the largest result, ten times what a plain sum loses, with
+t = 2 as much as that. Made by the `winograd` pass, after differentiation.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ Matrix: TypeAlias = tuple[tuple[float, ...], ...]
 
 @dataclass(frozen=True)
 class Form:
-    """The matrices for t x t results: `image` B^T [w, w], `filter` G [w, 3], `result` A^T [t, w]."""
+    """The matrices for t x t results: `image` B^T [w, w], `filter` G [w, 3], `result` A^T [t,
+    w]."""
 
     image: Matrix
     filter: Matrix

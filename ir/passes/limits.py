@@ -19,8 +19,8 @@ class Limits:
         lone_row: the same where so few rows exist that one pass has to be parallel itself.
         few_rows: less rows than so many are few.
         strided: weights of ops whose kernels read operands with strides where they lie.
-        reading: multiply-adds of 32-bit floats in the time in which one of these is read from beyond
-            the cache next to a core.
+        reading: multiply-adds of 32-bit floats in the time in which one of these is read from
+            beyond the cache next to a core.
     """
 
     nodes: int = 128

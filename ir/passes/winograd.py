@@ -28,7 +28,8 @@ from . import affine
 from .limits import Limits
 
 CHANNELS = 32  # from which on the products are worth the transforms around them
-# What is saved has to be worth the digits that are lost: larger tiles, or any, from so much less time
+# What is saved has to be worth the digits that are lost: larger tiles, or any, from so much less
+# time
 GAIN = 0.8
 # Of the peak, what convolutions and products of such sizes reach (measured on AVX2).
 EFFICIENCY = 0.7
@@ -120,7 +121,8 @@ def _replaced(node: Node, choice: Choice) -> Value | None:
 
 
 def _is_plain(node: Node, attrs: AnyConvAttrs) -> bool:
-    """Whether it is a 3 x 3 convolution of stride 1 in f32, or a gradient of one, of known sizes."""
+    """Whether it is a 3 x 3 convolution of stride 1 in f32, or a gradient of one, of known
+    sizes."""
     sizes = [v.shape[1:] for v in (*node.operands[:2], node.result())]
     if not all(isinstance(d, int) for shape in sizes for d in shape):
         return False
@@ -190,12 +192,11 @@ def _weight_grad(node: Node, choice: Choice) -> Value | None:
     if form is None or min(min(p) for p in attrs.padding) < 0:
         return None
     tiled = ops.winograd_image(x, padding=attrs.padding, tile=form.tile, again=True)
-    product = ops.matmul(
-        ops.permute(tiled, dims=(0, 2, 1)), ops.winograd_result_grad(g, tile=form.tile)
-    )
+    given = ops.winograd_result_grad(g, tile=form.tile)
+    product = ops.matmul(ops.permute(given, dims=(0, 2, 1)), tiled)  # [w * w, filters, channels]
     back = ops.permute(_both_sides(form, x)[1], dims=(1, 0))
-    taps = ops.matmul(back, ops.reshape(product, shape=(form.window**2, channels * filters)))
-    turned = ops.permute(ops.reshape(taps, shape=(9, channels, filters)), dims=(2, 1, 0))
+    taps = ops.matmul(back, ops.reshape(product, shape=(form.window**2, filters * channels)))
+    turned = ops.permute(ops.reshape(taps, shape=(9, filters, channels)), dims=(1, 2, 0))
     return ops.reshape(turned, shape=w.shape)  # type: ignore[no-any-return]
 
 

@@ -239,11 +239,17 @@ def tile_cost(rows: int, widths: Sequence[int], lanes: int, machine: Machine) ->
 
 def finished(p: Contraction, s: Schedule, machine: Machine) -> Schedule:
     """With block sizes, and whether threads are worth it."""
+    static = all(isinstance(x.extent, int) for x in p.axes())
+    work = math.prod(guess(x.extent) for x in p.axes())
+    return replace(blocked(p, s, machine), parallel=not static or work >= SERIAL_WORK)
+
+
+def blocked(p: Contraction, s: Schedule, machine: Machine) -> Schedule:
+    """With sizes of blocks, and the order in which they are computed."""
     m, n = p.m[-2 if s.rows.inner else -1], p.n[-2 if s.columns.inner else -1]
     sides = (p.m[-1], s.rows.inner), (p.n[-1], s.columns.inner)
     inner = math.prod(guess(x.extent) for x, spans_two in sides if spans_two)
     depth = max(1, guess(extent_of(p.k)))
-    work = math.prod(guess(x.extent) for x in (*p.batch, *p.m, *p.n)) * depth
     known = math.prod(x.extent for x in (*p.batch, *p.m, *p.n) if isinstance(x.extent, int))
     inside = math.prod(x.extent for x in (m, n) if isinstance(x.extent, int)) * inner
     others = known // max(1, inside)  # a symbolic batch may be 1: it does not count as tasks
@@ -257,13 +263,11 @@ def finished(p: Contraction, s: Schedule, machine: Machine) -> Schedule:
         p.acc.itemsize,
         machine,
     )
-    static = all(isinstance(x.extent, int) for x in p.axes())
-    s = replace(s, columns_first=_columns_first(p, s, column_block or guess(n.extent), machine))
     return replace(
         s,
         rows=replace(s.rows, block=row_block),
         columns=replace(s.columns, block=column_block),
-        parallel=not static or work >= SERIAL_WORK,
+        columns_first=_columns_first(p, s, column_block or guess(n.extent), machine),
     )
 
 
@@ -289,4 +293,5 @@ def footprint(source: Source, axes: Sequence[Axis]) -> int:
     if not is_affine(source.address, axes):
         return math.prod(guess(x.extent) for x in axes) * source.dtype.itemsize
     steps = [(guess(stride(source.address, x)), guess(x.extent)) for x in axes]
-    return (1 + sum(abs(step) * (extent - 1) for step, extent in steps)) * source.dtype.itemsize
+    reach = sum(abs(step) * max(extent - 1, 0) for step, extent in steps)
+    return (1 + reach) * source.dtype.itemsize

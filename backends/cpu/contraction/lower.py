@@ -8,8 +8,9 @@ A region's one contraction op becomes index algebra (`problem`), a schedule is c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import TypeAlias
 
 from graphtorch.ir.graph import Node
 from graphtorch.ir.shape import Dim
@@ -17,7 +18,7 @@ from graphtorch.ir.shape import Dim
 from ...kernels.body.scope import Scope
 from ...kernels.contraction.conv import (
     conv_problem,
-    conv_transpose_problem,
+    conv_transpose_problems,
     conv_weight_grad_problem,
 )
 from ...kernels.contraction.matmul import matmul_problem
@@ -31,7 +32,7 @@ from ...kernels.contraction.problem import (
 )
 from ...kernels.ir import Expr, KType, binary, cast, constant, fma, load
 from ...kernels.program.lowering import Lowering, Region
-from .choice import choose
+from .choice import blocked, choose
 from .diagonal import diagonal, diagonal_schedule, diagonal_tile
 from .dot import dot_tile
 from .packing import Packing, pack
@@ -41,14 +42,20 @@ from .tile import Direct, Packed, TileBody, emit_tiles, register_tile
 from .winograd import lower_winograd_result
 from .writer import PartialWriter, ResultWriter
 
-PROBLEMS: dict[str, Callable[[Node, Region, Lowering], Contraction]] = {
-    "matmul": matmul_problem,
-    "conv": conv_problem,
-    "conv_transpose": conv_transpose_problem,
-    "conv_weight_grad": conv_weight_grad_problem,
-    "channels_last_conv": conv_problem,
-    "channels_last_conv_transpose": conv_transpose_problem,
-    "channels_last_conv_weight_grad": conv_weight_grad_problem,
+
+def _one(make: Callable[[Node, Region, Lowering], Contraction]) -> Problems:
+    return lambda *given: (make(*given),)
+
+
+Problems: TypeAlias = Callable[[Node, Region, Lowering], Iterable[Contraction]]
+PROBLEMS: dict[str, Problems] = {
+    "matmul": _one(matmul_problem),
+    "conv": _one(conv_problem),
+    "conv_transpose": conv_transpose_problems,
+    "conv_weight_grad": _one(conv_weight_grad_problem),
+    "channels_last_conv": _one(conv_problem),
+    "channels_last_conv_transpose": conv_transpose_problems,
+    "channels_last_conv_weight_grad": _one(conv_weight_grad_problem),
 }
 
 WITHOUT_SUMS: dict[str, Callable[[Region, Lowering, Node], None]] = {
@@ -67,12 +74,12 @@ def lower_contraction(region: Region, lowering: Lowering) -> None:
     if node.op.name in WITHOUT_SUMS:
         WITHOUT_SUMS[node.op.name](region, lowering, node)
         return
-    problem = PROBLEMS[node.op.name](node, region, lowering)
-    merge_axes(problem)
-    for group in (problem.m, problem.n):
-        if not group:
-            group.append(axis(problem.space, 1))
-    lowering.schedules.contract(problem, region, lowering)
+    for problem in PROBLEMS[node.op.name](node, region, lowering):
+        merge_axes(problem)
+        for group in (problem.m, problem.n):
+            if not group:
+                group.append(axis(problem.space, 1))
+        lowering.schedules.contract(problem, region, lowering)
 
 
 def contract(problem: Contraction, region: Region, lowering: Lowering) -> Schedule:
@@ -87,9 +94,8 @@ def contract(problem: Contraction, region: Region, lowering: Lowering) -> Schedu
 
 def lower_scheduled(p: Contraction, s: Schedule, region: Region, lowering: Lowering) -> Schedule:
     """The launches of a schedule, which is returned with the parts that k was cut into."""
-    s = replace(
-        s, split=1 if p.gated else parts_of(p, s), parallel=s.parallel and not lowering.serial
-    )
+    parts = 1 if p.gated else parts_of(p, s, lowering.machine)
+    s = replace(s, split=parts, parallel=s.parallel and not lowering.serial)
     if s.kind == "loops":
         lower_loop_nest(p, region, lowering)
     else:
@@ -123,6 +129,8 @@ def lower_tiles(p: Contraction, region: Region, lowering: Lowering, s: Schedule)
         e.launch(label, flops, moved)
         return
     cut, part, skipped = split(p, s.split)
+    if s.kind == "tile":
+        s = blocked(cut, s, lowering.machine)
     slot = partial_slot(p, lowering, s.split)
     e = Scope(lowering, region.label, p.space)
     emit_tiles(

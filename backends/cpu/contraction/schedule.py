@@ -76,8 +76,8 @@ class Schedule:
         pack_a, pack_b: the operand is copied into the order in which tiles read it.
         split: parts that k is cut into, each a task of its own with its own partial result.
         parallel: worth running on several threads.
-        columns_first: tasks that read the same columns of B follow one another; else those that read
-            the same outer rows of A do.
+        columns_first: tasks that read the same columns of B follow one another; else those that
+            read the same outer rows of A do.
     """
 
     kind: str

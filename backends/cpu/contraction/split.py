@@ -15,7 +15,7 @@ from graphtorch.ir.shape import Dim, evaluate
 from ...kernels.body.scope import Scope
 from ...kernels.contraction.problem import Axis, Contraction, axis, extent_of, flat
 from ...kernels.ir import Const, KType, binary, load
-from ...kernels.machine import SERIAL_WORK
+from ...kernels.machine import SERIAL_WORK, Machine
 from ...kernels.program.lowering import Lowering, Region
 from ...kernels.program.program import Slot
 from .choice import guess
@@ -25,19 +25,51 @@ from .writer import ResultWriter
 
 PARTS = 16
 FEW_TASKS = 8  # with as many, threads are busy without splitting k
+MOST_PARTS = 64
 LONG = 2048  # steps of k that are worth a pass over the results
+SHORT = 256  # steps of a part at least
 
 
-def parts_of(p: Contraction, s: Schedule) -> int:
+def parts_of(p: Contraction, s: Schedule, machine: Machine) -> int:
     """How many parts to cut k into; 1 for none."""
-    if not s.parallel or not p.k or guess(extent_of(p.k)) < LONG or tasks_of(p, s) >= FEW_TASKS:
+    if not s.parallel or not p.k or guess(extent_of(p.k)) < LONG:
         return 1
     if s.kind == "dot" and len(p.k) == 1:
         return 1
     first = p.k[0].extent
+    fitting = _fitting(p, s, machine) if s.kind == "tile" else 1
+    if tasks_of(p, s) >= FEW_TASKS:
+        return _possible(p, fitting)
     if len(p.k) == 1 and isinstance(first, int):
-        return max(1, min(PARTS, first // (LONG // 4)))
-    return min(PARTS, first) if isinstance(first, int) else PARTS
+        return max(fitting, 1, min(PARTS, first // (LONG // 4)))
+    return _possible(p, max(fitting, min(PARTS, first) if isinstance(first, int) else PARTS))
+
+
+def _fitting(p: Contraction, s: Schedule, machine: Machine) -> int:
+    """Parts of which one's operands stay in the L2 cache; 1 where they do so for all of k, or where
+    results are too many.
+
+    Each tile reads its rows and columns along all of k: what does not stay is read from beyond the
+    cache for each.
+    """
+    m, n, depth = (guess(extent_of(axes)) for axes in (p.m, p.n, p.k))
+    rows, columns = (t.sizes[0] * (t.inner or (1,))[0] for t in (s.rows, s.columns))
+    room = machine.caches[1] // 2 // p.acc.itemsize
+    if depth * (rows + columns) <= room:
+        return 1
+    parts = min(MOST_PARTS, -(-depth * (m + n) // room), depth // SHORT)
+    saved = depth * m * n * (1 / rows + 1 / columns)
+    return parts if 4 * parts * m * n < saved else 1
+
+
+def _possible(p: Contraction, parts: int) -> int:
+    """About as many: parts are made of the outermost axis of k, or of all of that and the next."""
+    first = p.k[0].extent
+    if not isinstance(first, int) or parts <= first:
+        return parts
+    if len(p.k) == 1 or not isinstance(p.k[1].extent, int):
+        return first
+    return first * min(p.k[1].extent, -(-parts // max(first, 1)))
 
 
 def tasks_of(p: Contraction, s: Schedule) -> int:
@@ -51,22 +83,24 @@ def tasks_of(p: Contraction, s: Schedule) -> int:
 
 def split(p: Contraction, parts: int) -> tuple[Contraction, Axis, Dim]:
     """The contraction with its outermost k in `parts`, the axis of parts, the steps of k before a
-    part."""
+    part. More parts than the outermost k has steps: these are parts, and the next k is cut."""
     first, *rest = p.k
+    part = axis(p.space, parts)
+    moved: dict[str, Dim] = {}
+    skipped: Dim = 0
+    number: Dim = part.variable
+    if isinstance(first.extent, int) and parts > first.extent:
+        parts //= first.extent
+        outer, number = p.space.div(number, parts), p.space.mod(number, parts)
+        moved[first.name], skipped = outer, outer * extent_of(rest)
+        first, *rest = rest
     chunk = (first.extent + (parts - 1)) // parts
-    part, inner = axis(p.space, parts), axis(p.space, chunk)
-    skipped = part.variable * chunk
-    moved: dict[str, Dim] = {first.name: skipped + inner.variable}
+    inner = axis(p.space, chunk)
+    moved[first.name] = number * chunk + inner.variable
     a, b = (x.mapped(lambda dim: evaluate(dim, moved)) for x in (p.a, p.b))
-    made = replace(
-        p,
-        batch=[part, *p.batch],
-        k=[inner, *rest],
-        a=a,
-        b=b,
-        limits={inner.name: first.extent - skipped},
-    )
-    return made, part, skipped * extent_of(rest)
+    limits = {inner.name: first.extent - number * chunk}
+    made = replace(p, batch=[part, *p.batch], k=[inner, *rest], a=a, b=b, limits=limits)
+    return made, part, skipped + number * chunk * extent_of(rest)
 
 
 def partial_address(p: Contraction, part: Axis) -> Dim:
