@@ -9,6 +9,7 @@ from graphtorch.ir import ops
 from graphtorch.ir.graph import Value
 
 from .._deferred.tensor import Tensor
+from .._deferred.write import assign
 from .._ops.base import run
 from .optimizer import Numbers, Optimizer, ParamsT, check_common, gradient, zeros_like
 
@@ -77,6 +78,11 @@ class Adam(Optimizer):
         step_size = (lr / (1 - beta1**step)).to(numbers.dtype)
         root = (1 - beta2**step).sqrt().to(numbers.dtype)
         eps = numbers("eps", lambda: group["eps"])
+        averages = [self.state[p][n] for p in params for n in ("exp_avg", "exp_avg_sq")]
+        plain = not group["amsgrad"] and not group["differentiable"]
+        if plain and numbers.suit([*params, *averages]):
+            self._update_at_once(group, params, numbers, (step_size, root, eps), (beta1, beta2))
+            return
         for param, _, kept in with_moments(self, group, params, numbers, beta1, beta2):
             state = self.state[param]
             second = numbers.wide(state["exp_avg_sq"])
@@ -88,6 +94,25 @@ class Adam(Optimizer):
             if group["differentiable"]:  # the next step writes to what this one's gradient reads
                 first, second = first.clone(), second.clone()
             param.copy_(run("Adam", _stepped, kept, first, second, step_size, root, eps))
+
+    def _update_at_once(
+        self,
+        group: dict[str, Any],
+        params: list[Tensor],
+        numbers: Numbers,
+        step: tuple[Tensor, ...],
+        betas: tuple[Tensor, Tensor],
+    ) -> None:
+        """The same where no number changes its dtype on the way: a node a parameter."""
+        rates, shrink = moment_rates(group, numbers, *betas)
+        factors = (*rates, *step) if shrink is None else (*rates, *step, shrink)
+        for param in params:
+            state = self.state[param]
+            kept = state["exp_avg"], state["exp_avg_sq"]
+            grad = gradient(param, group, numbers, decay=shrink is None)
+            made = run("Adam", ops.adam_update, param, grad, *kept, *factors)
+            for target, new in zip((param, *kept), made, strict=True):
+                assign(target, new)
 
 
 class AdamW(Adam):
@@ -129,6 +154,20 @@ def exact_betas(group: dict[str, Any], numbers: Numbers) -> tuple[Tensor, Tensor
     return numbers.exact(lambda: group["betas"][0]), numbers.exact(lambda: group["betas"][1])
 
 
+def moment_rates(
+    group: dict[str, Any], numbers: Numbers, beta1: Tensor, beta2: Tensor
+) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor | None]:
+    """What of g, and of g^2's average and of g^2, makes the new averages; and, where weight decay
+    is decoupled, what it leaves of a parameter."""
+    rates = (1 - beta1, beta2, 1 - beta2)
+    shrink = (
+        numbers("shrink", lambda: 1 - group["lr"] * group["weight_decay"])
+        if group["decoupled_weight_decay"]
+        else None
+    )
+    return tuple(r.to(numbers.dtype) for r in rates), shrink  # type: ignore[return-value]
+
+
 def with_moments(
     optimizer: Optimizer,
     group: dict[str, Any],
@@ -139,18 +178,10 @@ def with_moments(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Each parameter after its moving averages of g and g^2 took in the gradient, with that
     gradient and what decoupled weight decay leaves of the parameter."""
-    new1, keep2, new2 = (
-        (1 - beta1).to(numbers.dtype),
-        beta2.to(numbers.dtype),
-        (1 - beta2).to(numbers.dtype),
-    )
-    decoupled = group["decoupled_weight_decay"]
-    shrink = (
-        numbers("shrink", lambda: 1 - group["lr"] * group["weight_decay"]) if decoupled else None
-    )
+    (new1, keep2, new2), shrink = moment_rates(group, numbers, beta1, beta2)
     for param in params:
         state = optimizer.state[param]
-        grad = gradient(param, group, numbers, decay=not decoupled)
+        grad = gradient(param, group, numbers, decay=shrink is None)
         first, second = numbers.wide(state["exp_avg"]), numbers.wide(state["exp_avg_sq"])
         first, second = run("Moments", _moments, first, second, grad, new1, keep2, new2)
         state["exp_avg"].copy_(first)

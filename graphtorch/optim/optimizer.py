@@ -84,6 +84,11 @@ class Numbers:
         scales."""
         return t if t.dtype is self.dtype else t.to(self.dtype)
 
+    def suit(self, tensors: Iterable[Tensor]) -> bool:
+        """Whether these are of the numbers' dtype, so that none changes its own on the way."""
+        dtype = to_ir(self.dtype)
+        return all(t._type.dtype is dtype for t in tensors)
+
     @staticmethod
     def exact(read: Callable[[], Any]) -> Tensor:
         """The number `read()` as a float64 scalar, for arithmetic in the precision of Python's

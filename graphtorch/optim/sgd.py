@@ -9,6 +9,7 @@ from graphtorch.ir import ops
 from graphtorch.ir.graph import Value
 
 from .._deferred.tensor import Tensor
+from .._deferred.write import assign
 from .._ops.base import run
 from .optimizer import (
     Numbers,
@@ -66,7 +67,10 @@ class SGD(Optimizer):
 
     def _update(self, group: dict[str, Any], params: list[Tensor], numbers: Numbers) -> None:
         lr = numbers("lr", lambda: group["lr"])
+        at_once = group["momentum"] != 0 and not group["dampening"] and not group["differentiable"]
         for param in params:
+            if at_once and self._updated(param, group, numbers, lr):
+                continue
             step = gradient(param, group, numbers)
             if group["momentum"] != 0:
                 step = self._with_momentum(param, step, group, numbers)
@@ -75,6 +79,28 @@ class SGD(Optimizer):
             else:
                 param.copy_(run("SGD", _stepped, param, lr, step))
 
+    def _updated(self, param: Tensor, group: dict[str, Any], numbers: Numbers, lr: Tensor) -> bool:
+        """Update a parameter by one node; whether it could be, as no number changes its dtype."""
+        if param.grad.is_sparse:  # type: ignore[union-attr]
+            return False
+        buffer = self._momentum(param)
+        if not numbers.suit((param, buffer)):
+            return False
+        momentum = numbers("momentum", lambda: group["momentum"])
+        given = param, gradient(param, group, numbers), buffer, lr, momentum
+        made = run("SGD", ops.momentum_update, *given, nesterov=bool(group["nesterov"]))
+        for target, new in zip((param, buffer), made, strict=True):
+            assign(target, new)
+        return True
+
+    def _momentum(self, param: Tensor) -> Tensor:
+        """What a parameter has, or zeros: 0 v + g is g, so one graph serves all steps."""
+        state = self.state[param]
+        if state.get("momentum_buffer") is None:
+            with existing():
+                state["momentum_buffer"] = zeros_like(param)
+        return state["momentum_buffer"]  # type: ignore[no-any-return]
+
     def _with_momentum(
         self, param: Tensor, grad: Tensor, group: dict[str, Any], numbers: Numbers
     ) -> Tensor:
@@ -82,9 +108,7 @@ class SGD(Optimizer):
         state = self.state[param]
         buffer = state.get("momentum_buffer")
         if buffer is None and not (group["dampening"] or group["differentiable"] or grad.is_sparse):
-            # 0 v + g is g, so one graph serves all steps
-            with existing():
-                buffer = state["momentum_buffer"] = zeros_like(param)
+            buffer = self._momentum(param)
         if buffer is None:
             buffer = state["momentum_buffer"] = grad.detach().to(param.dtype).clone()
         else:

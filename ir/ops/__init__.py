@@ -29,6 +29,7 @@ from .require import *
 from .shape import *
 from .special import *
 from .spectral import *
+from .update import *
 from .vision import *
 from .winograd import *
 from .words import *

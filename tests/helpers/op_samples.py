@@ -255,6 +255,24 @@ def minimal_filtering() -> Iterator[Sample]:
         )
 
 
+def updates() -> Iterator[Sample]:
+    rng = np.random.default_rng(9)
+    p, g, m = (rng.standard_normal((3, 4)) for _ in range(3))
+    second = rng.random((3, 4)) + 0.1
+    numbers = [np.array(x) for x in (0.1, 0.99, 0.01, 0.02, 0.3, 1e-3, 0.9)]
+    for count in (6, 7):
+        yield sample("adam_update", ops.adam_update, p, g, m, second, *numbers[:count])
+    for nesterov in (False, True):
+        yield sample(
+            "momentum_update",
+            lambda *v, n=nesterov: ops.momentum_update(*v, nesterov=n),
+            p,
+            g,
+            m,
+            *numbers[:2],
+        )
+
+
 def positions() -> Iterator[Sample]:
     """Advanced indexing with positions side by side, apart, and of several shapes."""
     x = np.random.default_rng(2).standard_normal((3, 4, 5, 2))
@@ -394,6 +412,7 @@ GROUPS = (
     convolutions,
     channels_last,
     minimal_filtering,
+    updates,
     positions,
     loops,
     branches,
