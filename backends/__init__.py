@@ -9,6 +9,7 @@ from typing import Protocol
 
 from graphtorch.ir.graph import Graph
 from graphtorch.ir.judge import assuming
+from graphtorch.ir.passes.limits import Exactness
 from graphtorch.ir.shape import Condition, Known
 
 from . import cpu
@@ -48,7 +49,7 @@ def compile(
     stable: Sequence[int] = (),
     conditions: Sequence[Condition] = (),
     device: int = 0,
-    exact: bool = False,
+    exact: Exactness = Exactness.NONE,
     tf32: Sequence[bool] = (),
 ) -> Executable:
     """An executable of `graph`.
@@ -62,7 +63,7 @@ def compile(
             `gpu.buffer.DeviceBuffer`.
         conditions: what the graph assumes of its symbols beyond their ranges; whoever calls tests
             it.
-        exact: a node gives the same bits whatever stands around it, at each call.
+        exact: what results have to be alike with.
         tf32: for the target "cuda": whether factors of f32 may be rounded to TF32, 10 bits of
             fraction, in products and in convolutions. As a rule neither.
 
@@ -74,7 +75,7 @@ def compile(
     if target not in TARGETS:
         raise ValueError(f"no target {target!r}: expected one of {', '.join(TARGETS)}")
     with assuming(Known(conditions)) if conditions else nullcontext():
-        more = {"cuda": (device, exact, tf32), "llvm": (exact,)}.get(target, ())
+        more = {"cuda": (device, exact is Exactness.BITS, tf32), "llvm": (exact,)}.get(target, ())
         return importlib.import_module(TARGETS[target], __name__).compile(
             graph, tuple(stable), *more
         )

@@ -10,7 +10,7 @@ from graphtorch.ir import failure
 from graphtorch.ir.graph import Graph
 from graphtorch.ir.passes import pipeline
 from graphtorch.ir.passes.legalize import Supports
-from graphtorch.ir.passes.limits import Limits
+from graphtorch.ir.passes.limits import Exactness, Limits
 
 from .kernels.machine import Machine
 from .kernels.program.donation import assign_aliases
@@ -48,7 +48,7 @@ def lowered(
     graph: Graph,
     target: Target[Code],
     stable: Sequence[int] = (),
-    exact: bool = False,
+    exact: Exactness = Exactness.NONE,
     on_stage: pipeline.Observer | None = None,
 ) -> tuple[Program, Plan, Graph]:
     """`graph` as a program for `target`, the placement of its temporaries, and the graph of
@@ -57,7 +57,7 @@ def lowered(
     Args:
         graph: as recorded.
         stable: positions of inputs that seldom change.
-        exact: a node gives the same bits whatever stands around it.
+        exact: what results have to be alike with.
         on_stage: as `pipeline.run` takes it.
 
     Raises: NotImplementedError, TypeError: an op or dtype that has no kernel, naming node and line.

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from graphtorch.ir import failure
 from graphtorch.ir.graph import Graph
+from graphtorch.ir.passes.limits import Exactness
 from graphtorch.ir.printer import print_graph
 
 from ..cpu.lower import lower
@@ -42,7 +43,10 @@ def target_of(processor: Processor, name: str = "") -> Target[Code]:
 
 
 def build(
-    graph: Graph, processor: Processor, stable: Sequence[int] = (), exact: bool = False
+    graph: Graph,
+    processor: Processor,
+    stable: Sequence[int] = (),
+    exact: Exactness = Exactness.NONE,
 ) -> tuple[Record, bytes, list[Image]]:
     """The record of `graph`, its constants, and object code that defines its kernels."""
     program, placed, final = lower_graph(graph, processor, stable, exact)
@@ -55,7 +59,10 @@ def build(
 
 
 def lower_graph(
-    graph: Graph, processor: Processor, stable: Sequence[int] = (), exact: bool = False
+    graph: Graph,
+    processor: Processor,
+    stable: Sequence[int] = (),
+    exact: Exactness = Exactness.NONE,
 ) -> tuple[Program, Plan, Graph]:
     """`graph` as a program for `processor`, the placement of its temporaries, and the graph of
     regions."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import weakref
 from collections.abc import Sequence
+from functools import partial
 
 from graphtorch.ir.graph import Graph
 from graphtorch.ir.passes import pairs
+from graphtorch.ir.passes.limits import Exactness
 from graphtorch.ir.printer import print_graph
 from graphtorch.ir.shape import assumed
 
@@ -26,7 +28,7 @@ _alive: weakref.WeakValueDictionary[str, Executable] = weakref.WeakValueDictiona
 
 
 def compile(
-    graph: Graph, stable: Sequence[int] = (), exact: bool = False
+    graph: Graph, stable: Sequence[int] = (), exact: Exactness = Exactness.NONE
 ) -> Executable | mixed.Mixed:
     """Native code for `graph` on this machine, from the cache where it was compiled before.
 
@@ -37,24 +39,26 @@ def compile(
         graph: as recorded.
         stable: positions of inputs that seldom change: what is packed from them is kept between
             calls.
-        exact: a node gives the same bits whatever stands around it.
+        exact: what results have to be alike with.
 
     Raises:
         NotImplementedError: an op that has no native code, naming it and the user's line.
     """
     foreign = pairs.foreign(graph)
     return (
-        mixed.Mixed(graph, foreign, compile_native)
+        mixed.Mixed(graph, foreign, partial(compile_native, exact=exact))
         if foreign
         else compile_native(graph, stable, exact)
     )
 
 
-def compile_native(graph: Graph, stable: Sequence[int] = (), exact: bool = False) -> Executable:
+def compile_native(
+    graph: Graph, stable: Sequence[int] = (), exact: Exactness = Exactness.NONE
+) -> Executable:
     """Native code for a graph all of whose nodes have some."""
     global compiled_count
     compiled_count += 1
-    name = cache.key(cache_text(graph), repr(host()), repr((*stable, exact)), repr(assumed()))
+    name = cache.key(cache_text(graph), repr(host()), repr((*stable, int(exact))), repr(assumed()))
     known = _alive.get(name)
     if known is None or debug.wanted():
         known = _alive[name] = _load(name, stable) or _build(name, graph, stable, exact)
@@ -74,7 +78,7 @@ def _load(name: str, stable: Sequence[int]) -> Executable | None:
     return Executable(Record.from_json(entry["record"]), data[: entry["constants"]], images, stable)
 
 
-def _build(name: str, graph: Graph, stable: Sequence[int], exact: bool) -> Executable:
+def _build(name: str, graph: Graph, stable: Sequence[int], exact: Exactness) -> Executable:
     # the passes, lowerings and emitters are not even imported where the cache has the code
     build = importlib.import_module(".build", __package__).build
     record, constants, images = build(graph, host(), stable, exact)

@@ -17,6 +17,7 @@ from graphtorch.backends.gpu.buffer import DeviceBuffer
 from graphtorch.backends.gpu.device import Device
 from graphtorch.ir.dtype import DType
 from graphtorch.ir.graph import Graph, Type
+from graphtorch.ir.passes.limits import Exactness
 from graphtorch.ir.shape import Condition
 
 from .. import _settings
@@ -32,7 +33,7 @@ def pending_program(
     graph: Graph, conditions: Sequence[Condition] = (), place: device = CPU
 ) -> Executable:
     """What runs a graph that was recorded line by line; `conditions` hold for its symbols."""
-    return captured_program(graph, (), conditions, place)
+    return captured_program(graph, (), conditions, place, Exactness.ALGORITHM)
 
 
 def captured_program(
@@ -40,9 +41,10 @@ def captured_program(
     stable: Sequence[int] = (),
     conditions: Sequence[Condition] = (),
     place: device = CPU,
+    exact: Exactness = Exactness.NONE,
 ) -> Executable:
     """What runs a graph that the user asked to compile; `stable` inputs seldom change."""
-    exact = _settings.deterministic()
+    exact = Exactness.BITS if _settings.deterministic() else exact
     if place is CPU:
         return _compile(graph, CHOSEN or "llvm", stable, conditions, exact=exact)
     number, tf32 = place.index or 0, _settings.tf32()

@@ -31,6 +31,7 @@ from graphtorch.backends.target import Target, lowered
 from graphtorch.ir.generalize import Hints
 from graphtorch.ir.graph import Graph
 from graphtorch.ir.judge import assuming
+from graphtorch.ir.passes.limits import Exactness
 from graphtorch.ir.shape import UNBOUNDED, Condition, Dim, Known, bounds, without_implied
 
 from .._captured.tracing import example_sizes, trace_but_for_numbers
@@ -177,9 +178,9 @@ def compile_graph(
     Args: gpus: the architectures of a CUDA library; none for one for CPUs.
     """
     stable = [i for i, v in enumerate(graph.inputs) if v.name in arrays]
-    exact = deterministic()
+    exact = Exactness.BITS if deterministic() else Exactness.NONE
     have_tf32 = all(cuda.Image(name, ()).machine[1:] >= HAVE_TF32 for name in gpus)
-    gpu = Gpu(ordered=exact, tf32=Tf32(*tf32()) if have_tf32 else EXACT)
+    gpu = Gpu(ordered=deterministic(), tf32=Tf32(*tf32()) if have_tf32 else EXACT)
     chosen: Target[Any] = gpu_target(Unit(), gpu) if gpus else cpu_target(target)
     program, plan, _ = lowered(graph, chosen, stable, exact)
     data = [s for s in program.inputs if s.name not in arrays]

@@ -4,8 +4,23 @@ compiled for, which a target states."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 from ..op import Weight
+
+
+class Exactness(IntEnum):
+    """What a graph's results have to be alike with.
+
+    NONE: nothing: algorithms may be taken that lose digits (Winograd's)
+    ALGORITHM: the same nodes by themselves, up to the order of sums: what else is recorded, and how
+        often a line has run, makes no difference beyond that
+    BITS: the same nodes by themselves, to the last bit
+    """
+
+    NONE = 0
+    ALGORITHM = 1
+    BITS = 2
 
 
 @dataclass(frozen=True)

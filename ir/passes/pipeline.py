@@ -53,10 +53,14 @@ from . import (
     winograd,
 )
 from .legalize import Supports
-from .limits import Limits
+from .limits import Exactness, Limits
 
-# after which a convolution rounds in another order
-REORDERING = frozenset(("layout", "affine", "winograd"))
+# passes that are left out: those after which a convolution rounds in another order, or loses digits
+LEFT_OUT = {
+    Exactness.NONE: frozenset(),
+    Exactness.ALGORITHM: frozenset(("winograd",)),
+    Exactness.BITS: frozenset(("layout", "affine", "winograd")),
+}
 
 Observer: TypeAlias = Callable[[str, Graph], None]
 ANY = Limits()
@@ -105,7 +109,7 @@ def stages(
     target: str = "the target",
     limits: Limits = ANY,
     stable: Container[Value] = (),
-    exact: bool = False,
+    exact: Exactness = Exactness.NONE,
 ) -> list[Stage]:
     """The passes for a target that takes the nodes for which `supports` holds; `stable` seldom
     change."""
@@ -134,7 +138,7 @@ def stages(
     return [
         stage if stage.run is pairs.run else stage._replace(run=nested.everywhere(stage.run))
         for stage in passes
-        if not (exact and stage.name in REORDERING)
+        if stage.name not in LEFT_OUT[exact]
     ]
 
 
@@ -145,7 +149,7 @@ def run(
     *,
     limits: Limits = ANY,
     stable: Collection[int] = (),
-    exact: bool = False,
+    exact: Exactness = Exactness.NONE,
     on_stage: Observer | None = None,
 ) -> Graph:
     """`graph` as regions for a target.
@@ -156,8 +160,7 @@ def run(
         target: its name, for messages.
         limits: how large its regions may become.
         stable: positions of inputs that seldom change: work on these alone is left to be done once.
-        exact: no pass by which sums are other ones than those of the nodes by themselves
-            (REORDERING).
+        exact: what results have to be alike with.
         on_stage: called with "recorded" and the graph, then with the name of each pass and what it
             made.
 
