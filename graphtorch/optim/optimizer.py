@@ -579,7 +579,11 @@ def working_dtype(dtype: Any) -> Any:
 
 
 def zeros_like(param: Tensor) -> Tensor:
-    """State of the parameter's shape and dtype, filled with zeros."""
+    """State of the parameter's shape and dtype, filled with zeros: in memory already, so that a
+    loop's first step is the same program as all later ones."""
+    kind = param._type
+    if recorder.capture is None and param.is_cpu and not param.is_sparse and kind.is_static:
+        return from_value(Leaf.of(np.zeros(kind.shape, kind.dtype.numpy)))
     return param.detach().new_zeros(tuple(param.shape))
 
 

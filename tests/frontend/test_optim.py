@@ -200,3 +200,51 @@ def test_averaged_model():
         nn.init.constant_(model.weight, value)
         average.update_parameters(model)
     assert float(average.module.weight) == 3.0 and int(average.n_averaged) == 3
+
+
+STATEFUL = {
+    "SGD": lambda p: optim.SGD(p, lr=0.01, momentum=0.9),
+    "nesterov": lambda p: optim.SGD(p, lr=0.01, momentum=0.9, nesterov=True, weight_decay=0.1),
+    "Adam": lambda p: optim.Adam(p),
+    "AdamW": lambda p: optim.AdamW(p, amsgrad=True),
+    "Adagrad": lambda p: optim.Adagrad(p),
+    "RMSprop": lambda p: optim.RMSprop(p, momentum=0.1, centered=True),
+    "NAdam": lambda p: optim.NAdam(p),
+}
+
+
+@pytest.mark.parametrize("kind", STATEFUL)
+def test_the_first_step_is_the_same_program_as_later_ones(kind):
+    """State that a parameter has not got yet is in memory before the step is recorded."""
+    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    opt, x = STATEFUL[kind](net.parameters()), torch.ones(5, 3)
+    net(x).sum().item()  # initial weights are drawn
+    programs.clear()
+    for _ in range(3):
+        opt.zero_grad()
+        loss = net(x).square().sum()
+        loss.backward()
+        opt.step()
+        loss.item()
+    assert len(list(programs.structures())) == 1
+
+
+@pytest.mark.parametrize("at_once", ["Adam", "AdamW", "momentum"])
+def test_an_update_is_one_node(at_once):
+    """... where no number changes its dtype; else the same arithmetic in parts."""
+    make = {
+        "Adam": lambda p: optim.Adam(p, lr=0.1, weight_decay=0.1),
+        "AdamW": lambda p: optim.AdamW(p, lr=0.1),
+        "momentum": lambda p: optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
+    }[at_once]
+    plain, double = param(1.0, -2.0), param(1.0, -2.0)
+    for p, name in ((plain, None), (double, "double")):
+        opt = make([p])
+        for _ in range(3):
+            p.grad = torch.tensor([0.5, 1.0])
+            opt.step()
+            if name:  # state of another dtype
+                for state in opt.state[p]:
+                    if state != "step":
+                        opt.state[p][state] = opt.state[p][state].double()
+    np.testing.assert_allclose(plain.detach().numpy(), double.detach().numpy(), rtol=1e-6)
