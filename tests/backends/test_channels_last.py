@@ -80,6 +80,40 @@ CASES = {
 }
 
 
+RESIDUES = {
+    "3x3": transposed(
+        (2, 32, 7, 9), (32, 24, 3, 3), (24,), stride=(2, 2), padding=ONE, output_padding=(1, 1)
+    ),
+    "odd size": transposed((2, 32, 7, 9), (32, 24, 3, 3), stride=(2, 2), padding=ONE),
+    "1x1, most results meet nothing": transposed(
+        (2, 32, 7, 7), (32, 24, 1, 1), (24,), stride=(2, 2), output_padding=(1, 1)
+    ),
+    "one dimension": transposed((2, 32, 7, 9), (32, 24, 3, 3), stride=(1, 3), padding=ONE),
+    "kernel of the stride": transposed((2, 32, 5, 6), (32, 8, 2, 2), stride=(2, 2)),
+    "7x7": transposed((1, 32, 9, 8), (32, 5, 7, 7), stride=(2, 2), padding=((3, 3), (3, 2))),
+    "depthwise": transposed((2, 40, 7, 9), (40, 1, 3, 3), groups=40, stride=(2, 2), padding=ONE),
+    "groups": transposed((2, 64, 7, 9), (64, 4, 3, 3), groups=2, stride=(2, 2), padding=ONE),
+    "dilation": transposed((2, 32, 9), (32, 4, 4), stride=(4,), dilation=(2,), padding=((1, 2),)),
+    "3d": transposed((1, 16, 3, 4, 5), (16, 4, 3, 3, 3), stride=(2, 1, 2)),
+}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("name", RESIDUES)
+def test_no_zeros_between_elements_are_multiplied(name: str, machine: str) -> None:
+    """A contraction a residue of the stride, none of which copies the image with zeros in it."""
+    build, shapes = RESIDUES[name]
+    program = check(build, shapes, stable=(1,), target=MACHINES[machine])
+    assert len(program.launches) > 1
+    assert not any(launch.label.startswith("pad") for launch in program.launches)
+
+
+@pytest.mark.parametrize("size", [0, 1, 3])
+def test_residues_of_a_symbolic_batch(size: int) -> None:
+    place = {"stride": (2, 2), "padding": ONE, "output_padding": (1, 1)}
+    check(*transposed((BATCH, 32, 7, 9), (32, 24, 3, 3), (24,), **place), batch=size)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_against_the_reference(name: str) -> None:
     build, shapes = CASES[name]

@@ -18,7 +18,7 @@ from graphtorch.backends.gpu.emulated import EmulatedDevice, compiler
 from graphtorch.backends.gpu.executable import Executable
 from graphtorch.backends.gpu.lower import lower
 from graphtorch.backends.gpu.machine import LARGE
-from graphtorch.backends.gpu.schedules import residues
+from graphtorch.backends.gpu.schedules import contraction
 from graphtorch.backends.gpu.supports import supports
 from graphtorch.backends.gpu.unit import Unit
 from graphtorch.ir import ops
@@ -101,7 +101,7 @@ def graph(case: tuple[Any, ...]) -> Graph:
 @pytest.fixture
 def split(monkeypatch: pytest.MonkeyPatch) -> None:
     """Transposed convolutions of a stride are several dense ones, however small they are."""
-    monkeypatch.setattr(residues, "MANY", 0)
+    monkeypatch.setattr(contraction, "MANY", 0)
 
 
 @pytest.mark.usefixtures("split")

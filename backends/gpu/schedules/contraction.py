@@ -7,19 +7,21 @@ from ...cpu.contraction.choice import guess
 from ...cpu.contraction.lower import contract as by_tasks
 from ...cpu.contraction.lower import lower_loop_nest
 from ...kernels.contraction.problem import Contraction, extent_of
+from ...kernels.contraction.residues import dense
 from ...kernels.program.lowering import Lowering, Region
 from ..machine import gpu_of
 from . import matrices, products
 from .products import lower_block_product, regroup, takes
-from .residues import dense
 
+MANY = 1 << 24  # multiply-adds, most of them by zeros, that take longer than a few more launches
 NARROW, SHORT = 2, 64  # columns, and steps of k, that are not worth a tile
 
 
 def contract(p: Contraction, region: Region, lowering: Lowering) -> None:
     """The launches of a contraction."""
     if takes(p) or p.a.gates or p.b.gates:
-        for part in dense(p):
+        many = guess(extent_of(p.axes())) >= MANY
+        for part in dense(p) if many else [p]:
             lower_blocks(part, region, lowering)
     else:
         by_tasks(p, region, lowering)

@@ -7,30 +7,29 @@ kernel position), padded with zeros, and differ in what they sum over:
     conv_weight_grad w[g, f, c, k] = sum over n, o     x * y[n, g, f, o]
 
 A transposed convolution is a convolution of stride 1 with the kernel turned round, of the image
-with `stride` - 1 zeros between its elements. None of these is read where results are made phase by
-phase: those `stride` apart meet the same taps, and are one contraction (`Phase`). Blocks of
-    threads, and kernels of images whose
-channels are neighbours, see where zeros are as they read the image; for others it is copied once
-with zeros in it.
+with `stride` - 1 zeros between its elements; of these none is read where results are made residue
+by residue of the stride (`residues`). Blocks of threads, and kernels of images whose channels are
+neighbours, see where zeros are as they read the image; for others it is copied once with zeros in
+it.
 
 Images lie as [N, C, *S], or as [N, *S, C] where the op says so (`is_channels_last`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 
 from graphtorch.ir.graph import Node, Value
 from graphtorch.ir.shape import Dim, Shape, contiguous_strides
 
-from ..body.space import Space
+from ..body.space import Space, depends
 from ..program.lowering import Lowering, Region
 from ..program.program import Slot
 from .operands import accumulator, plain_source, source_of
 from .padding import padded_copy
 from .problem import Axis, Contraction, Gate, Source, axis
+from .residues import dense
 
 # channels from which on they make the innermost loop, instead of a kernel's few columns
 LONG_LOOP = 16
@@ -49,88 +48,47 @@ def conv_problem(node: Node, region: Region, lowering: Lowering) -> Contraction:
 
 def conv_transpose_problem(node: Node, region: Region, lowering: Lowering) -> Contraction:
     w, attrs = node.operands[1], node.attrs
+    gated = sees_zeros(node, w.shape[2:], w.shape[0] // attrs.groups, lowering) and (
+        max(attrs.stride) == 1 or lowering.machine.tasks_are_threads
+    )
+    return _transposed(node, region, lowering, gated)
+
+
+def _transposed(node: Node, region: Region, lowering: Lowering, gated: bool) -> Contraction:
+    w, attrs = node.operands[1], node.attrs
     out = first(node.types[0].shape, is_channels_last(node))[2:]
     reach = [d * (k - 1) for d, k in zip(attrs.dilation, w.shape[2:], strict=True)]
     low = [r - p[0] for r, p in zip(reach, attrs.padding, strict=True)]
     sizes = [o + r for o, r in zip(out, reach, strict=True)]
-    gated = sees_zeros(node, w.shape[2:], w.shape[0] // attrs.groups, lowering) and (
-        max(attrs.stride) == 1 or lowering.machine.tasks_are_threads
-    )
     image = _image(node, region, lowering, low, attrs.stride, sizes, gated)
     return _forward(node, region, lowering, image, w, (1,) * len(low), attrs.dilation, turned=True)
 
 
-@dataclass(frozen=True)
-class Phase:
-    """Along one dimension the results ``first + stride * i`` of a transposed convolution.
-
-    Result i is a sum over `taps` taps, of which the j-th is ``last - step * j`` and is multiplied
-    with pixel ``i + hop * j - low``.
-    """
-
-    first: int
-    stride: int
-    count: Dim
-    taps: int
-    last: int = 0
-    step: int = 1
-    hop: int = 1
-    low: int = 0
-
-    @property
-    def reach(self) -> Dim:
-        """Pixels from the first to the last of those."""
-        return self.count + max(self.taps - 1, 0) * self.hop
-
-    def stays_inside(self, pixels: Dim) -> bool:
-        """Whether all of them are among so many, as far as sizes are known."""
-        known = isinstance(self.reach, int) and isinstance(pixels, int)
-        return known and self.low <= 0 and self.reach - self.low <= pixels  # type: ignore[operator]
-
-
-def phases(out: Dim, kernel: int, low: int, stride: int, dilation: int) -> list[Phase]:
-    """All of a dimension of `out` results, with padding `low` before the first."""
-    found = []
-    for first in range(stride):
-        count = (out - first + (stride - 1)) // stride
-        met = [k for k in range(kernel) if (first + low - k * dilation) % stride == 0]
-        if not met:
-            found.append(Phase(first, stride, count, 0))
-            continue
-        step = met[1] - met[0] if len(met) > 1 else 1
-        begin = -((first + low - met[-1] * dilation) // stride)
-        hop = step * dilation // stride
-        found.append(Phase(first, stride, count, len(met), met[-1], step, hop, begin))
-    return found
-
-
 def conv_transpose_problems(
     node: Node, region: Region, lowering: Lowering
-) -> Iterator[Contraction]:
-    """The contractions that together are a transposed convolution: one a phase, where tiles can see
-    where the image ends; else one of the image with zeros in it."""
-    x, w = node.operands[:2]
-    attrs, last = node.attrs, is_channels_last(node)
-    sizes = first(node.types[0].shape, last)[2:], w.shape[2:], [p[0] for p in attrs.padding]
-    seen = sees_zeros(node, w.shape[2:], w.shape[0] // attrs.groups, lowering)
-    if max(attrs.stride) == 1 or not seen or lowering.machine.tasks_are_threads:
-        yield conv_transpose_problem(node, region, lowering)
-        return
-    shape = first(x.shape, last)
-    along = [phases(*a) for a in zip(*sizes, attrs.stride, attrs.dilation, strict=True)]
-    if not all(
-        phase.taps > 1 or not phase.taps or phase.stays_inside(pixels)
-        for found, pixels in zip(along, shape[2:], strict=True)
-        for phase in found
-    ):
-        yield conv_transpose_problem(node, region, lowering)
-        return
-    source = plain_source(region, lowering, x)
-    for chosen in product(*along):
-        low, reach = [p.low for p in chosen], [p.reach for p in chosen]
-        read = _in_memory(source, x.shape)
-        image = _Image(read, shape, low, [1] * len(low), reach, last)
-        yield _phase(node, region, lowering, image, w, chosen)
+) -> Iterable[Contraction]:
+    """The contractions that together are a transposed convolution: on CPUs one a residue of the
+    stride, where tiles can see where the image ends; else one of the image with zeros in it."""
+    stepped = max(node.attrs.stride) > 1 and not lowering.machine.tasks_are_threads
+    w = node.operands[1]
+    if stepped and sees_zeros(node, w.shape[2:], w.shape[0] // node.attrs.groups, lowering):
+        parts = dense(_transposed(node, region, lowering, gated=True))
+        seen = [_seen(part) for part in parts]
+        if len(parts) > 1 and all(seen):
+            return [part for part in seen if part is not None]
+    return [conv_transpose_problem(node, region, lowering)]
+
+
+def _seen(p: Contraction) -> Contraction | None:
+    """The contraction without gates that let everything, or nothing, pass; None where one of the
+    others moves with no axis of k, by which tiles would know."""
+    gates = tuple(g for g in p.b.gates if not p.space.within(g.coordinate, g.extent))
+    if any(isinstance(g.coordinate, int) for g in gates):  # of results that no element is met for
+        return replace(p, k=[axis(p.space, 0)], b=replace(p.b, gates=()))
+    moving = [x for x in p.k if x.extent != 1]
+    if not all(any(depends(g.coordinate, x.name) for x in moving) for g in gates):
+        return None
+    return replace(p, b=replace(p.b, gates=gates))
 
 
 def is_channels_last(node: Node) -> bool:
@@ -295,53 +253,16 @@ def _forward(
     dilation: Sequence[int],
     turned: bool,
 ) -> Contraction:
-    shape = first(node.types[0].shape, image.last)
-    axes = _Axes(Space(), shape[0], node.attrs.groups, shape[2:], w.shape[2:])
-    taps = [k.extent - 1 - k.variable if turned else k.variable for k in axes.kernel]
-    places = [o.variable for o in axes.out]
-    pixels = axes.pixels(stride, dilation)
-    return _summed(node, region, lowering, image, w, axes, pixels, taps, places, turned)
-
-
-def _phase(
-    node: Node,
-    region: Region,
-    lowering: Lowering,
-    image: _Image,
-    w: Value,
-    chosen: Sequence[Phase],
-) -> Contraction:
-    """The contraction of a phase of each dimension."""
-    shape = first(node.types[0].shape, image.last)
-    counts, extents = [p.count for p in chosen], [p.taps for p in chosen]
-    axes = _Axes(Space(), shape[0], node.attrs.groups, counts, extents)
-    taps = [p.last - k.variable * p.step for p, k in zip(chosen, axes.kernel, strict=True)]
-    places = [o.variable * p.stride + p.first for p, o in zip(chosen, axes.out, strict=True)]
-    pixels = axes.pixels([1] * len(chosen), [p.hop for p in chosen])
-    return _summed(node, region, lowering, image, w, axes, pixels, taps, places, True)
-
-
-def _summed(
-    node: Node,
-    region: Region,
-    lowering: Lowering,
-    image: _Image,
-    w: Value,
-    axes: _Axes,
-    pixels: Sequence[Dim],
-    taps: Sequence[Dim],
-    places: Sequence[Dim],
-    turned: bool,
-) -> Contraction:
-    """``y[places] = sum over taps of x[pixels] * w[taps]``, summed over channels as well."""
-    last, groups, space = image.last, node.attrs.groups, axes.space
+    last, groups, space = image.last, node.attrs.groups, Space()
     stored = node.types[0].shape
     shape = first(stored, last)
+    axes = _Axes(space, shape[0], groups, shape[2:], w.shape[2:])
     f, c = axis(space, shape[1] // groups), axis(space, image.shape[1] // groups)
-    right = image.at(space, axes.image.variable, axes.channel(c), pixels)
+    right = image.at(space, axes.image.variable, axes.channel(c), axes.pixels(stride, dilation))
+    taps = [k.extent - 1 - k.variable if turned else k.variable for k in axes.kernel]
     at = (axes.channel(c), f.variable, *taps) if turned else (axes.channel(f), c.variable, *taps)
     left = source_of(region, lowering, space, w, at)
-    index = _lying((axes.image.variable, axes.channel(f), *places), last)
+    index = _lying((axes.image.variable, axes.channel(f), *[o.variable for o in axes.out]), last)
     many = last or (isinstance(c.extent, int) and c.extent >= LONG_LOOP)
     k = [*axes.kernel, c] if many else [c, *axes.kernel]
     batch, out = (

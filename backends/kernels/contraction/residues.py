@@ -19,11 +19,9 @@ from dataclasses import dataclass, replace
 
 from graphtorch.ir.shape import Dim, evaluate
 
-from ...cpu.contraction.choice import guess
-from ...kernels.body.space import coefficient
-from ...kernels.contraction.problem import Axis, Contraction, Gate, Source, axis, extent_of
+from ..body.space import coefficient
+from .problem import Axis, Contraction, Gate, Source, axis
 
-MANY = 1 << 24  # multiply-adds, most of them by zeros, that take longer than a few more launches
 CLASSES = 16  # launches that are not too many
 
 
@@ -47,10 +45,10 @@ class _Line:
 
 def dense(p: Contraction) -> list[Contraction]:
     """The parts of a contraction whose right operand has zeros between its elements; itself where
-    it has none, or where that would be worth less than it takes."""
+    it has none, or where these would be too many."""
     lines = _lines(p)
     classes = math.prod(line.gate.step for line in lines)
-    if not 1 < classes <= CLASSES or guess(extent_of(p.axes())) < MANY:
+    if not 1 < classes <= CLASSES:
         return [p]
     found = []
     for residues in itertools.product(*(range(line.gate.step) for line in lines)):
