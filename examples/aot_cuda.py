@@ -1,5 +1,4 @@
-"""Compile ahead of time for GPUs: a library that needs NVIDIA's driver alone; emulated without a
-GPU."""
+"""Compile for GPUs ahead of time: a library that needs a driver alone, NVIDIA's or emulated."""
 
 import os
 import shutil

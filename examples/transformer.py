@@ -13,15 +13,7 @@ class Sorter(nn.Module):
         super().__init__()
         self.tokens = nn.Embedding(DIGITS + 1, size)
         self.places = nn.Parameter(torch.randn(LENGTH, size) * 0.1)
-        self.transformer = nn.Transformer(
-            size,
-            nhead=4,
-            num_encoder_layers=1,
-            num_decoder_layers=1,
-            dim_feedforward=64,
-            dropout=0.0,
-            batch_first=True,
-        )
+        self.transformer = nn.Transformer(size, 4, 1, 1, 64, dropout=0.0, batch_first=True)
         self.head = nn.Linear(size, DIGITS)
         self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(LENGTH))
 

@@ -40,7 +40,8 @@ APART = {
         "by their decomposition; tests/backends/test_channels_last.py",
     ),
     **dict.fromkeys(
-        ("winograd_image", "winograd_result"), "the same; tests/backends/test_winograd.py"
+        ("winograd_image", "winograd_result", "winograd_result_grad"),
+        "the same; tests/backends/test_winograd.py",
     ),
     **dict.fromkeys(
         ("igamma", "igammac", "zeta"), "one operand only, or once only: test_special.py"
@@ -51,6 +52,7 @@ NO_SECOND: dict[str, str] = {}  # cases without a second derivative, and why
 TEN = np.array([-2.3, -1.4, -0.8, -0.3, -0.1, 0.2, 0.45, 0.7, 1.3, 2.2])
 UNIT = np.array([-0.9, -0.6, -0.25, 0.1, 0.3, 0.8])
 ABOVE = np.array([1.2, 1.6, 2.5])
+NUMBERS = [np.array(x) for x in (0.1, 0.9, 0.2, 0.3, 0.7, 0.01, 0.8)]
 COMPLEX = np.array([0.3 + 0.4j, -1.2 + 0.7j, 2.1 - 1.3j])
 MATRIX = np.array([[0.3, -1.2, 2.1], [1.7, 0.6, -0.4]])
 ALONG = {"dims": (1,), "keepdim": False}
@@ -78,6 +80,8 @@ SAMPLES: list[Sample] = [
         for name in ("abs", "angle", "conj", "exp", "imag", "log", "real", "sqrt", "sin")
     ],
     plain("add", COMPLEX, COMPLEX * 2),
+    plain("adam_update", *[UNIT, UNIT * 2, UNIT + 1, UNIT + 2], *NUMBERS),
+    plain("momentum_update", UNIT, UNIT * 2, UNIT + 1, *NUMBERS[:2], nesterov=True),
     plain("muladd", TEN, TEN[::-1].copy(), TEN * 0.5),
     plain("concat", TEN, UNIT, dim=0),
     *[plain("linear", x, MATRIX) for x in (LINE, LINE[0], LINE[0, 0])],
