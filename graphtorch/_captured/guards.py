@@ -530,6 +530,8 @@ def _kind_of(frame: Any) -> int:
         return _OURS
     if code.co_qualname == "Logger.handle" and frame.f_globals.get("__name__") == "logging":
         return _EMITS
+    if any(getattr(c, "__code__", None) is code for c in gc.callbacks):
+        return _OURS  # it runs whenever memory is swept, in the middle of whatever that is
     library = file.startswith(_LIBRARY) and "site-packages" not in file[len(_LIBRARY[0]) :]
     return _OURS if library or file.startswith((_NUMPY, "<frozen")) else _USERS
 

@@ -4,9 +4,11 @@ do."""
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import random
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -285,3 +287,24 @@ def test_what_a_backward_pass_reads_is_guarded(monkeypatch: pytest.MonkeyPatch) 
             assert x.grad.tolist() == [sum(FACTORS)] * 2
         assert function.recorded == i + 1
         FACTORS.append(i)
+
+
+def test_callbacks_of_the_garbage_collector_are_nobodys_code() -> None:
+    """They run wherever memory happens to be swept, and are no part of the function."""
+    times: list[float] = []
+
+    def swept(phase: str, info: dict[str, int]) -> None:
+        times.append(time.perf_counter())
+
+    def f(x: torch.Tensor) -> torch.Tensor:
+        return (x * 2).sum()
+
+    compiled, before = torch.compile(f), gc.get_threshold()
+    gc.callbacks.append(swept)
+    gc.set_threshold(1, 1, 1)
+    try:
+        results = [compiled(torch.ones(3)).item() for _ in range(3)]
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(swept)
+    assert times and results == [6.0] * 3 and compiled.recorded == 1
