@@ -2,7 +2,8 @@
 parameters is recorded in a fraction of the time.
 
 They are composites: the nodes that they stand for are those of the formulas in their docs, in that
-order.
+order. Their kind is WHOLE, though an element depends on those in its place alone: passes take
+pointwise nodes to have one result.
 """
 
 from __future__ import annotations

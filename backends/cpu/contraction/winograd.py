@@ -19,7 +19,7 @@ from ...kernels.body.access import lane_mask
 from ...kernels.body.scope import Scope
 from ...kernels.body.space import Space
 from ...kernels.contraction.operands import accumulator, plain_source
-from ...kernels.contraction.problem import Contraction, Source, axis
+from ...kernels.contraction.problem import Axis, Contraction, Source, axis
 from ...kernels.ir import Const, Expr, binary, cast, fma, load
 from ...kernels.program.lowering import Lowering, Region
 from .borders import all_of
@@ -80,24 +80,7 @@ def lower_winograd_result(region: Region, lowering: Lowering, node: Node) -> Non
     image, y, x, f = (axis(space, d) for d in (images, height, width, filters))
     down, across = axis(space, tiles(height, size)), axis(space, tiles(width, size))
     source = plain_source(region, lowering, m)
-    index = (image.variable, y.variable, x.variable, f.variable)
-    shape = node.types[0].shape
-    nothing = Source(source.slot, source.dtype, 0)
-    p = Contraction(
-        node,
-        space,
-        [],
-        [image, y, x],
-        [f],
-        [],
-        nothing,
-        nothing,
-        index,
-        space.linear(index, shape),
-        shape,
-        acc,
-        channel=3,
-    )
+    p = _without_sums(node, space, (image, y, x), f, Source(source.slot, source.dtype, 0))
     e = Scope(lowering, region.label, space)
     writer = ResultWriter(e, p, region)
     given = e.buffer(source.slot, hint="m")
@@ -108,24 +91,12 @@ def lower_winograd_result(region: Region, lowering: Lowering, node: Node) -> Non
     def one(c: Expr, chunk: Chunk, at: Expr) -> None:
         space.bind(f.variable, c)
         mask = lane_mask(chunk.valid, chunk.lanes)
-        square = [
-            [
-                e.b.let(
-                    cast(
-                        load(
-                            given,
-                            at + e.expr((i * window + j) * count * filters) + c,
-                            chunk.lanes,
-                            mask,
-                        ),
-                        acc,
-                    ),
-                    "m",
-                )
-                for j in range(window)
-            ]
-            for i in range(window)
-        ]
+
+        def read(i: int, j: int) -> Expr:
+            place = at + e.expr((i * window + j) * count * filters) + c
+            return e.b.let(cast(load(given, place, chunk.lanes, mask), acc), "m")
+
+        square = [[read(i, j) for j in range(window)] for i in range(window)]
         made = on_both_sides(e, form.result, square)
         column = Column({f.name: f.variable}, f, chunk, chunk.valid)
         for i in range(size):
@@ -142,6 +113,29 @@ def lower_winograd_result(region: Region, lowering: Lowering, node: Node) -> Non
         along_channels(e, int(filters), lanes, lambda c, k: one(c, k, at))
     e.launch(
         region.label, m.type.numel * 4, (m.type.numel + node.types[0].numel) * m.dtype.itemsize
+    )
+
+
+def _without_sums(
+    node: Node, space: Space, pixels: Sequence[Axis], f: Axis, nothing: Source
+) -> Contraction:
+    """What a writer has to know of the results: where they are, and that a bias runs along `f`."""
+    index, shape = tuple(x.variable for x in (*pixels, f)), node.types[0].shape
+    place, acc = space.linear(index, shape), accumulator(node.types[0].dtype)
+    return Contraction(
+        node,
+        space,
+        [],
+        list(pixels),
+        [f],
+        [],
+        nothing,
+        nothing,
+        index,
+        place,
+        shape,
+        acc,
+        channel=3,
     )
 
 
