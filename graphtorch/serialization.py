@@ -145,21 +145,24 @@ def _read(
 
 # -------------------------------------------------------------------------------------- safetensors
 
+# In the order in which the package safetensors writes tensors, so that files of the same tensors
+# have the same header (aot tells a weights file by it). Each type's alignment divides that of those
+# before.
 _SAFE_DTYPES = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
+    "U64": "uint64",
     "I64": "int64",
+    "F64": "float64",
+    "C64": "complex64",
+    "F32": "float32",
+    "U32": "uint32",
     "I32": "int32",
+    "BF16": "bfloat16",
+    "F16": "float16",
+    "U16": "uint16",
     "I16": "int16",
     "I8": "int8",
-    "U64": "uint64",
-    "U32": "uint32",
-    "U16": "uint16",
     "U8": "uint8",
     "BOOL": "bool",
-    "C64": "complex64",
 }
 _SAFE_CODES = {name: code for code, name in _SAFE_DTYPES.items()}
 
@@ -174,10 +177,11 @@ def save_safetensors(
     """
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     parts, end = [], 0
-    # keeps alignment
-    for name, t in sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0])):
+    order = list(_SAFE_CODES)
+    for name, t in tensors.items():
         if t.dtype.name not in _SAFE_CODES:
             raise TypeError(f"safetensors cannot hold {name!r} of dtype {t.dtype}")
+    for name, t in sorted(tensors.items(), key=lambda i: (order.index(i[1].dtype.name), i[0])):
         parts.append(np.ascontiguousarray(t.detach()._array()).tobytes())
         header[name] = {
             "dtype": _SAFE_CODES[t.dtype.name],
@@ -185,7 +189,7 @@ def save_safetensors(
             "data_offsets": [end, end + len(parts[-1])],
         }
         end += len(parts[-1])
-    text = json.dumps(header, separators=(",", ":")).encode()
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     content = b"".join([len(text).to_bytes(8, "little"), text, *parts])
     write_then_rename(os.fspath(filename), lambda file: file.write(content))

@@ -23,9 +23,10 @@ from ..kernels.program.table import Table
 from ..llvm import cpuid, tensor_check
 from ..llvm import walk as host_walk
 from ..llvm.emit import ModuleEmitter
-from ..llvm.library import Abi, Weights, file_bytes, merged, table_text
+from ..llvm.library import Abi, merged, table_text
 from ..llvm.processor import Processor
 from ..llvm.tensor_check import constant_string
+from ..llvm.weights import Stored, Weights, file_bytes
 from . import driver, emulated, nvrtc
 from .device import DeviceError, Piece
 from .unit import Stage
@@ -319,6 +320,8 @@ class CudaAbi(Abi):
     leaves.
     """
 
+    PACKED = 1
+
     def text(self) -> str:
         who = [
             constant_string(f"{self.name}.who.{f}", f"{self.name}_{f}") for f in ("create", "run")
@@ -458,22 +461,23 @@ done:
             + self._checked(label, f"allocate({self._who()}, ptr %{label}.field, i64 {size})", then)
         )
 
-    def _ready(self) -> str:
-        """Copies weights and constants to the GPU."""
+    def _when_plain(self, plain: Stored, data: str) -> str:
+        """Copies weights and constants to the GPU first."""
         constants = len(self.launches.constants)
-        text = [
-            self._upload(
-                "constants",
-                driver.CONSTANTS,
-                [(0, 0, constants)] if constants else [],
-                f"@{self.name}.constants",
-                constants,
-            )
-        ]
         rows, size = self._weight_rows()
-        text += super()._weights_address()
-        text.append(self._upload("weights", driver.WEIGHTS, rows, "%weights", size))
-        return "\n".join(text)
+        return "\n".join(
+            [
+                self._upload(
+                    "constants",
+                    driver.CONSTANTS,
+                    [(0, 0, constants)] if constants else [],
+                    f"@{self.name}.constants",
+                    constants,
+                ),
+                self._upload("weights", driver.WEIGHTS, rows, data, size),
+                super()._when_plain(plain, data),
+            ]
+        )
 
     def _upload(
         self, label: str, field: int, rows: Sequence[tuple[int, int, int]], source: str, size: int
@@ -504,15 +508,16 @@ done:
     def _weight_rows(self) -> tuple[list[tuple[int, int, int]], int]:
         """Each weight's offset in the data, its offset on the GPU and its bytes; and the bytes of
         all."""
+        assert self.weights.plain is not None
         rows, end = [], 0
         for position, slot in self._weight_slots():
             size = int(slot.elements) * slot.dtype.itemsize
-            rows.append((self.weights.offsets[position], end, size))
+            rows.append((self.weights.plain.offsets[position], end, size))
             end += -(-size // ALIGNMENT) * ALIGNMENT
         return rows, end
 
     def _weight_slots(self) -> Iterator[tuple[int, Slot]]:
-        return ((s.index, s) for s in self.program.inputs if s.index in self.weights.offsets)
+        return ((s.index, s) for s in self.program.inputs if s.index in self.weights.stable)
 
     def _release(self) -> str:
         return f"  call void @{self.name}.own.destroy(ptr %context)"
@@ -538,19 +543,22 @@ done:
             "  %constants.m = load ptr, ptr %constants.f",
         )
 
-    def _weights_address(self) -> list[str]:
-        return [
-            "  %gpu.weights.p = getelementptr %GtContext, ptr %context, i32 0, "
-            f"i32 {driver.WEIGHTS}",
-            "  %gpu.weights = load ptr, ptr %gpu.weights.p",
-        ]
-
-    def _weight_places(self) -> list[tuple[str, int, int]]:
+    def _weight_arguments(self) -> str:
         starts = [row[1] for row in self._weight_rows()[0]]
-        return [
-            ("%gpu.weights", position, start)
-            for (position, _), start in zip(self._weight_slots(), starts, strict=True)
-        ]
+        return "\n".join(
+            [
+                "  %gpu.weights.p = getelementptr %GtContext, ptr %context, i32 0, "
+                f"i32 {driver.WEIGHTS}",
+                "  %gpu.weights = load ptr, ptr %gpu.weights.p",
+                self._weight_words(
+                    ("%gpu.weights", position, start)
+                    for (position, _), start in zip(self._weight_slots(), starts, strict=True)
+                ),
+            ]
+        )
+
+    def _prologue_weights(self, plain: Stored, data: str) -> str:
+        return self._weight_arguments()
 
     def _end_of_prologue(self) -> str:
         return f"""  %prologue = call i32 @gt.cuda.run({self._who()}, ptr %args, ptr %context)

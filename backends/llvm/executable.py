@@ -242,9 +242,7 @@ class Executable:
             if several and a.alias is None and size <= SMALL and shared + size <= SHARED:
                 shared, offset = shared + size, shared
             outputs.append((dtype, shape, size, a.alias, offset))
-        table = (ctypes.c_int64 * len(record.launches.sizes))(
-            *(int(evaluate(d, sizes)) for d in record.launches.sizes)
-        )
+        table = table_of_sizes(record, sizes)
         return Sized(
             inputs,
             tuple(outputs),
@@ -343,17 +341,38 @@ class Packed:
 
     def _make(self, inputs: Sequence[Buffer], words: list[int], sized: Sized) -> Block:
         sizes = {s.name: v for s, v in zip(self._record.symbols, sized.symbols, strict=True)}
-        block = Block(size_class(int(evaluate(self._record.packed, sizes))))
-        arena = Block(size_class(sized.arena))
-        frame = Context(self._linked.prologue)
-        arguments = [*words, arena.address, block.address]
-        for i, word in enumerate(arguments, SIZES):
-            frame.arguments[i] = word
-        status = pool().run(frame.pointer)
-        if status:
-            raise self._record.errors[status - 1].error()
+        block = run_prologue(self._record, self._linked, sizes, words)
         self._held = (sized.symbols, [weakref.ref(inputs[i]) for i in self._inputs], block)
         return block
+
+
+def run_prologue(
+    record: Record, linked: Linked, sizes: dict[str, int], words: Sequence[int]
+) -> Block:
+    """What the prologue makes.
+
+    Args:
+        sizes: the value of each symbol.
+        words: the address of what launches add to words, then those of inputs and outputs.
+
+    Raises: the error of a site, where the weights are not what an op takes.
+    """
+    block = Block(size_class(int(evaluate(record.packed, sizes))))
+    arena = Block(size_class(int(evaluate(record.arena, sizes))))
+    frame = Context(linked.prologue)
+    for i, word in enumerate((*words, arena.address, block.address), SIZES):
+        frame.arguments[i] = word
+    status = pool().run(frame.pointer)
+    if status:
+        raise record.errors[status - 1].error()
+    return block
+
+
+def table_of_sizes(record: Record, sizes: dict[str, int]) -> Any:
+    """What launches add to words, as an array of 64-bit integers."""
+    return (ctypes.c_int64 * len(record.launches.sizes))(
+        *(int(evaluate(d, sizes)) for d in record.launches.sizes)
+    )
 
 
 def _outputs(sized: Sized, inputs: Sequence[Buffer], words: list[int]) -> list[Buffer]:

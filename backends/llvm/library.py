@@ -7,17 +7,13 @@
     const char *NAME_metadata(void)                void NAME_set_num_threads(int32_t)
     void        NAME_destroy(context)
 
-Weights are either bytes of the library, or a safetensors file that `create` maps: its header must
-be the one the library was compiled with, so that every offset is known. Only libc and libm symbols
-are used.
+Where the weights lie is told in weights.py. Only libc and libm symbols are used.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from graphtorch.ir.dtype import DType, Kind
 from graphtorch.ir.dtype import bf16 as BF16
@@ -27,13 +23,13 @@ from graphtorch.ir.shape import UNBOUNDED, Condition, Dim, SymInt, bounds, plain
 from ..kernels.program import abi
 from ..kernels.program.plan import Plan
 from ..kernels.program.program import Program, Slot
-from ..kernels.program.table import Layout, Table, packed_layout, tabulate
+from ..kernels.program.table import Layout, Table
 from . import cpuid, runtime, tensor_check, walk
 from .emit import ModuleEmitter
-from .native import has_assembler
 from .processor import Processor
 from .sizes import Sizes
 from .tensor_check import constant_string
+from .weights import Weights, WeightsText, constant_bytes
 
 ABI_VERSION = 1
 # a bound above this means "no bound": the arena then grows when a call needs it
@@ -43,58 +39,46 @@ LARGEST_ARENA = 1 << 40
 CODES = {Kind.BOOL: 6, Kind.FLOAT: 2, Kind.COMPLEX: 5}
 
 
-@dataclass(frozen=True)
-class Weights:
-    """Where the stable inputs' data lies.
-
-    Attributes:
-        file: embedded: the bytes to put into the library; external: the safetensors file's header.
-        offsets: byte offset of each weight (by input position) in the data.
-        embedded: whether the library holds the data itself.
-        size: bytes of data.
-    """
-
-    file: Path
-    offsets: dict[int, int]
-    embedded: bool
-    size: int
-
-
 def library_text(
     name: str,
     program: Program,
     plan: Plan,
+    table: Table,
     weights: Weights,
     metadata: str,
     target: Processor,
     conditions: Sequence[Condition] = (),
 ) -> str:
     """LLVM IR of the whole library; a call whose sizes do not meet `conditions` is refused."""
-    table, module = tabulate(program, plan), ModuleEmitter(name, target)
-    functions = [f"{name}.kernel{i}" for i in range(len(table.kernels))]
+    module = ModuleEmitter(name, target)
+    left_out = table.once if weights.plain is None else set()  # nobody runs the prologue
+    functions = [None if i in left_out else f"{name}.kernel{i}" for i in range(len(table.kernels))]
     for function, (kernel, memory) in zip(functions, table.kernels, strict=True):
-        module.launcher(function, kernel, memory, "internal")
+        if function is not None:
+            module.launcher(function, kernel, memory, "internal")
     return merged(
         (
             module.text(),
             runtime.text(target, "internal"),
             walk.text("internal"),
             tensor_check.check_function(),
-            _LIBC,
+            LIBC,
+            context_type(weights),
             table_text(name, table, functions),
             Abi(name, program, plan, table, weights, metadata, target, conditions).text(),
         )
     )
 
 
-def table_text(name: str, table: Table, functions: Sequence[str]) -> str:
-    """The table of launches as constants of the library."""
+def table_text(name: str, table: Table, functions: Sequence[str | None]) -> str:
+    """The table of launches as constants of the library; `functions`: None for one that is never
+    called."""
 
     def words(label: str, width: int, values: Sequence[int]) -> str:
         rows = ", ".join(f"i{width} {v}" for v in values)
         return f"@{name}.{label} = internal constant [{len(values)} x i{width}] [{rows}]\n"
 
-    pointers = ", ".join(f"ptr @{f}" for f in functions)
+    pointers = ", ".join(f"ptr @{f}" if f else "ptr null" for f in functions)
     text = [
         words("launches", 32, table.launches),
         words("prologue", 32, table.prologue),
@@ -147,7 +131,7 @@ def exported(name: str) -> list[str]:
     return ["gt_abi_version", *(f"{name}_{p}" for p in parts)]
 
 
-_LIBC = """
+LIBC = """
 declare ptr @calloc(i64, i64)
 declare ptr @realloc(ptr, i64)
 declare void @free(ptr)
@@ -159,10 +143,17 @@ declare i32 @memcmp(ptr, ptr, i64)
 declare ptr @mmap(ptr, i64, i32, i32, i32, i64)
 declare i32 @munmap(ptr, i64)
 declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
-%GtContext = type { ptr, ptr, i64, ptr, i64, [256 x i8] }
 """
-# GtContext: arena, packed memory, bytes of the arena, mapped weights, bytes mapped, last error;
-# gpu/driver.py has one that begins so
+
+
+def context_type(weights: Weights) -> str:
+    """GtContext: arena, packed memory of its own, bytes of the arena, mapped weights, bytes mapped,
+    last error, packed memory that runs read, and each weight that they read.
+
+    gpu/driver.py has one that begins so.
+    """
+    places = f"[{len(weights.read)} x ptr]"
+    return f"%GtContext = type {{ ptr, ptr, i64, ptr, i64, [256 x i8], ptr, {places} }}\n"
 
 
 def dtype_code(dtype: DType) -> int:
@@ -172,7 +163,7 @@ def dtype_code(dtype: DType) -> int:
     return CODES.get(dtype.kind, 0 if dtype.signed else 1)
 
 
-class Abi:
+class Abi(WeightsText):
     """Emits the functions of the C ABI.
 
     Libraries for other devices (gpu/library.py) override what concerns memory and the run itself.
@@ -198,7 +189,7 @@ class Abi:
         self.weights = weights
         self.metadata = metadata
         self.target = target
-        self.inputs = [s for s in program.inputs if s.index not in weights.offsets]
+        self.inputs = [s for s in program.inputs if s.index not in weights.stable]
         self.outputs = list(program.outputs)
         self.table: list[Dim] = [SymInt.atom(s) for s in program.symbols]
         self._globals: list[str] = []
@@ -209,7 +200,7 @@ class Abi:
         functions = [
             self._sizes(),
             self._static_functions(),
-            self._weights(),
+            self._data(),
             self._create(),
             self._entry(),
             self._run(),
@@ -268,13 +259,6 @@ class Abi:
             *text,
             f"@{self.name}.{side} = private constant [{max(1, len(rows))} x %GtSpec] [{table}]\n",
         ]
-
-    def _weights(self) -> str:
-        """The weights' bytes, or the header that an external file must have."""
-        size = self.weights.file.stat().st_size
-        if not size:
-            return f"@{self.name}.data = internal constant [1 x i8] zeroinitializer, align 64\n"
-        return file_bytes(f"{self.name}.data", self.weights.file, self.target)
 
     # ---- functions
 
@@ -427,16 +411,11 @@ unable:
         """What `create` does before it allocates memory."""
         return ""
 
-    def _ready(self) -> str:
-        """What `create` does once the weights are there."""
-        return ""
-
     def _release(self) -> str:
         """Frees what `create` made so far."""
         return f"  call void @{self.name}_destroy(ptr %context)"
 
     def _create(self) -> str:
-        packed_size = bounds(packed_layout(self.program)[1])[1]
         memory = self._string("msg.memory", f"{self.name}_create: out of memory")
         text = [
             self._head("ptr", "create", "ptr %path"),
@@ -449,16 +428,11 @@ unable:
             "  br i1 %no_context, label %no_memory, label %arena.b",
             "arena.b:",
             self._begin(),
-            self._allocate("arena", self._arena_bytes(), 0, "packed.b"),
-            "packed.b:",
-            self._allocate("packed", packed_size, 1, "weights.b"),
+            self._allocate("arena", self._arena_bytes(), 0, "weights.b"),
             "weights.b:",
             "  %arena.p2 = getelementptr %GtContext, ptr %context, i32 0, i32 2",
             f"  store i64 {self._arena_bytes()}, ptr %arena.p2",
-        ]
-        text += [self._embedded() if self.weights.embedded else self._map_file(), self._ready()]
-        text += [
-            self._run_prologue() if self.program.prologue else "  ret ptr %context",
+            self._find_weights(),
             "no_memory:",
             f"  call i32 (ptr, i64, ptr, ...) @snprintf(ptr @{self.name}.error, i64 256, "
             f"ptr {memory})",
@@ -482,72 +456,6 @@ unable:
   %{label}.field = getelementptr %GtContext, ptr %context, i32 0, i32 {field}
   store ptr %{label}.memory, ptr %{label}.field
   br label %{then}"""
-
-    def _embedded(self) -> str:
-        extra = self._string(
-            "msg.embedded",
-            f"{self.name}_create: the weights are embedded, pass NULL for their file",
-        )
-        return f"""  %given = icmp ne ptr %path, null
-  br i1 %given, label %surplus, label %ready
-surplus:
-  call i32 (ptr, i64, ptr, ...) @snprintf(ptr @{self.name}.error, i64 256, ptr {extra})
-  br label %fail
-ready:"""
-
-    def _map_file(self) -> str:
-        name, header = self.name, self.weights.file.stat().st_size
-        total = header + self.weights.size
-        missing = self._string(
-            "msg.missing", f"{name}_create: pass the path of the safetensors file with the weights"
-        )
-        unread = self._string(
-            "msg.unread", f"{name}_create: cannot open or map the weights file '%s'"
-        )
-        other = self._string(
-            "msg.other",
-            f"{name}_create: '%s' is not the weights file this library was "
-            f"compiled with: expected {total} bytes with the same tensors in the "
-            "same order",
-        )
-        fail = f"call i32 (ptr, i64, ptr, ...) @snprintf(ptr @{name}.error, i64 256, ptr"
-        return f"""  %no_path = icmp eq ptr %path, null
-  br i1 %no_path, label %missing, label %open
-missing:
-  {fail} {missing})
-  br label %fail
-open:
-  %file = call i32 (ptr, i32, ...) @open(ptr %path, i32 0)
-  %closed = icmp slt i32 %file, 0
-  br i1 %closed, label %unread, label %measure
-unread:
-  {fail} {unread}, ptr %path)
-  br label %fail
-measure:
-  %bytes = call i64 @lseek(i32 %file, i64 0, i32 2)
-  %whole = icmp eq i64 %bytes, {total}
-  br i1 %whole, label %map, label %shut
-shut:
-  call i32 @close(i32 %file)
-  br label %other
-other:
-  {fail} {other}, ptr %path)
-  br label %fail
-map:
-  %mapped = call ptr @mmap(ptr null, i64 {total}, i32 1, i32 2, i32 %file, i64 0)
-  call i32 @close(i32 %file)
-  %address = ptrtoint ptr %mapped to i64
-  %bad_map = icmp eq i64 %address, -1
-  br i1 %bad_map, label %unread, label %compare
-compare:
-  %map.p = getelementptr %GtContext, ptr %context, i32 0, i32 3
-  store ptr %mapped, ptr %map.p
-  %length.p = getelementptr %GtContext, ptr %context, i32 0, i32 4
-  store i64 {total}, ptr %length.p
-  %differ = call i32 @memcmp(ptr %mapped, ptr @{name}.data, i64 {header})
-  %same = icmp eq i32 %differ, 0
-  br i1 %same, label %ready, label %other
-ready:"""
 
     def _frame(self, code: str, symbols: str) -> str:
         """A frame for a walk of the table `code`, and its header (abi.py)."""
@@ -587,52 +495,6 @@ ready:"""
             f"  %{label}.p = getelementptr i64, ptr %args, i64 {index}\n"
             f"  store {value}, ptr %{label}.p"
         )
-
-    def _weights_address(self) -> list[str]:
-        """Sets ``%weights`` to where the weights' data lies in the host's memory."""
-        if self.weights.embedded:
-            return [f"  %weights = getelementptr i8, ptr @{self.name}.data, i64 0"]
-        header = self.weights.file.stat().st_size
-        return [
-            "  %weights.p = getelementptr %GtContext, ptr %context, i32 0, i32 3",
-            "  %weights.map = load ptr, ptr %weights.p",
-            f"  %weights = getelementptr i8, ptr %weights.map, i64 {header}",
-        ]
-
-    def _weight_places(self) -> list[tuple[str, int, int]]:
-        """For each weight what its address is told from, its position as an input, and its
-        offset."""
-        return [("%weights", position, offset) for position, offset in self.weights.offsets.items()]
-
-    def _weight_arguments(self) -> str:
-        """Stores the weights' addresses and the context's memory into ``%args``."""
-        lines = self._weights_address()
-        for base, position, offset in self._weight_places():
-            lines += [
-                f"  %w{position} = getelementptr i8, ptr {base}, i64 {offset}",
-                self._word(f"w{position}", abi.HEADER + position, f"ptr %w{position}"),
-            ]
-        lines += [
-            "  %arena.m = load ptr, ptr %context",
-            self._word("arena.a", self.layout.arena, "ptr %arena.m"),
-            "  %packed.f = getelementptr %GtContext, ptr %context, i32 0, i32 1",
-            "  %packed.m = load ptr, ptr %packed.f",
-            self._word("packed.a", self.layout.packed, "ptr %packed.m"),
-        ]
-        return "\n".join(lines)
-
-    def _run_prologue(self) -> str:
-        # What depends on weights only does not depend on symbols: any values will do.
-        count = max(1, len(self.program.symbols))
-        return f"""  %symbols = alloca [{count} x i64], align 64
-  call void @llvm.memset.p0.i64(ptr %symbols, i8 0, i64 {8 * count}, i1 false)
-{self._frame("prologue", "%symbols")}
-{self._weight_arguments()}
-{self._end_of_prologue()}"""
-
-    def _end_of_prologue(self) -> str:
-        """Runs the prologue's launches and leaves `create`."""
-        return "  call i32 @gt_run(ptr %args)\n  ret ptr %context"
 
     def _launches(self) -> str:
         """Runs the launches: ``%status`` is 0, or 1 + the site of an error."""
@@ -680,6 +542,7 @@ ready:"""
             self._frame("launches", "%sizes"),
             self._tensor_arguments(),
             self._weight_arguments(),
+            self._memory_arguments(),
             self._launches(),
             self._report_status(),
             self._rejections(),
@@ -841,30 +704,6 @@ bad_null:
 bad_memory:
   call i32 (ptr, i64, ptr, ...) @snprintf(ptr %error, i64 256, ptr {memory})
   ret i32 {tensor_check.MEMORY}"""
-
-
-def file_bytes(symbol: str, file: Path, target: Processor) -> str:
-    """The bytes of a file as a constant of the library."""
-    if not has_assembler(target):
-        return constant_bytes(symbol, file.read_bytes())
-    path = str(file).replace("\\", "/")
-    # The assembler reads the file: a string constant of megabytes would have to be parsed as text.
-    lines = [
-        ".section .rodata",
-        ".p2align 6",
-        f"\\22{symbol}\\22:",
-        f".incbin \\22{path}\\22",
-        ".text",
-    ]
-    return (
-        "".join(f'module asm "{line}"\n' for line in lines)
-        + f"@{symbol} = external hidden constant [{file.stat().st_size} x i8], align 64\n"
-    )
-
-
-def constant_bytes(name: str, data: bytes) -> str:
-    digits = "\\" + data.hex("\\")
-    return f'@{name} = internal constant [{len(data)} x i8] c"{digits}", align 64\n'
 
 
 def _computed(slot: Slot) -> bool:

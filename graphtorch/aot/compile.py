@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save as safetensors_bytes
 
 from graphtorch.backends.gpu import devices
 from graphtorch.backends.gpu import library as cuda
@@ -22,11 +21,13 @@ from graphtorch.backends.gpu.machine import EXACT, HAVE_TF32, Gpu, Tf32
 from graphtorch.backends.gpu.unit import Unit
 from graphtorch.backends.kernels.program.plan import Plan
 from graphtorch.backends.kernels.program.program import Program, Slot, flat
-from graphtorch.backends.kernels.program.table import tabulate
+from graphtorch.backends.kernels.program.table import Table, tabulate
 from graphtorch.backends.llvm.build import target_of as cpu_target
-from graphtorch.backends.llvm.library import ABI_VERSION, Weights, exported, library_text
+from graphtorch.backends.llvm.library import ABI_VERSION, exported, library_text
 from graphtorch.backends.llvm.native import compile_object
+from graphtorch.backends.llvm.prepared import layout_of, prepare
 from graphtorch.backends.llvm.processor import Processor, host, verify
+from graphtorch.backends.llvm.weights import Stored, Weights
 from graphtorch.backends.target import Target, lowered
 from graphtorch.ir.generalize import Hints
 from graphtorch.ir.graph import Graph
@@ -38,11 +39,11 @@ from .._captured.tracing import example_sizes, trace_but_for_numbers
 from .._settings import deterministic, tf32
 from ..version import __version__
 from . import link
+from . import weights as files
 from .header import header_text
 from .loader import Library, load
 
 KINDS = (".so", ".o", ".a")
-WEIGHT_ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
@@ -183,19 +184,32 @@ def compile_graph(
     gpu = Gpu(ordered=deterministic(), tf32=Tf32(*tf32()) if have_tf32 else EXACT)
     chosen: Target[Any] = gpu_target(Unit(), gpu) if gpus else cpu_target(target)
     program, plan, _ = lowered(graph, chosen, stable, exact)
+    table = tabulate(program, plan)
     data = [s for s in program.inputs if s.name not in arrays]
     _rename(data, program.outputs, input_names, output_names)
-    metadata = _metadata(name, program, data, target, conditions, chosen.device, gpus)
-    header, blob, offsets = pack_weights(
-        {graph.inputs[i].name: arrays[graph.inputs[i].name] for i in stable}
-    )
+    names = {i: graph.inputs[i].name for i in stable}
+    given = files.plain({name: arrays[name] for name in names.values()})
+    read = tuple(i for i in stable if i in table.read)
+    made = None  # GPUs run the prologue where the library runs
+    if program.prologue and not gpus:
+        made = files.prepared(
+            prepare(program, plan, {i: arrays[name] for i, name in names.items()}),
+            given,
+            {names[i] for i in read},
+            layout_of(program, plan),
+        )
+    metadata = _metadata(name, program, data, target, conditions, chosen.device, gpus, given)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "weights"
-        source.write_bytes(blob if embedded else header)
+        source.write_bytes((made or given).data if embedded else b"")
         placed = Weights(
-            source, {i: offsets[graph.inputs[i].name] for i in stable}, embedded, len(blob)
+            frozenset(stable),
+            () if gpus else read,
+            None if embedded and made else _stored(given, names),
+            made and _stored(made, {i: names[i] for i in read}),
+            source if embedded else None,
         )
-        library = _Library(name, program, plan, placed, metadata, target, conditions)
+        library = _Library(name, program, plan, table, placed, metadata, target, conditions)
         text = library.for_gpus(gpus, Path(folder)) if gpus else library.for_cpus()
         code = compile_object(text, target, pic=True)
     header_path, external = (
@@ -204,7 +218,8 @@ def compile_graph(
     )
     _write(path, code, name, target)
     if external is not None:
-        link.write_whole(external, header + blob)
+        stored = made or given
+        link.write_whole(external, stored.header + stored.data)
     link.write_whole(
         header_path,
         header_text(
@@ -219,6 +234,11 @@ def compile_graph(
     return Compiled(path, header_path, external, name, summary)
 
 
+def _stored(file: files.File, names: Mapping[int, str]) -> Stored:
+    """Args: names: of the weights, by position."""
+    return Stored(file.header, len(file.data), {i: file.offset(n) for i, n in names.items()})
+
+
 @dataclass(frozen=True)
 class _Library:
     """What the text of a library is made of."""
@@ -226,6 +246,7 @@ class _Library:
     name: str
     program: Program
     plan: Plan
+    table: Table
     weights: Weights
     metadata: str
     target: Processor
@@ -236,6 +257,7 @@ class _Library:
             self.name,
             self.program,
             self.plan,
+            self.table,
             self.weights,
             self.metadata,
             self.target,
@@ -244,15 +266,15 @@ class _Library:
 
     def for_gpus(self, architectures: Sequence[str], folder: Path) -> str:
         """Args: folder: where the compiled kernels are put until the library is made."""
-        unit, table = Unit(), tabulate(self.program, self.plan)
-        kernels, threads = written(table, unit), os.cpu_count() or 1
+        unit = Unit()
+        kernels, threads = written(self.table, unit), os.cpu_count() or 1
         pieces = unit.pieces(threads)
         code = cuda.Code(kernels, pieces, cuda.images(pieces, architectures, folder, threads))
         return cuda.library_text(
             self.name,
             self.program,
             self.plan,
-            table,
+            self.table,
             code,
             self.weights,
             self.metadata,
@@ -293,22 +315,6 @@ def _write(path: Path, code: bytes, name: str, target: Processor) -> None:
         link.archive(code, path, exported(name))
     else:
         link.write_whole(path, code)
-
-
-def pack_weights(arrays: Mapping[str, np.ndarray]) -> tuple[bytes, bytes, dict[str, int]]:
-    """A safetensors file of `arrays` as header and data, and each array's offset in the data.
-
-    The header is padded so that the data starts at a multiple of 64 bytes.
-    """
-    if not arrays:
-        return b"", b"", {}
-    whole = safetensors_bytes({k: np.ascontiguousarray(a) for k, a in arrays.items()})
-    length = 8 + int.from_bytes(whole[:8], "little")
-    table = json.loads(whole[8:length])
-    offsets = {k: int(v["data_offsets"][0]) for k, v in table.items() if k != "__metadata__"}
-    text = whole[8:length].rstrip(b" ")
-    text += b" " * (-(8 + len(text)) % WEIGHT_ALIGNMENT)
-    return len(text).to_bytes(8, "little") + text, whole[length:], offsets
 
 
 def _rename(
@@ -352,6 +358,7 @@ def _metadata(
     conditions: Sequence[Condition],
     device: str,
     gpus: Sequence[str],
+    given: files.File,
 ) -> str:
     return json.dumps(
         {
@@ -362,6 +369,7 @@ def _metadata(
             "cpu": machine.cpu,
             "inputs": [_describe(s) for s in data],
             "outputs": [_describe(s) for s in program.outputs],
+            "weights": list(given.tensors),
             "sizes": {
                 s.name: {"min": s.min, "max": None if s.max >= UNBOUNDED else s.max}
                 for s in program.symbols

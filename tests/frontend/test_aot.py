@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import platform
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import dltensors as dl
 import graphtorch as torch
 from aot_models import (
     BATCH,
+    Cnn,
     Mlp,
     assert_close,
     cnn_of,
@@ -24,8 +27,9 @@ from aot_models import (
     words_of,
 )
 from dltensors import Raw, tensor
-from graphtorch import aot
+from graphtorch import aot, nn
 from graphtorch.aot import loader
+from graphtorch.backends.llvm.processor import named
 
 
 @pytest.fixture(scope="module")
@@ -332,11 +336,109 @@ def test_two_inputs_of_one_size(folder):
 # ------------------------------------------------------------------------------------------ weights
 
 
+def test_external_weights_are_prepared(mlp):
+    """The file has what the prologue makes in place of the weights that it is made of."""
+    made, compiled = mlp
+    stored = load_file(compiled.weights)
+    assert "first.weight" not in stored and "second.weight" not in stored
+    np.testing.assert_array_equal(stored["first.bias"], made.first.bias.detach().numpy())
+    packed = stored["graphtorch.prepared"].view(np.float32)
+    assert set(made.first.weight.detach().numpy().ravel()) <= set(packed)
+    x = torch.randn(3, 6)
+    with compiled.load() as loaded:
+        assert_close(loaded(x.numpy())[0], made(x))
+
+
+def stored_by(state: dict[str, Any], path: Path, padding: int = 0) -> Path:
+    """A safetensors file of `state` with spaces behind its header."""
+    torch.save_safetensors(state, path)
+    whole = path.read_bytes()
+    length = 8 + int.from_bytes(whole[:8], "little")
+    text = whole[8:length] + b" " * padding
+    path.write_bytes(len(text).to_bytes(8, "little") + text + whole[length:])
+    return path
+
+
+@pytest.mark.parametrize("kind", [Mlp, Cnn])
+def test_other_weights_of_the_same_shapes(kind, tmp_path):
+    """They are given as the model has them: the prologue runs when they are loaded."""
+    x = torch.zeros(2, 6) if kind is Mlp else torch.from_numpy(image())
+    _, compiled = library(tmp_path, "m.so", kind, x, weights="external")
+    torch.manual_seed(7)
+    other = kind().eval()
+    with torch.no_grad():
+        for t in other.state_dict().values():
+            if t.is_floating_point():
+                t += 0.1 * torch.rand(t.shape)
+    with compiled.load() as loaded:
+        state = {name: other.state_dict()[name] for name in loaded.metadata["weights"]}
+    with torch.no_grad():
+        want = other(x)
+    for padding in (0, 8, 64):
+        file = stored_by(state, tmp_path / "other.safetensors", padding)
+        with loader.load(compiled.path, weights=file) as loaded:
+            assert_close(loaded(x.numpy())[0], want)
+
+
+def test_weights_in_another_order_or_odd_places_are_refused(mlp, tmp_path):
+    with mlp[1].load() as loaded:
+        state = {name: mlp[0].state_dict()[name] for name in loaded.metadata["weights"]}
+    good = stored_by(state, tmp_path / "good.safetensors").read_bytes()
+    loader.load(mlp[1].path, weights=tmp_path / "good.safetensors").close()
+    renamed = {name.replace("first", "third"): t for name, t in state.items()}
+    stored_by(renamed, tmp_path / "renamed")
+    stored_by(state, tmp_path / "odd", padding=3)
+    (tmp_path / "short").write_bytes(good[:-4])
+    (tmp_path / "long").write_bytes(good + bytes(4))
+    (tmp_path / "length").write_bytes((1 << 62).to_bytes(8, "little") + good[8:])
+    (tmp_path / "tiny").write_bytes(good[:8])
+    (tmp_path / "empty").write_bytes(b"")
+    for name in ("renamed", "odd", "short", "long", "length", "tiny", "empty"):
+        with pytest.raises(OSError, match="is not the weights file"):
+            loader.load(mlp[1].path, weights=tmp_path / name)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="two levels of an x86")
+def test_weights_prepared_for_another_layout_are_refused(tmp_path):
+    """As many bytes under the same names, in another order."""
+    made = []
+    for level in ("v2", "v4"):
+        torch.manual_seed(0)
+        target = named("x86_64-unknown-linux-gnu", f"x86-64-{level}")
+        made.append(
+            aot.compile(
+                nn.Linear(96, 96, bias=False).eval(),
+                torch.zeros(64, 96),
+                tmp_path / f"{level}.so",
+                name="m",
+                weights="external",
+                target=target,
+            )
+        )
+    sizes = [m.weights.stat().st_size for m in made]
+    assert sizes[0] == sizes[1], "choose a width that all levels' tiles divide"
+    loader.load(made[0].path, "m", made[0].weights).close()
+    with pytest.raises(OSError, match="is not the weights file"):
+        loader.load(made[0].path, "m", made[1].weights)
+
+
+def test_prepared_weights_are_mapped(tmp_path):
+    """`create` neither copies nor computes: the pages are the file's."""
+    torch.manual_seed(0)
+    made = nn.Linear(1024, 2048).eval()
+    compiled = aot.compile(made, torch.zeros(8, 1024), tmp_path / "m.so", weights="external")
+    with compiled.load():
+        for line in Path("/proc/self/maps").read_text().splitlines():
+            if str(compiled.weights) in line:
+                first, last = (int(x, 16) for x in line.split()[0].split("-"))
+                assert line.split()[1] == "r--p" and last - first > 8 << 20
+                break
+        else:
+            raise AssertionError("the file is not mapped")
+
+
 def test_external_weights(mlp, folder):
     compiled = mlp[1]
-    assert compiled.weights is not None and compiled.weights.exists()
-    stored = load_file(compiled.weights)
-    np.testing.assert_array_equal(stored["first.weight"], mlp[0].first.weight.detach().numpy())
     for path, message in (
         (None, "pass the path"),
         (folder / "nowhere", "cannot open"),

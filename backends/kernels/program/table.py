@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from graphtorch.ir.shape import Dim
+from graphtorch.ir.shape import Dim, bounds
 
 from ...record import Array, Launches, Record, Site
 from ..ir import Kernel
@@ -49,6 +49,7 @@ class Table:
         kernels: each kernel with the pattern of its buffers (see ModuleEmitter.kernel), by number.
         sizes: what operands add to a word, over the program's symbols; the first is 0.
         constants: the bytes of all constants.
+        read: positions of the inputs that launches outside the prologue read.
         words: length of a frame.
         operands: the most that a kernel has.
     """
@@ -59,6 +60,7 @@ class Table:
     kernels: list[tuple[Kernel, tuple[int, ...]]] = field(default_factory=list)
     sizes: list[Dim] = field(default_factory=lambda: [0])
     constants: bytes = b""
+    read: set[int] = field(default_factory=set)
     words: int = HEADER
     operands: int = 1
 
@@ -71,6 +73,11 @@ def packed_layout(program: Program) -> tuple[dict[Slot, Dim], Dim]:
         offsets[slot] = total
         total = total + (slot.elements * slot.dtype.itemsize + 63) // 64 * 64
     return offsets, total
+
+
+def packed_bytes(program: Program) -> int:
+    """The size of packed memory; what depends on weights only does not depend on symbols."""
+    return int(bounds(packed_layout(program)[1])[1])
 
 
 def tabulate(program: Program, plan: Plan) -> Table:
@@ -157,6 +164,8 @@ class Writer:
                 word, offset = self._place(slot.parts[0])
                 return word, offset + slot.offset * slot.dtype.itemsize
             case "input":
+                if self.code is self.table.launches:
+                    self.table.read.add(slot.index)
                 return HEADER + slot.index, 0
             case "output":
                 return self.layout.first_output + slot.index, 0
