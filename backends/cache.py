@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import importlib
 import json
 import os
 import stat
@@ -26,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import llvmlite
-import llvmlite.binding as llvm
 
 from graphtorch import ir
 
@@ -45,12 +45,21 @@ _warned = False
 def sources_digest() -> str:
     """A hash of the compiler itself: our own sources, llvmlite's and LLVM's versions."""
     here = Path(__file__).resolve().parent
-    digest = hashlib.sha256(repr((llvmlite.__version__, llvm.llvm_version_info)).encode())
+    digest = hashlib.sha256(repr((llvmlite.__version__, _llvm())).encode())
     for folder in (here, Path(next(iter(ir.__path__)))):  # elsewhere in a wheel than in a checkout
         for path in sorted(folder.rglob("*.py")):
             digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
             digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def _llvm() -> object:
+    """What tells this LLVM from another one, without loading it: the size of llvmlite's library,
+    which it is part of; its version where that lies elsewhere."""
+    for path in sorted(Path(llvmlite.__file__).with_name("binding").glob("*llvmlite.*")):
+        if path.suffix in (".so", ".dylib", ".dll"):
+            return path.stat().st_size
+    return importlib.import_module("llvmlite.binding").llvm_version_info
 
 
 def key(*parts: str) -> str:

@@ -17,8 +17,8 @@ from graphtorch.ir.shape import Dim, SymInt, evaluate, numel
 from ..buffer import Block, Buffer, size_class
 from ..kernels.program.abi import CODE, CONSTANTS, FUNCTIONS, OPERANDS, SIZES, WORDS
 from ..record import Record
+from .code import Code
 from .image import Image
-from .native import Code
 from .runtime import pool
 
 _new = object.__new__

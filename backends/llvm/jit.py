@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..kernels.ir import Kernel
+from .code import Code
 from .emit import ModuleEmitter
-from .native import Code, compile_object
+from .native import compile_object
 from .processor import Processor, host
 from .runtime import pool
 

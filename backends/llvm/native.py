@@ -1,19 +1,17 @@
-"""LLVM IR text to machine code in this process, and code's lifetime."""
+"""LLVM IR text to machine code, and LLVM's linker for this process."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import llvmlite.binding as llvm
 
 from ..locks import lock_across_forks, open_after_forks
 from .processor import Processor, host
 
-T = TypeVar("T")
 _lock = lock_across_forks()  # the linker is shared
 # llvmlite lets one thread at a time into most of LLVM, by a lock that a child would find held for
 # ever
@@ -155,43 +153,26 @@ class Linker:
         return builder.link(self._jit, f"code{self._count}")
 
 
-def immortal(x: T) -> T:
-    """`x` with one reference too many: the pool's workers run its code until the process ends."""
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(x))
-    return x
-
-
-class Code:
-    """Object code loaded into this process. Its memory is freed when the last reference goes."""
+class Linked:
+    """Object code loaded by LLVM, until `close`."""
 
     def __init__(
-        self,
-        objects: Sequence[bytes],
-        exports: Sequence[str],
-        imports: Mapping[str, int] | None = None,
+        self, objects: Sequence[bytes], exports: Sequence[str], imports: Mapping[str, int]
     ):
-        """Args:
-        objects: object code; of functions that several define as weak one is taken.
-        exports: functions to look up with `address`.
-        imports: addresses of functions that the code calls, beside libc's and libm's.
-        """
+        """Args: as `Code` takes them."""
         builder = llvm.JITLibraryBuilder().add_current_process()
         for image in objects:
             builder.add_object_img(image)
         for name in exports:
             builder.export_symbol(name)
-        for name, address in (imports or {}).items():
+        for name, address in imports.items():
             builder.import_symbol(name, address)
         with _lock:
             self._linker = Linker.current()
             self._library = self._linker.link(builder)
 
-    def __del__(self, finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        library = getattr(self, "_library", None)
-        # at exit parts of llvmlite may be gone already
-        if library is not None and not finalizing():
-            library.close()  # before its linker
-
     def address(self, name: str) -> int:
-        """Address of the function `name`, one of the exports."""
-        return self._library[name]
+        return int(self._library[name])
+
+    def close(self) -> None:
+        self._library.close()  # before its linker

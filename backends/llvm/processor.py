@@ -4,15 +4,16 @@ one."""
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import platform
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import llvmlite.binding as llvm
-
+from .. import cache
 from ..kernels.machine import Machine
 from .cpuid import flags_of
 
@@ -139,16 +140,53 @@ def verify(target: Processor) -> None:
 @functools.cache
 def host() -> Processor:
     """This machine."""
-    flags = dict(llvm.get_host_cpu_features())
+    told = _told()
+    flags = dict(told["flags"])
     text = ",".join(("+" if on else "-") + name for name, on in sorted(flags.items()))
     plain = named(
-        llvm.get_process_triple(),
-        llvm.get_host_cpu_name(),
-        ",".join("+" + name for name, on in flags.items() if on),
+        told["triple"], told["cpu"], ",".join("+" + name for name, on in flags.items() if on)
     )
     return Processor(
         plain.triple, plain.cpu, text, plain.vector_bits, plain.registers, plain.fma, _cache_sizes()
     )
+
+
+def _told() -> dict[str, Any]:
+    """What LLVM says of this machine; from the cache where the same processor was asked about
+    before, since loading LLVM takes a while."""
+    about = _about()
+    name = cache.key("processor", about)
+    found = cache.load(name) if about else None
+    if found is not None:
+        return found[0]
+    llvm = importlib.import_module("llvmlite.binding")
+    told = {
+        "triple": llvm.get_process_triple(),
+        "cpu": llvm.get_host_cpu_name(),
+        "flags": list(llvm.get_host_cpu_features().items()),
+    }
+    if about:
+        cache.store(name, told, b"")
+    return told
+
+
+def _about() -> str:
+    """What the system says of the first processor, without what changes from moment to moment."""
+    try:
+        first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+    except OSError:
+        return ""
+    changing = (
+        "cpu MHz",
+        "bogomips",
+        "BogoMIPS",
+        "microcode",
+        "processor",
+        "apicid",
+        "initial apicid",
+    )
+    lines = [line for line in first.splitlines() if line.split("\t")[0].strip() not in changing]
+    return "\n".join([platform.machine(), *lines])
 
 
 def _cache_sizes() -> tuple[int, int, int]:

@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from .. import cache
 from . import walk
-from .native import Code, compile_object, immortal
+from .code import Code, immortal
 from .processor import Processor, available_cpus, host
 
 MAX_THREADS = 1024
@@ -83,7 +84,9 @@ def pool_object() -> bytes:
     found = cache.load(name)
     if found is not None:
         return found[1]
-    obj = compile_object(source, host())
+    # LLVM is not even loaded where the cache has the code
+    compile_object = importlib.import_module(".native", __package__).compile_object
+    obj: bytes = compile_object(source, host())
     cache.store(name, {}, obj)
     return obj
 

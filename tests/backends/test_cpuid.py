@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from graphtorch.backends.llvm import cpuid
-from graphtorch.backends.llvm.native import Code, compile_object
+from graphtorch.backends.llvm.code import Code
+from graphtorch.backends.llvm.native import compile_object
 from graphtorch.backends.llvm.processor import host, named
 from graphtorch.backends.llvm.runtime import pool
 

@@ -12,8 +12,9 @@ import pytest
 from graphtorch.backends.kernels.builder import Builder
 from graphtorch.backends.kernels.ir import Buffer, Kernel, Name, load
 from graphtorch.backends.llvm import runtime
+from graphtorch.backends.llvm.code import Code
 from graphtorch.backends.llvm.jit import kernel_text
-from graphtorch.backends.llvm.native import Code, compile_object
+from graphtorch.backends.llvm.native import compile_object
 from graphtorch.backends.llvm.processor import available_cpus, host
 from graphtorch.ir.dtype import i64
 

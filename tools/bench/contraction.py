@@ -22,8 +22,9 @@ from graphtorch.backends.cpu.lower import lower
 from graphtorch.backends.kernels.builder import Builder
 from graphtorch.backends.kernels.ir import Buffer, Const, Kernel, KType, fma, load
 from graphtorch.backends.kernels.program.program import Launch, Slot
+from graphtorch.backends.llvm.code import Code
 from graphtorch.backends.llvm.jit import kernel_text
-from graphtorch.backends.llvm.native import Code, compile_assembly, compile_object
+from graphtorch.backends.llvm.native import compile_assembly, compile_object
 from graphtorch.backends.llvm.processor import host
 from graphtorch.backends.llvm.runtime import get_num_threads, pool, set_num_threads
 from graphtorch.ir import ops

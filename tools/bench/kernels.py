@@ -25,7 +25,7 @@ from graphtorch.backends.kernels.program import abi
 from graphtorch.backends.kernels.program.program import Item, counted
 from graphtorch.backends.kernels.program.table import Writer, packed_layout
 from graphtorch.backends.llvm.build import lower_graph
-from graphtorch.backends.llvm.native import Code
+from graphtorch.backends.llvm.code import Code
 from graphtorch.backends.llvm.processor import host
 from graphtorch.backends.llvm.runtime import pool
 from graphtorch.backends.llvm.units import images, unit
