@@ -82,11 +82,17 @@ def set_float32_matmul_precision(precision: str) -> None:
 
     Args:
         precision: "highest": in float32. "high", "medium": factors may be rounded to TF32, which
-            has 10 bits of fraction, a relative error of 2**-11 each; sums are in float32.
-    Raises: RuntimeError: none of these.
+            has 10 bits of fraction, a relative error of 2**-11 each; sums are in float32. Another
+            string changes nothing, with a warning.
     """
     if precision not in ("highest", "high", "medium"):
-        raise RuntimeError(f"unknown precision {precision!r}: expected highest, high or medium")
+        warnings.warn(
+            f"{precision} is not one of 'highest', 'high', or 'medium'; the current "
+            "setFloat32MatmulPrecision call has no effect.",
+            UserWarning,
+            stacklevel=2,
+        )
+        return
     set_float32("matmul", "ieee" if precision == "highest" else "tf32")
     _state["precision"] = precision
 

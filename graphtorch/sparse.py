@@ -6,8 +6,9 @@ from __future__ import annotations
 from typing import Any
 
 from . import _types
-from ._ops.sparse import SparseTensor, addmm, mm, sparse_coo_tensor
+from ._ops.sparse import SparseTensor, sparse_coo_tensor
 from ._ops.sparse import sparse_sum as sum
+from ._ops.sparse_products import addmm, mm
 from ._torch.absent import attribute_of
 from ._torch.legacy import LEGACY
 

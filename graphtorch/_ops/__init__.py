@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import (
     compare,
+    exponents,
     factor,
     gamma,
     indexing,  # masks and index tensors
@@ -33,6 +34,7 @@ __all__ = [
     "METHODS",
     "compare",
     "convert",
+    "exponents",
     "factor",
     "gamma",
     "indexing",

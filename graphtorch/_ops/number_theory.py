@@ -47,11 +47,6 @@ def _integers(name: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
     return tuple(FUNCTIONS["broadcast_tensors"](a.to(common), b.to(common)))
 
 
-def ldexp(input: Tensor, other: Tensor) -> Tensor:
-    """input * 2 ** other."""
-    return input * FUNCTIONS["pow"](2.0, other)  # type: ignore[no-any-return]
-
-
 def positive(input: Tensor) -> Tensor:
     """The tensor itself. Raises RuntimeError for bools."""
     if input._type.dtype.is_bool:
@@ -59,10 +54,7 @@ def positive(input: Tensor) -> Tensor:
     return input
 
 
-PUBLIC = {f.__name__: with_out(f.__name__, f) for f in (gcd, lcm, ldexp)}
-PUBLIC |= {
-    f"{name}_": in_place(f"{name}_", f)
-    for name, f in (("gcd", gcd), ("lcm", lcm), ("ldexp", ldexp))
-}
+PUBLIC = {f.__name__: with_out(f.__name__, f) for f in (gcd, lcm)}
+PUBLIC |= {f"{name}_": in_place(f"{name}_", f) for name, f in (("gcd", gcd), ("lcm", lcm))}
 PUBLIC["positive"] = positive
-METHODS = {**PUBLIC, "gcd": gcd, "lcm": lcm, "ldexp": ldexp}
+METHODS = {**PUBLIC, "gcd": gcd, "lcm": lcm}

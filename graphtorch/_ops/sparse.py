@@ -22,7 +22,7 @@ from .._deferred.storage import Storage, Version
 from .._deferred.tensor import Tensor
 from .._types import DTYPES, check_device, device, layout, sparse_coo, sparse_csr
 from ..autograd.grad_mode import modes, no_grad
-from .base import FUNCTIONS, METHODS, SparseOperand, check_tensor, register
+from .base import FUNCTIONS, METHODS, SparseOperand, register
 from .creation import from_array
 from .overriding import disabled
 
@@ -111,6 +111,11 @@ class SparseTensor(Tensor):
             self._pair = self._pair[0], self._pair[1].detach().requires_grad_(requires_grad)
             self._leaf = requires_grad
         return self
+
+    def _edge(self) -> Any:
+        """Where gradients of the values go: of a sparse tensor there is a gradient for each entry
+        it has."""
+        return self._pair[1]._edge()
 
     @property
     def grad_fn(self) -> Any:
@@ -763,19 +768,6 @@ def _no_entries(self: Tensor) -> Any:
 
 for _name in ("_indices", "_values", "_nnz"):
     METHODS[_name] = _no_entries
-
-
-def mm(sparse: Any, dense: Any) -> Any:
-    """The product of a sparse and a dense matrix, with gradients for both."""
-    check_tensor("mm", "mat1", sparse)
-    return (
-        _matmul(sparse, dense, 1) if _is_sparse(sparse) or _is_sparse(dense) else sparse.mm(dense)
-    )
-
-
-def addmm(mat: Tensor, mat1: Any, mat2: Any, *, beta: Any = 1.0, alpha: Any = 1.0) -> Tensor:
-    """beta * mat + alpha * (mat1 @ mat2), with `mat1` sparse."""
-    return mat * beta + mm(mat1, mat2) * alpha
 
 
 def sparse_sum(input: Any, dim: Any = None, dtype: Any = None) -> Any:

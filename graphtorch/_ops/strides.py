@@ -13,12 +13,12 @@ from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import SymInt, contiguous_strides, numel
 
 from .._deferred.making import beside, make_view
-from .._deferred.memory_order import CHANNELS_LAST_RANK
+from .._deferred.memory_order import CHANNELS_LAST_RANK, channels_last_order, order_asked
 from .._deferred.running import _refuse_in_capture, settle
 from .._deferred.storage import Leaf, Take, ViewDtype, copied, is_contiguous, recorder
 from .._deferred.tensor import Tensor
 from .._deferred.write import check_writable
-from .._types import Size
+from .._types import Size, preserve_format
 from .base import FUNCTIONS, axis_of, check_tensor, register, shape_of
 from .creation import full_value
 from .storages import TypedStorage, UntypedStorage
@@ -230,10 +230,19 @@ for _name, _define in {
 
 
 @register(function=False)
-def resize_(self: Tensor, *sizes: Any) -> Tensor:
-    """Another shape in place; the leading elements stay, new ones are zero."""
+def resize_(self: Tensor, *sizes: Any, memory_format: Any = None) -> Tensor:
+    """Another shape in place; the leading elements of memory stay, new ones are zero.
+
+    Args:
+        memory_format: in which order dimensions lie in memory then; by default that of the shape.
+
+    Raises:
+        RuntimeError: the tensor requires grad, or the shape has another rank than the format.
+    """
     if self.requires_grad:
         raise RuntimeError("cannot resize variables that require grad")
+    if memory_format is preserve_format:
+        raise RuntimeError("resize_: torch.preserve_format is no format to lay memory out by")
     target = shape_of(sizes)
     before = self.numel()
     wanted = numel(target)
@@ -246,7 +255,12 @@ def resize_(self: Tensor, *sizes: Any) -> Tensor:
         value = ops.pad(flat._value(), low=(0,), high=(wanted - before,), value=_zero(self))
         value = ops.reshape(value, shape=target)
     made = beside(self, value)
-    self._storage, self._view, self._base, self._cached = made._storage, None, None, None
+    order = None if memory_format is None else order_asked("resize_", memory_format, made)
+    if order is not None:
+        value = ops.reshape(value, shape=tuple([target[d] for d in order]))
+        back = tuple(sorted(range(len(order)), key=order.__getitem__))
+        made = beside(self, ops.permute(value, dims=back), order)
+    self._storage, self._view, self._base, self._cached = made._storage, made._view, None, None
     self._counter.number += 1
     return self
 
@@ -256,10 +270,13 @@ def _zero(x: Tensor) -> Any:
     return False if dtype.is_bool else 0 if dtype.is_integer else 0.0
 
 
-@register(function=False)
-def resize_as_(self: Tensor, other: Tensor) -> Tensor:
-    """The shape of `other`, in place."""
-    return resize_(self, other.shape)
+@register()
+def resize_as_(input: Tensor, other: Tensor, *, memory_format: Any = None) -> Tensor:
+    """The shape of `other`, in place: as `Tensor.resize_`."""
+    if memory_format is preserve_format:
+        known = {rank: kind for kind, rank in CHANNELS_LAST_RANK.items()}
+        memory_format = known[other.ndim] if channels_last_order(other) else None
+    return resize_(input, other.shape, memory_format=memory_format)
 
 
 @register(function=False)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import SCALAR_NAMES, DType, f64, i64
+from graphtorch.ir.dtype import SCALAR_NAMES, DType, boolean, f64, i64
 from graphtorch.ir.graph import Value
+from graphtorch.ir.ops.common import number
 from graphtorch.ir.shape import broadcast
 
 from .. import _types
@@ -206,9 +207,20 @@ def normal(
     made = beside(tensors[0], normal_of(shape, ir, generator, 0.0, scale))
     with FUNCTIONS["no_grad"]():
         made = (made * std if isinstance(std, Tensor) else made) + mean
+    if any(x.requires_grad for x in tensors):
+        made = run("Normal", _independent, made, *tensors)
     if out is not None:
         return write_out("normal", made, out)  # type: ignore[no-any-return]
     return made.requires_grad_() if requires_grad else made
+
+
+def _independent(drawn: Value, *parameters: Value) -> Value:
+    """What was drawn; its gradients with respect to the parameters are zero, as PyTorch's: for
+    others there is ``distributions.Normal.rsample``."""
+    never = number(False, boolean)
+    for x in parameters:
+        drawn = ops.where(never, cast_value(x, drawn.dtype), drawn)
+    return drawn
 
 
 def _like(

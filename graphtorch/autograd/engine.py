@@ -539,6 +539,8 @@ def _result(task: Task, position: int, tensor: Any, allow_unused: bool | None, z
         if isinstance(tensor, GradientEdge):
             tensor = _ones_at(tensor)
         return zeros_like(tensor, requires_grad=task.create_graph)
+    if found is not None and isinstance(tensor, Tensor) and tensor.is_sparse:
+        return tensor._with(found)
     return found
 
 

@@ -21,7 +21,7 @@ torch = pytest.importorskip("torch")
 TOOLS = Path(__file__).parent.parent.parent / "tools" / "oracle"
 sys.path.insert(0, str(TOOLS))
 replays = importlib.import_module("modules")
-tensors = importlib.import_module("opinfo").tensors
+tensors = importlib.import_module("conversion").tensors
 sys.path.remove(str(TOOLS))
 
 LIMIT = 4000  # elements of inputs and parameters: differences along one direction stay exact enough

@@ -6,7 +6,7 @@ PyTorch's.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import math
 import sys
 from pathlib import Path
@@ -21,6 +21,7 @@ from graphtorch.nn import functional as F
 torch = pytest.importorskip("torch")
 pytest.importorskip("expecttest")
 
+ORACLE = Path(__file__).parents[2] / "tools" / "oracle"
 COMPOSED = (
     "norm",
     "linalg.norm",
@@ -68,14 +69,12 @@ COMPOSED = (
 CANCELLING = ("nn.functional.normalize", "nn.functional.instance_norm")  # whose gradients do
 
 
-@pytest.fixture(scope="module")
-def audit() -> ModuleType:
-    path = Path(__file__).parents[2] / "tools/oracle/opinfo.py"
-    spec = importlib.util.spec_from_file_location("opinfo", path)
-    assert spec is not None and spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.SAMPLES = 2
+@pytest.fixture
+def audit(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    sys.path.insert(0, str(ORACLE))
+    module = importlib.import_module("opinfo")
+    sys.path.remove(str(ORACLE))
+    monkeypatch.setattr(module, "SAMPLES", 2)
     return module
 
 

@@ -142,6 +142,32 @@ def test_gradients_through_sparse_tensors() -> None:
         np.testing.assert_allclose(ours, theirs, 1e-6)
 
 
+@pytest.mark.parametrize("reduce", ["sum", "mean", "amax", "amin", "prod", "other", "layout"])
+def test_reduced_products(reduce: str) -> None:
+    """Ties, NaN, and a row without entries; the gradient of a sparse leaf is sparse."""
+    found = []
+    for t in (torch, graphtorch):
+        dense = t.tensor([[1.0, 0.0, 2.0], [0, 0, 0], [3, 0, 3], [float("nan"), 1, 0]])
+        a = dense.to_sparse() if reduce == "layout" else dense.to_sparse_csr()
+        a, b = a.requires_grad_(), t.tensor([[1.0, -2.0], [4, 0], [1, 5]], requires_grad=True)
+        try:
+            y = t.sparse.mm(a, b, "sum" if reduce == "layout" else reduce)
+        except (RuntimeError, NotImplementedError) as error:
+            found.append(type(error) if reduce != "layout" else "refused")
+            continue
+        weights = t.arange(8.0).reshape(4, 2)
+        ga, gb = t.autograd.grad(y, (a, b), weights)
+        assert str(ga.layout) == "torch.sparse_csr"
+        found.append([x.detach().numpy() for x in (y, ga.values(), gb)])
+    theirs, ours = found
+    assert isinstance(ours, list) == (reduce in ("sum", "mean", "amax", "amin"))
+    if not isinstance(ours, list):
+        assert ours == theirs
+        return
+    for x, y in zip(theirs, ours, strict=True):
+        np.testing.assert_allclose(y, x, 1e-6)
+
+
 def test_capture_says_what_to_do() -> None:
     def made() -> tuple[Any, Any]:
         table = graphtorch.nn.Parameter(graphtorch.ones(5, 3))

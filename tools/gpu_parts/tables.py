@@ -18,7 +18,8 @@ if importlib.util.find_spec("expecttest") is None:
     sys.modules["expecttest"] = types.ModuleType("expecttest")
     sys.modules["expecttest"].TestCase = unittest.TestCase  # type: ignore[attr-defined]
 
-from opinfo import KINDS, Tally, use
+from conversion import use
+from opinfo import KINDS, Tally
 
 use("cuda")
 SHOWN = 40

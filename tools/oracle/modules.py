@@ -23,9 +23,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from opinfo import (
+from conversion import (
     Place,
-    Tally,
     brief,
     difference,
     elements,
@@ -35,6 +34,7 @@ from opinfo import (
     to_array,
     use,
 )
+from opinfo import Tally
 from torch.testing._internal.common_modules import module_db
 
 import graphtorch

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from opinfo import Tally, difference
+from conversion import difference
+from opinfo import Tally
 from torch.testing._internal.common_optimizers import optim_db
 
 import graphtorch

@@ -18,6 +18,7 @@ from typing import Any
 
 import opinfo
 import torch
+from conversion import brief, ours, tensors
 
 import graphtorch
 
@@ -67,9 +68,7 @@ class Strides(opinfo.Replay):
         args = (sample.input, *sample.args)
         try:
             theirs = [
-                t
-                for t in opinfo.tensors(self.op(*args, **sample.kwargs))
-                if t.layout is torch.strided
+                t for t in tensors(self.op(*args, **sample.kwargs)) if t.layout is torch.strided
             ]
         except Exception:
             return
@@ -77,14 +76,11 @@ class Strides(opinfo.Replay):
             wrong = self.caught(lambda: self.beside(args, sample.kwargs, theirs))
             self.tally.note(f"strides {order}", self.op.full_name, wrong)
             if wrong is not None and self.shown:
-                print(
-                    f"    {self.op.full_name} {opinfo.brief(args)} {opinfo.brief(sample.kwargs)}: "
-                    f"{wrong}"
-                )
+                print(f"    {self.op.full_name} {brief(args)} {brief(sample.kwargs)}: {wrong}")
 
     def beside(self, args: Any, kwargs: Any, theirs: list[torch.Tensor]) -> str | None:
-        result = self.function(*opinfo.ours(args), **opinfo.ours(kwargs))
-        got = [t for t in opinfo.tensors(result, graphtorch.Tensor) if not t.is_sparse]
+        result = self.function(*ours(args), **ours(kwargs))
+        got = [t for t in tensors(result, graphtorch.Tensor) if not t.is_sparse]
         for mine, other in zip(got, theirs, strict=True):
             if tuple(mine.shape) == tuple(other.shape) and seen(mine) != seen(other):
                 return (
