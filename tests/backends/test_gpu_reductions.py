@@ -14,6 +14,7 @@ from graphtorch.backends.gpu.buffer import DeviceBuffer
 from graphtorch.backends.gpu.emulated import EmulatedDevice
 from graphtorch.backends.gpu.emulated import compiler as cxx
 from graphtorch.backends.gpu.executable import Built, Executable
+from graphtorch.backends.gpu.machine import Gpu
 from graphtorch.backends.gpu.unit import Unit
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType, f32
@@ -45,6 +46,10 @@ def normed(*dims: int) -> Make:
         return [ops.mul(centered, ops.rsqrt(ops.exp(variance))), mean]
 
     return make
+
+
+def logarithms(x: Value) -> list[Value]:
+    return [ops.logsumexp(x, dims=(1,), keepdim=False), ops.exp(ops.log_softmax(x, dim=1))]
 
 
 # Shapes for each way to share the work: a thread, some threads, a warp and a block for a row;
@@ -79,6 +84,7 @@ CASES: dict[str, tuple[Make, Shape, str]] = {
     "softmax of bf16": (softmax(1), (4, 700), "bf16"),
     "softmax of a warp of bf16": (softmax(1), (6, 96), "bf16"),
     "long softmax of f16": (softmax(1), (3, 40960), "f16"),
+    "logarithms of sums": (logarithms, (20, 8200), "f32"),
     "rows of wide planes": (normed(0, 2), (3, 5, 48), "bf16"),
     "sum of transposed rows": (
         lambda x: [ops.sum(ops.exp(x), dims=(0, 2), keepdim=False), ops.exp(x)],
@@ -158,6 +164,7 @@ def test_plans() -> None:
     assert stages(reduced(1), (4096, 4)) == [0]
     assert stages(reduced(1), (4096, 100)) == [128]
     assert stages(softmax(1), (4096, 1024)) == [128]
+    assert stages(normed(1), (4096, 1024)) == [128]
     assert stages(softmax(1), (4096, 50000)) == [512]
     assert stages(reduced(0), (4096, 1024))[0] == 256
     assert len(stages(reduced(0, 1), (4096, 1024))) == 2
@@ -213,6 +220,30 @@ def test_rows_are_read_and_written_16_bytes_at_a_time() -> None:
         assert sectors <= 1.05 * ideal, shape
         # 16 sectors a request, and what all elements need
         assert sum(c.requests for c in found) <= sectors / 8 + 64, shape
+
+
+def test_maximum_and_sum_of_powers_in_one_pass() -> None:
+    """Long rows are read twice, and infinities and NaN are what they are in two passes."""
+    device, unit = EmulatedDevice(), Unit()
+    inputs = [Value(Type(f32, (9, 20000)), name="x")]
+    results = [ops.softmax(inputs[0], dim=1), ops.logsumexp(inputs[0], dims=(1,), keepdim=False)]
+    graphs = [Graph("long", inputs, [result]) for result in results]
+    small = Gpu(multiprocessors=4)  # which 9 rows are enough for
+    built = [compiler.build(graph, unit, (), small) for graph in graphs]
+    module = device.load(unit.pieces(device.compilers))
+    x = numbers((9, 20000), f32) * 5
+    inf = np.inf
+    x[0], x[1, 5], x[2, 18000], x[3, 77] = -inf, inf, np.nan, -inf
+    x[4], x[4, 4000] = -inf, 3.0
+    x[5, :14100], x[6] = -inf, np.linspace(-100, 100, 20000)
+    x[7, 3:5], x[8] = inf, inf
+    kernels = [unit.functions[i] for i in unit.exports.values()]
+    assert [kernel.count("gt_take<") for kernel in kernels] == [2, 1]
+    for made, graph in zip(built, graphs, strict=True):
+        found = Executable(made, module, device)([DeviceBuffer.of(x, device)])[0].numpy()
+        with np.errstate(invalid="ignore"):
+            want = compile_reference(graph, "reference")([Buffer.of(x)])[0].numpy()
+        np.testing.assert_allclose(found, want, 1e-5, 1e-30)
 
 
 def test_long_rows_are_read_again_rather_than_stored() -> None:

@@ -11,11 +11,13 @@ again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from graphtorch.ir import ops
 from graphtorch.ir.graph import Node, Value
 from graphtorch.ir.shape import Dim, bounds, numel
 
@@ -30,12 +32,24 @@ from ...cpu.loops.reductions import (
     combination,
     combine,
     identity,
+    kept_index,
 )
 from ...cpu.loops.stages import Stages
 from ...kernels.body.evaluate import Evaluator, Mask, Result
 from ...kernels.body.scope import Scope, upper_bound
 from ...kernels.body.views import Index
-from ...kernels.ir import Buffer, Const, Expr, Name, binary, load, warp_reduce
+from ...kernels.ir import (
+    Buffer,
+    Const,
+    Expr,
+    Name,
+    binary,
+    fma,
+    load,
+    select,
+    unary,
+    warp_reduce,
+)
 from ...kernels.program.program import Slot
 from ...kernels.uniform import WARP
 from ..machine import gpu_of
@@ -46,6 +60,7 @@ FEW_BLOCKS = 2  # less than so many do not
 LINE = 256  # elements: pieces of rows begin where lines of caches do
 PIECE = 2048  # elements, the fewest that are worth a piece
 SHORT, MEDIUM = 4, 512  # longest rows of a thread, and of a warp
+KEPT = 1024  # longest rows of a warp that keeps them: without barriers between the passes
 FEW_ROWS = 16  # which a block each is not too many for
 WARPS_THREADS = 128  # of a block whose warps have rows of their own
 MOST_THREADS = 512
@@ -80,14 +95,14 @@ class Plan:
         return self.width * self.lanes
 
 
-def choose(group: Group, layout: Layout, multiprocessors: int) -> Plan:
-    """The plan for a group's rows or columns."""
+def choose(group: Group, layout: Layout, multiprocessors: int, passes: int) -> Plan:
+    """The plan for a group's rows or columns, which the kernel goes over so many times."""
     length = numel(tuple(loop.extent for loop in layout.reduced))
     outputs = numel(tuple(loop.extent for loop in layout.kept))
     plan = (
         _columns(length, outputs, layout)
         if layout.columns
-        else _rows(length, outputs, lanes_of(layout))
+        else _rows(length, outputs, lanes_of(layout), passes)
     )
     if plan.kind == "threads" or 0 in group.shape:
         return Plan("threads")
@@ -103,16 +118,18 @@ def lanes_of(layout: Layout) -> int:
     return lanes
 
 
-def _rows(length: Dim, outputs: Dim, lanes: int) -> Plan:
+def _rows(length: Dim, outputs: Dim, lanes: int, passes: int) -> Plan:
     most = bounds(length)[1]
     if most <= SHORT:
         return Plan("threads")
-    if most <= (MEDIUM if bounds(outputs)[1] > FEW_ROWS else WARP):
+    kept = passes > 1 and isinstance(length, int)
+    medium = WARP if bounds(outputs)[1] <= FEW_ROWS else KEPT if kept else MEDIUM
+    if most <= medium:
         width = min(WARP, 1 << (-(-most // max(SHORT, lanes)) - 1).bit_length())
         return Plan("rows", WARPS_THREADS, width, lanes)
     if not isinstance(length, int) and bounds(length)[0] <= MEDIUM:
         return Plan("rows", MOST_THREADS // 2, MOST_THREADS // 2, lanes)
-    threads = -(-cost.guess(length) // (ELEMENTS * WARP)) * WARP
+    threads = -(-cost.guess(length) // (max(ELEMENTS, 2 * lanes) * WARP)) * WARP
     threads = min(MOST_THREADS, max(WARPS_THREADS, threads))
     return Plan("rows", threads, threads, lanes)
 
@@ -153,7 +170,8 @@ def ceildiv(extent: Dim, size: int) -> Dim:
 
 def reduce(stages: Stages, group: Group, outputs: list[Output], layout: Layout) -> None:
     """One kernel for a group of reductions, or two where rows are cut."""
-    plan = choose(group, layout, gpu_of(stages.lowering).multiprocessors)
+    passes = len(group.levels) + any(not o.per_row for o in outputs)
+    plan = choose(group, layout, gpu_of(stages.lowering).multiprocessors, passes)
     if plan.pieces is None:
         stages.whole_rows(group, outputs, layout, kernel_of(plan))
     else:
@@ -336,7 +354,13 @@ class SharedRows(RowKernel):
 
 
 class BlockRows(SharedRows):
-    """A row for each block."""
+    """A row for each block.
+
+    A row that is not kept is read again from its other end, which caches still have. A maximum and
+    the sum of powers of what is below it take one pass.
+    """
+
+    back = False  # whether the next pass goes from the end of the row to its beginning
 
     @contextmanager
     def open_rows(self) -> Iterator[None]:
@@ -351,8 +375,11 @@ class BlockRows(SharedRows):
         b, threads, lanes = self.scope.b, self.plan.threads, self.plan.lanes
         low, high = self.ends
         if self.steps is None:
-            with b.loop(high, "thread", "i", low, lanes) as i, self.elements(i):
-                yield
+            back, self.back = self.back, not self.back
+            with b.loop(high, "thread", "i", low, lanes) as i:
+                at = b.let(low + (high - lanes) - i, "back") if back else i
+                with self.elements(at):
+                    yield
             return
         with b.loop(threads, "thread", "t") as t, self.kept_elements(t, high):
             yield
@@ -375,6 +402,54 @@ class BlockRows(SharedRows):
         assert isinstance(total, Name)
         super().complete(node, self.combined(combination(node), total))
 
+    def reduce(self, level: int, nodes: Sequence[Node]) -> None:
+        below = self.sum_below_maximum()
+        if below is None:
+            super().reduce(level, nodes)
+        elif level == 0:
+            self.reduce_together(*below)
+
+    def sum_below_maximum(self) -> tuple[Node, Node, Value] | None:
+        """The maximum of x and the sum of exp(x - shift), and this shift, where these are all that
+        two passes over a row would be made for: the shift is the maximum wherever that is finite.
+        """
+        if self.steps is not None or [len(level) for level in self.group.levels[:2]] != [1, 1]:
+            return None
+        most, total = self.group.levels[0][0], self.group.levels[1][0]
+        power = total.operands[0].node
+        apart = power.operands[0].node if power is not None and power.op is ops.exp else None
+        early = any(not o.per_row and o.level < 2 for o in self.outputs)
+        if apart is None or apart.op is not ops.sub or early:
+            return None
+        x, shift = apart.operands
+        same = x == most.operands[0] and x.dtype is apart.types[0].dtype is accumulator(most)
+        same = same and (most.op, total.op) == (ops.max, ops.sum) and x.dtype.is_floating_point
+        return (most, total, shift) if same and is_finite_part(shift, most.result()) else None
+
+    def reduce_together(self, most: Node, total: Node, shift: Value) -> None:
+        """What is there of the sum is made smaller where the maximum grows."""
+        b = self.scope.b
+        highest, held = self.start(most), self.start(total)
+        assert isinstance(highest, Name) and isinstance(held, Name)
+        zero, one = (Const(float(n), held.type) for n in (0, 1))
+        with self.over_row():
+            x = b.let(self.evaluator.at(most.operands[0], self.index), "x")
+            # equal infinities are nothing apart
+            apart = b.let(select(binary("eq", x, highest), zero, x - highest), "apart")
+            power = b.let(unary("exp", unary("neg", unary("abs", apart))), "power")
+            grows = b.let(binary("gt", apart, zero), "grows")
+            b.assign(held, fma(held, select(grows, power, one), select(grows, one, power)))
+            b.assign(highest, combine(most, highest, x))
+        self.complete(most, highest)
+        top = self.reduced_value(most)
+        apart = select(binary("eq", highest, top), zero, highest - top)
+        b.assign(held, held * unary("exp", b.let(apart, "apart")))
+        found = self.combined("add", held)
+        base = self.evaluator.at(shift, kept_index(most, self.index))
+        finite = binary("lt", unary("abs", top), Const(math.inf, top.type))
+        found = b.let(select(finite, found, unary("exp", b.let(top - base, "apart"))), "total")
+        super().complete(total, found)
+
     def combined(self, op: str, total: Name) -> Name:
         made = self.scope.b.block_reduce(op, total, self.plan.threads)
         assert isinstance(made, Name)
@@ -385,6 +460,18 @@ class BlockRows(SharedRows):
         """Where results of the row are stored: by one thread. Over the row it has nothing to do."""
         with self.scope.b.loop(1, "thread", "first"):
             yield
+
+
+def is_finite_part(shift: Value, most: Value) -> bool:
+    """Whether `shift` is `most`, or at least where that is finite."""
+    node = shift.node
+    if shift == most or node is None or node.op is not ops.where:
+        return shift == most
+    condition, _, otherwise = node.operands
+    test = condition.node
+    return (
+        otherwise is most and test is not None and test.op is ops.isinf and test.operands[0] == most
+    )
 
 
 class WarpRows(BlockRows):
