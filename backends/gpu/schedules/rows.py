@@ -444,10 +444,11 @@ class BlockRows(SharedRows):
         top = self.reduced_value(most)
         apart = select(binary("eq", highest, top), zero, highest - top)
         b.assign(held, held * unary("exp", b.let(apart, "apart")))
-        found = self.combined("add", held)
+        powers = self.combined("add", held)
         base = self.evaluator.at(shift, kept_index(most, self.index))
         finite = binary("lt", unary("abs", top), Const(math.inf, top.type))
-        found = b.let(select(finite, found, unary("exp", b.let(top - base, "apart"))), "total")
+        found = b.let(select(finite, powers, unary("exp", b.let(top - base, "apart"))), "total")
+        assert isinstance(found, Name)
         super().complete(total, found)
 
     def combined(self, op: str, total: Name) -> Name:
