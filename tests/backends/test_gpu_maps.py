@@ -113,6 +113,48 @@ def test_maps() -> None:
     assert not faults
 
 
+# Transposes of elements of 1 and 2 bytes, which threads take 4 and 2 at a time: what is read, and
+# what is written (planes), across the square; ends of loops within a square; odd edges.
+TURNED: dict[str, Case] = {
+    "f16": (lambda x: ops.permute(x, dims=(1, 0)), plane((256, 192), dtype=f16)),
+    "ends": (lambda x: ops.permute(x, dims=(1, 0)), plane((150, 202), dtype=bf16)),
+    "planes": (lambda x: ops.permute(ops.neg(x), dims=(0, 2, 1)), plane((3, 70, 130), dtype=bf16)),
+    "added": (
+        lambda x, y: ops.add(ops.permute(x, dims=(1, 0)), y),
+        plane((192, 130), (130, 192), dtype=bf16),
+    ),
+    "added to a row": (
+        lambda x, y: ops.mul(ops.permute(x, dims=(1, 0)), y),
+        plane((192, 130), (192,), dtype=f16),
+    ),
+    "bool": (lambda x: ops.permute(x, dims=(1, 0)), plane((132, 260), dtype=boolean)),
+    "odd": (lambda x: ops.permute(x, dims=(1, 0)), plane((255, 192), dtype=f16)),
+    "cast": (
+        lambda x: ops.cast(ops.permute(x, dims=(1, 0)), dtype=f32),
+        plane((256, 192), dtype=f16),
+    ),
+}
+
+
+def test_transposes_of_short_elements() -> None:
+    device, unit, small = EmulatedDevice(traced=True), Unit(), Gpu(multiprocessors=2)
+    built = [compiler.build(graph_of(case), unit, (), small) for case in TURNED.values()]
+    words = [
+        text.count("_words[") > 0 for text in map(unit.functions.__getitem__, unit.exports.values())
+    ]
+    assert words == [name not in ("odd", "cast") for name in TURNED]
+    module = device.load(unit.pieces(device.compilers))
+    faults = [
+        name
+        for (name, case), made in zip(TURNED.items(), built, strict=True)
+        if wrong(case, Executable(made, module, device), device, [numbers(*t) for t in case[1]])
+    ]
+    assert not faults
+    for kernel, found in device.counts.items():
+        if kernel.startswith("permute"):
+            assert found.turns == found.shared and found.sectors <= 1.1 * found.ideal, kernel
+
+
 def test_sizes_known_at_run_time() -> None:
     device, rows = EmulatedDevice(), SymInt.atom(Symbol("rows", 1))
     case = ops.sub, plane((rows, 33), (rows, 33))

@@ -53,7 +53,7 @@ from ...kernels.ir import (
 from ...kernels.program.program import Slot
 from ...kernels.uniform import WARP
 from ..machine import gpu_of
-from .maps import WideEvaluator, WideScope
+from .wide import WideEvaluator, WideScope
 
 BLOCKS = 4  # of a multiprocessor: so many keep it busy
 FEW_BLOCKS = 2  # less than so many do not

@@ -4,6 +4,10 @@ A block has a square of two loops. Along one of them some buffers have neighbour
 along the other one the rest; so the former go through a tile of shared memory, and all of memory is
 read and written in the order in which it lies. A tile has a column more than it needs, so that
 neither its rows nor its columns fall into the same bank.
+
+Elements of less than 4 bytes are taken 2 or 4 at a time, so that threads move words: a thread reads
+as many words below each other, turns them in registers, and fills as many rows of the tile, which
+lie so far apart that the words of neighbouring threads fall into different banks.
 """
 
 from __future__ import annotations
@@ -14,39 +18,50 @@ from contextlib import contextmanager
 from graphtorch.ir.shape import Dim, numel
 
 from ...cpu.loops.nest import TILE, Loop
-from ...kernels.body.scope import Scope
 from ...kernels.body.space import coefficient, depends, name_of
 from ...kernels.body.views import Index
-from ...kernels.ir import Buffer, Expr, binary, load
+from ...kernels.ir import Buffer, Expr, as_expr, binary, load
 from ...kernels.program.lowering import Lowering
 from ...kernels.program.program import Slot
+from .wide import WideScope
 
 THREADS = 256  # of a block
-PITCH = TILE + 1
-MOST_TILES = 8  # which shared memory holds in any case
+MOST_TILES = 8  # of 4 bytes an element, which shared memory holds in any case
 ENOUGH = 1 << 12  # elements from which on a tile is worth it
 
 
-class TileScope(Scope):
-    """A kernel over squares of the loops `across` and `along`, the innermost one."""
+def edge(lanes: int) -> int:
+    """Elements along a tile of which a thread takes `lanes` at once."""
+    return TILE * lanes
 
-    def __init__(self, lowering: Lowering, hint: str):
-        super().__init__(lowering, hint)
+
+class TileScope(WideScope):
+    """A kernel over squares of the loops `across` and `along`, the innermost one.
+
+    Args: lanes: elements that a thread takes at once; more than 1 where both loops are whole
+        numbers of them.
+    """
+
+    def __init__(self, lowering: Lowering, hint: str, lanes: int = 1):
+        super().__init__(lowering, hint, lanes)
+        self.edge = edge(lanes)
+        self.pitch = self.edge + lanes
         self._tiles: dict[tuple[Slot, Dim], Buffer] = {}
-        self._stores: list[tuple[Slot, Dim, Buffer]] = []
-        self._filled = False
+        self._words: dict[tuple[Slot, Dim], Buffer] = {}
+        self._results: list[tuple[Buffer, Buffer]] = []
+        self._full: list[tuple[Slot, Dim, Buffer]] = []
 
     @contextmanager
     def squares(self, loops: Sequence[Loop], index: Index, across: int) -> Iterator[None]:
         """The body is run for each element, by some thread; `across` is the number of that loop."""
-        b = self.b
+        b, side = self.b, self.edge
         *outer, last = loops
         first = outer.pop(across)
         self.across, self.along = index[first.axis], index[last.axis]
-        self.ends = self.expr(first.extent), self.expr(last.extent)
+        self.ends = first.extent, last.extent
         sizes = [
             *(x.extent for x in outer),
-            *((x.extent + (TILE - 1)) // TILE for x in (first, last)),
+            *((x.extent + (side - 1)) // side for x in (first, last)),
         ]
         with b.block_loop(self.expr(numel(tuple(sizes))), THREADS) as rest:
             places = []
@@ -56,34 +71,93 @@ class TileScope(Scope):
             right, top, *others = [*places, rest]
             for loop, at in zip(outer, reversed(others), strict=True):
                 self.space.bind(index[loop.axis], at, b.depth)
-            self.top, self.right = b.let(top * TILE, "top"), b.let(right * TILE, "right")
-            self.depth = b.depth
-            with self.elements(down="along") as (row, column):
-                self.row, self.column = row, column
-                yield
-                if self._filled:
-                    with b.hoisted(self.depth):
-                        b.barrier()
-            self.flush()
+            self.top, self.right = b.let(top * side, "top"), b.let(right * side, "right")
+            self.square = b.depth
+            with self.rows(side) as (slow, step, fast):
+                self.row, self.column = b.let(slow + step, "row"), self.times(fast)
+                # a step is a whole number of lanes
+                self.own = (slow % self.lanes, slow // self.lanes + step // self.lanes)
+                with self.inside(self.row, self.column) as (i, j), self.each(i, j):
+                    yield
+                    if self._tiles:
+                        with b.hoisted(self.square):
+                            b.barrier()
+            self.empty()
 
     @contextmanager
-    def elements(self, down: str) -> Iterator[tuple[Expr, Expr]]:
-        """A loop over the square, with neighbouring threads beside each other in the loop `down`.
+    def rows(self, count: int) -> Iterator[tuple[Expr, Expr, Expr]]:
+        """A loop over `count` rows of TILE: each thread has one in every few rows.
 
-        Gives the places in the square, in `across` and in `along`, where there is an element.
+        Gives the first one, how many rows after it, and the place in the row.
         """
-        b = self.b
-        with b.loop(TILE * TILE, "thread", "t") as t:
+        b, each = self.b, THREADS // TILE
+        with b.loop(THREADS, "thread", "t") as t:
             slow, fast = b.let(t // TILE, "slow"), b.let(t % TILE, "fast")
-            row, column = (slow, fast) if down == "along" else (fast, slow)
-            i, j = b.let(self.top + row, "i"), b.let(self.right + column, "j")
-            inside = binary("and", binary("lt", i, self.ends[0]), binary("lt", j, self.ends[1]))
-            with b.when(inside):
-                if down == "along":
-                    self.space.bind(self.across, i, b.depth)
-                    self.space.bind(self.along, j, b.depth)
-                self.places = {name_of(self.across): i, name_of(self.along): j}
-                yield row, column
+            with b.loop(count // each, "unroll", "n") as n:
+                yield slow, b.let(n * each, "step"), fast
+
+    @contextmanager
+    def inside(self, row: Expr, column: Expr) -> Iterator[tuple[Expr, Expr]]:
+        """The indices of a place in the square, where it is within the loops."""
+        b = self.b
+        i, j = b.let(self.top + row, "i"), b.let(self.right + column, "j")
+        limits = [
+            binary("lt", at, self.expr(end))
+            for at, end in zip((i, j), self.ends, strict=True)
+            if not isinstance(end, int) or end % self.edge
+        ]
+        if not limits:
+            yield i, j
+            return
+        with b.when(limits[0] if len(limits) == 1 else binary("and", *limits)):
+            yield i, j
+
+    @contextmanager
+    def each(self, i: Expr, j: Expr) -> Iterator[None]:
+        """The elements that a thread takes at once."""
+        b = self.b
+        self.space.bind(self.across, i, b.depth)
+        if self.lanes == 1:
+            self.space.bind(self.along, j, b.depth)
+            self.depth = b.depth
+            yield
+            return
+        self.begin(self.along, j, None)
+        with b.loop(self.lanes, "unroll", "u") as lane, self.element(lane):
+            yield
+        self.flush()
+        for tile, words in self._results:
+            b.store(tile, self.place(*self.own, self.column), load(words, 0, self.lanes))
+
+    @contextmanager
+    def turned(self) -> Iterator[tuple[Expr, Expr]]:
+        """A loop over the square, with neighbouring threads beside each other in the loop `across`.
+
+        Each has `lanes` elements of either loop: gives its number across, and the first along.
+        Where they are in memory `at` tells.
+        """
+        with self.rows(TILE) as (slow, step, fast):
+            row, column = self.times(fast), self.times(self.b.let(slow + step, "row"))
+            with self.inside(row, column) as (i, j):
+                self.first = i, j
+                yield fast, column
+
+    def times(self, number: Expr) -> Expr:
+        return number if self.lanes == 1 else self.b.let(number * self.lanes, "first")
+
+    def place(self, rest: Expr | int, number: Expr, column: Expr) -> Expr:
+        """Where a tile has an element of row `number * lanes + rest`: rows of the same rest come
+        one after the other."""
+        row = number if self.lanes == 1 else number + as_expr(rest) * TILE
+        return row * self.pitch + column
+
+    def at(self, position: Dim, step: int) -> Expr:
+        """The position of what `turned` is at, some steps along."""
+        i, j = self.first
+        names = name_of(self.across), name_of(self.along)
+        return self.space.where(
+            position, dict(zip(names, (i, j + step if step else j), strict=True))
+        )
 
     def is_across(self, position: Dim) -> bool:
         """Whether neighbours at `position` lie side by side along the loop `across`, and only
@@ -91,51 +165,89 @@ class TileScope(Scope):
         across, along = name_of(self.across), name_of(self.along)
         if coefficient(position, across) != 1 or coefficient(position, along) in (None, 0, 1):
             return False
-        inner = {s for s, depth in self.space.depths.items() if depth > self.depth} - {
+        inner = {s for s, depth in self.space.depths.items() if depth > self.square} - {
             across,
             along,
         }
-        room = len(self._tiles) + len(self._stores) < MOST_TILES
+        room = len(self._tiles) + len(self._full) < MOST_TILES // self.lanes
         return room and not any(depends(position, s) for s in inner)
 
     def tile(self, slot: Slot) -> Buffer:
-        return self.b.shared(slot.dtype, TILE * PITCH, "tile")
-
-    def at(self, position: Dim) -> Expr:
-        """The position of the element that `elements` is at."""
-        return self.space.where(position, self.places)
+        return self.b.shared(slot.dtype, self.edge * self.pitch, "tile")
 
     def read(self, slot: Slot, position: Dim, mask: Expr | None = None) -> Expr:
-        if mask is not None or not ((slot, position) in self._tiles or self.is_across(position)):
+        b, key = self.b, (slot, position)
+        if mask is not None or not (key in self._tiles or self.is_across(position)):
             return super().read(slot, position, mask)
-        tile = self._tiles.get((slot, position))
+        tile = self._tiles.get(key)
         if tile is None:
-            source, main = self.buffer(slot), self.places
-            with self.b.hoisted(self.depth):
-                tile = self._tiles[slot, position] = self.tile(slot)
-                with self.elements(down="across") as (row, column):
-                    self.b.store(tile, column * PITCH + row, load(source, self.at(position)))
-            self.places, self._filled = main, True
-        return load(tile, self.column * PITCH + self.row)
+            source = self.buffer(slot)
+            with b.hoisted(self.square):
+                tile = self._tiles[key] = self.tile(slot)
+                self.fill(tile, source, position)
+        if self.lanes == 1:
+            return load(tile, self.place(*self.own, self.column))
+        words = self._words.get(key)
+        if words is None:
+            with b.hoisted(self.depth):
+                words = self._words[key] = b.scratch(slot.dtype, self.lanes, "words")
+                b.store(words, 0, load(tile, self.place(*self.own, self.column), self.lanes))
+        return load(words, self.lane)
 
-    def put(self, slot: Slot, position: Dim, value: Expr) -> None:
+    def put(self, slot: Slot, position: Dim, value: Expr, mask: Expr | None = None) -> None:
         """Store an element."""
-        to, at = self.buffer(slot, "write"), self.expr(position)
-        if not self.is_across(position):
-            self.b.store(to, at, value)
+        b, to = self.b, self.buffer(slot, "write")
+        if mask is not None or not self.is_across(position):
+            super().put(slot, position, value, mask)
             return
-        with self.b.hoisted(self.depth):
+        with b.hoisted(self.square):
             tile = self.tile(slot)
-        self.b.store(tile, self.column * PITCH + self.row, value)
-        self._stores.append((slot, position, tile))
-
-    def flush(self) -> None:
-        """Store what went to tiles."""
-        if not self._stores:
+        self._full.append((slot, position, tile))
+        if self.lanes == 1:
+            b.store(tile, self.place(*self.own, self.column), value)
             return
-        self.b.barrier()
-        with self.elements(down="across") as (row, column):
-            for slot, position, tile in self._stores:
-                self.b.store(
-                    self.buffer(slot, "write"), self.at(position), load(tile, column * PITCH + row)
-                )
+        with b.hoisted(self.depth):
+            words = b.scratch(to.dtype, self.lanes, "out")
+        b.store(words, self.lane, value)
+        self._results.append((tile, words))
+
+    def fill(self, tile: Buffer, source: Buffer, position: Dim) -> None:
+        """What memory has of the square, to a tile."""
+        b, lanes = self.b, self.lanes
+        with self.turned() as (number, column):
+            if lanes == 1:
+                b.store(tile, self.place(0, number, column), load(source, self.at(position, 0)))
+                return
+            words = b.scratch(source.dtype, lanes * lanes, "words")
+            for n in range(lanes):
+                b.store(words, n * lanes, load(source, self.at(position, n), lanes))
+            words = self.crossed(words)
+            for n in range(lanes):
+                b.store(tile, self.place(n, number, column), load(words, n * lanes, lanes))
+
+    def empty(self) -> None:
+        """What went to tiles, to memory."""
+        b, lanes = self.b, self.lanes
+        if not self._full:
+            return
+        b.barrier()
+        with self.turned() as (number, column):
+            for slot, position, tile in self._full:
+                to = self.buffer(slot, "write")
+                if lanes == 1:
+                    b.store(to, self.at(position, 0), load(tile, self.place(0, number, column)))
+                    continue
+                words = b.scratch(slot.dtype, lanes * lanes, "words")
+                for n in range(lanes):
+                    b.store(words, n * lanes, load(tile, self.place(n, number, column), lanes))
+                words = self.crossed(words)
+                for n in range(lanes):
+                    b.store(to, self.at(position, n), load(words, n * lanes, lanes))
+
+    def crossed(self, words: Buffer) -> Buffer:
+        """A square of `lanes` by `lanes` elements of a thread, with rows and columns exchanged."""
+        b, lanes = self.b, self.lanes
+        turned = b.scratch(words.dtype, lanes * lanes, "turned")
+        for n in range(lanes * lanes):
+            b.store(turned, n, load(words, n % lanes * lanes + n // lanes))
+        return turned
