@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 # multiply-adds below which starting threads costs more than it gives (about 10 us)
 SERIAL_WORK = 600_000
+# that take as long as a byte from beyond the L1 cache, which a matrix with one vector is bound by
+BYTE_WORK = 2
 TASK_NS = 16_000.0  # a task is worth handing to another thread from about this much work on
 # the same in a loop over time, where the threads are awake from the step before
 STEP_TASK_NS = 4_000.0

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from graphtorch.ir.shape import Dim
 
 from ...kernels.contraction.problem import Axis, Contraction, Source, extent_of, is_affine, stride
-from ...kernels.machine import SERIAL_WORK, Machine
+from ...kernels.machine import BYTE_WORK, SERIAL_WORK, Machine
 from .schedule import (
     Chunk,
     Schedule,
@@ -241,7 +241,10 @@ def finished(p: Contraction, s: Schedule, machine: Machine) -> Schedule:
     """With block sizes, and whether threads are worth it."""
     static = all(isinstance(x.extent, int) for x in p.axes())
     work = math.prod(guess(x.extent) for x in p.axes())
-    return replace(blocked(p, s, machine), parallel=not static or work >= SERIAL_WORK)
+    sides = (p.a, (*p.batch, *p.m, *p.k)), (p.b, (*p.batch, *p.n, *p.k))
+    read = sum(footprint(source, axes) for source, axes in sides)
+    worth = max(work, read * BYTE_WORK) >= SERIAL_WORK
+    return replace(blocked(p, s, machine), parallel=not static or worth)
 
 
 def blocked(p: Contraction, s: Schedule, machine: Machine) -> Schedule:

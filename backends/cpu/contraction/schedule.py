@@ -183,7 +183,15 @@ def blocks(
     ):
         side = sides[0] if sides[0][0] > 1 else sides[1]
         side[0] = (side[0] + 1) // 2
-    return tuple(_block(*side) for side in sides)  # type: ignore[return-value]
+    return tuple(_block(_evenly(*side), *side[1:]) for side in sides)  # type: ignore[return-value]
+
+
+def _evenly(tiles: int, size: int, extent: Dim) -> int:
+    """Tiles of a task, such that as many tasks as with `tiles` have about as many each."""
+    if not isinstance(extent, int):
+        return tiles
+    total = tiles_of(extent, size)
+    return -(-total // -(-total // tiles))
 
 
 def tiles_of(extent: Dim, size: int) -> int:
