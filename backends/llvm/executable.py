@@ -4,28 +4,27 @@ need."""
 from __future__ import annotations
 
 import ctypes
-import struct
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from graphtorch.ir.dtype import DType
 from graphtorch.ir.shape import Dim, SymInt, evaluate, numel
 
-from ..buffer import Block, Buffer, size_class
-from ..kernels.program.abi import CODE, CONSTANTS, FUNCTIONS, OPERANDS, SIZES, WORDS
+from ..buffer import SMALL, Block, Buffer, size_class, small
+from ..kernels.program.abi import CODE, CONSTANTS, FUNCTIONS, HEADER, OPERANDS, SIZES, WORDS
 from ..record import Record
+from .builtin import launch
 from .code import Code
 from .image import Image
 from .runtime import pool
 
 _new = object.__new__
-FIRST = 8 * SIZES  # where in a frame the words of a call begin
+
 SIZES_LIMIT = 1024  # combinations of symbol values remembered
-# bytes: small outputs lie in one block, which costs as much to get as each
-SMALL, SHARED = 1024, 4096
+SHARED = 4096  # bytes: several small outputs lie in one piece, which costs as much to get as each
 
 
 @dataclass(slots=True, eq=False)
@@ -50,22 +49,26 @@ class Checked:
     """Stable inputs that were found to fit, and what follows from them. It keeps them until others
     come."""
 
-    __slots__ = ("block", "buffers", "packed", "sized", "words")
+    __slots__ = ("buffers", "mark", "packed", "sized", "words")
 
     def __init__(self, sized: Sized, buffers: Sequence[Buffer], words: list[int]):
         self.sized = sized
+        self.mark = object()  # of frames that hold its words
         self.buffers = buffers
         self.words = words
-        self.packed = 0  # address of what was made of them, and its owner
-        self.block: Block | None = None
+        self.packed: Block | None = None  # what was made of them
 
 
 class Context:
-    """What one call at a time may use: the frame of its table's walk, and an arena."""
+    """What one call at a time may use: the frame of its table's walk, and an arena.
 
-    __slots__ = ("address", "arena", "arguments", "pointer", "size")
+    `holds` is the mark of those stable inputs whose words are in the frame already.
+    """
+
+    __slots__ = ("address", "arena", "arguments", "holds", "pointer", "size")
 
     def __init__(self, words: Sequence[int]):
+        self.holds: object = None
         self.arguments = (ctypes.c_int64 * len(words))(*words)
         self.pointer = ctypes.addressof(self.arguments)
         self.arena: Block | None = None
@@ -81,6 +84,24 @@ class Context:
         return self.address
 
 
+class Single(NamedTuple):
+    """A program with one output, to be called in line.
+
+    A call takes one of `contexts` whose frame holds the stable inputs (`Context.holds` is
+    `Checked.mark` of `program.checked`), writes the addresses of its other inputs, from `first` on,
+    and that of its output, at `output`, calls `walk` with the frame, and gives the context back.
+    """
+
+    program: Executable
+    contexts: list[Context]
+    walk: Callable[[int], int]
+    first: int
+    output: int
+    dtype: DType
+    shape: tuple[int, ...]
+    size: int  # of the output's memory: a size class
+
+
 class Executable:
     """A compiled graph: buffers in, buffers out. Any number of threads may call it at once."""
 
@@ -89,10 +110,9 @@ class Executable:
     ):
         self.record = record
         self._linked = Linked(record, constants, images)
-        self._walk = pool().run
+        self._walk = launch()
         self._contexts: list[Context] = []
-        arguments = len(record.inputs) + len(record.outputs) + 2
-        self._pack = struct.Struct(f"={arguments + 1}q").pack_into
+        self._first = HEADER + len(record.inputs)  # where in a frame the outputs begin
         self._sources = [_source(record, s.name) for s in record.symbols]
         self._sizes: dict[tuple[int, ...], Sized] = {}
         self._static = None if record.symbols else self._at(())
@@ -100,7 +120,7 @@ class Executable:
         self._packed = Packed(record, self._linked)
         self._packs = record.prologue is not None
         self._fixed = _stable_tail(len(record.inputs), stable)  # inputs from here on seldom change
-        self._checked: Checked | None = None  # those of the last call
+        self.checked: Checked | None = None  # those of the last call
 
     def __call__(self, inputs: Sequence[Buffer], more: Sequence[Buffer] = ()) -> list[Buffer]:
         """The outputs, in new memory or in that of the inputs they take over.
@@ -114,7 +134,7 @@ class Executable:
                 for.
             IndexError: an index in the data is out of range; names the op and the user's line.
         """
-        checked = self._checked
+        checked = self.checked
         if checked is None or checked.buffers is not more or checked.sized is not self._static:
             checked, inputs, more = self._check([*inputs, *more], more)
         sized = checked.sized
@@ -123,17 +143,39 @@ class Executable:
                 f"{self.record.name} takes {len(sized.inputs)} inputs, but got "
                 f"{len(inputs) + len(more)}"
             )
-        words = [sized.table]
+        try:
+            context = self._contexts.pop()
+        except IndexError:
+            context = Context(self._linked.launches)
+        frame, at = context.arguments, HEADER
         for b, (dtype, shape) in zip(inputs, sized.inputs):  # noqa: B905  # those of `more` come after
             if b.shape != shape or b.dtype is not dtype:
                 self._refuse([*inputs, *more])
-            words.append(b.address)
-        words += checked.words
-        if self._donated:
-            inputs, more = self._unshared([*inputs, *more], words), ()
-        outputs = _outputs(sized, inputs, words)
-        self._run(inputs, more, words, checked)
+            frame[at] = b.address
+            at += 1
+        if context.holds is not checked.mark:
+            packed = self._fill(context, inputs, more, checked)  # noqa: F841  # kept during the call
+            if self._donated:
+                inputs, more = self._unshared([*inputs, *more], frame), ()
+        outputs = _outputs(sized, inputs, frame, self._first)
+        status = self._walk(context.pointer)
+        self._contexts.append(context)
+        if status:
+            raise self.error(status)
         return outputs
+
+    def single(self) -> Single | None:
+        """What a call takes that has one output in memory of its own, of one shape; None for
+        programs of other kinds."""
+        outputs = () if self._static is None else self._static.outputs
+        if len(outputs) != 1 or self._donated:
+            return None
+        ((dtype, shape, size, *_),) = outputs
+        return Single(self, self._contexts, self._walk, HEADER, self._first, dtype, shape, size)
+
+    def error(self, status: int) -> Exception:
+        """What a walk's `status` other than 0 stands for."""
+        return self.record.errors[status - 1].error()
 
     def _check(
         self, inputs: list[Buffer], more: Sequence[Buffer]
@@ -145,14 +187,14 @@ class Executable:
                 f"{self.record.name} takes {len(sized.inputs)} inputs, but got {len(inputs)}"
             )
         count = len(inputs) - len(more) if more else self._fixed
-        checked = self._checked
+        checked = self.checked
         if count < self._fixed or self._static is None:
             count, more = self._fixed, ()
         tail: Sequence[Buffer] = more or inputs[count:] or ()
         # the same objects
         if checked is None or checked.sized is not sized or checked.buffers != tail:
             words = self._addresses(tail, sized.inputs[count:], inputs)
-            checked = self._checked = Checked(sized, tail, words)
+            checked = self.checked = Checked(sized, tail, words)
         elif more:
             checked.buffers = more
         return checked, inputs[:count], tail
@@ -170,32 +212,39 @@ class Executable:
             words.append(b.address)
         return words
 
-    def _run(
-        self, inputs: Sequence[Buffer], more: Sequence[Buffer], words: list[int], checked: Checked
-    ) -> None:
-        try:
-            context = self._contexts.pop()
-        except IndexError:
-            context = Context(self._linked.launches)
-        size = checked.sized.arena
-        arena = context.address if size <= context.size else context.reserve(size)
-        packed = checked.packed or (
-            self._pack_inputs(inputs, more, words, checked) if self._packs else 0
-        )
-        self._pack(context.arguments, FIRST, *words, arena, packed)
-        status = self._walk(context.pointer)
-        self._contexts.append(context)
-        if status:
-            raise self.record.errors[status - 1].error()
+    def _fill(
+        self, context: Context, inputs: Sequence[Buffer], more: Sequence[Buffer], checked: Checked
+    ) -> Block | None:
+        """Write to a frame what is the same at a call with the same stable inputs.
+
+        Returns: the owner of what was packed of inputs.
+        """
+        frame: Any = context.arguments
+        sized = checked.sized
+        frame[SIZES] = sized.table
+        frame[self._first - len(checked.words) : self._first] = checked.words
+        end = self._first + len(sized.outputs)
+        frame[end] = context.reserve(sized.arena)
+        packed = checked.packed
+        if self._packs and packed is None:
+            packed = self._pack_inputs(inputs, more, checked)
+        frame[end + 1] = 0 if packed is None else packed.address
+        # what a donated input's place holds is another copy at each call
+        lasts = not self._donated and packed is checked.packed
+        context.holds = checked.mark if lasts else None
+        return packed
 
     def _pack_inputs(
-        self, inputs: Sequence[Buffer], more: Sequence[Buffer], words: list[int], checked: Checked
-    ) -> int:
-        """The address of what the prologue makes of the inputs that seldom change."""
-        block = self._packed.get([*inputs, *more], words, checked.sized)
+        self, inputs: Sequence[Buffer], more: Sequence[Buffer], checked: Checked
+    ) -> Block:
+        """What the prologue makes of the inputs that seldom change."""
+        sized = checked.sized
+        words = [sized.table, *[b.address for b in inputs], *checked.words]
+        words += [0] * len(sized.outputs)  # which it does not write
+        block = self._packed.get([*inputs, *more], words, sized)
         if self._packed.first >= len(inputs):
-            checked.packed, checked.block = block.address, block
-        return block.address
+            checked.packed = block
+        return block
 
     def explain(self) -> str:
         """What runs: a line a kernel, memory, and totals."""
@@ -275,9 +324,8 @@ class Executable:
             f"{self.record.name}: sizes that were given one Dim must be equal: {', '.join(shapes)}"
         )
 
-    def _unshared(self, inputs: Sequence[Buffer], words: list[int]) -> Sequence[Buffer]:
-        """`inputs` with a copy of each donated one whose memory another input also reads; `words`
-        begins with the table's."""
+    def _unshared(self, inputs: Sequence[Buffer], frame: Any) -> Sequence[Buffer]:
+        """`inputs` with a copy of each donated one whose memory another input also reads."""
         spans = [(b.address, b.address + b.nbytes) for b in inputs]
         for i in self._donated:
             low, high = spans[i]
@@ -285,7 +333,7 @@ class Executable:
                 copy = Buffer.empty(inputs[i].dtype, inputs[i].shape)
                 copy.numpy()[...] = inputs[i].numpy()
                 inputs = [*inputs[:i], copy, *inputs[i + 1 :]]
-                words[1 + i] = copy.address
+                frame[HEADER + i] = copy.address
         return inputs
 
 
@@ -334,6 +382,9 @@ class Packed:
         if held is not None and held[0] == sized.symbols and self._matches(held[1], inputs):
             return held[2]
         with self._lock:
+            held = self._held  # another thread may have been faster: its block is in use
+            if held is not None and held[0] == sized.symbols and self._matches(held[1], inputs):
+                return held[2]
             return self._make(inputs, words, sized)
 
     def _matches(self, held: list[weakref.ref[Buffer]], inputs: Sequence[Buffer]) -> bool:
@@ -362,7 +413,7 @@ def run_prologue(
     frame = Context(linked.prologue)
     for i, word in enumerate((*words, arena.address, block.address), SIZES):
         frame.arguments[i] = word
-    status = pool().run(frame.pointer)
+    status = launch()(frame.pointer)
     if status:
         raise record.errors[status - 1].error()
     return block
@@ -375,24 +426,28 @@ def table_of_sizes(record: Record, sizes: dict[str, int]) -> Any:
     )
 
 
-def _outputs(sized: Sized, inputs: Sequence[Buffer], words: list[int]) -> list[Buffer]:
-    """Memory for the outputs; their addresses go to `words`."""
+def _outputs(sized: Sized, inputs: Sequence[Buffer], frame: Any, at: int) -> list[Buffer]:
+    """Memory for the outputs; their addresses go to `frame`, from `at` on."""
     outputs = []
-    common: Block | None = None
+    common: Any = None
     for dtype, shape, size, alias, offset in sized.outputs:
         made: Buffer = _new(Buffer)  # its constructor in line: every call makes some
         made.dtype, made.shape = dtype, shape
         if alias is not None:
             made.address, made.owner = inputs[alias].address, inputs[alias].owner
         elif offset < 0:
-            made.owner = block = Block(size)
-            made.address = block.address
+            if size <= SMALL:
+                made.owner, made.address = small(size)
+            else:
+                made.owner = block = Block(size)
+                made.address = block.address
         else:
             if common is None:
-                common = Block(sized.shared)
-            made.owner, made.address = common, common.address + offset
+                common, start = small(sized.shared)
+            made.owner, made.address = common, start + offset
+        frame[at] = made.address
+        at += 1
         outputs.append(made)
-        words.append(made.address)
     return outputs
 
 

@@ -39,7 +39,7 @@ def run_steps(
             # a buffer may be written to later: no other may share its memory
             array = array.copy(order="C")
         taken.add(id(array))
-        buffers.append(Buffer(address_of(array, type.dtype), type.dtype, array.shape, array))
+        buffers.append(Buffer(address_of(array), type.dtype, array.shape, array))
     return buffers
 
 

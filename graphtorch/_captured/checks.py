@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .._deferred.door import LIST_ITEM, LIST_LENGTH, Row, identities
 from .._deferred.tensor import Tensor
 
 ATOMS = (int, float, bool, str, bytes, complex, type(None))
@@ -22,40 +23,62 @@ _DEPTH = 6  # containers in containers are compared so far
 class Checks:
     """Conditions in the order in which they are tested, and the constants that they name."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "c") -> None:
+        """Args: prefix: of the constants' names, for conditions that join others'."""
+        self._prefix = prefix
         self.space: dict[str, Any] = {"same": same_contents}
         self._names: dict[int, str] = {}
         self._terms: dict[str, None] = {}
+        # those that hold where dictionaries hold the very objects that they held, which is seen at
+        # once; others may be equal
+        self._alike: dict[str, None] = {}
+        self._rows: list[Row] = []
 
     def const(self, value: Any) -> str:
         """The name of an object in the text."""
         name = self._names.get(id(value))
         if name is None:
-            name = self._names[id(value)] = f"c{len(self._names)}"
+            name = self._names[id(value)] = f"{self._prefix}{len(self._names)}"
             self.space[name] = value
         return name
 
-    def add(self, text: str) -> None:
-        """A condition."""
-        self._terms[text] = None
+    def add(self, text: str, *rows: Row) -> None:
+        """A condition; it holds where `rows` do, if there are any: see `identities`."""
+        (self._alike if rows else self._terms)[text] = None
+        self._rows += rows
 
-    def value(self, text: str, value: Any) -> None:
-        """`text` is what it was: a number or string by value, any other object by identity."""
+    def join(self, more: Checks) -> None:
+        """Others, with constants of another prefix, after these."""
+        self.space |= more.space
+        self._terms |= more._terms
+        self._alike |= more._alike
+        self._rows += more._rows
+
+    def value(self, text: str, value: Any, *rows: Row) -> None:
+        """`text` is what it was: a number or string by value, any other object by identity, which
+        `rows` say."""
         c = self.const(value)
         if value is None or isinstance(value, bool):
-            self.add(f"{text} is {value}")
+            self.add(f"{text} is {value}", *rows)
         elif not isinstance(value, ATOMS):
-            self.add(f"{text} is {c}")
+            self.add(f"{text} is {c}", *rows)
         elif isinstance(value, (float, complex)) and not value:  # 0.0 and -0.0 are equal
-            self.add(f"((v := {text}) is {c} or same(v, {c}))")
+            self.add(f"((v := {text}) is {c} or same(v, {c}))", *rows)
         else:
-            self.add(
-                f"((v := {text}) is {c} or (type(v) is {self.const(type(value))} and v == {c}))"
-            )
+            kind = self.const(type(value))
+            self.add(f"((v := {text}) is {c} or (type(v) is {kind} and v == {c}))", *rows)
 
-    def contents(self, text: str, value: Any) -> None:
-        """`text` holds what it held when `value` was made by `contents`."""
-        self.add(f"same({text}, {self.const(value)})")
+    def contents(self, text: str, value: Any, owner: Any = None) -> None:
+        """`text` holds what it held when `value` was made by `contents`.
+
+        Args: owner: what `text` is; where it is a list, it is looked at itself.
+        """
+        same = f"same({text}, {self.const(value)})"
+        if type(owner) is list and all(type(v) in ATOMS for v in owner):
+            items = [(LIST_ITEM, owner, i, None, v) for i, v in enumerate(owner)]
+            self.add(same, (LIST_LENGTH, owner, None, None, len(owner)), *items)
+        else:
+            self.add(same)
 
     def identical(self, text: str, values: Sequence[Any]) -> None:
         """The values of a dictionary are these objects, by number and order of its names."""
@@ -79,8 +102,13 @@ class Checks:
         """A function of `given`: the lines `then` where all conditions hold; else, or where one
         raises, `otherwise`."""
         lines = [f"def check({given}):"]
-        if self._terms:
-            joined = "\n                and ".join(self._terms)
+        terms = list(self._terms)
+        if self._alike:
+            alike = self.const(identities(self._rows))
+            self.space["rows"] = self._rows  # keeps what they name
+            terms.append(f"({alike}() or ({' and '.join(self._alike)}))")
+        if terms:
+            joined = "\n                and ".join(terms)
             lines += ["    try:", f"        if not ({joined}):", f"            return {otherwise}"]
             lines += ["    except Exception:", f"        return {otherwise}"]
         exec("\n".join([*lines, *[f"    {line}" for line in then]]), self.space)

@@ -25,14 +25,14 @@ from ..autograd.grad_mode import modes
 from ..nn.modules.module import Module
 from ..utils.hooks import changes
 from .capture import Capture
-from .checks import Checks
+from .direct import Direct, direct
 from .entry import OTHER, Entry, Failed, Replay
 from .guards import Watch
 from .observed import are_observed
 from .outputs import Given
 from .recording import Made, record
 from .segments import LEAVES, Known, Restart, Segment, Unobserved, is_refuted
-from .signature import modules_of, shared_by, signature, state_of, write_signature
+from .signature import modules_of, shared_by, signature, state_of
 from .sizes import Assumed, Axes, Call, SizesOf
 from .status import BACKENDS, MODES, ConstraintViolationError, InvalidBackend, compiled, status
 from .tracing import argument_names, stand_ins, symbolic
@@ -43,15 +43,14 @@ VAIN = 3  # recordings in vain after which a kind of call runs line by line
 
 
 class Kind:
-    """The recordings of calls of one kind, the latest first, and what finds the tensors of such
-    calls."""
+    """The recordings of calls of one kind, the latest first, and what makes such calls."""
 
-    __slots__ = ("entries", "matches", "ran")
+    __slots__ = ("direct", "entries", "ran")
 
     def __init__(self, entries: list[Entry], ran: bool):
         self.entries = entries
         self.ran = ran  # whether some recording was replayed
-        self.matches: Any = _UNKNOWN  # see `Compiled._matching`
+        self.direct: Any = _UNKNOWN  # what makes such calls; None where there is no such function
 
 
 _UNKNOWN = object()
@@ -67,8 +66,7 @@ class Compiled:
         self._dynamic = dynamic
         self._entries: dict[Any, Kind] = {}
         self._segments: WeakValueDictionary[Any, Segment] = WeakValueDictionary()
-        # what served last: a copy of its `matches`, and the kind
-        self._last: tuple[Any, Kind] | None = None
+        self._direct: Direct | None = None  # that of the kind that served last
         # how often recording a kind of call was in vain, and why
         self._vain: dict[Any, tuple[int, str]] = {}
         # functions whose backward pass is to run before
@@ -100,6 +98,14 @@ class Compiled:
         return self if owner is None else types.MethodType(self, owner)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        direct = self._direct
+        if direct is not None:
+            try:
+                result = direct(args, kwargs)
+            except Failed as failure:
+                return self._plainly(args, kwargs, failure.__cause__)
+            if result is not OTHER:
+                return result
         if recorder.capture is not None:  # called inside another captured function: part of it
             return self._function(*args, **kwargs)
         if MetaLeaf.used and any(
@@ -110,13 +116,12 @@ class Compiled:
             return self._function(*args, **kwargs)
         if self._seen != changes.count:
             self._check_modules()
-        last = self._last
-        if last is not None:
-            given = last[0](args, kwargs)
-            if given is not None:
-                result = self._serve(last[1], given, args, kwargs)
-                if result is not OTHER:
-                    return result
+            if self._direct is not None:
+                return self(*args, **kwargs)
+        return self._look_up(args, kwargs)
+
+    def _look_up(self, args: Any, kwargs: Any) -> Any:
+        """The result of a call that is of another kind than the last, or in another state."""
         tensors: list[Tensor] = []
         key = self._key(args, kwargs, tensors)
         result = self._find(key, tensors, args, kwargs, {})
@@ -143,9 +148,11 @@ class Compiled:
             return OTHER
         result = self._serve(kind, tensors, args, kwargs)
         if result is not OTHER:
-            if kind.matches is _UNKNOWN:
-                kind.matches = self._matching(args, kwargs, axes)
-            self._last = None if kind.matches is None else (kind.matches, kind)
+            if kind.direct is _UNKNOWN:
+                only = kind.entries[0] if len(kind.entries) == 1 else None
+                serve = functools.partial(self._serve, kind)
+                kind.direct = direct(self, args, kwargs, axes, only, serve)
+            self._direct = kind.direct
         return result
 
     def _line_by_line(self, args: Any, kwargs: Any) -> Any:
@@ -181,7 +188,7 @@ class Compiled:
         self._entries.clear()
         self._vain.clear()
         self._awaited.clear()
-        self._last = None
+        self._direct = None
         self._sizes = SizesOf(self._function, self._dynamic)
 
     def _serve(self, kind: Kind, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
@@ -233,35 +240,12 @@ class Compiled:
             shared_by(tensors) if len(tensors) > 1 else None,
         )
 
-    def _matching(self, args: Any, kwargs: Any, axes: Axes) -> Any:
-        """The tensors of arguments that have the key of these; None for others, or where there is
-        no such function: it is one written for these arguments, a fraction of what `_key` takes."""
-        checks = Checks()
-        try:
-            names = write_signature(checks, args, kwargs, axes)
-        except NotImplementedError:
-            return None
-        for text, value in (
-            (f"{checks.const(self)}._training", self._training),
-            (f"{checks.const(modes)}.grad", modes.grad),
-            (f"{checks.const(modes)}.inference", modes.inference),
-            (f"{checks.const(modes)}.anomaly", modes.anomaly),
-            (f"{checks.const(modes)}.watchers", 0),
-            (f"{checks.const(autocast_state)}.target", autocast_state.target),
-            (f"{checks.const(autocast_state)}.on_gpus", autocast_state.on_gpus),
-            (f"{checks.const(default_dtype)}()", default_dtype()),
-            (f"{checks.const(deterministic)}()", deterministic()),
-            (f"{checks.const(tf32)}()", tf32()),
-        ):
-            checks.value(text, value)
-        return checks.function("args, kwargs", [f"return [{', '.join(names)}]"], "None")
-
     def _check_modules(self) -> None:
         """Forget the recordings if a module got other members, attributes or hooks since."""
         state = state_of(self._modules)
         if state != self._state:
             self._entries.clear()
-            self._last = None
+            self._direct = None
             self._modules = modules_of(self._function)
         self._look_at_modules()
 
@@ -459,7 +443,7 @@ class Compiled:
             self._training = after
         old = self._entries.pop(key, None)
         kept = [] if old is None else [e for e in old.entries if e.alive()]
-        self._last = None
+        self._direct = None
         if made.replay.steps and sum(bool(e.replay.steps) for e in kept) >= LEAVES:
             self._give_up(key)
             return

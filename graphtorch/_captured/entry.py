@@ -14,6 +14,7 @@ from graphtorch.ir.shape import Condition, Dim, evaluate, symbol, symbols
 
 from .._deferred import running
 from .._deferred.door import Buffer
+from .._deferred.making import from_buffer
 from .._deferred.storage import Leaf, RuntimeScalar, Storage, Version
 from .._deferred.tensor import Tensor
 from .._deferred.write import assign
@@ -23,7 +24,7 @@ from .capture import buffer_of
 from .checks import Checks
 from .gradient import Backward
 from .guards import Watch
-from .results import Outputs, fresh
+from .results import Outputs
 from .segments import Known, Step, follow, number_now
 from .sizes import Symbols
 
@@ -92,20 +93,20 @@ class Replay:
         return buffers
 
     def reading(self, checks: Checks) -> list[str]:
-        """The lines of a function that read the storages."""
+        """The lines of a function that read the storages, to `state`."""
         if not self.storages:
-            return ["return ()"]
+            return ["state = ()"]
         names = [
             checks.const(s) + ("" if isinstance(s, Storage) else "._grad._storage")
             for s in self.storages
         ]
-        hosts = " is ".join([f"{n}.host" for n in names])
+        # A value that is remembered has another holder, so that memory which is shared with code
+        # outside from then on is another's: see `Storage.expose`.
         return [
             f"values = [{', '.join([f'{n}.value' for n in names])}]",
             f"met = {checks.const(self.met)}[0]",
-            f"if values == met[0] and {hosts} is None:",
-            "    return met[1]",  # weights of a model that is not being trained
-            f"return {checks.const(self.read)}()",
+            # weights of a model that is not being trained
+            f"state = met[1] if values == met[0] else {checks.const(self.read)}()",
         ]
 
     def _inputs(self, arguments: Sequence[Tensor]) -> list[Buffer]:
@@ -116,7 +117,7 @@ class Replay:
             if type(value) is Leaf and tensor._view is None:
                 inputs.append(value.buffer)
             else:
-                inputs.append(_settled(tensor._storage) if whole else buffer_of(tensor))
+                inputs.append(settled(tensor._storage) if whole else buffer_of(tensor))
         return inputs
 
     # -- a call
@@ -176,7 +177,7 @@ class Replay:
     ) -> Any:
         backward = self.backward
         if self.only is not None:
-            result = fresh(results[self.only])
+            result = from_buffer(results[self.only])
             if backward is not None:
                 backward.attach((result,), inputs, whole, results, arguments)
             return result
@@ -198,7 +199,7 @@ class Replay:
             (arguments[counter]._counter if type(counter) is int else counter).number += count  # type: ignore[union-attr]
         for owner, number in self.grads:
             tensor: Any = arguments[owner] if type(owner) is int else owner
-            tensor._grad = None if number is None else fresh(results[number])
+            tensor._grad = None if number is None else from_buffer(results[number])
 
     def sizes(self, arguments: Sequence[Tensor]) -> dict[str, Dim]:
         """The sizes of a call that are symbols."""
@@ -254,10 +255,10 @@ class Guards:
             self, bound=tuple(bound), shared=shared, own=self.own | frozenset(shared.values())
         )
 
-    def function(self, watch: Watch, replay: Replay) -> Callable[[Sequence[Tensor]], Any]:
-        """What reads the state that `replay` starts from; it gives None where something is not as
-        it is now, or, for what `watch` saw, as it was before the call."""
-        checks = Checks()
+    def checks(self, watch: Watch) -> Checks:
+        """The conditions under which all is as it is now, or, for what `watch` saw, as it was
+        before the call; the arguments are `given`."""
+        checks = Checks("s")
         self._write_sizes(checks)
         for storage, epoch in self.values:
             checks.add(f"{checks.const(storage)}.epoch == {epoch}")
@@ -275,7 +276,7 @@ class Guards:
                 checks.add(f"given[{i}]._storage not in {checks.const(self.own)}")
         if self.layouts:
             checks.add(f"{checks.const(self._lie_alike)}(given)")
-        return checks.function("given", replay.reading(checks), "None")
+        return checks
 
     def _write_sizes(self, checks: Checks) -> None:
         """Symbols are one size wherever they stand, and what was assumed of them holds."""
@@ -312,12 +313,14 @@ class Entry:
     """A recording that serves later calls.
 
     Attributes:
+        checks: the conditions under which it serves arguments of its kind.
         state: what the program reads beside its arguments, or None where the recording does not
             serve.
     """
 
     replay: Replay
     guards: Guards
+    checks: Checks
     state: Callable[[Sequence[Tensor]], Any]
     storages: list[Storage]  # of the bound tensors
     flags: list[tuple[bool, bool]]
@@ -326,8 +329,12 @@ class Entry:
     def of(replay: Replay, guards: Guards, watch: Watch) -> Entry:
         """From now on all has to be as it is."""
         bound = guards.bound
-        state = guards.function(watch, replay)
-        return Entry(replay, guards, state, [t._storage for t in bound], [_flags(t) for t in bound])
+        checks = guards.checks(watch)
+        reading = [*replay.reading(checks), "return state"]
+        state = checks.function("given", reading, "None")
+        return Entry(
+            replay, guards, checks, state, [t._storage for t in bound], [_flags(t) for t in bound]
+        )
 
     def alive(self) -> bool:
         """Whether this recording can still serve: the tensors it is bound to are as they were, and
@@ -354,7 +361,7 @@ def layout_of(tensor: Tensor) -> Any:
     )
 
 
-def _settled(storage: Storage) -> Buffer:
+def settled(storage: Storage) -> Buffer:
     """The elements of a storage, computed if need be."""
     running.settle(storage)
     return _fitting(storage.value.buffer, storage)  # type: ignore[attr-defined]
@@ -372,7 +379,7 @@ def _write(target: Any, leaf: Leaf, arguments: Sequence[Tensor]) -> None:
     if type(target) is int:
         if target < 0:  # what a stand-in for a part of a storage got
             with no_grad():
-                assign(arguments[~target], fresh(leaf.buffer))
+                assign(arguments[~target], from_buffer(leaf.buffer))
             return
         storage = arguments[target]._storage
     else:

@@ -6,6 +6,7 @@ import functools
 import types
 from typing import Any
 
+from .._deferred.door import ITEM, LENGTH, PART, PART_LENGTH
 from .._deferred.tensor import Tensor
 from ..nn.modules.module import Module
 from ..optim.optimizer import Optimizer
@@ -22,20 +23,22 @@ def write_module(checks: Checks, module: Any, names: frozenset[str] | None) -> N
         names |= _names_in(type(module))  # type: ignore[arg-type]
     own = module.__dict__
     name = checks.const(own)
-    checks.add(f"len({name}) == {len(own)}")
+    checks.add(f"len({name}) == {len(own)}", (LENGTH, own, None, None, len(own)))
     ours = type(module).__module__.startswith("graphtorch.")  # whose code is not followed
     for key, value in own.items():
         text = f"{name}[{key!r}]"
         if key in _MEMBERS:
-            _write_members(checks, text, value)
+            _write_members(checks, text, value, own, key)
+        elif key in _HOOKS and not value:
+            checks.add(f"not {text}", (PART_LENGTH, own, key, None, 0))
         elif key in _HOOKS:
             checks.identical(text, list(value.values()))
         elif key not in _UNCALLED and (names is None or key in names):
-            checks.value(text, value)
+            checks.value(text, value, (ITEM, own, key, None, value))
             # it never changes
             flat = isinstance(value, tuple) and all(isinstance(v, ATOMS) for v in value)
             if ours and not flat and isinstance(value, (list, dict, set, tuple)):
-                checks.contents(text, contents(value))
+                checks.contents(text, contents(value), value)
 
 
 @functools.cache
@@ -55,9 +58,13 @@ def _names_in(kind: type) -> frozenset[str]:
 _NOT_CALLED = frozenset(("__init__", "__repr__", "extra_repr", "reset_parameters", "__setstate__"))
 
 
-def _write_members(checks: Checks, text: str, table: dict[str, Any]) -> None:
+def _write_members(
+    checks: Checks, text: str, table: dict[str, Any], own: dict[str, Any], name: str
+) -> None:
+    """Args: text: what stands for `table`, which is ``own[name]``."""
+    length = PART_LENGTH, own, name, None, len(table)
     if not table:
-        checks.add(f"not {text}")
+        checks.add(f"not {text}", length)
         return
     if all(type(v).__eq__ is object.__eq__ for v in table.values()):  # modules: their order matters
         checks.add(f"[*{text}.values()] == {checks.const(list(table.values()))}")
@@ -65,9 +72,9 @@ def _write_members(checks: Checks, text: str, table: dict[str, Any]) -> None:
     if len(table) > _FEW:
         checks.identical(text, list(table.values()))
         return
-    checks.add(f"len(t := {text}) == {len(table)}")
+    checks.add(f"len(t := {text}) == {len(table)}", length)
     for key, value in table.items():
-        checks.add(f"t[{key!r}] is {checks.const(value)}")
+        checks.add(f"t[{key!r}] is {checks.const(value)}", (PART, own, name, key, value))
 
 
 _MEMBERS = frozenset(("_parameters", "_buffers", "_modules"))

@@ -8,42 +8,15 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 from graphtorch.ir.evaluate import resolve as evaluated
-from graphtorch.ir.graph import Type
 from graphtorch.ir.shape import Dim, evaluate
 
 from .._deferred.door import Buffer, place_of
-from .._deferred.making import from_value, in_order, make_view
-from .._deferred.storage import Leaf, Storage, Version, View
+from .._deferred.making import from_buffer, in_order, make_view
+from .._deferred.storage import Leaf, View
 from .._deferred.tensor import Tensor
-from ..autograd.grad_mode import modes
 from .capture import rebuild
 from .gradient import Spent
 
-
-def fresh(buffer: Buffer) -> Tensor:
-    """A new tensor of these elements, on their device and outside the autograd graph; no capture is
-    in progress."""
-    if type(buffer) is not Buffer:
-        return from_value(Leaf(buffer), place_of(buffer))
-    leaf: Leaf = _new(Leaf)  # constructors in line: every call makes some
-    leaf.type = _TYPES.get((buffer.dtype, buffer.shape)) or Type(buffer.dtype, buffer.shape)  # type: ignore[misc]
-    leaf.node = None  # type: ignore[misc]
-    leaf.index = 0  # type: ignore[misc]
-    leaf.name = ""  # type: ignore[misc]
-    leaf.buffer = buffer
-    made: Tensor = _new(Tensor)
-    storage = made._storage = _new(Storage)
-    storage.value = leaf
-    storage.epoch = 0
-    storage.host = None
-    made._counter = _new(Version)
-    if modes.inference:
-        made._inference = True
-    return made
-
-
-_new: Any = object.__new__
-_TYPES = Type._table
 SINGLE = object()  # the structure of a result that is one tensor
 
 
@@ -94,7 +67,7 @@ class Outputs:
             sizes: gives the sizes of this call that are symbols.
             attach: gives bases and outputs, in this order, their history.
         """
-        bases = [fresh(results[x]) for x in self.bases]
+        bases = [from_buffer(results[x]) for x in self.bases]
         made = [self._made(kind, x, results, arguments, bases, sizes) for kind, x in self.kinds]
         if attach is not None or self.spent:
             carriers = [*bases, *made]
@@ -123,7 +96,7 @@ class Outputs:
     ) -> Any:
         """One output; None for those that others have to be there for."""
         if kind == "result":
-            return fresh(results[x])
+            return from_buffer(results[x])
         if kind == "ordered":
             number, order = x
             return in_order(Leaf(results[number]), order, place_of(results[number]))
@@ -138,7 +111,7 @@ class Outputs:
         if kind == "tensor":
             return x
         if kind == "leaf":
-            leaf = fresh(results[x])
+            leaf = from_buffer(results[x])
             leaf._rg = True
             return leaf
         return None

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .._deferred.storage import MetaLeaf
 from .._deferred.tensor import Tensor
 from ..nn.modules._call import _global_tables as global_tables
 from ..nn.modules.module import Module
@@ -152,7 +153,9 @@ def _write_tensor(
     if axes:
         _write_sizes(checks, f"{name}._storage.value.type", tensor, axes)
     else:
-        checks.add(f"{name}._storage.value.type is {checks.const(tensor._type)}")
+        checks.add(f"(v := {name}._storage.value).type is {checks.const(tensor._type)}")
+        meta = checks.const(MetaLeaf)
+        checks.add(f"not ({meta}.used and type({name}._storage.value) is {meta})")
     checks.add(f"{name}._storage.place is {checks.const(tensor._storage.place)}")
     for attribute in ("_base", "_view", "_hooks", "_post_hooks"):
         checks.add(f"{name}.{attribute} is None")

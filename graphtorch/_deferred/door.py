@@ -11,10 +11,20 @@ import numpy as np
 
 from graphtorch.backends import Buffer, Executable
 from graphtorch.backends import compile as _compile
-from graphtorch.backends.buffer import Block, Exposed
+from graphtorch.backends.buffer import SMALL, Block, Exposed, small
 from graphtorch.backends.gpu import devices
 from graphtorch.backends.gpu.buffer import DeviceBuffer
 from graphtorch.backends.gpu.device import Device
+from graphtorch.backends.identity import (
+    ITEM,
+    LENGTH,
+    LIST_ITEM,
+    LIST_LENGTH,
+    PART,
+    PART_LENGTH,
+    Row,
+    identities,
+)
 from graphtorch.ir.dtype import DType
 from graphtorch.ir.graph import Graph, Type
 from graphtorch.ir.passes.limits import Exactness
@@ -123,6 +133,13 @@ def copied_to(buffer: Buffer | DeviceBuffer, place: device) -> Buffer | DeviceBu
 
 __all__ = [
     "CHOSEN",
+    "ITEM",
+    "LENGTH",
+    "LIST_ITEM",
+    "LIST_LENGTH",
+    "PART",
+    "PART_LENGTH",
+    "SMALL",
     "Block",
     "Buffer",
     "Device",
@@ -130,12 +147,15 @@ __all__ = [
     "Executable",
     "Exposed",
     "Pinned",
+    "Row",
     "captured_program",
     "copied_to",
     "device_of",
     "gpus",
+    "identities",
     "pending_program",
     "pinned",
     "place_of",
+    "small",
     "uploaded",
 ]

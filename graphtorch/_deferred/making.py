@@ -15,13 +15,15 @@ from .._types import CPU, META, device
 from ..autograd.grad_mode import modes
 from ..autograd.nodes import Edge, GradNode, Seen, seen_of
 from . import running
+from .door import Buffer, place_of
 from .memory_order import Order, view_of
-from .storage import DeviceStorage, MetaLeaf, Step, Storage, Version, View, recorder
+from .storage import DeviceStorage, Leaf, MetaLeaf, Step, Storage, Version, View, recorder
 from .tensor import Tensor
 
 _DIFFERENTIABLE = frozenset(d for d in ALL if d.is_differentiable)
 _object_new: Any = object.__new__
 _pending = running.pending
+_TYPES = Type._table
 
 
 def from_value(value: Value, place: device = CPU) -> Tensor:
@@ -45,6 +47,31 @@ def from_value(value: Value, place: device = CPU) -> Tensor:
         _pending(storage)
     elif recorder.capture is not None:
         recorder.capture.local(storage)
+    return made
+
+
+def from_buffer(buffer: Buffer, host: Any = None) -> Tensor:
+    """A new tensor of these elements, on their device and outside the autograd graph; no capture is
+    in progress.
+
+    Args: host: the array of code outside that has this memory.
+    """
+    if type(buffer) is not Buffer:
+        return from_value(Leaf(buffer), place_of(buffer))
+    leaf: Leaf = _object_new(Leaf)  # constructors in line: every compiled call makes some
+    leaf.type = _TYPES.get((buffer.dtype, buffer.shape)) or Type(buffer.dtype, buffer.shape)  # type: ignore[misc]
+    leaf.node = None  # type: ignore[misc]
+    leaf.index = 0  # type: ignore[misc]
+    leaf.name = ""  # type: ignore[misc]
+    leaf.buffer = buffer
+    made: Tensor = _object_new(Tensor)
+    storage = made._storage = _object_new(Storage)
+    storage.value = leaf
+    storage.epoch = 0
+    storage.host = host
+    made._counter = _object_new(Version)
+    if modes.inference:
+        made._inference = True
     return made
 
 

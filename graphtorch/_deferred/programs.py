@@ -450,6 +450,11 @@ class Recorded:
             else program.run(inputs, more)
         )
 
+    @property
+    def takes_more(self) -> bool:
+        """Whether the program has inputs that no call brings: its sizes."""
+        return bool(self._extra)
+
     def _second_try(self) -> Program | None:
         """The program, if waiting for one has come to an end."""
         if self._waits and self._ran:

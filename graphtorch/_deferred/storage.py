@@ -259,7 +259,7 @@ class Storage(_OnCPU):
             if getrefcount(inner) > _HELD_ONCE:
                 return False
             owner = inner.owner
-        ours = type(owner) is Block or (type(owner) is np.ndarray and owner.base is None)
+        ours = type(owner) in (Block, bytes) or (type(owner) is np.ndarray and owner.base is None)
         return ours and getrefcount(owner) <= _HELD_ONCE
 
 

@@ -17,7 +17,7 @@ from .._deferred import at_once, running
 from .._deferred.door import Buffer, Pinned, gpus
 from .._deferred.making import beside
 from .._deferred.memory_order import channels_last_order
-from .._deferred.storage import Leaf, recorder
+from .._deferred.storage import Leaf, MetaLeaf, recorder
 from .._deferred.tensor import Tensor
 from .._deferred.write import assign, cast_tensor, check_overlap, on_device, pinned
 from .._torch.legacy import TYPE_NAME_OF, TYPE_NAMES, place_of_type
@@ -369,11 +369,12 @@ def numpy(self: Tensor, *, force: bool = False) -> np.ndarray:
     """The elements as an array over the same memory: writes on either side show on the other."""
     if force:
         return numpy(self.detach().cpu())
-    if self.requires_grad:
+    storage = self._storage
+    if self._rg or self.requires_grad:
         raise RuntimeError(
             "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead."
         )
-    if not self.is_cpu:
+    if storage.place is not CPU or (MetaLeaf.used and self.is_meta):
         raise TypeError(
             f"can't convert {self.device} device type tensor to numpy. Use Tensor.cpu() to copy "
             "the tensor to host memory first."
@@ -388,7 +389,9 @@ def numpy(self: Tensor, *, force: bool = False) -> np.ndarray:
         if exposed is not None:
             return exposed
         running._refuse_in_capture()
-    array = running.share(self._storage)
+    array = storage.host
+    if array is None:
+        array = running.share(storage)
     return array.view() if self._view is None else self._view.over(array)
 
 

@@ -18,9 +18,9 @@ from graphtorch.ir.shape import SymInt
 from .. import _types
 from .._deferred.at_once import element
 from .._deferred.door import Buffer, check_room, uploaded
-from .._deferred.making import from_value
+from .._deferred.making import from_buffer, from_value
 from .._deferred.memory_order import order_asked, view_of
-from .._deferred.storage import Leaf, MetaLeaf
+from .._deferred.storage import Leaf, MetaLeaf, recorder
 from .._deferred.tensor import Tensor
 from .._types import CPU, META, check_device, sparse_coo, to_ir
 from .base import FUNCTIONS, METHODS, shape_of, size_value, write_out
@@ -248,7 +248,10 @@ def from_numpy(ndarray: np.ndarray) -> Tensor:
 
 def shared(array: np.ndarray) -> Tensor:
     """A tensor over a row-major array that code outside holds as well."""
-    made = from_value(Leaf(Buffer.of(array)))
+    buffer = Buffer.of(array)
+    if recorder.capture is None:
+        return from_buffer(buffer, array)
+    made = from_value(Leaf(buffer))
     made._storage.host = array
     return made
 
