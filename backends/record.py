@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 from graphtorch.ir.ops.require import FAILURES
 from graphtorch.ir.shape import Dim, Quotient, Remainder, Symbol, SymInt
+
+from .dataclass import dataclass, field
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from graphtorch.ir import failure
@@ -12,6 +11,7 @@ from graphtorch.ir.passes import pipeline
 from graphtorch.ir.passes.legalize import Supports
 from graphtorch.ir.passes.limits import Exactness, Limits
 
+from .dataclass import dataclass
 from .kernels.machine import Machine
 from .kernels.program.donation import assign_aliases
 from .kernels.program.plan import Plan, plan

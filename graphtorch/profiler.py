@@ -13,11 +13,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from ._deferred.running import flush
 from ._torch.absent import attribute_of, class_without_instances
+from ._torch.dataclass import dataclass
 
 
 class ProfilerActivity(enum.Enum):

@@ -12,10 +12,11 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import ml_dtypes
 import numpy as np
+
+from .dataclass import dataclass
 
 
 class Kind(enum.IntEnum):

@@ -47,10 +47,10 @@ Code generation lives with the targets and ONNX names with the exporter.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
 from enum import Enum, IntEnum
 from typing import Any, ClassVar, TypeAlias, Union
 
+from .dataclass import dataclass, field
 from .graph import Location, Node, Type, Value, _location, current_location
 from .judge import judge_here
 
@@ -201,7 +201,9 @@ class Op:
             self.plain = getattr(self.reference, "plain", None)
         # a number in such a field may be 1 or 1.0, which are equal but not the same
         self._has_floats = any(
-            "float" in str(f.type) or "Number" in str(f.type) for f in fields(self.attrs)
+            "float" in kind or "Number" in kind
+            for part in self.attrs.__mro__[:-1]  # `fields` would take longer
+            for kind in part.__annotations__.values()
         )
         OPS[self.name] = self
 

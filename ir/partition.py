@@ -14,9 +14,9 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
+from .dataclass import dataclass
 from .graph import Graph, Node, Value
 from .ops.checks import attrs_of
 from .ops.shape import DimsAttrs

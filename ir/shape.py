@@ -21,9 +21,9 @@ import math
 import operator
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeAlias, Union
 
+from .dataclass import dataclass
 from .dtype import BY_NAME
 from .judge import Judge, is_users, judge_here
 

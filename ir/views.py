@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+from .dataclass import dataclass
 from .graph import Node, Value
 from .ops.checks import attrs_of
 from .ops.shape import DimsAttrs, SliceAttrs

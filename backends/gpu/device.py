@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ..dataclass import dataclass
 from ..record import Site
 from .pool import Statistics
 from .status import Status

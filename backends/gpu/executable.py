@@ -26,7 +26,6 @@ import math
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from graphtorch.ir.dtype import DType
 from graphtorch.ir.evaluate import bind_sizes
@@ -34,6 +33,7 @@ from graphtorch.ir.graph import Type, Value
 from graphtorch.ir.shape import evaluate
 
 from ..buffer import Buffer
+from ..dataclass import dataclass, field
 from ..record import Record
 from .buffer import DeviceBuffer
 from .device import Device, Launch, Memory, Module, Series

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from graphtorch.ir.shape import Condition, bounds
 
+from ..dataclass import dataclass
 from ..kernels import ir as k
 from ..kernels.ir import Expr, Name
 from ..kernels.program.plan import Plan

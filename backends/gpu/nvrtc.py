@@ -16,10 +16,10 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from .. import cache
+from ..dataclass import dataclass
 from .device import DeviceError
 
 HERE = Path(__file__).parent

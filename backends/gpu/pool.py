@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from ..dataclass import dataclass
 
 GRAIN = 512  # bytes: sizes are multiples of it
 LARGE, LARGE_GRAIN = 1 << 30, 2 << 20  # from here on classes are finer, since what they lose counts

@@ -8,9 +8,9 @@ time. See https://docs.nvidia.com/cuda/cuda-c-programming-guide/index.html#devic
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+
+from ..dataclass import dataclass
 
 SECTOR = 32  # bytes
 BANKS, WORD = 32, 4

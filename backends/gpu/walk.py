@@ -9,8 +9,8 @@ looks at what is in the device's memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
+from ..dataclass import dataclass
 from ..kernels.program.abi import (
     BELOW,
     CALL,

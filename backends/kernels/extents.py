@@ -7,9 +7,9 @@ greatest value, since each combination of the variables occurs. Of other indices
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from ..dataclass import dataclass, field
 from .ir import Binary, Buffer, Const, Expr, For, Let, Name
 
 Sum: TypeAlias = tuple[int, dict[Name, int]]  # a number, and what each variable is multiplied by

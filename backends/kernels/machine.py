@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from ..dataclass import dataclass
 
 # multiply-adds below which starting threads costs more than it gives (about 10 us)
 SERIAL_WORK = 600_000

@@ -16,10 +16,11 @@ import mmap
 import platform
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+from ..dataclass import dataclass, field
 
 
 def _record(**fields: str) -> np.dtype:

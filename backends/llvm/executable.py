@@ -7,13 +7,13 @@ import ctypes
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from graphtorch.ir.dtype import DType
 from graphtorch.ir.shape import Dim, SymInt, evaluate, numel
 
 from ..buffer import SMALL, Block, Buffer, size_class, small
+from ..dataclass import dataclass
 from ..kernels.program.abi import CODE, CONSTANTS, FUNCTIONS, HEADER, OPERANDS, SIZES, WORDS
 from ..record import Record
 from .builtin import launch

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from .. import cache
+from ..dataclass import dataclass
 from ..locks import lock_across_forks
 from . import debug
 

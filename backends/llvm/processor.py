@@ -9,11 +9,11 @@ import os
 import platform
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import cache
+from ..dataclass import dataclass
 from ..kernels.machine import Machine
 from .cpuid import flags_of
 

@@ -22,9 +22,9 @@ import ctypes
 import functools
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from .. import cache
+from ..dataclass import dataclass
 from . import walk
 from .code import Code, immortal
 from .processor import Processor, available_cpus, host

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from .. import cache
+from ..dataclass import dataclass
 from ..kernels.ir import For, Kernel, Store, walk
 from ..kernels.text import nameless
 from . import debug

@@ -11,9 +11,9 @@ apart by their headers, since other weights of the same shapes come as plain one
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
+from ..dataclass import dataclass
 from ..kernels.program import abi
 from ..kernels.program.program import Program
 from ..kernels.program.table import Layout, Table, packed_bytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from graphtorch.ir.graph import Graph, Type
@@ -19,6 +19,7 @@ from .._deferred.storage import Leaf, RuntimeScalar, Storage, Version
 from .._deferred.tensor import Tensor
 from .._deferred.write import assign
 from .._random.generator import drawing
+from .._torch.dataclass import dataclass, field
 from ..autograd.grad_mode import no_grad
 from .capture import buffer_of
 from .checks import Checks

@@ -4,7 +4,7 @@ before."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
 from graphtorch.ir.evaluate import resolve as evaluated
@@ -14,6 +14,7 @@ from .._deferred.door import Buffer, place_of
 from .._deferred.making import from_buffer, in_order, make_view
 from .._deferred.storage import Leaf, View
 from .._deferred.tensor import Tensor
+from .._torch.dataclass import dataclass
 from .capture import rebuild
 from .gradient import Spent
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
 from sys import getrefcount
 from typing import Any
 from weakref import getweakrefcount, ref
@@ -25,6 +24,7 @@ from graphtorch.ir.ops.checks import attrs_of
 from graphtorch.ir.ops.shape import ConstantAttrs
 from graphtorch.ir.shape import Dim, Shape, contiguous_strides
 
+from .._torch.dataclass import dataclass
 from .._types import CPU, device
 from .door import Block, Buffer, DeviceBuffer, Exposed, copied_to
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from .._captured.compile import compile
+from .._torch.dataclass import dataclass, field
 
 
 @dataclass

@@ -7,7 +7,6 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from graphtorch.ir.shape import UNBOUNDED, Condition, Dim, Known, bounds, withou
 
 from .._captured.tracing import example_sizes, trace_but_for_numbers
 from .._settings import deterministic, tf32
+from .._torch.dataclass import dataclass
 from ..version import __version__
 from . import link
 from . import weights as files

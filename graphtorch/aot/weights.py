@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import save as safetensors_bytes
+
+from .._torch.dataclass import dataclass
 
 ALIGNMENT = 64
 PREPARED = "graphtorch.prepared"  # the name of what the library's prologue makes

@@ -6,10 +6,10 @@ The placements, which plans for models are written with, are plain data.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from .._torch.absent import attribute_of
+from .._torch.dataclass import dataclass
 from ._parts import parts
 
 

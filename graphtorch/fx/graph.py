@@ -8,9 +8,9 @@ import keyword
 import operator
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
+from .._torch.dataclass import dataclass, field
 from .node import Argument, Node, Target, map_arg
 
 _BINARY = {

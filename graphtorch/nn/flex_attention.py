@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from .._deferred.tensor import Tensor
 from .._ops.base import FUNCTIONS
 from .._torch.absent import attribute_of
+from .._torch.dataclass import dataclass
 from .._types import CPU, check_device
 from ..accelerator import current_accelerator
 

@@ -16,6 +16,8 @@ from collections import OrderedDict, defaultdict, deque, namedtuple
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from .._torch.dataclass import dataclass
+
 Context = Any
 PyTree = Any
 KeyEntry = Any
@@ -27,7 +29,7 @@ UnflattenFunc = Callable[[Iterable[Any], Any], Any]
 # ------------------------------------------------------------------------------------------ keys
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class SequenceKey:
     """A place in a list or tuple."""
 
@@ -40,7 +42,7 @@ class SequenceKey:
         return sequence[self.idx]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class MappingKey:
     """A key of a dict."""
 
@@ -53,7 +55,7 @@ class MappingKey:
         return mapping[self.key]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class GetAttrKey:
     """An attribute of an object or a field of a named tuple."""
 

@@ -8,10 +8,10 @@ https://docs.pytorch.org/docs/stable/nn.functional.html#non-linear-activation-fu
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
+from ..dataclass import dataclass
 from ..op import Attrs, Weight
 from .common import REAL, REAL_FLOATING, Expr, fn
 from .elementwise import unary

@@ -9,10 +9,10 @@ are kept. 16-bit floats are computed in f32 and rounded once, at the end.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
+from ..dataclass import dataclass
 from ..dtype import boolean, i64
 from ..graph import Node, Type, Value
 from ..op import BY_DECOMPOSITION, Attrs, Kind, Op, Weight

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ..dataclass import dataclass
 from ..dtype import DType, boolean, c64, c128, f32, f64, narrow_through
 from ..graph import Node, Type, Value
 from ..op import CORE, Attrs, ByDecomposition, Kind, NoGradient, Op, Weight

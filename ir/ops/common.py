@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias, Union
 
 import numpy as np
 
+from ..dataclass import dataclass
 from ..dtype import SCALAR_NAMES, DType, Kind, boolean, f32, i64
 from ..graph import Type, Value, located
 from ..literal import Literal

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from ..dataclass import dataclass
 from ..dtype import boolean
 from ..evaluate import evaluate
 from ..graph import Graph, Node, Type, Value

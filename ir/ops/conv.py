@@ -13,12 +13,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from ..dataclass import dataclass
 from ..dtype import i64
 from ..graph import Node, Type, Value
 from ..op import Attrs, Kind, Op, Weight

@@ -13,8 +13,7 @@ Which of several factorizations it is (signs, bases, pivots) is stated in `facto
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ..dataclass import dataclass
 from ..dtype import i32, i64
 from ..graph import Node, Type, Value
 from ..op import Attrs, Kind, Op, Weight

@@ -12,11 +12,11 @@ function F.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ..dataclass import dataclass
 from ..dtype import f64
 from ..evaluate import evaluate
 from ..graph import Graph, Node, Type, Value, located

@@ -6,11 +6,11 @@ A position outside its dimension is an error of the run, never a read or write e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ..dataclass import dataclass
 from ..dtype import DType, i32, i64
 from ..graph import Node, Type, Value
 from ..op import Attrs, Kind, NoGradient, Op, Weight

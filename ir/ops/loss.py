@@ -3,10 +3,9 @@ https://docs.pytorch.org/docs/stable/generated/torch.nn.CrossEntropyLoss.html.""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from ..dataclass import dataclass
 from ..dtype import i64
 from ..graph import Node, Type, Value
 from ..op import BY_DECOMPOSITION, Attrs, Kind, Op, Weight

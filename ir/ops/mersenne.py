@@ -24,11 +24,11 @@ import ctypes
 import math
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ..dataclass import dataclass
 from ..dtype import f64, i32, i64
 from ..graph import Type, Value
 from ..op import Attrs, Kind, NoGradient, Op, Weight

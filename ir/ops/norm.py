@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from ..dataclass import dataclass
 from ..graph import Node, Type, Value
 from ..op import BY_DECOMPOSITION, Attrs, Kind, Op, Weight
 from ..passes.batch import through_decomposition

@@ -31,10 +31,10 @@ So an op consumes `blocks(count, lanes)` blocks, and a generator advances its of
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
+from ..dataclass import dataclass
 from ..dtype import DType, f64, i64
 from ..graph import Node, Type, Value
 from ..op import BY_DECOMPOSITION, Attrs, Kind, NoGradient, Op, Weight

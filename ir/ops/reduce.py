@@ -11,12 +11,13 @@ from __future__ import annotations
 import builtins
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from ..dataclass import dataclass
 from ..dtype import DType, i64
 from ..graph import Node, Type, Value
 from ..op import CORE, Attrs, Kind, NoGradient, Op, Weight

@@ -4,11 +4,11 @@ to be."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ..dataclass import dataclass
 from ..dtype import i32
 from ..graph import Node, Type, Value
 from ..op import Attrs, Kind, Op, Weight

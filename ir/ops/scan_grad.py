@@ -14,10 +14,10 @@ the loop, instead of a matrix being added to in each step.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TypeAlias
 
+from ..dataclass import dataclass, field
 from ..graph import Graph, Node, Value, topological
 from ..op import Attrs
 from ..passes.autodiff import vjp

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import builtins
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ..dataclass import dataclass
 from ..dtype import DType, boolean, i64
 from ..graph import Node, Type, Value
 from ..literal import Literal

@@ -15,10 +15,10 @@ Lengths up to `DIRECT` are one product with the matrix w(n)^(j k). A prime above
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
+from ..dataclass import dataclass
 from ..dtype import DType
 from ..graph import Node, Type, Value
 from ..literal import Literal

@@ -8,10 +8,9 @@ pointwise nodes to have one result.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from ..dataclass import dataclass
 from ..graph import Node, Type, Value
 from ..op import BY_DECOMPOSITION, Attrs, Kind, Op, Weight
 from .checks import attrs_of, listed

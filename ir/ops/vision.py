@@ -10,10 +10,11 @@ rounded once. https://docs.pytorch.org/vision/stable/ops.html
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
+from ..dataclass import dataclass
 from ..dtype import boolean, i32, i64
 from ..graph import Node, Type, Value
 from ..op import BY_DECOMPOSITION, Attrs, Kind, NoGradient, Op, Weight

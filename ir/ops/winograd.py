@@ -18,11 +18,11 @@ Made by the `winograd` pass, after differentiation.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 
+from ..dataclass import dataclass
 from ..graph import Node, Type, Value
 from ..literal import Literal
 from ..op import BY_DECOMPOSITION, Attrs, Kind, Op, Weight

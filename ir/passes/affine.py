@@ -12,9 +12,9 @@ products are rounded in another order than they were recorded in.
 from __future__ import annotations
 
 from collections.abc import Callable, Container
-from dataclasses import dataclass, field
 
 from .. import ops
+from ..dataclass import dataclass, field
 from ..graph import Graph, Node, Value, located
 from ..op import Kind, Op
 from ..ops.common import full

@@ -14,11 +14,12 @@ turned.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from .. import ops
 from ..cut import ENDLESS, Cut
+from ..dataclass import dataclass
 from ..graph import Graph, Node, Value, located
 from ..op import Kind, Op
 from ..ops.channels_last import first_dims, from_channels_last, last_dims, to_channels_last

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from graphtorch.ir.graph import Node
 from graphtorch.ir.shape import Dim, numel
 
+from ...dataclass import dataclass
 from ...kernels.contraction.problem import Axis, Source, axis
 from ...kernels.ir import Const, Expr, KType, binary, load, select, unary
 from ...kernels.machine import SERIAL_WORK

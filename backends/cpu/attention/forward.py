@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from graphtorch.ir.dtype import DType
 from graphtorch.ir.graph import Node
 from graphtorch.ir.shape import numel
 
+from ...dataclass import dataclass
 from ...kernels.body.access import store_lanes
 from ...kernels.contraction.operands import accumulator
 from ...kernels.contraction.problem import Source, axis

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from graphtorch.ir.dtype import DType, i32
 from graphtorch.ir.graph import Node, Value
 from graphtorch.ir.shape import Dim, SymInt, evaluate, symbols
 
+from ...dataclass import dataclass
 from ...kernels.body.access import Reader, broadcast_to, lane_mask, resolve, store_lanes
 from ...kernels.body.scope import Scope
 from ...kernels.body.space import Space, coefficient

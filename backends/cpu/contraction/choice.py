@@ -10,10 +10,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from graphtorch.ir.shape import Dim
 
+from ...dataclass import dataclass
 from ...kernels.contraction.problem import Axis, Contraction, Source, extent_of, is_affine, stride
 from ...kernels.machine import BYTE_WORK, SERIAL_WORK, Machine
 from .schedule import (

@@ -12,10 +12,10 @@ smaller tiles take the rest.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from graphtorch.ir.shape import Dim
 
+from ...dataclass import dataclass
 from ...kernels.machine import Machine
 
 TASK_WORK = 60_000  # multiply-adds that make a task worth its start

@@ -9,11 +9,12 @@ row. What becomes of the finished vectors (epilogue, transposition, store) is th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 from graphtorch.ir.shape import Dim, evaluate
 
+from ...dataclass import dataclass
 from ...kernels.body.access import lane_mask
 from ...kernels.body.scope import Level, Scope
 from ...kernels.contraction.problem import Axis, Contraction, Source, extent_of, stride

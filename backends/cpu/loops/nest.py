@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from graphtorch.ir.graph import Value
 from graphtorch.ir.op import Kind
 from graphtorch.ir.shape import Dim, Shape, numel
 
+from ...dataclass import dataclass
 from ...kernels.body.evaluate import Evaluator, Leaf
 from ...kernels.body.scope import Scope, ceildiv, clamp_min, upper_bound
 from ...kernels.body.space import coefficient, depends, name_of

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from graphtorch.ir.dtype import DType, boolean, f32
 from graphtorch.ir.graph import Node, Value
 from graphtorch.ir.shape import Dim, Shape, numel
 
+from ...dataclass import dataclass
 from ...kernels.body.evaluate import Evaluator, Leaf, Mask, Result, Unready
 from ...kernels.body.expand import REDUCTIONS
 from ...kernels.body.pointwise import maximum, minimum

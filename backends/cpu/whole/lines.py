@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from graphtorch.ir.graph import Value
 from graphtorch.ir.shape import Dim, Shape, numel
 
+from ...dataclass import dataclass
 from ...kernels.body.scope import Scope, upper_bound
 from ...kernels.ir import Const, Expr
 from .. import cost

@@ -9,13 +9,13 @@ conventions that make a factorization unique are those of its record
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from graphtorch.ir.dtype import DType, f64, i32, i64
 from graphtorch.ir.graph import Node
 from graphtorch.ir.ops.factor_reference import SLACK
 from graphtorch.ir.shape import Dim, numel
 
+from ...dataclass import dataclass
 from ...kernels.body.scope import Scope
 from ...kernels.builder import Block, Builder
 from ...kernels.ir import Buffer, Const, Expr, KType, Name, binary, cast, fma, load, select, unary

@@ -9,13 +9,13 @@ result.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from graphtorch.ir.dtype import DType, i32, i64
 from graphtorch.ir.graph import Node
 from graphtorch.ir.shape import Dim
 
+from ...dataclass import dataclass
 from ...kernels.body.pointwise import less, logical_not, unsigned, wide
 from ...kernels.body.scope import Scope
 from ...kernels.ir import Buffer, Const, Expr, KType, Name, binary, cast, load, select, unary

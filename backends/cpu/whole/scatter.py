@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from graphtorch.ir import ops
 from graphtorch.ir.graph import Node, Value
 from graphtorch.ir.shape import Dim, Shape, broadcast, numel
 
+from ...dataclass import dataclass
 from ...kernels.body.evaluate import Evaluator, Mask, bounded, first_indexed
 from ...kernels.body.pointwise import wide
 from ...kernels.body.scope import Scope, upper_bound

@@ -16,12 +16,12 @@ many for the registers have a kernel for each of the two.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from graphtorch.ir.dtype import bf16, f16, f32, f64
 from graphtorch.ir.graph import Node
 
 from ...cpu.loops.places import Places
+from ...dataclass import dataclass
 from ...kernels.contraction.problem import Axis, Source, stride
 from ...kernels.ir import Await, Buffer, Const, Expr, binary, fma, load, select, unary
 from ...kernels.program.program import Slot

@@ -12,12 +12,13 @@ that those of a matrix begin in different banks.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from graphtorch.ir.dtype import DType, bf16, f16, f32, u32
 from graphtorch.ir.shape import evaluate
 
 from ...cpu.contraction.choice import guess
+from ...dataclass import dataclass
 from ...kernels.body.scope import Scope
 from ...kernels.contraction.problem import Axis, Contraction, Source, extent_of, stride
 from ...kernels.ir import (

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Protocol
 
 from graphtorch.ir.dtype import DType, f32, u32
 from graphtorch.ir.shape import evaluate
 
+from ...dataclass import dataclass
 from ...kernels.body.scope import Scope
 from ...kernels.contraction.problem import Axis, Source, stride
 from ...kernels.ir import (

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from graphtorch.ir import ops
@@ -35,6 +35,7 @@ from ...cpu.loops.reductions import (
     kept_index,
 )
 from ...cpu.loops.stages import Stages
+from ...dataclass import dataclass
 from ...kernels.body.evaluate import Evaluator, Mask, Result
 from ...kernels.body.scope import Scope, upper_bound
 from ...kernels.body.views import Index

@@ -13,7 +13,7 @@ are the same in each call.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from graphtorch.ir.dtype import DType, i64
 from graphtorch.ir.graph import Node
@@ -24,6 +24,7 @@ from ...cpu.loops.nest import ACCESS
 from ...cpu.loops.places import Places
 from ...cpu.whole.lines import Lines
 from ...cpu.whole.running import beats, lower_scan, running_dtype, start
+from ...dataclass import dataclass
 from ...kernels.body.pointwise import logical_not
 from ...kernels.body.scope import Scope, upper_bound
 from ...kernels.ir import Buffer, Const, Expr, Name, binary, cast, from_lane, load, select

@@ -10,13 +10,13 @@ gather.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from graphtorch.ir.dtype import DType, i32
 from graphtorch.ir.graph import Node, Value
 from graphtorch.ir.shape import Dim, contiguous_strides
 from graphtorch.ir.views import STRIDED, StridedView
 
+from ...dataclass import dataclass
 from ..builder import Builder
 from ..ir import Buffer, Const, Expr, KType, Lanes, Shuffle, binary, cast, load, splat
 from .pointwise import emit_op, is_pointwise

@@ -9,7 +9,6 @@ its index allows.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from graphtorch.ir.dtype import boolean, i64
@@ -17,6 +16,7 @@ from graphtorch.ir.graph import Node, Value
 from graphtorch.ir.ops.index import PlacesAttrs
 from graphtorch.ir.shape import Dim, bounds
 
+from ...dataclass import dataclass
 from ..ir import Const, Expr, KType, Stmt, binary, cast, constant, select
 from ..program.program import Slot
 from .pointwise import emit_op, is_pointwise, less

@@ -11,13 +11,13 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from graphtorch.ir.dtype import boolean, i32, i64
 from graphtorch.ir.graph import Node, Value
 from graphtorch.ir.shape import Dim
 
+from ...dataclass import dataclass
 from ..ir import Const, Expr, KType, binary, cast, select, unary
 from .evaluate import SPECIAL, Evaluator, Mask, Result, Special, inside
 from .pointwise import maximum, number, wide

@@ -18,11 +18,12 @@ Images lie as [N, C, *S], or as [N, *S, C] where the op says so (`is_channels_la
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from graphtorch.ir.graph import Node, Value
 from graphtorch.ir.shape import Dim, Shape, contiguous_strides
 
+from ...dataclass import dataclass
 from ..body.space import Space, depends
 from ..program.lowering import Lowering, Region
 from ..program.program import Slot

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from graphtorch.ir.dtype import DType
 from graphtorch.ir.graph import Node
 from graphtorch.ir.shape import Dim, Shape, SymInt, evaluate
 
+from ...dataclass import dataclass, field
 from ..body.space import Space, coefficient, depends, name_of
 from ..program.program import Slot
 

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from graphtorch.ir.shape import Dim, evaluate
 
+from ...dataclass import dataclass
 from ..body.space import coefficient
 from .problem import Axis, Contraction, Gate, Source, axis
 

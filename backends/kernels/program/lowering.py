@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from graphtorch.ir.dtype import DType
@@ -13,6 +12,7 @@ from graphtorch.ir.literal import Literal
 from graphtorch.ir.op import Kind, Op
 from graphtorch.ir.shape import Dim, Shape, numel
 
+from ...dataclass import dataclass, field
 from ..ir import Kernel
 from ..machine import STEP_TASK_NS, Machine
 from ..text import nameless

@@ -10,10 +10,10 @@ offset is an expression over the symbols that compiled code evaluates at each ca
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from graphtorch.ir.shape import Dim, bounds
 
+from ...dataclass import dataclass, field
 from .program import Branch, Item, Loop, Program, Slot, touched
 
 ALIGNMENT = 64

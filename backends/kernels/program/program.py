@@ -19,7 +19,6 @@ nothing is copied. After the loop ``final`` is where the last step left it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import TypeAlias, Union
 
 from graphtorch.ir.dtype import DType
@@ -27,6 +26,7 @@ from graphtorch.ir.graph import Graph, Location
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import Dim, Shape, Symbol
 
+from ...dataclass import dataclass, field
 from ..ir import Kernel
 
 

@@ -10,12 +10,12 @@ several read); it is looked up again by what it holds.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from graphtorch.ir.exact import exact
 from graphtorch.ir.graph import Graph, Value
 
+from ...dataclass import dataclass
 from .lowering import Lowering, Region
 from .program import Launch, Slot
 

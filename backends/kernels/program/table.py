@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 
 from graphtorch.ir.shape import Dim, bounds
 
+from ...dataclass import dataclass, field
 from ...record import Array, Launches, Record, Site
 from ..ir import Kernel
 from .abi import BELOW, CALL, CONSTANTS, END, HALF, HEADER, JUMP, PART, PARTS, SET, STEP, TEST, ZERO

@@ -10,12 +10,12 @@ import random
 import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ... import _settings
+from ..._torch.dataclass import dataclass
 from ...random import manual_seed
 from .fetch import Fetcher
 

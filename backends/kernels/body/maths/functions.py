@@ -9,10 +9,10 @@ libm's, apart from those it does not have.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from graphtorch.ir.dtype import DType, f32, f64
 
+from ....dataclass import dataclass
 from ...builder import Builder
 from ...ir import Const, Expr, binary, select, unary
 from . import exponentials as e
