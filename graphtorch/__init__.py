@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc as _gc
 import math as _math
 from builtins import range as _range  # torch.range hides it below
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 
@@ -93,7 +94,17 @@ _FUNCTIONS.update(_settings.PUBLIC)
 globals().update(_devices.PUBLIC)
 _FUNCTIONS.update(_autocast.PUBLIC)
 _FUNCTIONS["no_grad"] = no_grad
-_INTERNAL = frozenset({"no_grad", "full_number"})
+_HOMES = _absent.homes_of(
+    {
+        "graphtorch._captured.compile": ("compile",),
+        "graphtorch._captured.control": ("cond", "scan", "while_loop"),
+        "graphtorch._captured.tracing": ("Dim", "TracedGraph", "trace"),
+        "graphtorch.func": ("vmap",),
+        "graphtorch.jit": ("ScriptFunction", "ScriptModule"),
+        "graphtorch.serialization": ("load", "load_safetensors", "save", "save_safetensors"),
+    }
+)
+_INTERNAL = frozenset({"no_grad", "full_number", *_HOMES})  # `trace` is no sum of a diagonal
 globals().update(
     {k: _accepting(k, v, __name__) for k, v in _FUNCTIONS.items() if k not in _INTERNAL}
 )
@@ -103,13 +114,8 @@ _METHODS["__repr__"] = _printing.tensor_text
 Tensor._take_over(_overriding.asking())
 Tensor._take_over(_accepting_all(_METHODS, Tensor))
 
-from . import nn, optim, return_types, serialization, utils  # isort: skip
+from . import nn, return_types, utils  # isort: skip
 from .nn.functional import public as _public  # isort: skip
-from ._captured.compile import compile  # isort: skip
-from ._captured.tracing import Dim, TracedGraph, trace  # isort: skip
-from ._captured.control import cond, scan, while_loop  # isort: skip
-from .func import vmap  # isort: skip
-from .serialization import load, load_safetensors, save, save_safetensors  # isort: skip
 
 globals().update({k: _accepting(k, v, __name__) for k, v in _public.FUNCTIONS.items()})
 from ._ops import foreach as _lists, number_theory as _number_theory  # isort: skip
@@ -123,12 +129,20 @@ from ._torch import symbols as _symbols  # isort: skip
 globals().update(_assertions.PUBLIC)
 globals().update(_names.PUBLIC)
 globals().update(_symbols.PUBLIC)
-_FUNCTIONS["compile"] = compile  # for nn.Module.compile
 Tensor._take_over(_accepting_all(_public.METHODS, Tensor))
 
 
+if _TYPE_CHECKING:
+    from . import func, optim, serialization
+    from ._captured.compile import compile
+    from ._captured.control import cond, scan, while_loop
+    from ._captured.tracing import Dim, TracedGraph, trace
+    from .func import vmap
+    from .jit import ScriptFunction, ScriptModule
+    from .serialization import load, load_safetensors, save, save_safetensors
+
 _LAZY = frozenset(
-    {  # modules that cost time to import and that few programs use
+    {  # modules that cost time to import and that not every program uses
         "_C",
         "__config__",
         "_dynamo",
@@ -144,6 +158,7 @@ _LAZY = frozenset(
         "distributed",
         "distributions",
         "fft",
+        "func",
         "fx",
         "hub",
         "jit",
@@ -152,8 +167,10 @@ _LAZY = frozenset(
         "multiprocessing",
         "onnx",
         "ops",
+        "optim",
         "overrides",
         "profiler",
+        "serialization",
         "sparse",
         "special",
         "testing",
@@ -162,9 +179,10 @@ _LAZY = frozenset(
     }
 )
 
-__getattr__ = _absent.attribute_of(__name__, _LAZY)
+__getattr__ = _absent.attribute_of(__name__, _LAZY, _HOMES)
 _backend_flags.install()
-_absent.explain(nn, nn.functional, nn.init, nn.modules, nn.utils)
-_absent.explain(optim, optim.lr_scheduler, autograd, linalg, utils)
+_absent.explain(nn.functional, nn.init)
+_absent.explain(autograd, linalg, utils)
 _suit_recording()
+__all__ = [*(_name for _name in globals() if not _name.startswith("_")), *_HOMES, "optim"]
 del _pause

@@ -146,6 +146,3 @@ def debug_unwrap(tensor: Tensor, *, recurse: bool = True) -> Tensor:
     found, _ = capture.all_entries(tensor)
     with capture.outside():
         return debug_unwrap(found) if recurse else found
-
-
-FUNCTIONS["vmap"] = vmap

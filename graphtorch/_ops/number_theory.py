@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
-from .._captured.control import while_loop
 from .._deferred.tensor import Tensor
 from .._types import DTYPES
 from .base import FUNCTIONS, in_place, with_out
@@ -21,7 +21,8 @@ def gcd(input: Tensor, other: Tensor) -> Tensor:
             rest, 0, FUNCTIONS["fmod"](a, divisor)
         )
 
-    return while_loop(lambda a, b: (b != 0).any(), step, (a, b))[0].abs()  # type: ignore[no-any-return]
+    control = importlib.import_module("graphtorch._captured.control")  # few programs use it
+    return control.while_loop(lambda a, b: (b != 0).any(), step, (a, b))[0].abs()  # type: ignore[no-any-return]
 
 
 def lcm(input: Tensor, other: Tensor) -> Tensor:

@@ -44,22 +44,39 @@ class _Message:
 
 
 def attribute_of(
-    module: str, lazy: Collection[str] | Mapping[str, str] = ()
+    module: str,
+    lazy: Collection[str] | Mapping[str, str] = (),
+    homes: Mapping[str, str] | None = None,
 ) -> Callable[[str], Any]:
-    """A module's ``__getattr__``: loads the submodules `lazy` at their first use, explains other
-    names.
+    """A module's ``__getattr__``: loads the submodules `lazy` at their first use, and what has its
+    home in another module; explains other names.
 
     Args:
         lazy: names of submodules; or, for each name, that of the module which is meant.
+        homes: for names of classes and functions, the module that each is in (``".x"`` is a
+            submodule). None may be the name of a submodule as well: whoever imported that would
+            find it in the place of the function.
     """
     of = lazy if isinstance(lazy, Mapping) else {name: f"{module}.{name}" for name in lazy}
+    homes = homes or {}
+    here = sys.modules[module].__dict__
 
     def __getattr__(name: str) -> Any:
+        if name in homes:
+            found = here[name] = getattr(importlib.import_module(homes[name], module), name)
+            return found
         if name in of:
             return importlib.import_module(of[name])
         raise AttributeError(_Message(module, name), name=name, obj=sys.modules[module])
 
+    if homes or of:
+        here["__dir__"] = lambda: sorted({*here, *homes, *of})
     return __getattr__
+
+
+def homes_of(names: Mapping[str, Collection[str]]) -> dict[str, str]:
+    """The `homes` of `attribute_of`, from the names that each module has."""
+    return {name: home for home, listed in names.items() for name in listed}
 
 
 def explain(*modules: ModuleType) -> None:

@@ -3,17 +3,17 @@ libraries call."""
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
-from .. import _settings, _types, cpu, cuda
+from .. import _settings, _types
+from .._deferred.failures import OutOfMemoryError
 from .._deferred.tensor import Tensor
 from .._files.records import PyTorchFileReader
 from .._ops.base import FUNCTIONS, METHODS
 from .._ops.orders import row_major
-from ..jit import ScriptFunction, ScriptModule
 from .absent import class_without_instances
 
-OutOfMemoryError = cuda.OutOfMemoryError
 Event = class_without_instances(
     "Event",
     "torch",
@@ -36,12 +36,11 @@ def get_device_module(device: Any = None) -> Any:
         RuntimeError: a device of which there is no module.
     """
     kind = "cpu" if device is None else _types.device(device).type
-    found = {"cpu": cpu, "cuda": cuda}.get(kind)
-    if found is None:
+    if kind not in ("cpu", "cuda"):
         raise RuntimeError(
             f"Device '{kind}' does not have a corresponding module registered as 'torch.{kind}'."
         )
-    return found
+    return importlib.import_module(f"graphtorch.{kind}")
 
 
 def get_deterministic_debug_mode() -> int:
@@ -115,8 +114,6 @@ PUBLIC: dict[str, Any] = {
     "Event": Event,
     "PyTorchFileReader": PyTorchFileReader,
     "OutOfMemoryError": OutOfMemoryError,
-    "ScriptFunction": ScriptFunction,
-    "ScriptModule": ScriptModule,
     "Stream": Stream,
     "_grouped_mm": _grouped_mm,
     "_sample_dirichlet": _sample_dirichlet,

@@ -6,10 +6,9 @@ that part is imported when it is first asked for.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .._torch.absent import attribute_of
+from .._torch.absent import attribute_of, homes_of
 from .grad_mode import (
     enable_grad,
     inference_mode,
@@ -27,37 +26,27 @@ if TYPE_CHECKING:
     from .gradcheck import gradcheck, gradgradcheck
     from .variable import Variable
 
-_HOME = {
-    "Function": "function",
-    "FunctionCtx": "function",
-    "Variable": "variable",
-    "backward": "engine",
-    "detect_anomaly": "anomaly_mode",
-    "grad": "engine",
-    "gradcheck": "gradcheck",
-    "gradgradcheck": "gradcheck",
-    "once_differentiable": "function",
-    "set_detect_anomaly": "anomaly_mode",
-}
 _MODULES = frozenset(
     {"anomaly_mode", "engine", "function", "functional", "graph", "nodes", "variable"}
 )
-_other = attribute_of(__name__, _MODULES)
-
-
-def __getattr__(name: str) -> Any:
-    home = _HOME.get(name)
-    if home is None:
-        return _other(name)
-    found = globals()[name] = getattr(importlib.import_module(f"{__name__}.{home}"), name)
-    return found
+__getattr__ = attribute_of(
+    __name__,
+    _MODULES,
+    homes_of(
+        {
+            ".anomaly_mode": ("detect_anomaly", "set_detect_anomaly"),
+            ".engine": ("backward", "grad"),
+            ".function": ("Function", "FunctionCtx", "once_differentiable"),
+            ".gradcheck": ("gradcheck", "gradgradcheck"),
+            ".variable": ("Variable",),
+        }
+    ),
+)
 
 
 def load() -> None:
-    """Import what is on `__all__`: a function of that name is then not hidden by the module that
-    holds it."""
-    for name in _HOME:
-        __getattr__(name)
+    """Import the one function with the name of its module, which would else hide it."""
+    __getattr__("gradcheck")
 
 
 __all__ = [

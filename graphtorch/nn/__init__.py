@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from .._torch.absent import attribute_of
-from . import attention, functional, init, modules, parallel, parameter, utils
-from .modules import *  # noqa: F403
+from . import attention, functional, init, modules, parameter
 from .modules import __all__ as _modules
-from .parallel import DataParallel
 from .parameter import Buffer, Parameter, UninitializedBuffer, UninitializedParameter
 
 __all__ = [
@@ -25,4 +25,17 @@ __all__ = [
     "utils",
 ]
 
-__getattr__ = attribute_of(__name__, {"quantized": "graphtorch.ao.nn.quantized"})
+if TYPE_CHECKING:
+    from . import parallel, utils
+    from .modules import *  # noqa: F403
+    from .parallel import DataParallel
+
+__getattr__ = attribute_of(
+    __name__,
+    {
+        "parallel": "graphtorch.nn.parallel",
+        "quantized": "graphtorch.ao.nn.quantized",
+        "utils": "graphtorch.nn.utils",
+    },
+    {**dict.fromkeys(_modules, ".modules"), "DataParallel": ".parallel"},
+)

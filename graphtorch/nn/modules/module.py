@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from ..._ops.base import FUNCTIONS
 from ._call import (
     Calls,
     register_module_backward_hook,
@@ -133,7 +133,8 @@ class Module(StateDict, Calls, Casts):
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Replace this module's `forward` by its compiled form, in place; arguments as
         ``compile``."""
-        self.__dict__["forward"] = FUNCTIONS["compile"](self.forward, *args, **kwargs)
+        compiling = importlib.import_module("graphtorch._captured.compile")  # built on modules
+        self.__dict__["forward"] = compiling.compile(self.forward, *args, **kwargs)
 
     def _get_name(self) -> str:
         return type(self).__name__

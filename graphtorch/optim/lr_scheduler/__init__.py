@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..._torch.absent import attribute_of
 from .base import LRScheduler
 from .combined import ChainedScheduler, SequentialLR
 from .cyclic import CyclicLR, OneCycleLR
@@ -40,3 +41,5 @@ __all__ = [
     "StepLR",
     "_LRScheduler",
 ]
+
+__getattr__ = attribute_of(__name__)
