@@ -73,7 +73,8 @@ class TileScope(WideScope):
                 self.space.bind(index[loop.axis], at, b.depth)
             self.top, self.right = b.let(top * side, "top"), b.let(right * side, "right")
             self.square = b.depth
-            with self.rows(side) as (slow, step, fast):
+            with self.rows(side) as (slow, number, fast):
+                step = b.let(number * (THREADS // TILE), "step")
                 self.row, self.column = b.let(slow + step, "row"), self.times(fast)
                 # a step is a whole number of lanes
                 self.own = (slow % self.lanes, slow // self.lanes + step // self.lanes)
@@ -88,13 +89,13 @@ class TileScope(WideScope):
     def rows(self, count: int) -> Iterator[tuple[Expr, Expr, Expr]]:
         """A loop over `count` rows of TILE: each thread has one in every few rows.
 
-        Gives the first one, how many rows after it, and the place in the row.
+        Gives the first one, the number of the row among the thread's, and the place in the row.
         """
         b, each = self.b, THREADS // TILE
         with b.loop(THREADS, "thread", "t") as t:
             slow, fast = b.let(t // TILE, "slow"), b.let(t % TILE, "fast")
             with b.loop(count // each, "unroll", "n") as n:
-                yield slow, b.let(n * each, "step"), fast
+                yield slow, n, fast
 
     @contextmanager
     def inside(self, row: Expr, column: Expr) -> Iterator[tuple[Expr, Expr]]:
@@ -130,17 +131,18 @@ class TileScope(WideScope):
             b.store(tile, self.place(*self.own, self.column), load(words, 0, self.lanes))
 
     @contextmanager
-    def turned(self) -> Iterator[tuple[Expr, Expr]]:
+    def turned(self) -> Iterator[tuple[Expr, Expr, Expr]]:
         """A loop over the square, with neighbouring threads beside each other in the loop `across`.
 
-        Each has `lanes` elements of either loop: gives its number across, and the first along.
-        Where they are in memory `at` tells.
+        Each has `lanes` elements of either loop at a time: gives its number across, the first
+        along, and how many it had before. Where they are in memory `at` tells.
         """
-        with self.rows(TILE) as (slow, step, fast):
-            row, column = self.times(fast), self.times(self.b.let(slow + step, "row"))
+        with self.rows(TILE) as (slow, number, fast):
+            line = self.b.let(slow + number * (THREADS // TILE), "row")
+            row, column = self.times(fast), self.times(line)
             with self.inside(row, column) as (i, j):
                 self.first = i, j
-                yield fast, column
+                yield fast, column, number * self.lanes**2
 
     def times(self, number: Expr) -> Expr:
         return number if self.lanes == 1 else self.b.let(number * self.lanes, "first")
@@ -212,18 +214,20 @@ class TileScope(WideScope):
         self._results.append((tile, words))
 
     def fill(self, tile: Buffer, source: Buffer, position: Dim) -> None:
-        """What memory has of the square, to a tile."""
+        """What memory has of the square, to a tile: all is asked for before the first is needed."""
         b, lanes = self.b, self.lanes
-        with self.turned() as (number, column):
-            if lanes == 1:
+        if lanes == 1:
+            with self.turned() as (number, column, _):
                 b.store(tile, self.place(0, number, column), load(source, self.at(position, 0)))
-                return
-            words = b.scratch(source.dtype, lanes * lanes, "words")
+            return
+        words = b.scratch(source.dtype, lanes**2 * TILE * TILE // THREADS, "words")
+        with self.turned() as (_, _, before):
             for n in range(lanes):
-                b.store(words, n * lanes, load(source, self.at(position, n), lanes))
-            words = self.crossed(words)
+                b.store(words, before + n * lanes, load(source, self.at(position, n), lanes))
+        with self.turned() as (number, column, before):
+            turned = self.crossed(words, before)
             for n in range(lanes):
-                b.store(tile, self.place(n, number, column), load(words, n * lanes, lanes))
+                b.store(tile, self.place(n, number, column), load(turned, n * lanes, lanes))
 
     def empty(self) -> None:
         """What went to tiles, to memory."""
@@ -231,7 +235,7 @@ class TileScope(WideScope):
         if not self._full:
             return
         b.barrier()
-        with self.turned() as (number, column):
+        with self.turned() as (number, column, _):
             for slot, position, tile in self._full:
                 to = self.buffer(slot, "write")
                 if lanes == 1:
@@ -240,14 +244,14 @@ class TileScope(WideScope):
                 words = b.scratch(slot.dtype, lanes * lanes, "words")
                 for n in range(lanes):
                     b.store(words, n * lanes, load(tile, self.place(n, number, column), lanes))
-                words = self.crossed(words)
+                words = self.crossed(words, as_expr(0))
                 for n in range(lanes):
                     b.store(to, self.at(position, n), load(words, n * lanes, lanes))
 
-    def crossed(self, words: Buffer) -> Buffer:
+    def crossed(self, words: Buffer, first: Expr) -> Buffer:
         """A square of `lanes` by `lanes` elements of a thread, with rows and columns exchanged."""
         b, lanes = self.b, self.lanes
-        turned = b.scratch(words.dtype, lanes * lanes, "turned")
-        for n in range(lanes * lanes):
-            b.store(turned, n, load(words, n % lanes * lanes + n // lanes))
+        turned = b.scratch(words.dtype, lanes**2, "turned")
+        for n in range(lanes**2):
+            b.store(turned, n, load(words, first + (n % lanes * lanes + n // lanes)))
         return turned
