@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import ctypes
 import math
+import mmap
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +17,7 @@ from graphtorch.ir.dtype import BY_NUMPY, DType
 ALIGNMENT = 64
 HUGE = 4 << 20  # from here on memory is aligned for, and asks for, 2 MiB pages
 FREE_LIMIT = 1 << 30  # bytes kept in free lists; beyond, memory goes back to the system
-MADV_HUGEPAGE = 14
+MADV_HUGEPAGE, MADV_PAGEOUT = 14, 21
 # bytes: less lies in an object of the interpreter's, which is there, and goes, in a quarter of the
 # time of a `Block`
 SMALL = 1024
@@ -34,6 +36,14 @@ def size_class(size: int) -> int:
         return (size + 63) & ~63 or 64
     step = 1 << (size.bit_length() - 4)
     return (size + step - 1) & -step
+
+
+class MappedFile(mmap.mmap):
+    """A file mapped into memory, such that what is written to it stays in this process."""
+
+    def __new__(cls, number: int) -> MappedFile:
+        """Args: number: of the open file."""
+        return super().__new__(cls, number, 0, access=mmap.ACCESS_COPY)
 
 
 class Block:
@@ -108,6 +118,12 @@ def _trim(limit: int = FREE_LIMIT // 2) -> None:
             _kept -= size
 
 
+def give_back() -> None:
+    """Give the system what libc keeps of memory that others freed, where libc can."""
+    if hasattr(_libc, "malloc_trim"):
+        _libc.malloc_trim(ctypes.c_size_t(0))
+
+
 class _Process(ctypes.Array):  # type: ignore[type-arg]
     """All memory that a process can have."""
 
@@ -171,6 +187,26 @@ class Buffer:
     def nbytes(self) -> int:
         return math.prod(self.shape) * self.dtype.itemsize
 
+    @property
+    def in_file(self) -> bool:
+        """Whether this is memory that stands for a part of a file."""
+        owner: Any = self
+        while owner is not None and not isinstance(owner, MappedFile):
+            if isinstance(owner, np.ndarray):
+                owner = owner.base
+            else:
+                owner = getattr(owner, _OWNERS.get(type(owner), ""), None)
+        return owner is not None
+
+    def page_out(self) -> None:
+        """Let the system take the memory of a buffer that is `in_file`: it is read again when it is
+        used again. What was written to it stays.
+        """
+        first = -(-self.address // mmap.PAGESIZE) * mmap.PAGESIZE
+        last = (self.address + self.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+        if last > first and sys.platform == "linux":  # where it does not know how, nothing happens
+            _libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), MADV_PAGEOUT)
+
     def numpy(self) -> np.ndarray:
         """An array over the same memory that keeps it alive; the same one each time for memory of
         ours."""
@@ -224,3 +260,7 @@ class Exposed(ctypes.Array):  # type: ignore[type-arg]
     __slots__ = ("buffer",)
 
     buffer: Buffer
+
+
+# where what keeps memory alive names what keeps it alive in turn
+_OWNERS: dict[type, str] = {Buffer: "owner", Exposed: "buffer", memoryview: "obj"}

@@ -96,6 +96,8 @@ def load(
             file that asks for more; False lets the file name any class or function, and so run any
             code.
         mmap: leave tensors in the file, mapped into memory, until they are used; needs a path.
+            Inference takes the least memory so: a compiled model keeps its weights packed, and
+            the file's part leaves memory once that was made from it.
         encoding: of byte strings that Python 2 wrote.
 
     Raises: pickle.UnpicklingError for a refused file, RuntimeError for a damaged one or for tensors

@@ -4,8 +4,6 @@ need."""
 from __future__ import annotations
 
 import ctypes
-import threading
-import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,12 +12,12 @@ from graphtorch.ir.shape import Dim, SymInt, evaluate, numel
 
 from ..buffer import SMALL, Block, Buffer, size_class, small
 from ..dataclass import dataclass
-from ..kernels.program.abi import CODE, CONSTANTS, FUNCTIONS, HEADER, OPERANDS, SIZES, WORDS
+from ..kernels.program.abi import HEADER, SIZES
 from ..record import Record
 from .builtin import launch
-from .code import Code
+from .frames import Context, Linked, table_of_sizes
 from .image import Image
-from .runtime import pool
+from .prologue import Packed
 
 _new = object.__new__
 
@@ -57,31 +55,6 @@ class Checked:
         self.buffers = buffers
         self.words = words
         self.packed: Block | None = None  # what was made of them
-
-
-class Context:
-    """What one call at a time may use: the frame of its table's walk, and an arena.
-
-    `holds` is the mark of those stable inputs whose words are in the frame already.
-    """
-
-    __slots__ = ("address", "arena", "arguments", "holds", "pointer", "size")
-
-    def __init__(self, words: Sequence[int]):
-        self.holds: object = None
-        self.arguments = (ctypes.c_int64 * len(words))(*words)
-        self.pointer = ctypes.addressof(self.arguments)
-        self.arena: Block | None = None
-        self.address = self.size = 0
-
-    def reserve(self, size: int) -> int:
-        """Address of an arena of at least `size` bytes."""
-        if size > self.size:
-            self.arena = None  # back to the free list before the larger one is taken
-            self.size = size_class(size)
-            self.arena = Block(self.size)
-            self.address = self.arena.address
-        return self.address
 
 
 class Single(NamedTuple):
@@ -227,7 +200,7 @@ class Executable:
         frame[end] = context.reserve(sized.arena)
         packed = checked.packed
         if self._packs and packed is None:
-            packed = self._pack_inputs(inputs, more, checked)
+            packed = self._pack_inputs(inputs, more, checked, frame[end])
         frame[end + 1] = 0 if packed is None else packed.address
         # what a donated input's place holds is another copy at each call
         lasts = not self._donated and packed is checked.packed
@@ -235,13 +208,13 @@ class Executable:
         return packed
 
     def _pack_inputs(
-        self, inputs: Sequence[Buffer], more: Sequence[Buffer], checked: Checked
+        self, inputs: Sequence[Buffer], more: Sequence[Buffer], checked: Checked, arena: int
     ) -> Block:
         """What the prologue makes of the inputs that seldom change."""
         sized = checked.sized
         words = [sized.table, *[b.address for b in inputs], *checked.words]
         words += [0] * len(sized.outputs)  # which it does not write
-        block = self._packed.get([*inputs, *more], words, sized)
+        block = self._packed.get([*inputs, *more], words, sized.symbols, arena)
         if self._packed.first >= len(inputs):
             checked.packed = block
         return block
@@ -335,95 +308,6 @@ class Executable:
                 inputs = [*inputs[:i], copy, *inputs[i + 1 :]]
                 frame[HEADER + i] = copy.address
         return inputs
-
-
-class Linked:
-    """A table of launches in memory, and the kernels that it calls."""
-
-    def __init__(self, record: Record, constants: bytes, images: Sequence[Image]):
-        table = record.launches
-        self.images = images  # as long as this lives, other programs find its kernels in memory
-        self._code = Code([image.code for image in images], table.functions, pool().address)
-        addresses = [self._code.address(name) for name in table.functions]
-        self._functions = (ctypes.c_void_p * len(addresses))(*addresses)
-        self._constants = Block(size_class(len(constants)))
-        ctypes.memmove(self._constants.address, constants, len(constants))
-        self._instructions = {
-            part: (ctypes.c_int32 * len(part))(*part) for part in (table.code, table.prologue)
-        }
-        self.launches = self._frame(record, table.code)
-        self.prologue = self._frame(record, table.prologue)
-
-    def _frame(self, record: Record, instructions: tuple[int, ...]) -> list[int]:
-        """A frame in which all but the arguments of a call is filled in."""
-        frame = [0] * record.launches.words
-        frame[CODE] = ctypes.addressof(self._instructions[instructions])
-        frame[FUNCTIONS], frame[CONSTANTS] = (
-            ctypes.addressof(self._functions),
-            self._constants.address,
-        )
-        frame[OPERANDS], frame[WORDS] = record.launches.operands, record.launches.words
-        return frame
-
-
-class Packed:
-    """What the prologue made of the stable inputs; made anew when one of them is another buffer."""
-
-    def __init__(self, record: Record, linked: Linked):
-        self._record = record
-        self._inputs = record.prologue or ()
-        self.first = min(self._inputs, default=0)
-        self._linked = linked
-        self._lock = threading.Lock()
-        self._held: tuple[tuple[int, ...], list[weakref.ref[Buffer]], Block] | None = None
-
-    def get(self, inputs: Sequence[Buffer], words: list[int], sized: Sized) -> Block:
-        held = self._held
-        if held is not None and held[0] == sized.symbols and self._matches(held[1], inputs):
-            return held[2]
-        with self._lock:
-            held = self._held  # another thread may have been faster: its block is in use
-            if held is not None and held[0] == sized.symbols and self._matches(held[1], inputs):
-                return held[2]
-            return self._make(inputs, words, sized)
-
-    def _matches(self, held: list[weakref.ref[Buffer]], inputs: Sequence[Buffer]) -> bool:
-        return all(ref() is inputs[i] for ref, i in zip(held, self._inputs, strict=True))
-
-    def _make(self, inputs: Sequence[Buffer], words: list[int], sized: Sized) -> Block:
-        sizes = {s.name: v for s, v in zip(self._record.symbols, sized.symbols, strict=True)}
-        block = run_prologue(self._record, self._linked, sizes, words)
-        self._held = (sized.symbols, [weakref.ref(inputs[i]) for i in self._inputs], block)
-        return block
-
-
-def run_prologue(
-    record: Record, linked: Linked, sizes: dict[str, int], words: Sequence[int]
-) -> Block:
-    """What the prologue makes.
-
-    Args:
-        sizes: the value of each symbol.
-        words: the address of what launches add to words, then those of inputs and outputs.
-
-    Raises: the error of a site, where the weights are not what an op takes.
-    """
-    block = Block(size_class(int(evaluate(record.packed, sizes))))
-    arena = Block(size_class(int(evaluate(record.arena, sizes))))
-    frame = Context(linked.prologue)
-    for i, word in enumerate((*words, arena.address, block.address), SIZES):
-        frame.arguments[i] = word
-    status = launch()(frame.pointer)
-    if status:
-        raise record.errors[status - 1].error()
-    return block
-
-
-def table_of_sizes(record: Record, sizes: dict[str, int]) -> Any:
-    """What launches add to words, as an array of 64-bit integers."""
-    return (ctypes.c_int64 * len(record.launches.sizes))(
-        *(int(evaluate(d, sizes)) for d in record.launches.sizes)
-    )
 
 
 def _outputs(sized: Sized, inputs: Sequence[Buffer], frame: Any, at: int) -> list[Buffer]:

@@ -8,15 +8,18 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from graphtorch.ir.shape import evaluate
+
 from .. import cache
-from ..buffer import Buffer
+from ..buffer import Block, Buffer, size_class
 from ..kernels.program.plan import Plan
 from ..kernels.program.program import Program
 from ..kernels.program.table import packed_bytes, record_of, tabulate
 from ..kernels.text import print_program
 from .build import target_of
-from .executable import Linked, run_prologue, table_of_sizes
+from .frames import Linked, table_of_sizes
 from .processor import host
+from .prologue import run_prologue
 
 
 def prepare(program: Program, plan: Plan, weights: Mapping[int, np.ndarray]) -> bytes:
@@ -40,7 +43,9 @@ def prepare(program: Program, plan: Plan, weights: Mapping[int, np.ndarray]) -> 
     words = [ctypes.addressof(added)]
     words += [held[i].address if i in held else 0 for i in range(len(program.inputs))]
     words += [0] * len(program.outputs)
-    block = run_prologue(record, linked, sizes, words)
+    arena = Block(size_class(int(evaluate(record.arena, sizes))))
+    read = {i: held[i] for i in record.prologue or ()}
+    block = run_prologue(record, linked, sizes, read, words, arena.address)
     return ctypes.string_at(block.address, packed_bytes(program))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from graphtorch.backends import Buffer, Executable
 from graphtorch.backends import compile as _compile
-from graphtorch.backends.buffer import SMALL, Block, Exposed, small
+from graphtorch.backends.buffer import SMALL, Block, Exposed, MappedFile, small
 from graphtorch.backends.gpu import devices
 from graphtorch.backends.gpu.buffer import DeviceBuffer
 from graphtorch.backends.gpu.device import Device
@@ -146,6 +146,7 @@ __all__ = [
     "DeviceBuffer",
     "Executable",
     "Exposed",
+    "MappedFile",
     "Pinned",
     "Row",
     "captured_program",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import importlib
 import io
-import mmap as _mmap
 import pickle
 import struct
 import sys
@@ -18,7 +17,7 @@ import numpy as np
 from graphtorch.ir.dtype import DType
 
 from .. import _types
-from .._deferred.door import gpus
+from .._deferred.door import MappedFile, gpus
 from .._deferred.tensor import Tensor
 from .._ops.sparse import made as made_sparse
 from .._types import DTYPES, Size, check_device, device, layout
@@ -338,13 +337,22 @@ class ZipSource:
         return self.known[key]
 
     def _bytes(self, name: str) -> Any:
-        if self.mapped is None:
-            return np.frombuffer(bytearray(self.archive.read(name)), np.uint8)
         info = self.archive.getinfo(name)
+        if self.mapped is None:
+            return self._read(info)
         header = self.mapped[info.header_offset : info.header_offset + 30].tobytes()
         name_length, extra_length = (int.from_bytes(header[i : i + 2], "little") for i in (26, 28))
         start = info.header_offset + 30 + name_length + extra_length
         return self.mapped[start : start + info.file_size]
+
+    def _read(self, info: zipfile.ZipInfo) -> np.ndarray:
+        """A file of the archive, read to where it stays: large models have no room for copies."""
+        raw, done = np.empty(info.file_size, np.uint8), 0
+        file: Any
+        with self.archive.open(info) as file:
+            while done < raw.size and (count := file.readinto(raw[done:])):
+                done += count
+        return raw[:done]
 
 
 def _as_array(raw: np.ndarray, ir: DType | None, count: int, swap: bool, what: str) -> np.ndarray:
@@ -368,9 +376,7 @@ def read_zip(
 
     view = None
     if mapped:
-        # writes stay in this process
-        memory = _mmap.mmap(file.fileno(), 0, access=_mmap.ACCESS_COPY)
-        view = np.frombuffer(memory, np.uint8)
+        view = np.frombuffer(MappedFile(file.fileno()), np.uint8)
     try:
         archive = zipfile.ZipFile(file)
     except zipfile.BadZipFile as error:

@@ -7,8 +7,9 @@ inference beside ONNX Runtime.
 The first prints the resident memory at each tenth of the loop, and fails where the second half
 grew by more than 1 MiB. The second runs each model in a process of its own and prints the most
 that was resident by then, in MiB: after imports, with the weights there, after the first call and
-after five; graphtorch once with an empty cache folder and once with what that run left there. ONNX
-Runtime reads the file that PyTorch exports (extra "oracle").
+after five; graphtorch with an empty cache folder, with what that run left there, and once more with
+the weights mapped (``torch.load(file, mmap=True)``). ONNX Runtime reads the file that PyTorch
+exports (extra "oracle").
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,7 @@ def most_resident() -> float:
 # --------------------------------------------------------------------------------------- inference
 
 
-def ours(name: str, file: str) -> Iterator[Callable[[], Any] | None]:
+def ours(name: str, file: str, mapped: bool = False) -> Iterator[Callable[[], Any] | None]:
     """Pauses after each phase, where memory is looked at; the last gives a call."""
     import graphtorch as torch
     import zoo
@@ -53,7 +55,7 @@ def ours(name: str, file: str) -> Iterator[Callable[[], Any] | None]:
     source = zoo.MODELS[name]
     with torch.device("meta"):  # nobody draws numbers for weights that are read from a file
         model = source.build(torch)
-    model.load_state_dict(torch.load(file), assign=True)
+    model.load_state_dict(torch.load(file, mmap=mapped), assign=True)
     inputs = [torch.from_numpy(a) for a in source.arrays()]
     yield None
     compiled = torch.compile(model)
@@ -79,7 +81,11 @@ def onnxruntime(name: str, file: str) -> Iterator[Callable[[], Any] | None]:
     yield lambda: session.run(None, feeds)
 
 
-ENGINES = {"graphtorch": ours, "onnxruntime": onnxruntime}
+ENGINES = {
+    "graphtorch": ours,
+    "graphtorch, mapped": partial(ours, mapped=True),
+    "onnxruntime": onnxruntime,
+}
 
 
 def peaks(engine: str, name: str, file: str) -> list[float]:
@@ -121,6 +127,7 @@ def compare(names: list[str]) -> None:
             weights = f"{folder}/weights.pt"
             graphtorch.save(zoo.MODELS[name].build(graphtorch).state_dict(), weights)
             runs = [(f"graphtorch, {kind}", "graphtorch", weights) for kind in ("cold", "cached")]
+            runs.append(("graphtorch, mapped", "graphtorch, mapped", weights))
             if peer:
                 from infer import Case  # it needs PyTorch
 

@@ -1,0 +1,123 @@
+"""Running what a program computes from weights alone, once for all calls."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+
+from graphtorch.ir.shape import evaluate
+
+from ..buffer import HUGE, Block, Buffer, give_back, size_class
+from ..kernels.program.abi import CALL, END, HEADER, SIZES
+from ..record import Record
+from .builtin import launch
+from .frames import Context, Linked
+
+
+class Packed:
+    """What the prologue made of the stable inputs; made anew when one of them is another buffer."""
+
+    def __init__(self, record: Record, linked: Linked):
+        self._record = record
+        self._inputs = record.prologue or ()
+        self.first = min(self._inputs, default=0)
+        self._linked = linked
+        self._lock = threading.Lock()
+        self._held: tuple[tuple[int, ...], list[weakref.ref[Buffer]], Block] | None = None
+
+    def get(
+        self, inputs: Sequence[Buffer], words: list[int], symbols: tuple[int, ...], arena: int
+    ) -> Block:
+        """Args:
+        words: as `run_prologue` takes them.
+        symbols: their values.
+        arena: the address of memory for temporaries.
+        """
+        held = self._held
+        if held is not None and held[0] == symbols and self._matches(held[1], inputs):
+            return held[2]
+        with self._lock:
+            held = self._held  # another thread may have been faster: its block is in use
+            if held is not None and held[0] == symbols and self._matches(held[1], inputs):
+                return held[2]
+            return self._make(inputs, words, symbols, arena)
+
+    def _matches(self, held: list[weakref.ref[Buffer]], inputs: Sequence[Buffer]) -> bool:
+        return all(ref() is inputs[i] for ref, i in zip(held, self._inputs, strict=True))
+
+    def _make(
+        self, inputs: Sequence[Buffer], words: list[int], symbols: tuple[int, ...], arena: int
+    ) -> Block:
+        sizes = {s.name: v for s, v in zip(self._record.symbols, symbols, strict=True)}
+        weights = {i: inputs[i] for i in self._inputs}
+        block = run_prologue(self._record, self._linked, sizes, weights, words, arena)
+        self._held = (symbols, [weakref.ref(inputs[i]) for i in self._inputs], block)
+        return block
+
+
+def run_prologue(
+    record: Record,
+    linked: Linked,
+    sizes: Mapping[str, int],
+    weights: Mapping[int, Buffer],
+    words: Sequence[int],
+    arena: int,
+) -> Block:
+    """What the prologue makes of `weights`, the inputs that it reads, by position.
+
+    Weights that are parts of a file leave memory as soon as they were read for the last time, so
+    that they are never there as a whole.
+
+    Args:
+        sizes: the value of each symbol.
+        words: the address of what launches add to words, then those of inputs and outputs.
+        arena: the address of memory for temporaries.
+
+    Raises: the error of a site, where the weights are not what an op takes.
+    """
+    size = size_class(int(evaluate(record.packed, sizes)))
+    if size >= HUGE:
+        give_back()  # first what compiling left behind
+    block = Block(size)
+    mapped = {i for i, buffer in weights.items() if buffer.in_file}
+    for code, done in pieces(record.launches.prologue, mapped):
+        instructions = (ctypes.c_int32 * len(code))(*code)
+        frame = Context(linked.frame(record, instructions))
+        for i, word in enumerate((*words, arena, block.address), SIZES):
+            frame.arguments[i] = word
+        status = launch()(frame.pointer)
+        if status:
+            raise record.errors[status - 1].error()
+        for i in done:
+            weights[i].page_out()
+    return block
+
+
+def pieces(code: Sequence[int], inputs: set[int]) -> Iterator[tuple[Sequence[int], Sequence[int]]]:
+    """Cuts a table into tables, to be walked one after the other, with those of `inputs` that no
+    later one reads.
+
+    Uncut are a table that does more than call, and one that reads none of them.
+    """
+    calls, start = [], 0
+    while code[start] == CALL:
+        end = start + 3 + 2 * code[start + 2]
+        calls.append(code[start:end])
+        start = end
+    if code[start] != END or not inputs:
+        yield code, sorted(inputs)
+        return
+    last = {
+        word - HEADER: i
+        for i, call in enumerate(calls)
+        for word in call[3::2]
+        if word - HEADER in inputs
+    }
+    first = 0
+    for i in sorted(set(last.values())):
+        part = [x for call in calls[first : i + 1] for x in call]
+        yield [*part, END], sorted(n for n, at in last.items() if at == i)
+        first = i + 1
+    yield [*(x for call in calls[first:] for x in call), END], ()
