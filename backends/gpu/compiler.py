@@ -13,7 +13,7 @@ from ..target import Target, lowered
 from .device import Device
 from .executable import Built, Executable
 from .lower import lower
-from .machine import EXACT, HAVE_TF32, LARGE, Gpu, Tf32
+from .machine import EXACT, HAVE_TF32, HAVE_WARPGROUPS, LARGE, Gpu, Tf32
 from .supports import LIMITS, supports
 from .types import register
 from .unit import Unit
@@ -22,7 +22,8 @@ from .walk import Kernel
 
 def target_of(unit: Unit, machine: Gpu = LARGE) -> Target[tuple[Kernel, ...]]:
     """Kernels as stages in `unit`."""
-    return Target("cuda", machine, supports, LIMITS, lower, partial(written, unit=unit), "cuda")
+    taken = partial(supports, gpu=machine)
+    return Target("cuda", machine, taken, LIMITS, lower, partial(written, unit=unit), "cuda")
 
 
 def compile(
@@ -42,7 +43,12 @@ def compile(
     unit = Unit()
     known = device.properties
     tf32 = tf32 if known.capability >= HAVE_TF32 else EXACT
-    gpu = Gpu(multiprocessors=known.multiprocessors, ordered=ordered, tf32=tf32)
+    gpu = Gpu(
+        multiprocessors=known.multiprocessors,
+        ordered=ordered,
+        tf32=tf32,
+        warpgroups=known.capability[0] == HAVE_WARPGROUPS,
+    )
     built = build(graph, unit, stable, gpu)
     return Executable(built, device.load(unit.pieces(device.compilers)), device)
 

@@ -25,6 +25,7 @@ from ..record import Site
 from . import nvrtc
 from .arguments import Arguments
 from .device import DeviceError, Launch, Piece, Properties
+from .machine import HAVE_WARPGROUPS
 from .pool import Pool, PooledMemory, Statistics
 from .status import Status, Statuses
 
@@ -178,7 +179,9 @@ class CupyDevice:
 
     def load(self, pieces: Sequence[Piece]) -> CupyModule:
         major, minor = self.properties.capability
-        cubins = nvrtc.cubins([p.text for p in pieces], f"sm_{major}{minor}", self.compilers)
+        own = "a" if major == HAVE_WARPGROUPS else ""  # with instructions of this GPU alone
+        name = f"sm_{major}{minor}{own}"
+        cubins = nvrtc.cubins([p.text for p in pieces], name, self.compilers)
         return CupyModule(self, [(c, p.kernels) for c, p in zip(cubins, pieces, strict=True)])
 
     def begin_capture(self) -> None:

@@ -23,7 +23,7 @@
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
 #define __shared__ static __attribute__((section("gt_shared")))
-#define GT_SHARED(type, name, size) __shared__ __align__(16) type name[size]
+#define GT_SHARED(type, name, size, align) __shared__ __align__(align) type name[size]
 #define GT_DYNAMIC(type, name, offset) type* name = (type*)(gt::dynamic_shared + offset)
 #define GT_FUNCTION static inline
 #define GT_AT(pointer, index) (*gt::inside(&(pointer)[index], false, __LINE__))
@@ -219,6 +219,31 @@ static void end_copies(unsigned open) {
   begun_count[me] = kept;
 }
 
+// ---- products of tiles that a thread has begun: done when it waits for them, and no sooner
+
+struct Product {
+  float *sums;
+  const void *a, *b;
+  unsigned group, line;
+  void (*finish)(const Product &);
+};
+const unsigned MOST_PRODUCTS = 8;
+static Product products[MOST][MOST_PRODUCTS];
+static unsigned product_count[MOST], product_groups[MOST];
+
+static void multiply(float *sums, const void *a, const void *b, unsigned line, void (*finish)(const Product &)) {
+  unsigned me = current->number;
+  if (product_count[me] == MOST_PRODUCTS) return report("more products of tiles begun than are emulated", (int)line);
+  products[me][product_count[me]++] = {sums, a, b, product_groups[me]++, line, finish};
+}
+static void settle(unsigned open) {
+  unsigned me = current->number, kept = 0;
+  for (unsigned i = 0; i < product_count[me]; i++)
+    if (products[me][i].group + open < product_groups[me]) products[me][i].finish(products[me][i]);
+    else products[me][kept++] = products[me][i];
+  product_count[me] = kept;
+}
+
 // ---- fibers
 
 asm(".text\n.globl gt_switch\n.hidden gt_switch\n.type gt_switch,@function\n"
@@ -233,6 +258,8 @@ static void run_threads() {  // a fiber whose thread is done may take the next o
     entry(arguments);
     if (begun_count[current->number])
       report("a thread leaves while its copies are on their way", (int)begun[current->number][0].line);
+    if (product_count[current->number])
+      report("a thread leaves while products of tiles are not done", (int)products[current->number][0].line);
     current->state = DONE;
     gt_switch(&current->stack, scheduler);
   }
@@ -284,7 +311,7 @@ static bool release_warp(unsigned low, unsigned high, bool &again) {
 
 static bool run_block(int order) {
   unsigned done = 0, spare = MOST, warp_count = (threads + LANES - 1) / LANES;
-  for (unsigned i = 0; i < threads; i++) fibers[i].state = READY, fibers[i].stack = nullptr, begun_count[i] = 0;
+  for (unsigned i = 0; i < threads; i++) fibers[i].state = READY, fibers[i].stack = nullptr, begun_count[i] = product_count[i] = 0;
   phase++;
   while (done < threads) {
     bool progress = false;

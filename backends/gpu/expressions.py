@@ -44,6 +44,9 @@ class Functions(Protocol):
         """The name of our own function for `op`, written into the unit; None where there is
         none."""
 
+    def tiles(self, dtype: DType, columns: int, *turned: bool) -> str:
+        """The name of the function that multiplies tiles, written into the unit."""
+
 
 class Expressions:
     """Writes expressions; the enclosing writer of statements gives names to values and buffers."""
@@ -140,6 +143,9 @@ class Expressions:
 
     def _pair(self, e: k.Pair) -> str:
         return f"gt_pair_{e.dtype.name}({self.value(e.low)}, {self.value(e.high)})"
+
+    def _aligned(self, e: k.Aligned) -> str:
+        return f"((unsigned long long){self.buffers[e.buffer]} % 16 == 0)"
 
     def _tf32(self, e: k.Tf32) -> str:
         return f"gt_tf32({self.value(e.x)})"
@@ -286,6 +292,7 @@ _WRITE: Mapping[type[Expr], Callable[..., str]] = {
     k.FromLane: Expressions._from_lane,
     k.Pair: Expressions._pair,
     k.Tf32: Expressions._tf32,
+    k.Aligned: Expressions._aligned,
     k.Select: Expressions._select,
     k.Cast: Expressions._cast,
     k.Fma: Expressions._fma,

@@ -21,6 +21,7 @@ class Tf32(NamedTuple):
 
 EXACT = Tf32()
 HAVE_TF32 = 8, 0  # compute capability of the first GPUs that have it
+HAVE_WARPGROUPS = 9  # major compute capability of the only GPUs that have them
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Gpu(Machine):
         multiprocessors: how many parts run blocks by themselves.
         ordered: sums of floats are added in one order, whatever that takes.
         tf32: what may be rounded; nothing else is.
+        warpgroups: whether four warps multiply tiles together (`MultiplyTiles`).
     """
 
     vector_bytes: int = 1
@@ -41,6 +43,7 @@ class Gpu(Machine):
     multiprocessors: int = 132
     ordered: bool = False
     tf32: Tf32 = EXACT
+    warpgroups: bool = False
 
     def rounds_factors(self, node: Node) -> bool:
         """Whether the factors of a contraction of f32 may be rounded to TF32."""

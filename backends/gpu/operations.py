@@ -66,6 +66,9 @@ def _body(body: Sequence[Stmt], known: dict[Name, int], threads: int) -> Operati
             raise KeyError(s)
         elif isinstance(s, k.Call):
             total.add(_call(s, known, threads))
+        elif isinstance(s, k.MultiplyTiles):
+            each = 2 * k.TILE * s.b.rows * (k.DEPTH // s.dtype.itemsize)
+            total.matrices += each * threads // (4 * WARP)
         elif isinstance(s, k.MultiplyMatrices):
             total.matrices += MATRIX * (32 // s.dtype.itemsize) * threads // WARP
         else:

@@ -15,9 +15,9 @@
 #define GT_IN_MANY(array, size, index, count) ((array) + (index))
 #define GT_GOT_MANY(array, size, index, count) ((array) + (index))
 #define GT_PUT_MANY(array, size, index, count) ((array) + (index))
-#define GT_SHARED(type, name, size) __shared__ __align__(16) type name[size]
+#define GT_SHARED(type, name, size, align) __shared__ __align__(align) type name[size]
 #define GT_DYNAMIC(type, name, offset) \
-  extern __shared__ __align__(16) gt_u8 gt_dynamic[]; \
+  extern __shared__ __align__(1024) gt_u8 gt_dynamic[]; \
   type* name = (type*)(gt_dynamic + offset)
 #define GT_SITE 0
 #define GT_LINE 0
@@ -270,10 +270,17 @@ template <int count, class T> struct gt_vector {
   typedef typename gt_word<bytes>::type word;
   T part[count];
 };
-template <int count, class T> GT_FUNCTION gt_vector<count, T> gt_read(const T* from) {
+template <bool aligned> GT_FUNCTION bool gt_is_aligned(const void* p, int bytes) {
+  const bool found = (unsigned long long)p % bytes == 0;
+#ifdef GT_EMULATED
+  if (aligned && !found) gt::report("an address that should be a multiple of 16 bytes", __LINE__);
+#endif
+  return aligned || found;
+}
+template <int count, bool aligned = false, class T> GT_FUNCTION gt_vector<count, T> gt_read(const T* from) {
   typedef gt_vector<count, T> vector;
   vector found;
-  if ((unsigned long long)from % vector::bytes == 0) {
+  if (gt_is_aligned<aligned>(from, vector::bytes)) {
     _Pragma("unroll") for (int i = 0; i < count / vector::each; i++) {
       const typename vector::word w = ((const typename vector::word*)from)[i];
       memcpy(found.part + i * vector::each, &w, sizeof w);
@@ -283,9 +290,9 @@ template <int count, class T> GT_FUNCTION gt_vector<count, T> gt_read(const T* f
   }
   return found;
 }
-template <int count, class T> GT_FUNCTION void gt_write(T* to, const gt_vector<count, T>& x) {
+template <int count, bool aligned = false, class T> GT_FUNCTION void gt_write(T* to, const gt_vector<count, T>& x) {
   typedef gt_vector<count, T> vector;
-  if ((unsigned long long)to % vector::bytes == 0) {
+  if (gt_is_aligned<aligned>(to, vector::bytes)) {
     _Pragma("unroll") for (int i = 0; i < count / vector::each; i++) {
       typename vector::word w;
       memcpy(&w, x.part + i * vector::each, sizeof w);
@@ -295,16 +302,18 @@ template <int count, class T> GT_FUNCTION void gt_write(T* to, const gt_vector<c
     _Pragma("unroll") for (int i = 0; i < count; i++) to[i] = x.part[i];
   }
 }
-template <int count, class T> GT_FUNCTION void gt_take(T* to, const T* from) {  // `to` is a thread's own
-  const gt_vector<count, T> x = gt_read<count>(from);
+template <int count, bool aligned = false, class T> GT_FUNCTION void gt_take(T* to, const T* from) {  // `to` is a thread's own
+  const gt_vector<count, T> x = gt_read<count, aligned>(from);
   _Pragma("unroll") for (int i = 0; i < count; i++) to[i] = x.part[i];
 }
-template <int count, class T> GT_FUNCTION void gt_give(T* to, const T* from) {  // `from` is a thread's own
+template <int count, bool aligned = false, class T> GT_FUNCTION void gt_give(T* to, const T* from) {  // `from` is a thread's own
   gt_vector<count, T> x;
   _Pragma("unroll") for (int i = 0; i < count; i++) x.part[i] = from[i];
-  gt_write(to, x);
+  gt_write<count, aligned>(to, x);
 }
-template <int count, class T> GT_FUNCTION void gt_move(T* to, const T* from) { gt_write(to, gt_read<count>(from)); }
+template <int count, bool aligned = false, class T> GT_FUNCTION void gt_move(T* to, const T* from) {
+  gt_write<count, aligned>(to, gt_read<count, aligned>(from));
+}
 
 // ---- warps: neighbours exchange values in a fixed order, so that all of them come to the same result
 
@@ -361,12 +370,13 @@ template <class T> GT_FUNCTION void gt_atomic_add(T* p, T value) {
 
 // ---- copies to shared memory that nobody waits for yet: what is not aligned to 16 bytes is copied at once
 
-template <int count, class T> GT_FUNCTION void gt_copy_async(T* to, const T* from, bool inside, unsigned line) {
+template <int count, bool aligned = false, class T> GT_FUNCTION void gt_copy_async(T* to, const T* from, bool inside, unsigned line) {
 #ifdef GT_EMULATED
+  gt_is_aligned<aligned>(from, 16);
   gt::begin<count>(to, inside ? from : nullptr, line);
 #else
   static_assert(count * sizeof(T) == 16, "copies are of 16 bytes");
-  if ((unsigned long long)from % 16 == 0) {
+  if (gt_is_aligned<aligned>(from, 16)) {
     const unsigned place = (unsigned)__cvta_generic_to_shared(to);
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(place), "l"(from), "r"(inside ? 16 : 0) : "memory");
   } else {
@@ -448,6 +458,51 @@ GT_MULTIPLY(gt_multiply_bf16, gt_bf16, "16", "bf16")
 GT_MULTIPLY(gt_multiply_f16, gt_f16, "16", "f16")
 GT_MULTIPLY(gt_multiply_f32, float, "8", "tf32")
 
+// ---- tiles in shared memory, by four warps: functions that tiles.py writes use these
+
+#ifdef GT_EMULATED
+template <bool turned, class T> GT_FUNCTION const T* gt_in_tile(const T* tile, unsigned row, unsigned k) {
+  const unsigned each = 16 / sizeof(T), line = turned ? row / 64 * 64 + k : row, at = turned ? row % 64 : k;
+  return tile + line * (128 / sizeof(T)) + (at / each ^ line % 8) * each + at % each;
+}
+template <class T> GT_FUNCTION float gt_tile_part(T x) {
+  if constexpr (sizeof(T) == 4) return gt_float_bits(gt_bitcast<gt_u32>(x) & ~0x1fffu);  // the other bits do not count
+  else return gt_widen(x);
+}
+template <unsigned columns, bool turned_a, bool turned_b, class T>
+static void gt_multiply_tiles(const gt::Product& p) {
+  const unsigned depth = 128 / sizeof(T), me = gt::current->number % 128, lane = me % 32;
+  const T *a = (const T*)p.a, *b = (const T*)p.b;
+  for (unsigned i = me; i < (64 + columns) * depth; i += 128) {  // each thread notes its part of what all read
+    const unsigned row = i / depth, k = i % depth;
+    const T* at = row < 64 ? gt_in_tile<turned_a>(a, row, k) : gt_in_tile<turned_b>(b, row - 64, k);
+    gt::touched((T*)at, false, (int)p.line);
+  }
+  float left[2][depth];
+  for (unsigned i = 0; i < 2; i++)
+    for (unsigned k = 0; k < depth; k++)
+      left[i][k] = gt_tile_part(*gt_in_tile<turned_a>(a, me / 32 * 16 + lane / 4 + 8 * i, k));
+  for (unsigned j = 0; j < columns / 4; j++)
+    for (unsigned k = 0; k < depth; k++) {
+      const float right = gt_tile_part(*gt_in_tile<turned_b>(b, j / 2 * 8 + lane % 4 * 2 + j % 2, k));
+      for (unsigned i = 0; i < 2; i++) p.sums[j / 2 * 4 + i * 2 + j % 2] += left[i][k] * right;
+    }
+}
+GT_FUNCTION void gt_publish() {}
+template <int groups> GT_FUNCTION void gt_settle_tiles() { gt::settle(groups); }
+#else
+// Where a tile begins and how it lies: rows in groups of eight are 1024 bytes apart, those of a turned tile in
+// groups of 64 are 8192; lines of 128 bytes, their parts in other places (swizzled).
+GT_FUNCTION gt_u64 gt_tile(const void* at) {
+  const gt_u64 place = (gt_u64)__cvta_generic_to_shared(at);
+  return place >> 4 & 0x3fff | (gt_u64)(8192 >> 4) << 16 | (gt_u64)(1024 >> 4) << 32 | (gt_u64)1 << 62;
+}
+GT_FUNCTION void gt_publish() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+template <int groups> GT_FUNCTION void gt_settle_tiles() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(groups) : "memory");
+}
+#endif
+
 // A float's fraction to 10 bits: to nearest, ties away from 0.
 GT_FUNCTION gt_u32 gt_tf32(float x) {
 #ifdef GT_EMULATED
@@ -455,8 +510,9 @@ GT_FUNCTION gt_u32 gt_tf32(float x) {
   if (x != x) return 0x7fffffff;
   return gt_abs(x) == INFINITY ? bits : (bits + 0x1000) & ~0x1fffu;
 #else
-  gt_u32 bits;
-  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+  // half of the last bit that counts, but to infinity and NaN: what cvt.rna.tf32 does, by fewer instructions
+  gt_u32 bits = __float_as_uint(x);
+  asm("{.reg .pred p; .reg .f32 a; abs.f32 a, %1; setp.lt.f32 p, a, 0f7F800000; @p add.u32 %0, %0, 0x1000;}" : "+r"(bits) : "f"(x));
   return bits;
 #endif
 }

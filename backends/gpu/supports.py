@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
+from graphtorch.ir.dtype import f32
 from graphtorch.ir.graph import Node
 from graphtorch.ir.passes.limits import Limits
 from graphtorch.ir.shape import UNBOUNDED
 
 from ..cpu.supports import supports as shared
+from .machine import LARGE, Gpu
 from .schedules import attention, attention_grad
 
 # Passes over rows of any length read again what they need: a row in between, in memory, is one
 # more to write and to read, and mostly of wider elements. Rows are cut where there are few of them.
-LIMITS = Limits(row=UNBOUNDED, few_rows=0)
+LIMITS = Limits(row=UNBOUNDED, few_rows=0, winograd=False)
 # Kernels made of vectors, or of blocks that one thread owns.
 LEFT_OUT = frozenset(
+    {"max_pool_input_grad", "winograd_image", "winograd_result", "winograd_result_grad"}
+)
+# Worth turning images for where tiles of them are multiplied whose lines are copied.
+CHANNELS_LAST = frozenset(
     {
-        "max_pool_input_grad",
         "channels_last_conv",
         "channels_last_conv_transpose",
         "channels_last_conv_weight_grad",
-        "winograd_image",
-        "winograd_result",
-        "winograd_result_grad",
     }
 )
 CHOSEN = {"attention": attention.fits, "attention_grad": attention_grad.fits}
 
 
-def supports(node: Node) -> bool:
+def supports(node: Node, gpu: Gpu = LARGE) -> bool:
     """What kernels for CPUs take, but for those that blocks of threads do better in parts."""
     name = node.op.name
-    return CHOSEN[name](node) if name in CHOSEN else name not in LEFT_OUT and shared(node)
+    if name in CHOSEN:
+        return CHOSEN[name](node)
+    if name in CHANNELS_LAST and not (gpu.warpgroups and multiplied(node, gpu)):
+        return False
+    return name not in LEFT_OUT and shared(node)
+
+
+def multiplied(node: Node, gpu: Gpu) -> bool:
+    """Whether tensor cores multiply the factors of a convolution."""
+    dtype = node.types[0].dtype
+    return dtype.itemsize == 2 or (dtype is f32 and gpu.rounds_factors(node))

@@ -19,9 +19,10 @@ from graphtorch.ir.dtype import DType, boolean
 from ..kernels import ir as k
 from ..kernels.body.maths import functions
 from ..kernels.builder import Builder
-from ..kernels.ir import Buffer, Expr, For, Kernel, KType, Let, Name, Stmt
+from ..kernels.ir import DEPTH, Buffer, Expr, For, Kernel, KType, Let, Name, Stmt
 from .device import Piece
 from .expressions import Expressions
+from .tiles import tiles_text
 from .types import memory, register
 
 PIECE = 8 << 10  # characters of kernels that are not worth a piece of their own
@@ -107,6 +108,7 @@ class Unit:
         self._math: dict[tuple[str, DType], str | None] = {}
         self._kernels: dict[tuple[Kernel, tuple[int, ...]], list[Stage]] = {}
         self._symbols: set[str] = set()
+        self._tiles: set[str] = set()
 
     def text(self) -> str:
         """The unit, without the prelude that it is compiled after."""
@@ -147,6 +149,14 @@ class Unit:
             if definition is not None:
                 self.functions.append(_math_text(self, name, definition, KType(dtype)))
         return self._math[key]
+
+    def tiles(self, dtype: DType, columns: int, *turned: bool) -> str:
+        """The name of the function that multiplies two tiles, the left one of 64 rows."""
+        name = f"gt_tiles_{dtype.name}_{columns}" + "".join("nt"[t] for t in turned)
+        if name not in self._tiles:
+            self._tiles.add(name)
+            self.functions.append(tiles_text(name, dtype, columns, turned))
+        return name
 
     def kernel(self, kernel: Kernel, shared: tuple[int, ...]) -> list[Stage]:
         """The stages of `kernel`, written at its first use.
@@ -200,13 +210,17 @@ class Unit:
 
 def _shared_memory(body: Sequence[Stmt]) -> int:
     """Bytes that the threads of a block share."""
-    return sum(
-        _aligned(s) for s in k.walk(body) if isinstance(s, k.Scratch) and s.space == "shared"
-    )
+    end = 0
+    for s in k.walk(body):
+        if isinstance(s, k.Scratch) and s.space == "shared":
+            end = _placed(s, end)[1]
+    return end
 
 
-def _aligned(s: k.Scratch) -> int:
-    return -(-s.size * s.buffer.dtype.itemsize // 16) * 16
+def _placed(s: k.Scratch, before: int) -> tuple[int, int]:
+    """Where shared memory begins and ends behind the first `before` bytes of it."""
+    begin = -(-before // s.buffer.align) * s.buffer.align
+    return begin, begin + s.size * s.buffer.dtype.itemsize
 
 
 def _parameters(kernel: Kernel, shared: tuple[int, ...], writer: Expressions) -> Iterator[str]:
@@ -310,7 +324,7 @@ def _atoms(x: object) -> Iterator[object]:
     elif isinstance(x, (list, tuple)):
         for item in x:
             yield from _atoms(item)
-    elif isinstance(x, (Expr, k.Ref)) or type(x) in _STATEMENTS:
+    elif isinstance(x, (Expr, k.Ref, k.Tile)) or type(x) in _STATEMENTS:
         for f in fields(x):  # type: ignore[arg-type]
             yield from _atoms(getattr(x, f.name))
 
@@ -484,7 +498,9 @@ class Writer(Expressions):
             if source.buffer in self.private
             else "move"
         )
-        self.put(f"gt_{how}<{lanes}>({to}, {self.elements(source.buffer, source.index, lanes)});")
+        known = ", true" if source.aligned else ""
+        read = self.elements(source.buffer, source.index, lanes)
+        self.put(f"gt_{how}<{lanes}{known}>({to}, {read});")
 
     def _scratch(self, s: k.Scratch) -> None:
         if s.space == "shared":
@@ -505,19 +521,20 @@ class Writer(Expressions):
         name = self.buffers[s.buffer] = self.fresh(s.buffer.name)
         self.sizes[s.buffer] = s.size
         c_type = memory(s.buffer.dtype)
+        begin, self._shared = _placed(s, self._shared)
         self.put(
-            f"GT_DYNAMIC({c_type}, {name}, {self._shared});"
+            f"GT_DYNAMIC({c_type}, {name}, {begin});"
             if self.dynamic
-            else f"GT_SHARED({c_type}, {name}, {s.size});"
+            else f"GT_SHARED({c_type}, {name}, {s.size}, {s.buffer.align});"
         )
-        self._shared += _aligned(s)
         self.shared.add(s.buffer)
 
     def _copy(self, s: k.Copy) -> None:
         mask = self.value(s.mask)
         to = f"GT_IN_MANY({self._where(s.buffer, s.at)}, {s.lanes})"
         source = f"{mask} ? {self.elements(s.source, s.index, s.lanes)} : {self.buffers[s.source]}"
-        self.put(f"gt_copy_async<{s.lanes}>({to}, {source}, {mask}, GT_LINE);")
+        known = ", true" if s.aligned else ""
+        self.put(f"gt_copy_async<{s.lanes}{known}>({to}, {source}, {mask}, GT_LINE);")
 
     def _await(self, s: k.Await) -> None:
         self.put(f"gt_await_copies<{s.groups}>();")
@@ -537,6 +554,21 @@ class Writer(Expressions):
             for x, at, n in ((s.sums, s.at, 4), (s.a, s.a_at, 4), (s.b, s.b_at, 2))
         )
         self.put(f"gt_multiply_{s.dtype.name}({sums}, {a}, {b}, GT_SITE);")
+
+    def _multiply_tiles(self, s: k.MultiplyTiles) -> None:
+        sums = self.elements(s.sums, k.Const(0), s.b.rows // 2, stored=True)
+        a, b = (
+            f"GT_IN_MANY({self._where(t.buffer, t.at)}, {t.rows * DEPTH // s.dtype.itemsize})"
+            for t in (s.a, s.b)
+        )
+        name = self.functions.tiles(s.dtype, s.b.rows, s.a.turned, s.b.turned)
+        self.put(f"{name}({sums}, {a}, {b}, GT_LINE);")
+
+    def _settle(self, s: k.Settle) -> None:
+        self.put(f"gt_settle_tiles<{s.groups}>();")
+
+    def _publish(self, s: k.Publish) -> None:
+        self.put("gt_publish();")
 
     def _barrier(self, s: k.Barrier) -> None:
         self.put("__syncthreads();")
@@ -593,6 +625,9 @@ _STATEMENTS: Mapping[type, Callable[..., None]] = {
     k.Await: Writer._await,
     k.LoadMatrices: Writer._load_matrices,
     k.MultiplyMatrices: Writer._multiply_matrices,
+    k.MultiplyTiles: Writer._multiply_tiles,
+    k.Settle: Writer._settle,
+    k.Publish: Writer._publish,
     k.If: Writer._if,
     k.While: Writer._while,
     k.Call: Writer._call,

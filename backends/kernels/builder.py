@@ -139,9 +139,9 @@ class Builder:
         self.emit(Scratch(buffer, size))
         return buffer
 
-    def shared(self, dtype: DType, size: int, name: str = "s") -> Buffer:
-        """Memory that the threads of a block share."""
-        buffer = Buffer(self.fresh(name), dtype, "readwrite", 16)
+    def shared(self, dtype: DType, size: int, name: str = "s", align: int = 16) -> Buffer:
+        """Memory that the threads of a block share, at a multiple of `align` bytes."""
+        buffer = Buffer(self.fresh(name), dtype, "readwrite", align)
         self.emit(Scratch(buffer, size, "shared"))
         return buffer
 

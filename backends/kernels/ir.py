@@ -12,13 +12,16 @@
              | "await" n                     until all but the last n groups of copies have arrived
              | "matrices" x "[" expr "]" "=" shared "[" expr "]"  of 8 x 8, into registers
              | "multiply" x "[" expr "]" "+=" x "[" expr "]" x "[" expr "]"  of matrices, by a warp
+             | "tiles" x "+=" shared "[" expr "]" shared "[" expr "]"  by four warps, not awaited
+             | "settle" n                    until all but the last n products of tiles are added
+             | "publish"                     what is written, tiles that are multiplied later show
              | "barrier"                     no thread of the block goes on before all have come
              | "if" expr "{" stmt* "}" ("else" "{" stmt* "}")
              | "while" expr "{" stmt* "}"    expr is of registers and memory that the body changes
              | "call" kernel "(" arg* ")"    arg: expr, or buffer + offset
              | "fail" expr                   report a data-dependent error, of a site, and go on
     expr   ::= const | x | "load" buffer "[" expr "]" | unary | binary | "fma" | "select" | "cast"
-             | "splat" | "reduce" | "shuffle" | "warp" | "pair"
+             | "splat" | "reduce" | "shuffle" | "warp" | "pair" | "aligned" buffer
     kind   ::= serial | parallel | vector | unroll | rolled | block threads "alone"? | thread
 
 Every expression has a dtype and a number of lanes; more than one lane means an explicit vector.
@@ -221,13 +224,23 @@ class Buffer:
 class Load(Expr):
     """Elements ``index .. index + lanes - 1``, or with a vector `index` one element for each lane.
 
-    Lanes whose `mask` is false read nothing and are zero.
+    Lanes whose `mask` is false read nothing and are zero. `aligned`: where they begin, and where a
+    store puts them, are known to be multiples of 16 bytes.
     """
 
     buffer: Buffer
     index: Expr
     type: KType
     mask: Expr | None = None
+    aligned: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class Aligned(Expr):
+    """Whether a buffer begins at a multiple of 16 bytes."""
+
+    buffer: Buffer
+    type: KType
 
 
 @dataclass(eq=False, slots=True)
@@ -421,8 +434,8 @@ class AtomicAdd:
 class Scratch:
     """Memory of `size` elements (a constant), not initialised.
 
-    `space`: private to a task or thread, 64-byte aligned; or shared by a block's threads, 16-byte
-    aligned.
+    `space`: private to a task or thread, 64-byte aligned; or shared by a block's threads, aligned
+    as the buffer says.
     """
 
     buffer: Buffer
@@ -437,12 +450,19 @@ class Barrier:
 
 
 @dataclass(eq=False, slots=True)
+class Publish:
+    """What the thread wrote to shared memory before, `MultiplyTiles` reads behind a barrier that
+    follows. The thread waits for all that it has begun to read and to write."""
+
+
+@dataclass(eq=False, slots=True)
 class Copy:
     """`lanes` elements from `index` of `source` on, or zeros where `mask` is false, into shared
     memory.
 
     Nobody waits for them before an `Await` of the thread, which ends the group of copies begun
-    since the last one. Where both ends are aligned to 16 bytes this takes no registers.
+    since the last one. Where both ends are aligned to 16 bytes, or known to be by `aligned`, this
+    takes no registers.
     """
 
     buffer: Buffer
@@ -451,6 +471,7 @@ class Copy:
     index: Expr
     lanes: int
     mask: Expr
+    aligned: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -496,6 +517,51 @@ class MultiplyMatrices:
     a_at: Expr
     b: Buffer
     b_at: Expr
+
+
+TILE = 64  # rows of the left tile of a product
+DEPTH = 128  # bytes of each of its rows
+
+
+@dataclass(eq=False, slots=True)
+class Tile:
+    """`rows` x depth elements of shared memory, 128 bytes deep, as `MultiplyTiles` takes them.
+
+    The tile begins at element `at`, which like the buffer is a multiple of 1024 bytes. It is made
+    of lines of 128 bytes: a row each; or, `turned`, which 2-byte elements may be, the elements of
+    64 rows at one depth, those of one depth after another, and then those of the next 64 rows. The
+    eight parts of 16 bytes of line i stand in the order of their numbers xor i % 8, so that what is
+    read at once lies in different banks.
+    """
+
+    buffer: Buffer
+    at: Expr
+    rows: int
+    turned: bool
+
+
+@dataclass(eq=False, slots=True)
+class MultiplyTiles:
+    """A matrix of 64 sums for each row of `b` plus the product of `a`, of 64 rows, and `b`
+    transposed, by a group of four warps whose first one has a number that four divides.
+
+    Of the sums the thread has ``sums[4 j ..]``: rows 16 w + i // 4 (w: its warp in the group, i:
+    its place in the warp) and 8 more, two columns from 8 j + 2 (i % 4) on. Nobody waits: a `Settle`
+    of the thread ends it, and until then neither its sums nor the tiles may be touched. What
+    threads wrote into the tiles they have to `Publish`.
+    """
+
+    dtype: DType
+    sums: Buffer
+    a: Tile
+    b: Tile
+
+
+@dataclass(eq=False, slots=True)
+class Settle:
+    """Waits until all `MultiplyTiles` of the thread but the last `groups` are done."""
+
+    groups: int
 
 
 @dataclass(eq=False, slots=True)
@@ -553,6 +619,9 @@ Stmt: TypeAlias = Union[
     Await,
     LoadMatrices,
     MultiplyMatrices,
+    MultiplyTiles,
+    Settle,
+    Publish,
     Barrier,
     If,
     While,
@@ -675,10 +744,20 @@ def splat(x: Expr, lanes: int) -> Expr:
     return Const(x.value, wide) if isinstance(x, Const) else Splat(x, wide)
 
 
-def load(buffer: Buffer, index: Operand, lanes: int = 1, mask: Expr | None = None) -> Expr:
+def load(
+    buffer: Buffer,
+    index: Operand,
+    lanes: int = 1,
+    mask: Expr | None = None,
+    aligned: bool = False,
+) -> Expr:
     """`lanes` neighbours from `index` on, or a gather where `index` is a vector."""
     where = as_expr(index)
-    return Load(buffer, where, KType(buffer.dtype, max(lanes, where.type.lanes)), mask)
+    return Load(buffer, where, KType(buffer.dtype, max(lanes, where.type.lanes)), mask, aligned)
+
+
+def aligned(buffer: Buffer) -> Expr:
+    return Aligned(buffer, KType(boolean))
 
 
 def reduce(op: str, x: Expr) -> Expr:

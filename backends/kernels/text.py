@@ -158,6 +158,16 @@ def _store(s: k.Store) -> str:
     return f"{s.buffer.name}[{_expr(s.index)}] = {_expr(s.value)}{mask}"
 
 
+def _copy(s: k.Copy) -> str:
+    known = " aligned" if s.aligned else ""
+    source = f"{s.source.name}[{_expr(s.index)}:{s.lanes}{known}]"
+    return f"copy {s.buffer.name}[{_expr(s.at)}] = {source} if {_expr(s.mask)}"
+
+
+def _tile(t: k.Tile) -> str:
+    return f"{t.buffer.name}[{_expr(t.at)} x {t.rows}{' turned' if t.turned else ''}]"
+
+
 def _load_matrices(s: k.LoadMatrices) -> str:
     turned = " transposed" if s.transposed else ""
     return f"matrices {s.target.name}[{_expr(s.at)}] = {s.source.name}[{_expr(s.index)}]{turned}"
@@ -171,16 +181,16 @@ _STATEMENTS: dict[type, Callable[..., str]] = {
     k.Store: _store,
     k.AtomicAdd: lambda s: f"add {s.buffer.name}[{_expr(s.index)}] += {_expr(s.value)}",
     k.Scratch: lambda s: f"{_SPACES[s.space]} {s.buffer.name}: {s.buffer.dtype}[{s.size}]",
-    k.Copy: lambda s: (
-        f"copy {s.buffer.name}[{_expr(s.at)}] = {s.source.name}[{_expr(s.index)}:{s.lanes}] "
-        f"if {_expr(s.mask)}"
-    ),
+    k.Copy: _copy,
     k.Await: lambda s: f"await {s.groups}",
     k.LoadMatrices: _load_matrices,
     k.MultiplyMatrices: lambda s: (
         f"multiply {s.sums.name}[{_expr(s.at)}] += {s.dtype} "
         f"{s.a.name}[{_expr(s.a_at)}] {s.b.name}[{_expr(s.b_at)}]"
     ),
+    k.MultiplyTiles: lambda s: f"tiles {s.sums.name} += {s.dtype} {_tile(s.a)} {_tile(s.b)}",
+    k.Settle: lambda s: f"settle {s.groups}",
+    k.Publish: lambda s: "publish",
     k.Barrier: lambda s: "barrier",
     k.Call: lambda s: f"call {s.kernel.name}({', '.join(map(_argument, s.args))})",
     k.Fail: lambda s: f"fail {_expr(s.site)}",
@@ -207,7 +217,8 @@ def _const(e: k.Const) -> str:
 def _load(e: k.Load) -> str:
     lanes = f":{e.type.lanes}" if e.type.lanes > 1 and e.index.type.lanes == 1 else ""
     mask = "" if e.mask is None else f" if {_expr(e.mask)}"
-    return f"{e.buffer.name}[{_expr(e.index)}{lanes}{mask}]"
+    known = " aligned" if e.aligned else ""
+    return f"{e.buffer.name}[{_expr(e.index)}{lanes}{known}{mask}]"
 
 
 def _binary(e: k.Binary) -> str:
@@ -233,6 +244,7 @@ _EXPRESSIONS: dict[type, Callable[..., str]] = {
     k.FromLane: lambda e: f"from_lane({_expr(e.x)}, {_expr(e.lane)})",
     k.Pair: lambda e: f"pair_{e.dtype}({_expr(e.low)}, {_expr(e.high)})",
     k.Tf32: lambda e: f"tf32({_expr(e.x)})",
+    k.Aligned: lambda e: f"aligned({e.buffer.name})",
     k.Shuffle: lambda e: f"shuffle({_expr(e.a)}, {_expr(e.b)}, {list(e.lanes)})",
     k.Lanes: lambda e: f"lanes:{e.type}",
 }

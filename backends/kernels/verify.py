@@ -380,6 +380,30 @@ class _Verifier:
             if buffer.dtype is not dtype or stmt.dtype not in (f16, bf16, f32):
                 self.refuse("matrix", f"a product of {stmt.dtype}; {buffer.name} is {buffer.dtype}")
 
+    def multiply_tiles(self, stmt: k.MultiplyTiles) -> None:
+        self.barrier(k.Barrier())
+        columns, size = stmt.b.rows, stmt.dtype.itemsize
+        if stmt.dtype not in (f16, bf16, f32) or stmt.sums.dtype is not f32:
+            self.refuse("matrix", f"a product of {stmt.dtype} with sums of {stmt.sums.dtype}")
+        if stmt.a.rows != k.TILE or not (0 < columns <= 4 * k.TILE) or columns % k.TILE:
+            self.refuse("matrix", f"a product of {stmt.a.rows} rows and {columns} columns")
+        self.part(stmt.sums, "private", k.Const(0), columns // 2)
+        for tile in (stmt.a, stmt.b):
+            self.part(tile.buffer, "shared", tile.at, tile.rows * k.DEPTH // size)
+            if tile.buffer.dtype is not stmt.dtype or tile.buffer.align % 1024:
+                self.refuse("matrix", f"{tile.buffer.name} of {tile.buffer.dtype} as a tile")
+            if tile.turned and size != 2:
+                self.refuse("matrix", f"{tile.buffer.name} of {size}-byte elements is turned")
+
+    def publish(self, stmt: k.Publish) -> None:
+        if not self.alike:
+            self.refuse("threads", "there is no block loop around what is published")
+
+    def settle(self, stmt: k.Settle) -> None:
+        self.barrier(k.Barrier())
+        if stmt.groups < 0:
+            self.refuse("threads", f"{stmt.groups} groups of products are awaited")
+
     def call(self, stmt: k.Call) -> None:
         name = stmt.kernel.name
         if stmt.kernel in self.callers:
@@ -491,6 +515,15 @@ class _Verifier:
         self.place(e.buffer, e.index, e.mask, e.type.lanes)
         if e.type.dtype is not e.buffer.dtype:
             self.refuse("type", f"{e.buffer.name} of {e.buffer.dtype} is read as {e.type}")
+        if e.aligned and e.type.lanes * e.type.dtype.itemsize % 16:
+            self.refuse(
+                "type", f"{e.type} of {e.buffer.name} is not 16 bytes, or some times as many"
+            )
+
+    def aligned(self, e: k.Aligned) -> None:
+        self.memory(e.buffer, "", "used")
+        if e.type is not k.KType(boolean):
+            self.refuse("type", f"whether {e.buffer.name} is aligned is a bool, not {e.type}")
 
     def unary(self, e: k.Unary) -> None:
         if e.op not in k.UNARY:
@@ -605,6 +638,9 @@ _STATEMENTS: dict[type, Callable[..., None]] = {
     k.Await: _Verifier.await_copies,
     k.LoadMatrices: _Verifier.load_matrices,
     k.MultiplyMatrices: _Verifier.multiply_matrices,
+    k.MultiplyTiles: _Verifier.multiply_tiles,
+    k.Settle: _Verifier.settle,
+    k.Publish: _Verifier.publish,
     k.Barrier: _Verifier.barrier,
     k.Store: _Verifier.store,
     k.AtomicAdd: _Verifier.atomic_add,
@@ -625,6 +661,7 @@ _EXPRESSIONS: dict[type, Callable[..., None]] = {
     k.FromLane: _Verifier.from_lane,
     k.Pair: _Verifier.pair,
     k.Tf32: _Verifier.tf32,
+    k.Aligned: _Verifier.aligned,
     k.Shuffle: _Verifier.shuffle,
     k.Lanes: _Verifier.lanes,
 }

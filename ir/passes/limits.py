@@ -36,6 +36,7 @@ class Limits:
         strided: weights of ops whose kernels read operands with strides where they lie.
         reading: multiply-adds of 32-bit floats in the time in which one of these is read from
             beyond the cache next to a core.
+        winograd: whether it has kernels for Winograd's transforms.
     """
 
     nodes: int = 128
@@ -45,3 +46,4 @@ class Limits:
     few_rows: int = 4
     strided: frozenset[Weight] = frozenset((Weight.CONTRACTION,))
     reading: float = 26.0
+    winograd: bool = True

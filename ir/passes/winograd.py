@@ -111,6 +111,8 @@ def _pixels(y: Value) -> tuple[int, int, int]:
 def run(graph: Graph, stable: Container[Value], limits: Limits) -> Graph:
     """`graph` with those convolutions replaced for which that pays; the filters among `stable`, and
     constants, seldom change."""
+    if not limits.winograd:
+        return graph
     choice = Choice(affine.seldom_changed(graph, stable), limits)
     return rewrite(graph, lambda node: _replaced(node, choice), REPLACED)
 

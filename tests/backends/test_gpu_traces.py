@@ -54,7 +54,7 @@ def test_sectors(name: str) -> None:
 def test_conflicts_of_banks(index: str, turns: int) -> None:
     """Of two warps: neighbours lie in different banks, a column of 32 floats in one; a word serves
     all."""
-    shared = "GT_SHARED(float, s, 2048);\nint i = threadIdx.x;\n__syncthreads();\n"
+    shared = "GT_SHARED(float, s, 2048, 16);\nint i = threadIdx.x;\n__syncthreads();\n"
     found = run(f"{shared}float v = GT_GOT(s, 2048, {index});\nif (v == 1.0f) GT_TO(x, i) = v;")
     assert (found.shared, found.turns, found.barriers) == (2, turns, 1)
 

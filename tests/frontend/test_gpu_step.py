@@ -9,8 +9,8 @@ import pytest
 
 import graphtorch as torch
 from copying import copies
-from graphtorch import _types, nn
-from graphtorch._random import generator
+from emulated_gpu import emulated_gpu
+from graphtorch import nn
 from graphtorch.backends.gpu import compiler, emulated
 from graphtorch.backends.kernels.program.program import Program
 from graphtorch.backends.kernels.text import print_program
@@ -29,7 +29,7 @@ class Unmoved:
 
 
 @pytest.fixture
-def programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Program]]:
+def programs() -> Iterator[list[Program]]:
     """The programs that are compiled for the emulated device, none of which is run."""
     found: list[Program] = []
     lower = compiler.lower
@@ -38,12 +38,10 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Program]]:
         found.append(lower(*given))
         return found[-1]
 
-    monkeypatch.setenv("GRAPHTORCH_CUDA", "emulated")
-    monkeypatch.setattr(compiler, "lower", noted)
-    monkeypatch.setattr(emulated.EmulatedDevice, "load", lambda self, pieces: Unmoved())
-    yield found
-    generator._of_gpus.clear()
-    _types._gpus.clear()
+    with emulated_gpu() as patch:
+        patch.setattr(compiler, "lower", noted)
+        patch.setattr(emulated.EmulatedDevice, "load", lambda self, pieces: Unmoved())
+        yield found
 
 
 class Block(nn.Module):

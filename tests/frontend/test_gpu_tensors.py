@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 import graphtorch as torch
-from graphtorch import _types, nn
+from emulated_gpu import emulated_gpu
+from graphtorch import nn
 from graphtorch._deferred.making import from_value
-from graphtorch._random import generator
 from graphtorch.backends.gpu import emulated
 from graphtorch.ir import ops
 from graphtorch.nn import functional as F
@@ -27,13 +27,10 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True, scope="module")
 def gpu() -> Iterator[None]:
-    """The emulated device is there for this file; the global stream that it has goes with it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRAPHTORCH_CUDA", "emulated")
+    """The emulated device is there for this file."""
+    with emulated_gpu():
         yield
         torch.set_default_device(None)
-    generator._of_gpus.clear()
-    _types._gpus.clear()
 
 
 def there(*data: float) -> Any:

@@ -10,7 +10,8 @@ from ...kernels.contraction.problem import Contraction, extent_of
 from ...kernels.contraction.residues import dense
 from ...kernels.program.lowering import Lowering, Region
 from ..machine import gpu_of
-from . import matrices, products
+from . import matrices, products, warpgroups
+from .packing import laid
 from .products import lower_block_product, regroup, takes
 
 MANY = 1 << 24  # multiply-adds, most of them by zeros, that take longer than a few more launches
@@ -40,6 +41,9 @@ def lower_blocks(p: Contraction, region: Region, lowering: Lowering) -> None:
     m, n, k = (guess(extent_of(axes)) for axes in (p.m, p.n, p.k))
     if not takes(p) or (min(m, n) <= NARROW and k <= SHORT):
         lower_loop_nest(p if n <= m else p.swapped(), region, lowering)
+    elif matrices.matrix_dtype(p, gpu) is not None and gpu.warpgroups:
+        laid(p, region, lowering)
+        lower_block_product(p, region, lowering, warpgroups.tile_of(p, many), warpgroups.emit)
     elif matrices.matrix_dtype(p, gpu) is not None:
         lower_block_product(p, region, lowering, matrices.tile_of(p, many), matrices.emit)
     else:

@@ -212,8 +212,12 @@ class Frame:
 
 
 @contextmanager
-def frame(e: Scope, p: Contraction, tile: Size) -> Iterator[Frame]:
-    """The loop over blocks, a tile each; the variables of the batch are bound in it."""
+def frame(e: Scope, p: Contraction, tile: Size, band: int = 1) -> Iterator[Frame]:
+    """The loop over blocks, a tile each; the variables of the batch are bound in it.
+
+    Args: band: rows of tiles that are done together, column by column, so that blocks which run at
+        the same time read few slices, of both operands.
+    """
     b = e.b
     m, n = (b.let(e.expr(extent_of(axes)), "count") for axes in (p.m, p.n))
     across, down = (
@@ -225,15 +229,23 @@ def frame(e: Scope, p: Contraction, tile: Size) -> Iterator[Frame]:
     for count in batch:
         total = total * count
     with b.block_loop(b.let(total, "total"), tile.threads) as block:
-        rest = b.let(block // across, "rest")
-        left = b.let(block % across * tile.columns, "left")
-        top = b.let(rest % down * tile.rows, "top")
-        rest = b.let(rest // down, "rest")
+        rest = b.let(block // (across * down), "rest")
+        top, left = corner(b, b.let(block % (across * down), "place"), across, down, band)
+        top, left = b.let(top * tile.rows, "top"), b.let(left * tile.columns, "left")
         for x, count in zip(reversed(p.batch), reversed(batch), strict=True):
             e.space.bind(x.variable, b.let(rest % count, "i"))
             rest = b.let(rest // count, "rest")
         k = b.let(_depth(e, p), "depth")
         yield Frame(top, left, m, n, k, thread_of(e, tile.threads))
+
+
+def corner(b: Builder, place: Expr, across: Expr, down: Expr, rows: int) -> tuple[Expr, Expr]:
+    """The row and the column of tile `place`, where so many rows are done together."""
+    if rows == 1:
+        return place // across, place % across
+    band, within = b.let(place // (across * rows), "band"), b.let(place % (across * rows), "within")
+    height = b.let(binary("min", down - band * rows, Const(rows)), "height")
+    return band * rows + within % height, within // height
 
 
 def steps_along(b: Builder, k: Expr, depth: int) -> Expr:

@@ -1,0 +1,241 @@
+"""Products of tiles by groups of four warps, on the emulated device beside NumPy in float64."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphtorch
+from emulated_gpu import emulated_gpu
+from graphtorch.backends.gpu import devices
+from graphtorch.backends.gpu.buffer import DeviceBuffer
+from graphtorch.backends.gpu.compiler import build
+from graphtorch.backends.gpu.device import DeviceError, Launch
+from graphtorch.backends.gpu.emulated import EmulatedDevice, compiler
+from graphtorch.backends.gpu.executable import Executable
+from graphtorch.backends.gpu.machine import LARGE, Tf32
+from graphtorch.backends.gpu.schedules import warpgroups
+from graphtorch.backends.gpu.schedules.warpgroups import TILES, Tile
+from graphtorch.backends.gpu.unit import Unit
+from graphtorch.backends.kernels import ir as k
+from graphtorch.backends.kernels.builder import Builder
+from graphtorch.backends.kernels.verify import KernelError, verify
+from graphtorch.ir import ops
+from graphtorch.ir.dtype import DType, bf16, f16, f32, f64
+from graphtorch.ir.graph import Graph, Type, Value
+
+pytestmark = pytest.mark.skipif(
+    compiler() is None, reason="the emulated CUDA device needs a C++ compiler"
+)
+HOPPER = replace(LARGE, warpgroups=True, tf32=Tf32(True, True))
+# relative: of results, and of a product's two factors; sums in f32 are not exact either
+ROUNDED = {bf16: 2.0**-8, f16: 2.0**-11, f32: 2.0**-23}
+FACTORS = {bf16: 1e-5, f16: 1e-5, f32: 2.1 * 2.0**-11}
+
+
+def product(a: Any, b: Any, dtype: DType, left: bool, right: bool) -> Graph:
+    """``relu(a @ b)`` of operands that are given transposed where `left`, `right` say so."""
+    shapes = [(*s[:-2], s[-1], s[-2]) if t else s for s, t in ((a, left), (b, right))]
+    x, y = (Value(Type(dtype, s), name=n) for s, n in zip(shapes, "ab", strict=True))
+    turned = [
+        ops.permute(v, dims=(*range(v.rank - 2), v.rank - 1, v.rank - 2)) if t else v
+        for v, t in ((x, left), (y, right))
+    ]
+    return Graph("product", [x, y], [ops.relu(ops.matmul(*turned))])
+
+
+def check(
+    a: Any, b: Any, dtype: DType, left: bool = False, right: bool = False, shift: int = 0
+) -> str:
+    """Compare a product, of operands that begin `shift` elements into their memory; its text."""
+    unit, rng, device = Unit(), np.random.default_rng(0), EmulatedDevice(order=1)
+    made = build(product(a, b, dtype, left, right), unit, (), HOPPER)
+    arrays = [(rng.standard_normal(s) / 4).astype(dtype.numpy) for s in (a, b)]
+    given = []
+    for x, turned in zip(arrays, (left, right), strict=True):
+        x = np.ascontiguousarray(np.swapaxes(x, -1, -2) if turned else x)
+        room = DeviceBuffer.of(np.concatenate([np.zeros(shift, x.dtype), x.ravel()]), device)
+        address = room.address + shift * dtype.itemsize
+        given.append(DeviceBuffer(device, dtype, x.shape, room.memory, address))
+    module = device.load(unit.pieces(device.compilers))
+    found = Executable(made, module, device)(given)[0].numpy().astype(np.float64)
+    x, y = (v.astype(np.float64) for v in arrays)
+    want = np.maximum(x @ y, 0)
+    # roundings of the result, and of the factors
+    limit = ROUNDED[dtype] * np.abs(want) + FACTORS[dtype] * (np.abs(x) @ np.abs(y))
+    assert np.all(np.abs(found - want) <= limit)
+    text = unit.text()
+    assert "wgmma" in text
+    return text
+
+
+@pytest.mark.parametrize("dtype", [bf16, f32], ids=str)
+@pytest.mark.parametrize("tile", TILES, ids=str)
+def test_every_tile_and_layout(tile: Tile, dtype: DType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warpgroups, "tile_of", lambda *_: tile)
+    for left, right in itertools.product((False, True), repeat=2):
+        check((tile.rows + 8, 200), (200, tile.columns - 8), dtype, left, right)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ((70, 8), (8, 70), bf16),
+        ((3, 7), (7, 5), f16),
+        ((65, 129), (129, 33), bf16, False, True),
+        ((72, 40), (40, 80), f16, True, False),
+        ((2, 3, 9, 24), (3, 24, 32), bf16),
+        ((8, 1504), (1504, 24), bf16),
+        ((65, 129), (129, 33), f32, True, True),
+        ((64, 640), (640, 64), f32),
+    ],
+    ids=lambda c: f"{c[0]}{c[1]}",
+)
+def test_products(case: Any) -> None:
+    """Edges, neighbours side by side or not, batches, a long k in parts."""
+    check(*case)
+
+
+@pytest.mark.parametrize("dtype", [bf16, f32], ids=str)
+def test_operands_that_are_not_aligned(dtype: DType) -> None:
+    """Elements are brought one by one where parts of 16 bytes would not be aligned."""
+    for left, right in ((False, False), (True, True)):
+        check((64, 72), (72, 64), dtype, left, right, shift=1)
+
+
+def test_text(golden: Any) -> None:
+    golden("gpu_warpgroups", check((64, 128), (128, 64), bf16))
+
+
+@pytest.fixture
+def hopper() -> Iterator[None]:
+    """The emulated device as one that has groups of warps."""
+    with emulated_gpu() as patch:
+        device = devices.device()
+        patch.setattr(device, "properties", replace(device.properties, capability=(9, 0)))
+        yield
+
+
+def test_convolutions_and_gradients(hopper: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images are turned so that lines of them are copied; results are those of the CPU."""
+    nn, ways = graphtorch.nn, set()
+    made = warpgroups.slice_of
+
+    def noted(*given: Any) -> Any:
+        found = made(*given)
+        ways.add(type(found).__name__)
+        return found
+
+    monkeypatch.setattr(warpgroups, "slice_of", noted)
+    graphtorch.set_float32_matmul_precision("high")
+    monkeypatch.setattr(graphtorch.backends.cudnn.conv, "fp32_precision", "tf32")
+    net = nn.Sequential(
+        nn.Conv2d(8, 16, 3, padding=1),
+        nn.Tanh(),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1),
+        nn.Tanh(),
+    )
+    x = graphtorch.randn(2, 8, 12, 12)
+    try:
+        results = []
+        for place in ("cpu", "cuda"):
+            net = net.to(place)
+            net.zero_grad()
+            given = x.detach().to(place).requires_grad_()
+            y = graphtorch.compile(net)(given)
+            (y * y).sum().backward()
+            values = [y, given.grad, *(p.grad for p in net.parameters())]
+            results.append([v.detach().cpu().numpy() for v in values])
+    finally:
+        graphtorch.set_float32_matmul_precision("highest")
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(b, a, 3e-3, 3e-3 * np.abs(a).max())
+    assert {"_Lines", "_Blocks"} <= ways
+
+
+def test_sizes_known_at_the_call(hopper: None) -> None:
+    """One program for several sizes takes parts where they fit, else elements."""
+    graphtorch.set_float32_matmul_precision("high")
+    try:
+        product = graphtorch.compile(lambda x, y: x @ y)
+        for n in (64, 72, 81, 300):
+            x, y = graphtorch.randn(n, n), graphtorch.randn(n, n)
+            found = product(x.to("cuda"), y.to("cuda")).cpu().numpy()
+            want = x.numpy().astype(np.float64) @ y.numpy().astype(np.float64)
+            np.testing.assert_allclose(found, want, 2e-3, 2e-3 * np.abs(want).max())
+    finally:
+        graphtorch.set_float32_matmul_precision("highest")
+
+
+GIVEN = k.Buffer("given", bf16, "read", 64)
+A, B, SUMS, LOW = (
+    k.Buffer(name, dtype, "readwrite", align)
+    for name, dtype, align in (
+        ("a", bf16, 1024),
+        ("b", bf16, 1024),
+        ("sums", f32, 64),
+        ("low", bf16, 16),
+    )
+)
+
+
+def kernel(*statements: k.Stmt, threads: int = 128) -> k.Kernel:
+    b = Builder()
+    with b.block_loop(1, threads):
+        for buffer, size in ((A, 4096), (B, 4096), (LOW, 4096)):
+            b.emit(k.Scratch(buffer, size, "shared"))
+        b.emit(k.Scratch(SUMS, 32))
+        for s in statements:
+            b.emit(s)
+    return k.Kernel("planted", (GIVEN,), (), b.body)
+
+
+def multiply(dtype: DType = bf16, b: k.Buffer = B, rows: int = 64, at: int = 0) -> k.Stmt:
+    left = k.Tile(A, k.Const(0), 64, False)
+    return k.MultiplyTiles(dtype, SUMS, left, k.Tile(b, k.Const(at), rows, False))
+
+
+@pytest.mark.parametrize(
+    ("statement", "rule"),
+    [
+        (multiply(f64), "matrix"),
+        (multiply(b=LOW), "matrix"),
+        (multiply(rows=65), "matrix"),
+        (multiply(rows=128), "bounds"),
+        (multiply(at=64), "bounds"),
+        (k.Settle(-1), "threads"),
+    ],
+    ids=["dtype", "alignment", "rows", "sums", "end", "groups"],
+)
+def test_refusals(statement: k.Stmt, rule: str) -> None:
+    verify(kernel(multiply(), k.Settle(0)))
+    with pytest.raises(KernelError) as error:
+        verify(kernel(statement))
+    assert error.value.rule == rule
+
+
+def planted(*statements: k.Stmt) -> None:
+    unit, device = Unit(), EmulatedDevice()
+    fill = Builder()
+    with fill.loop(4096, "thread", "t") as t:
+        for buffer in (A, B):
+            fill.store(buffer, t, k.Const(1.0, k.KType(bf16)))
+    (stage,) = unit.kernel(kernel(*fill.body, *statements), (0,))
+    module = device.load(unit.pieces(1))
+    given, status = (DeviceBuffer.of(np.zeros(16, np.int32), device) for _ in range(2))
+    launch = Launch(stage.function, 1, stage.threads, ((0, 0),), (), stage.shared)
+    module.series([launch])([given.address, status.address], [given.nbytes, status.nbytes])
+    device.synchronize()
+
+
+def test_emulator_finds_a_missing_barrier_and_products_left_open() -> None:
+    text = "shared memory that another has (written|read) with no barrier"
+    with pytest.raises(DeviceError, match=text):
+        planted(multiply(), k.Settle(0))
+    with pytest.raises(DeviceError, match="products of tiles are not done"):
+        planted(k.Barrier(), multiply())
