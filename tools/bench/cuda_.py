@@ -23,6 +23,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ BANDWIDTH, PLAIN, MATRICES = 3.35e12, 67e12, 989e12  # of an H100 SXM: bytes and
 # sparse)
 PIECES = 64  # of all kernels: what was compiled before an interruption is in the disk cache
 ARCHITECTURES = ("sm_80", "sm_90")  # and the newest that NVRTC knows
+WARPGROUPS = "sm_90a"  # whose tensor cores four warps use together
 
 Row = dict[str, Any]
 
@@ -166,9 +168,10 @@ CASES: dict[str, Callable[[], Graph]] = {
 }
 
 
-def machine(name: str) -> Gpu:
+def machine(name: str, warpgroups: bool = False) -> Gpu:
     """What a case is compiled for."""
-    return Gpu(tf32=Tf32(True, True)) if "tf32" in name else LARGE
+    rounds = "tf32" in name or warpgroups
+    return replace(LARGE, tf32=Tf32(rounds, rounds), warpgroups=warpgroups)
 
 
 def selected(patterns: Sequence[str]) -> Iterator[tuple[str, Callable[[], Graph]]]:
@@ -259,15 +262,15 @@ def roofline(moved: int, work: Operations, rate: float) -> Row:
 
 
 def resources(unit: Unit, architecture: str) -> dict[str, nvrtc.Resources]:
-    """What NVRTC says of the kernels of a unit."""
+    """What NVRTC says of the kernels of a unit; for `WARPGROUPS` of those alone that no other
+    architecture has."""
 
     def one(piece: Piece) -> dict[str, nvrtc.Resources]:
         return nvrtc.resources(piece.text, architecture)
 
+    pieces = [p for p in unit.pieces(PIECES) if architecture != WARPGROUPS or "wgmma" in p.text]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(
-            chain.from_iterable(found.items() for found in pool.map(one, unit.pieces(PIECES)))
-        )
+        return dict(chain.from_iterable(found.items() for found in pool.map(one, pieces)))
 
 
 def architectures() -> tuple[str, ...]:
@@ -286,22 +289,24 @@ def every_op() -> Iterator[tuple[str, Graph]]:
 
 def taken(names: Sequence[str]) -> Iterator[Row]:
     """A row for each kernel and architecture; a kernel that several programs have comes once."""
-    unit, case_of, blocks = Unit(), dict[str, str](), set[str]()
     graphs = [(name, make()) for name, make in selected(names)]
-    for name, graph in (*graphs, *(every_op() if not names else ())):
-        for kernel in compiler.build(graph, unit, machine=machine(name)).kernels:
-            for stage in kernel.stages:
-                case_of.setdefault(stage.function, name)
-                blocks |= {stage.function} if stage.threads else set()
-    for architecture in architectures():
-        for kernel, uses in resources(unit, architecture).items():
-            yield {
-                "case": case_of[kernel],
-                "kernel": kernel,
-                "architecture": architecture,
-                "blocks": kernel in blocks,
-                **vars(uses),
-            }
+    graphs += every_op() if not names else ()
+    for warpgroups, those in ((False, architectures()), (True, (WARPGROUPS,))):
+        unit, case_of, blocks = Unit(), dict[str, str](), set[str]()
+        for name, graph in graphs:
+            for kernel in compiler.build(graph, unit, machine=machine(name, warpgroups)).kernels:
+                for stage in kernel.stages:
+                    case_of.setdefault(stage.function, name)
+                    blocks |= {stage.function} if stage.threads else set()
+        for architecture in those:
+            for kernel, uses in resources(unit, architecture).items():
+                yield {
+                    "case": case_of[kernel],
+                    "kernel": kernel,
+                    "architecture": architecture,
+                    "blocks": kernel in blocks,
+                    **vars(uses),
+                }
 
 
 # ------------------------------------------------------------------------------------------ tables
@@ -381,7 +386,7 @@ def used(names: Sequence[str]) -> list[Row]:
             "of blocks",
         ]
     ]
-    for name in architectures():
+    for name in (*architectures(), WARPGROUPS):
         own = [r for r in rows if r["architecture"] == name]
         spills = [r for r in own if r["spilled"]]
         counts = (
