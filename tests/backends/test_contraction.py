@@ -63,6 +63,18 @@ def test_large_operands_are_packed() -> None:
     assert [launch.label.split()[0] for launch in program.launches] == ["pack", "pack", "matmul"]
 
 
+@pytest.mark.parametrize(
+    ("most", "labels"),
+    [(1 << 20, ["pack", "pack", "matmul"]), (64, ["pack", "matmul"])],
+)
+def test_columns_whose_sizes_are_not_known_are_packed(most: int, labels: list[str]) -> None:
+    """They may be large; those that cannot be are read where they lie."""
+    m, k, n = (symbol(name, 1, most) for name in "mkn")
+    machine = Machine(32, 16, (32 << 10, 512 << 10, 16 << 20))
+    program = check(ops.matmul, [(m, k), (k, n)], machine=machine, m=41, k=37, n=50)
+    assert [launch.label.split()[0] for launch in program.launches] == labels
+
+
 @pytest.mark.parametrize("dtype", [f64, bf16, f16, i32, i64, u8])
 def test_dtypes(dtype: DType) -> None:
     check(ops.matmul, [(13, 40), (40, 21)], dtype)

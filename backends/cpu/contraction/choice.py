@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from graphtorch.ir.shape import Dim
+from graphtorch.ir.shape import Dim, bounds
 
 from ...dataclass import dataclass
 from ...kernels.contraction.problem import Axis, Contraction, Source, extent_of, is_affine, stride
@@ -30,6 +30,7 @@ from .schedule import (
 )
 
 UNKNOWN = 64  # what a size known at run time only counts as
+LARGE = 1024  # the largest that one is likely to be
 LATENCY = 4  # cycles until an accumulator can be added to again
 # bytes: rows of A whose elements lie further apart along k cost an address translation each
 PAGE = 4096
@@ -180,9 +181,16 @@ def must_pack_columns(p: Contraction, machine: Machine) -> bool:
         return True
     if len(p.n) > 1 or len(p.k) != 1:
         return False
-    size = guess(p.n[-1].extent) * guess(p.k[0].extent) * p.b.dtype.itemsize
+    # what may be large is packed where sizes are not known: large ones would take three times as
+    # long without, small ones take a little longer with, and up to twice where rows are few
+    size = _most(p.n[-1].extent) * _most(p.k[0].extent) * p.b.dtype.itemsize
     room = machine.caches[0] // 2 if p.b.stable else machine.caches[1] // 4
     return size > room and guess(p.m[-1].extent) > (4 if p.b.stable else 24)
+
+
+def _most(dim: Dim) -> int:
+    """The largest size that is likely."""
+    return dim if isinstance(dim, int) else min(bounds(dim)[1], LARGE)
 
 
 def total_cost(
