@@ -32,9 +32,19 @@ BOOL_BINARY = {
     "xor": "^",
 }
 BOOL_REDUCE = {"add": "or", "max": "or", "or": "or", "mul": "and", "min": "and", "and": "and"}
-FLOAT_CALLS = frozenset({"min", "max", "minnum", "maxnum", "copysign", "rem", "fmod"})
+FLOAT_CALLS = frozenset({"min", "max", "minnum", "maxnum", "copysign", "rem", "fmod", "quotient"})
 FLOAT_UNARY = frozenset({"abs", "sqrt", "rsqrt", "floor", "ceil", "trunc", "round"})
 HALVES = (f16, bf16)
+# functions of f32 that CUDA's library computes within the errors of body/maths/functions.py, in a
+# fraction of the instructions: by those that GPUs have for powers of 2, logarithms and reciprocals
+LIBRARY = frozenset(
+    {
+        *("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "pow"),
+        *("sin", "cos", "tan", "asin", "acos", "atan", "atan2"),
+        *("sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "erfc"),
+    }
+)
+PRELUDE = frozenset({"sigmoid", "half_exp"})  # functions of f32 that the prelude has
 
 
 class Functions(Protocol):
@@ -61,6 +71,8 @@ class Expressions:
         self.private: set[Buffer] = set()
         self.ranges = Ranges()
         self.strict = False
+        self.loops = 0  # around what is written now
+        self.made_in: dict[Name, int] = {}  # how many loops were around a name's definition
 
     def value(self, e: Expr, index: bool = False) -> str:
         """The text of `e`. `index`: part of an address, which cannot overflow."""
@@ -225,11 +237,10 @@ class Expressions:
         return self.math(op, dtype, x)
 
     def math(self, op: str, dtype: DType, *args: str) -> str:
-        """A function of `kernels.maths` where it has one for the dtype, otherwise the C library's.
-
-        A GPU has an instruction for exp2 of f32, which its library's function of 2 ULP is made of.
-        """
-        own = None if (op, dtype) == ("exp2", f32) else self.functions.math(op, dtype)
+        """A function of the prelude, of `kernels.maths`, or of the C library."""
+        if dtype is f32 and op in PRELUDE:
+            return f"gt_{op}({', '.join(args)})"
+        own = None if dtype is f32 and op in LIBRARY else self.functions.math(op, dtype)
         if own is None and dtype not in (f32, f64):
             raise TypeError(f"kernel op {op} on {dtype}: cast it to f32 or f64 first")
         return f"{own or op + ('f' if dtype is f32 else '')}({', '.join(args)})"
@@ -244,7 +255,8 @@ class Expressions:
         if dtype.is_floating_point:
             wide = self.wide(dtype)
             a, b = self.cast(a, dtype, wide), self.cast(b, dtype, wide)
-            return self.cast(self._float_binary(e.op, a, b, wide), wide, dtype)
+            op = "quotient" if e.op == "div" and self._divides_many(e.b) else e.op
+            return self.cast(self._float_binary(op, a, b, wide), wide, dtype)
         if dtype is boolean and e.op in BOOL_BINARY:
             return f"(bool)({a} {BOOL_BINARY[e.op]} {b})"
         known = isinstance(e.b, k.Const) and e.b.value > 0
@@ -253,6 +265,12 @@ class Expressions:
         if linear and (e.op not in ("div", "rem") or known):
             return f"({a} {'%' if e.op == 'rem' else INFIX[e.op]} {b})"
         return self._int_binary(e.op, a, b, e.type, known)
+
+    def _divides_many(self, divisor: Expr) -> bool:
+        """Whether a loop divides by the same number all the time."""
+        if self.strict or not isinstance(divisor, Name):
+            return False
+        return self.made_in.get(divisor, self.loops) < self.loops
 
     def _compare(self, op: str, a: str, b: str, dtype: DType) -> str:
         if op == "lt_u":

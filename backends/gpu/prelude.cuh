@@ -111,6 +111,18 @@ template <class T> GT_FUNCTION T gt_min(T a, T b) { return a != a || a < b ? a :
 template <class T> GT_FUNCTION T gt_max(T a, T b) { return a != a || a > b ? a : b; }
 template <class T> GT_FUNCTION T gt_minnum(T a, T b) { return a != a || b < a ? b : a; }
 template <class T> GT_FUNCTION T gt_maxnum(T a, T b) { return a != a || b > a ? b : a; }
+#ifndef GT_EMULATED
+#if __CUDA_ARCH__ >= 800
+#define GT_NAN_EXTREME(name, instruction) \
+  GT_FUNCTION float name(float a, float b) { \
+    float y; \
+    asm(instruction ".NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b)); \
+    return y; \
+  }
+GT_NAN_EXTREME(gt_min, "min")
+GT_NAN_EXTREME(gt_max, "max")
+#endif
+#endif
 GT_FUNCTION float gt_minnum(float a, float b) { return fminf(a, b); }
 GT_FUNCTION float gt_maxnum(float a, float b) { return fmaxf(a, b); }
 GT_FUNCTION gt_i8 gt_abs(gt_i8 x) { return x < 0 ? gt_neg(x) : x; }
@@ -162,13 +174,65 @@ GT_ROUNDED(gt_sub_rn, -, __fsub_rn, __dsub_rn)
 GT_ROUNDED(gt_mul_rn, *, __fmul_rn, __dmul_rn)
 GT_ROUNDED(gt_div_rn, /, __fdiv_rn, __ddiv_rn)
 
+// Functions of f32 that are made of a GPU's approximations. Beyond 2^126 reciprocals are 0, below 2^-126 infinite.
+GT_FUNCTION float gt_near_exp2(float x) {  // within 2 ULP; 0 where that is denormal
+#ifdef GT_EMULATED
+  return x < -126.0f ? 0.0f : exp2f(x);
+#else
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#endif
+}
+GT_FUNCTION float gt_near_reciprocal(float x) {  // within 1 ULP
+#ifdef GT_EMULATED
+  const float a = fabsf(x);
+  return a < 0x1p-126f ? copysignf(INFINITY, x) : a > 0x1p126f ? copysignf(0.0f, x) : 1.0f / x;
+#else
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#endif
+}
+GT_FUNCTION float gt_half_exp(float x) {  // e^x / 2 = 2^(n - 1) 2^f for a whole n from -125 to 128; far out f has the rest
+  const float shifted = gt_fma(fminf(fmaxf(x, -86.5f), 88.5f), 0x1.715476p+0f, 0x1.8p+23f + 126.0f);
+  const float n = shifted - (0x1.8p+23f + 126.0f);
+  const float f = gt_fma(x, 0x1.4ae0cp-26f, gt_fma(x, 0x1.715476p+0f, -n));
+  return gt_near_exp2(f) * gt_float_bits(gt_bitcast<gt_u32>(shifted) << 23);
+}
+GT_FUNCTION float gt_sigmoid(float x) {  // 1/(1 + z), or z/(1 + z) for negative x; a Newton step makes up for roundings
+  const float z = expf(-fabsf(x)), d = gt_add_rn(z, 1.0f), lost = gt_sub_rn(z, gt_sub_rn(d, 1.0f));
+  const float near = gt_near_reciprocal(d);
+  const float inverse = gt_fma(gt_fma(-lost, near, gt_fma(-d, near, 1.0f)), near, near);
+  return x < 0.0f ? z * inverse : inverse;
+}
+
+// a / b for a b that many a are divided by: one of them takes 6 instructions. To nearest for most a and to the next
+// number for some; for a below 2^-102, where what is left of it is lost, within 2 ULP.
+GT_FUNCTION float gt_quotient(float a, float b) {
+  const float size = fabsf(b), scale = size > 0x1p100f ? 0x1p-30f : size < 0x1p-100f ? 0x1p60f : 1.0f;
+  const float divisor = gt_mul_rn(b, scale), near = gt_near_reciprocal(divisor);
+  const float inverse = gt_fma(gt_fma(-divisor, near, 1.0f), near, near);
+  const float safe = inverse == inverse ? inverse : near;
+  const float dividend = gt_mul_rn(a, scale), q = gt_mul_rn(dividend, safe);
+  const float y = gt_fma(gt_fma(-divisor, q, dividend), safe, q);
+  return fabsf(y) > 0.0f ? y : q;  // zeros, infinities and NaN are right before
+}
+template <class T> GT_FUNCTION T gt_quotient(T a, T b) { return a / b; }
+
 // ---- conversions: wide integers saturate, narrow ones are the low bits of a wide one; NaN becomes 0; bool is != 0
 
 GT_FUNCTION float gt_widen(gt_bf16 x) { return gt_float_bits((gt_u32)x.bits << 16); }
-GT_FUNCTION gt_bf16 gt_narrow_bf16(float x) {  // to nearest even on the bits
-  gt_u32 bits = gt_bitcast<gt_u32>(x), high = bits >> 16;
+GT_FUNCTION gt_bf16 gt_narrow_bf16(float x) {  // to nearest even
+#if defined(GT_EMULATED) || __CUDA_ARCH__ < 800
+  const gt_u32 bits = gt_bitcast<gt_u32>(x), high = bits >> 16;
   if (x != x) return gt_bf16{(gt_u16)(high | 0x40)};
   return gt_bf16{(gt_u16)((bits + 0x7fff + (high & 1)) >> 16)};
+#else
+  gt_bf16 y;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+  return y;
+#endif
 }
 #ifdef GT_EMULATED
 GT_FUNCTION float gt_widen(gt_f16 x) { return (float)gt_bitcast<_Float16>(x.bits); }
@@ -270,6 +334,22 @@ template <int count, class T> struct gt_vector {
   typedef typename gt_word<bytes>::type word;
   T part[count];
 };
+// Elements of less than 4 bytes are taken out of registers, and put into them, by shifts, also where they were moved
+// one by one: so the compiler widens both halves of a register where they are, and narrows two floats at once.
+template <int bytes> struct gt_small { typedef gt_u16 type; };
+template <> struct gt_small<1> { typedef gt_u8 type; };
+template <class T> struct gt_packed { static const int each = sizeof(T) < 4 ? 4 / sizeof(T) : 1; };
+template <class T> GT_FUNCTION gt_u32 gt_bits_at(T x, int i) {
+  return (gt_u32)gt_bitcast<typename gt_small<sizeof(T)>::type>(x) << 8 * sizeof(T) * (i % gt_packed<T>::each);
+}
+template <class T> GT_FUNCTION T gt_part_at(gt_u32 word, int i) {
+  typedef typename gt_small<sizeof(T)>::type bits;
+  return gt_bitcast<T>((bits)(word >> 8 * sizeof(T) * (i % gt_packed<T>::each)));
+}
+template <int count, class T> struct gt_registers {
+  static const bool used = sizeof(T) < 4 && count * sizeof(T) % 4 == 0;
+  gt_u32 part[used ? count * sizeof(T) / 4 : 1];
+};
 template <bool aligned> GT_FUNCTION bool gt_is_aligned(const void* p, int bytes) {
   const bool found = (unsigned long long)p % bytes == 0;
 #ifdef GT_EMULATED
@@ -280,26 +360,45 @@ template <bool aligned> GT_FUNCTION bool gt_is_aligned(const void* p, int bytes)
 template <int count, bool aligned = false, class T> GT_FUNCTION gt_vector<count, T> gt_read(const T* from) {
   typedef gt_vector<count, T> vector;
   vector found;
+  gt_registers<count, T> packed = {};
   if (gt_is_aligned<aligned>(from, vector::bytes)) {
     _Pragma("unroll") for (int i = 0; i < count / vector::each; i++) {
       const typename vector::word w = ((const typename vector::word*)from)[i];
-      memcpy(found.part + i * vector::each, &w, sizeof w);
+      if constexpr (packed.used) memcpy((gt_u8*)packed.part + i * sizeof w, &w, sizeof w);
+      else memcpy(found.part + i * vector::each, &w, sizeof w);
     }
   } else {
-    _Pragma("unroll") for (int i = 0; i < count; i++) found.part[i] = from[i];
+    _Pragma("unroll") for (int i = 0; i < count; i++) {
+      if constexpr (packed.used) packed.part[i / gt_packed<T>::each] |= gt_bits_at(from[i], i);
+      else found.part[i] = from[i];
+    }
   }
+  if constexpr (packed.used)
+    _Pragma("unroll") for (int i = 0; i < count; i++)
+      found.part[i] = gt_part_at<T>(packed.part[i / gt_packed<T>::each], i);
   return found;
 }
 template <int count, bool aligned = false, class T> GT_FUNCTION void gt_write(T* to, const gt_vector<count, T>& x) {
   typedef gt_vector<count, T> vector;
+  gt_vector<count, T> y = x;
+  gt_registers<count, T> packed = {};
+  if constexpr (packed.used) {
+    _Pragma("unroll") for (int i = 0; i < count; i++)
+      packed.part[i / gt_packed<T>::each] |= gt_bits_at(x.part[i], i);
+#ifndef GT_EMULATED
+    _Pragma("unroll") for (gt_u32& word : packed.part) asm("" : "+r"(word));  // packed before the branch
+#endif
+    _Pragma("unroll") for (int i = 0; i < count; i++) y.part[i] = gt_part_at<T>(packed.part[i / gt_packed<T>::each], i);
+  }
   if (gt_is_aligned<aligned>(to, vector::bytes)) {
     _Pragma("unroll") for (int i = 0; i < count / vector::each; i++) {
       typename vector::word w;
-      memcpy(&w, x.part + i * vector::each, sizeof w);
+      if constexpr (packed.used) memcpy(&w, (gt_u8*)packed.part + i * sizeof w, sizeof w);
+      else memcpy(&w, x.part + i * vector::each, sizeof w);
       ((typename vector::word*)to)[i] = w;
     }
   } else {
-    _Pragma("unroll") for (int i = 0; i < count; i++) to[i] = x.part[i];
+    _Pragma("unroll") for (int i = 0; i < count; i++) to[i] = y.part[i];
   }
 }
 template <int count, bool aligned = false, class T> GT_FUNCTION void gt_take(T* to, const T* from) {  // `to` is a thread's own

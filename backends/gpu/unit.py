@@ -370,6 +370,13 @@ class Writer(Expressions):
     def statement(self, s: Stmt) -> None:
         _STATEMENTS[type(s)](self, s)
 
+    @contextmanager
+    def loop(self, head: str) -> Iterator[None]:
+        with self.block(head):
+            self.loops += 1
+            yield
+            self.loops -= 1
+
     def variable(self, s: For) -> str:
         """The name of a loop's variable."""
         self.ranges.loop(s)
@@ -381,7 +388,7 @@ class Writer(Expressions):
         lo, hi, step = (self.value(e, index=True) for e in (s.lo, s.hi, s.step))
         i = self.variable(s)
         first, stride = f"{lo} + gt_thread() * {step}", f"gt_threads() * {step}"
-        with self.block(f"for (gt_i64 {i} = {first}; {i} < {hi}; {i} += {stride})"):
+        with self.loop(f"for (gt_i64 {i} = {first}; {i} < {hi}; {i} += {stride})"):
             self.statements(s.body)
 
     def blocks(self, s: For) -> None:
@@ -390,7 +397,7 @@ class Writer(Expressions):
         i = self.variable(s)
         self._threads = s.threads
         first, stride = f"{lo} + (gt_i64)blockIdx.x * {step}", f"(gt_i64)gridDim.x * {step}"
-        with self.block(f"for (gt_i64 {i} = {first}; {i} < {hi}; {i} += {stride})"):
+        with self.loop(f"for (gt_i64 {i} = {first}; {i} < {hi}; {i} += {stride})"):
             self.statements(s.body)
             if any(isinstance(x, k.Scratch) and x.space == "shared" for x in k.walk(s.body)):
                 # before the next iteration writes to what others still read
@@ -408,7 +415,7 @@ class Writer(Expressions):
                 self._dealt(s, i, times, rest)
                 return
         first, stride = f"{lo} + (gt_i64)threadIdx.x * {step}", f"{threads}ll * {step}"
-        with self.block(f"for (gt_i64 {i} = {first}; {i} < {hi}; {i} += {stride})"):
+        with self.loop(f"for (gt_i64 {i} = {first}; {i} < {hi}; {i} += {stride})"):
             self.statements(s.body)
 
     def _dealt(self, s: For, i: str, times: int, rest: int) -> None:
@@ -418,7 +425,7 @@ class Writer(Expressions):
         if times > 1:
             self.put("#pragma unroll")
             head = f"for (int {n} = 0; {n} < {times}; {n}++)"
-        with self.block(head):
+        with self.loop(head):
             before = f"{n} * {self._threads} + " if times > 1 else ""
             self.put(f"const gt_i64 {i} = {before}threadIdx.x;")
             self.statements(s.body)
@@ -433,7 +440,7 @@ class Writer(Expressions):
             self.put("#pragma unroll")
         elif s.kind == "rolled" or self._indexes_memory(s):
             self.put("#pragma unroll 1")
-        with self.block(f"for (gt_i64 {i} = {lo}; {i} < {hi}; {i} += {step})"):
+        with self.loop(f"for (gt_i64 {i} = {lo}; {i} < {hi}; {i} += {step})"):
             self.statements(s.body)
 
     def _indexes_memory(self, s: For) -> bool:
@@ -449,11 +456,13 @@ class Writer(Expressions):
         self.ranges.let(s)
         text = self.value(s.value)
         name = self.names[s.name] = self.fresh(s.name.name)
+        self.made_in[s.name] = self.loops
         self.put(f"const {register(s.name.type)} {name} = {text};")
 
     def _var(self, s: k.Var) -> None:
         text = self.value(s.value)
         name = self.names[s.name] = self.fresh(s.name.name)
+        self.made_in[s.name] = self.loops
         self.put(f"{register(s.name.type)} {name} = {text};")
 
     def _assign(self, s: k.Assign) -> None:
@@ -581,7 +590,7 @@ class Writer(Expressions):
                 self.statements(s.orelse)
 
     def _while(self, s: k.While) -> None:
-        with self.block(f"while ({self.value(s.condition)})"):
+        with self.loop(f"while ({self.value(s.condition)})"):
             self.statements(s.body)
 
     def _call(self, s: k.Call) -> None:
