@@ -19,7 +19,7 @@ from graphtorch.backends.gpu.device import DeviceError, Launch
 from graphtorch.backends.gpu.emulated import EmulatedDevice, compiler
 from graphtorch.backends.gpu.executable import Executable
 from graphtorch.backends.gpu.machine import LARGE, Tf32
-from graphtorch.backends.gpu.schedules import warpgroups
+from graphtorch.backends.gpu.schedules import products, warpgroups
 from graphtorch.backends.gpu.schedules.warpgroups import TILES, Tile
 from graphtorch.backends.gpu.unit import Unit
 from graphtorch.backends.kernels import ir as k
@@ -38,7 +38,7 @@ ROUNDED = {bf16: 2.0**-8, f16: 2.0**-11, f32: 2.0**-23}
 FACTORS = {bf16: 1e-5, f16: 1e-5, f32: 2.1 * 2.0**-11}
 
 
-def product(a: Any, b: Any, dtype: DType, left: bool, right: bool) -> Graph:
+def graph_of(a: Any, b: Any, dtype: DType, left: bool, right: bool) -> Graph:
     """``relu(a @ b)`` of operands that are given transposed where `left`, `right` say so."""
     shapes = [(*s[:-2], s[-1], s[-2]) if t else s for s, t in ((a, left), (b, right))]
     x, y = (Value(Type(dtype, s), name=n) for s, n in zip(shapes, "ab", strict=True))
@@ -54,7 +54,7 @@ def check(
 ) -> str:
     """Compare a product, of operands that begin `shift` elements into their memory; its text."""
     unit, rng, device = Unit(), np.random.default_rng(0), EmulatedDevice(order=1)
-    made = build(product(a, b, dtype, left, right), unit, (), HOPPER)
+    made = build(graph_of(a, b, dtype, left, right), unit, (), HOPPER)
     arrays = [(rng.standard_normal(s) / 4).astype(dtype.numpy) for s in (a, b)]
     given = []
     for x, turned in zip(arrays, (left, right), strict=True):
@@ -158,18 +158,38 @@ def test_convolutions_and_gradients(hopper: None, monkeypatch: pytest.MonkeyPatc
     assert {"_Lines", "_Blocks"} <= ways
 
 
-def test_sizes_known_at_the_call(hopper: None) -> None:
-    """One program for several sizes takes parts where they fit, else elements."""
-    graphtorch.set_float32_matmul_precision("high")
-    try:
-        product = graphtorch.compile(lambda x, y: x @ y)
-        for n in (64, 72, 81, 300):
-            x, y = graphtorch.randn(n, n), graphtorch.randn(n, n)
-            found = product(x.to("cuda"), y.to("cuda")).cpu().numpy()
-            want = x.numpy().astype(np.float64) @ y.numpy().astype(np.float64)
-            np.testing.assert_allclose(found, want, 2e-3, 2e-3 * np.abs(want).max())
-    finally:
-        graphtorch.set_float32_matmul_precision("highest")
+@pytest.mark.parametrize("precision", ["high", "highest"])
+@pytest.mark.parametrize("capability", [(9, 0), (8, 0)], ids=str)
+def test_sizes_known_at_the_call(
+    capability: tuple[int, int], precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One program for several sizes takes parts where they fit, else elements, and large tiles
+    where there are enough of them."""
+    tiles = set()
+    made = products.lower_block_product
+
+    def noted(p: Any, region: Any, lowering: Any, tile: Any, *rest: Any) -> None:
+        tiles.add(str(tile))
+        made(p, region, lowering, tile, *rest)
+
+    monkeypatch.setattr(products, "lower_block_product", noted)
+    graphtorch.set_float32_matmul_precision(precision)
+    with emulated_gpu() as patch:
+        device = devices.device()
+        known = replace(device.properties, capability=capability, multiprocessors=4)
+        patch.setattr(device, "properties", known)
+        try:
+            # a program of its own for each case
+            scale = 1.0 + capability[0] + len(precision)
+            product = graphtorch.compile(lambda x, y: x @ y * scale)
+            for n in (64, 72, 81, 300):
+                x, y = graphtorch.randn(n, n), graphtorch.randn(n, n)
+                found = product(x.to("cuda"), y.to("cuda")).cpu().numpy()
+                want = x.numpy().astype(np.float64) @ y.numpy().astype(np.float64) * scale
+                np.testing.assert_allclose(found, want, 2e-3, 2e-3 * np.abs(want).max())
+        finally:
+            graphtorch.set_float32_matmul_precision("highest")
+    assert len(tiles) > 1
 
 
 GIVEN = k.Buffer("given", bf16, "read", 64)

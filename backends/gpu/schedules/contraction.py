@@ -12,7 +12,7 @@ from ...kernels.program.lowering import Lowering, Region
 from ..machine import gpu_of
 from . import matrices, products, warpgroups
 from .packing import laid
-from .products import lower_block_product, regroup, takes
+from .products import lower_for_sizes, regroup, takes
 
 MANY = 1 << 24  # multiply-adds, most of them by zeros, that take longer than a few more launches
 NARROW, SHORT = 2, 64  # columns, and steps of k, that are not worth a tile
@@ -37,14 +37,13 @@ def lower_blocks(p: Contraction, region: Region, lowering: Lowering) -> None:
     """
     regroup(p)
     gpu = gpu_of(lowering)
-    many = gpu.multiprocessors
     m, n, k = (guess(extent_of(axes)) for axes in (p.m, p.n, p.k))
     if not takes(p) or (min(m, n) <= NARROW and k <= SHORT):
         lower_loop_nest(p if n <= m else p.swapped(), region, lowering)
-    elif matrices.matrix_dtype(p, gpu) is not None and gpu.warpgroups:
+        return
+    way = products
+    if matrices.matrix_dtype(p, gpu) is not None:
+        way = warpgroups if gpu.warpgroups else matrices
+    if way is warpgroups:
         laid(p, region, lowering)
-        lower_block_product(p, region, lowering, warpgroups.tile_of(p, many), warpgroups.emit)
-    elif matrices.matrix_dtype(p, gpu) is not None:
-        lower_block_product(p, region, lowering, matrices.tile_of(p, many), matrices.emit)
-    else:
-        lower_block_product(p, region, lowering, products.tile_of(p, many), products.emit)
+    lower_for_sizes(p, region, lowering, way.tile_of, way.large_tile(p), way.emit)

@@ -39,7 +39,7 @@ from ...kernels.ir import (
 )
 from ..machine import Gpu
 from .operands import COPIED, HALF, Operand, bind
-from .products import frame, is_enough, steps_along
+from .products import Share, frame, is_enough, steps_along
 
 LONG = 8192  # steps of k for each part that are worth more than smaller tiles
 
@@ -103,17 +103,28 @@ def side_by_side(p: Contraction, source: Source, axes: Sequence[Axis]) -> bool:
     )
 
 
-def tile_of(p: Contraction, multiprocessors: int) -> Tile:
-    """The largest tile that leaves few multiprocessors without work, and wastes little at the
-    edges.
+def large_tile(p: Contraction) -> Tile:
+    """For many results."""
+    return largest(p)[0]
+
+
+def largest(p: Contraction) -> Sequence[Tile]:
+    """The tiles for `p`, large ones first.
 
     What is not copied passes through registers, of which the largest tile has none left.
     """
-    m, n = (guess(extent_of(axes)) for axes in (p.m, p.n))
-    batch = guess(extent_of(p.batch))
     tiles = TF32_TILES if factor(p) is f32 else TILES
     direct = side_by_side(p, p.a, p.m) and side_by_side(p, p.b, p.n)
-    for tile in tiles[not direct : -1]:
+    return tiles[not direct :]
+
+
+def tile_of(p: Contraction, multiprocessors: int) -> Tile:
+    """The largest tile that leaves few multiprocessors without work, and wastes little at the
+    edges."""
+    m, n = (guess(extent_of(axes)) for axes in (p.m, p.n))
+    batch = guess(extent_of(p.batch))
+    tiles = largest(p)
+    for tile in tiles[:-1]:
         blocks = batch * -(-m // tile.rows) * -(-n // tile.columns)
         enough = is_enough(p, blocks, LONG, multiprocessors)
         if enough and m * 4 >= tile.rows * 3 and n * 4 >= tile.columns * 3:
@@ -121,10 +132,16 @@ def tile_of(p: Contraction, multiprocessors: int) -> Tile:
     return tiles[-1]
 
 
-def emit(e: Scope, p: Contraction, tile: Tile, finish: Callable[[Expr], None]) -> None:
+def emit(
+    e: Scope,
+    p: Contraction,
+    tile: Tile,
+    finish: Callable[[Expr], None],
+    share: Share | None = None,
+) -> None:
     """The kernel's body; `finish` takes each sum where its m and n are bound."""
     b = e.b
-    with frame(e, p, tile) as f:
+    with frame(e, p, tile, share) as f:
         work = _Work(e, p, tile, f.thread)
         slices = (
             _Slice(work, p.m, p.a, tile.rows, f.top, f.m, f.k, "a"),

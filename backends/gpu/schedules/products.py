@@ -16,7 +16,7 @@ fixed order.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -62,7 +62,32 @@ class Size(Protocol):
     def threads(self) -> int: ...
 
 
-Emit: TypeAlias = Callable[[Scope, Contraction, Any, Callable[[Expr], None]], None]
+@dataclass(frozen=True)
+class Share:
+    """When one of two kernels computes a product whose sizes are told at the call: that of large
+    tiles where there are enough of them for the GPU, else that of small ones.
+
+    Attributes:
+        large: the large tile.
+        enough: how many of them.
+        many: whether it is the kernel for so many.
+    """
+
+    large: Size
+    enough: int
+    many: bool
+
+    def factor(self, m: Expr, n: Expr, batch: Sequence[Expr]) -> Expr:
+        """1 where it is this kernel's turn, else 0. Args: how many rows, columns, entries."""
+        blocks = (m + (self.large.rows - 1)) // self.large.rows
+        blocks = blocks * ((n + (self.large.columns - 1)) // self.large.columns)
+        for count in batch:
+            blocks = blocks * count
+        many = binary("min", blocks // self.enough, Const(1))
+        return many if self.many else 1 - many
+
+
+Emit: TypeAlias = Callable[[Scope, Contraction, Any, Callable[[Expr], None], "Share | None"], None]
 
 
 @dataclass(frozen=True)
@@ -96,15 +121,49 @@ def takes(p: Contraction) -> bool:
     )
 
 
+def lower_for_sizes(
+    p: Contraction,
+    region: Region,
+    lowering: Lowering,
+    tile_of: Callable[[Contraction, int], Size],
+    large: Size,
+    emit: Emit,
+) -> None:
+    """The kernel of a contraction, or two where its rows or columns are told at the call: one for
+    few results, and one for many.
+
+    Args: large: the tile for many; emit: as `lower_block_product` takes it.
+    """
+    count = gpu_of(lowering).multiprocessors
+    tile = tile_of(p, count)
+    m, n = (extent_of(axes) for axes in (p.m, p.n))
+    known = (isinstance(m, int), isinstance(n, int))
+    fits = all(
+        not isinstance(size, int) or size * 4 >= most * 3
+        for size, most in ((m, large.rows), (n, large.columns))
+    )
+    if all(known) or not fits or tile == large:
+        lower_block_product(p, region, lowering, tile, emit)
+        return
+    for size, many in ((large, True), (tile, False)):
+        lower_block_product(p, region, lowering, size, emit, Share(large, max(count // 2, 1), many))
+
+
 def lower_block_product(
-    p: Contraction, region: Region, lowering: Lowering, tile: Size, emit: Emit
+    p: Contraction,
+    region: Region,
+    lowering: Lowering,
+    tile: Size,
+    emit: Emit,
+    share: Share | None = None,
 ) -> None:
     """The kernel of a contraction; with a long k in parts, also the one that adds them.
 
     Args: emit: writes the kernel's body for tiles of the size `tile`; it is given each sum's
-        continuation.
+        continuation. share: when it is this kernel's turn; None: always.
     """
-    parts = parts_of(p, tile, gpu_of(lowering).multiprocessors)
+    many = share is not None and share.many
+    parts = 1 if many else parts_of(p, tile, gpu_of(lowering).multiprocessors)
     label, flops = f"{region.label} [blocks {tile}]", 2 * extent_of(p.axes())
     e = Scope(lowering, region.label, p.space)
     if parts == 1:
@@ -114,7 +173,7 @@ def lower_block_product(
             writer.reader.memo.clear()
             writer.element(value, {}, None, 1)
 
-        emit(e, p, tile, finish)
+        emit(e, p, tile, finish, share)
         e.launch(label, flops)
         return
     cut, part, _ = split(p, parts)
@@ -124,9 +183,10 @@ def lower_block_product(
         cut,
         tile,
         lambda value: e.b.store(e.buffer(slot, "write", "partial"), e.expr(address), value),
+        share,
     )
     e.launch(f"{label} {parts} parts", flops)
-    add_parts(p, region, lowering, slot, address, part)
+    add_parts(p, region, lowering, slot, address, part, share)
 
 
 def regroup(p: Contraction) -> None:
@@ -140,6 +200,11 @@ def regroup(p: Contraction) -> None:
         )
         (kept if in_a == in_b else rows if in_a else columns).append(x)
     p.batch, p.m, p.n = kept, [*rows, *p.m], [*columns, *p.n]
+
+
+def large_tile(p: Contraction) -> Tile:
+    """For many results."""
+    return TILES[p.acc.itemsize != 4]
 
 
 def tile_of(p: Contraction, multiprocessors: int) -> Tile:
@@ -180,13 +245,27 @@ def parts_of(p: Contraction, tile: Size, multiprocessors: int) -> int:
 
 
 def add_parts(
-    p: Contraction, region: Region, lowering: Lowering, slot: Slot, address: Dim, part: Axis
+    p: Contraction,
+    region: Region,
+    lowering: Lowering,
+    slot: Slot,
+    address: Dim,
+    part: Axis,
+    share: Share | None,
 ) -> None:
     """Launch the kernel that sums the parts, a thread for each result, and finishes the region."""
     e = Scope(lowering, "sum_parts", p.space)
     writer = ResultWriter(e, p, region)
     source = e.buffer(slot, hint="partial")
-    with e.tasks([x.loop for x in (*p.batch, *p.m, *p.n)]):
+    turn: Expr = Const(1)
+    if share is not None:
+        counts = (e.b.let(e.expr(extent_of(axes)), "count") for axes in (p.m, p.n, p.batch))
+        m, n, batch = counts
+        turn = e.b.let(share.factor(m, n, [batch]), "turn")
+    with (
+        e.tasks([x.loop for x in (*p.batch, *p.m, *p.n)]),
+        e.b.when(binary("eq", turn, 1)) if share is not None else nullcontext(),
+    ):
         total = e.b.var(Const(0.0, KType(p.acc)), "sum")
         with e.b.loop(e.expr(part.extent), name="part") as i:
             e.space.bind(part.variable, i)
@@ -212,7 +291,9 @@ class Frame:
 
 
 @contextmanager
-def frame(e: Scope, p: Contraction, tile: Size, band: int = 1) -> Iterator[Frame]:
+def frame(
+    e: Scope, p: Contraction, tile: Size, share: Share | None, band: int = 1
+) -> Iterator[Frame]:
     """The loop over blocks, a tile each; the variables of the batch are bound in it.
 
     Args: band: rows of tiles that are done together, column by column, so that blocks which run at
@@ -228,6 +309,8 @@ def frame(e: Scope, p: Contraction, tile: Size, band: int = 1) -> Iterator[Frame
     total: Expr = across * down
     for count in batch:
         total = total * count
+    if share is not None:
+        total = total * share.factor(m, n, batch)
     with b.block_loop(b.let(total, "total"), tile.threads) as block:
         rest = b.let(block // (across * down), "rest")
         top, left = corner(b, b.let(block % (across * down), "place"), across, down, band)
@@ -252,9 +335,15 @@ def steps_along(b: Builder, k: Expr, depth: int) -> Expr:
     return b.let((k + (depth - 1)) // depth, "steps")
 
 
-def emit(e: Scope, p: Contraction, tile: Tile, finish: Callable[[Expr], None]) -> None:
+def emit(
+    e: Scope,
+    p: Contraction,
+    tile: Tile,
+    finish: Callable[[Expr], None],
+    share: Share | None = None,
+) -> None:
     """The kernel's body; `finish` takes each sum where its m and n are bound."""
-    with frame(e, p, tile) as f:
+    with frame(e, p, tile, share) as f:
         work = _Work(e, p, tile, f.thread)
         sums = work.sums
         a = _Slice(work, p.m, p.a, tile.rows, f.top, f.m, f.k, "a")

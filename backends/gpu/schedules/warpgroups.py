@@ -49,7 +49,7 @@ from ...kernels.ir import (
 from ...kernels.ir import Tile as Operated
 from .matrices import LONG, along_k, copied, factor
 from .operands import COPIED, Operand, bind
-from .products import frame, is_enough, steps_along
+from .products import Share, frame, is_enough, steps_along
 
 GROUP = 128  # threads that multiply together
 WARP = 32
@@ -84,16 +84,26 @@ class Tile:
 TILES = (Tile(128, 256, 4), Tile(128, 128, 6), Tile(64, 128, 6), Tile(64, 64, 6))
 
 
-def tile_of(p: Contraction, multiprocessors: int) -> Tile:
-    """The largest tile that leaves few multiprocessors without work, and wastes little at the
-    edges.
+def large_tile(p: Contraction) -> Tile:
+    """For many results."""
+    return largest(p)[0]
+
+
+def largest(p: Contraction) -> Sequence[Tile]:
+    """The tiles for `p`, large ones first.
 
     Elements of 2 bytes that are not copied take too many registers for the largest.
     """
+    direct = None not in (in_parts(p, p.a, p.m), in_parts(p, p.b, p.n))
+    return TILES[not direct and factor(p) is not f32 :]
+
+
+def tile_of(p: Contraction, multiprocessors: int) -> Tile:
+    """The largest tile that leaves few multiprocessors without work, and wastes little at the
+    edges."""
     m, n = (guess(extent_of(axes)) for axes in (p.m, p.n))
     batch = guess(extent_of(p.batch))
-    direct = None not in (in_parts(p, p.a, p.m), in_parts(p, p.b, p.n))
-    for tile in TILES[not direct and factor(p) is not f32 : -1]:
+    for tile in largest(p)[:-1]:
         blocks = batch * -(-m // tile.rows) * -(-n // tile.columns)
         enough = is_enough(p, blocks, LONG, multiprocessors)
         if enough and m * 4 >= tile.rows * 3 and n * 4 >= tile.columns * 3:
@@ -119,10 +129,16 @@ def in_parts(p: Contraction, source: Source, axes: Sequence[Axis]) -> list[Dim] 
     return [n for n in sizes if not isinstance(n, int)]
 
 
-def emit(e: Scope, p: Contraction, tile: Tile, finish: Callable[[Expr], None]) -> None:
+def emit(
+    e: Scope,
+    p: Contraction,
+    tile: Tile,
+    finish: Callable[[Expr], None],
+    share: Share | None = None,
+) -> None:
     """The kernel's body; `finish` takes each sum where its m and n are bound."""
     b = e.b
-    with frame(e, p, tile, BAND) as f:
+    with frame(e, p, tile, share, BAND) as f:
         work = _Work(e, p, tile, f.thread)
         slices = (
             slice_of(work, p.m, p.a, tile.rows, (f.top, f.m, f.k), "a"),
