@@ -111,10 +111,9 @@ def amin(
 
 
 def softmax(input: Tensor, dim: int, *, dtype: Any = None, mask: Tensor | None = None) -> Tensor:
-    """The softmax over the elements where `mask` holds; 0 elsewhere."""
+    """The softmax over the elements where `mask` holds; 0 elsewhere, and NaN in rows without any."""
     x = _cast(input, dtype)
-    kept = _kept(x, mask)
-    return functional.softmax(x.masked_fill(~kept, -math.inf), dim).masked_fill(~kept, 0)  # type: ignore
+    return functional.softmax(x.masked_fill(~_kept(x, mask), -math.inf), dim)
 
 
 def log_softmax(

@@ -1,4 +1,8 @@
-"""Constant folding: what depends on constants only is computed now, by the ops' references."""
+"""Constant folding: what depends on constants only is computed now, by the ops' references.
+
+Values without elements are constants too: loops over them never run, and what they would read is
+not there.
+"""
 
 from __future__ import annotations
 
@@ -38,10 +42,7 @@ def _folded(node: Node) -> tuple[Value, ...] | None:
 
 
 def _is_foldable(node: Node) -> bool:
-    for value in node.operands:
-        if value.node is None or value.node.op is not ops.constant:
-            return False
-    if not node.operands:
+    if not node.operands or not all(_is_constant(v) or _is_empty(v) for v in node.operands):
         return False
     if node.op.kind is Kind.CONTROL or node.op is ops.region:  # their work has no bound
         return False
@@ -50,8 +51,17 @@ def _is_foldable(node: Node) -> bool:
     return not (node.op is ops.expand and node.operands[0].rank == 0)
 
 
+def _is_constant(value: Value) -> bool:
+    return value.node is not None and value.node.op is ops.constant
+
+
+def _is_empty(value: Value) -> bool:
+    return value.type.is_static and 0 in value.shape
+
+
 def _array(value: Value) -> np.ndarray:
-    assert value.node is not None
+    if value.node is None or not _is_constant(value):
+        return np.empty(tuple(map(int, value.shape)), value.dtype.numpy)  # type: ignore[arg-type]
     return attrs_of(value.node, ConstantAttrs).value.numpy()
 
 

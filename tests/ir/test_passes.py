@@ -240,6 +240,16 @@ def test_fold_keeps_uniform_results_small() -> None:
     assert "matmul" in names(fold.run(Graph("g", [], [big])))
 
 
+def test_fold_computes_what_has_no_elements() -> None:
+    """No kernel reads memory that is not there."""
+    x, y = tensor(0, 4), tensor(3, 0)
+    graph = fold.run(
+        Graph("g", [x, y], [ops.sum(x, dims=(0,), keepdim=False), ops.matmul(y, x), ops.exp(x)])
+    )
+    assert set(names(graph)) <= {"constant", "expand"}
+    assert [v.shape for v in graph.outputs] == [(4,), (3, 4), (0, 4)]
+
+
 def test_fold_leaves_errors_to_the_run() -> None:
     x = ops.constant(value=Literal.of([1.0, 2.0], f32))
     index = ops.constant(value=Literal.of([5], i64))

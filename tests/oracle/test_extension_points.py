@@ -286,6 +286,18 @@ def _masked(t: Any) -> list[Any]:
     return [f(x, dim=1, mask=mask).tolist() for f in (m.sum, m.mean, m.var, m.amax, m.softmax)]
 
 
+def test_masked_softmax_of_a_row_without_elements() -> None:
+    """It is NaN, as PyTorch's."""
+    rows = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
+    kept = [[True, False, True], [False, False, False]]
+    found = []
+    for t in (gt, torch):
+        x, mask = t.tensor(rows), t.tensor(kept)
+        found += [f(x, 1, mask=mask).numpy() for f in (t.masked.softmax, t.masked.log_softmax)]
+    for mine, theirs in zip(found[:2], found[2:], strict=True):
+        np.testing.assert_allclose(mine, theirs, 1e-6)
+
+
 def test_masked_reductions() -> None:
     mine, other = pair(_masked)
     for a, b in zip(mine, other, strict=True):
