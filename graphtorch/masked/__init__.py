@@ -111,7 +111,7 @@ def amin(
 
 
 def softmax(input: Tensor, dim: int, *, dtype: Any = None, mask: Tensor | None = None) -> Tensor:
-    """The softmax over the elements where `mask` holds; 0 elsewhere, and NaN in rows without any."""
+    """The softmax over the elements where `mask` holds; 0 elsewhere, NaN in rows without any."""
     x = _cast(input, dtype)
     return functional.softmax(x.masked_fill(~_kept(x, mask), -math.inf), dim)
 
