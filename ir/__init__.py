@@ -3,13 +3,26 @@
 This folder knows no front end and no machine.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from . import dtype, ops, passes
 from .dtype import DType, Kind
 from .graph import Graph, Location, Node, Type, Value, current_location, located
 from .literal import Literal
 from .op import BY_DECOMPOSITION, CORE, NO_ATTRS, OPS, Attrs, NoGradient, Op
+from .printer import print_graph, print_node
 from .shape import Dim, Shape, Symbol, SymInt, symbol
-from .text import ParseError, parse, print_graph, print_node
+
+if TYPE_CHECKING:
+    from .text import ParseError, parse
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("ParseError", "parse"):  # graphs are read from text by few programs
+        return getattr(importlib.import_module(f"{__name__}.text"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "BY_DECOMPOSITION",

@@ -3,7 +3,6 @@ more."""
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,6 +55,8 @@ def stage(name: str, graph: Graph) -> Iterator[None]:
 
 def advice() -> str:
     """The command that shows the graph at every stage."""
+    import shlex  # of errors only
+
     command = " ".join(map(shlex.quote, sys.orig_argv)) or "python your_program.py"
     return (
         "This is a defect of graphtorch, please report it. To see the graph at every stage, run\n"

@@ -17,10 +17,8 @@ it is short and reads back to the same bytes (so a NaN with a payload is not), i
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import functools
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeAlias, cast
@@ -74,9 +72,15 @@ def node_line(node: Node, names: dict[Value, str], placed: Placed | None = None)
     return f"{results} = {node.op.name}({operands}){_attrs(node.attrs, placed)} : {_types(node)}"
 
 
+def _in_quotes(text: str) -> str:
+    import json  # which takes a while, and plain names need none
+
+    return json.dumps(text)
+
+
 def quoted(name: str) -> str:
     """`name` as an identifier, in quotes where it is none."""
-    return name if PLAIN_NAME.match(name) and name not in RESERVED else json.dumps(name)
+    return name if PLAIN_NAME.match(name) and name not in RESERVED else _in_quotes(name)
 
 
 def _graph_lines(graph: Graph, placed: Placed | None) -> Iterator[str]:
@@ -86,7 +90,7 @@ def _graph_lines(graph: Graph, placed: Placed | None) -> Iterator[str]:
     for node in graph.nodes:
         line = node_line(node, names, placed)
         if node.location and (placed is None or placed(node)):
-            line = f"{line} @ {json.dumps(node.location.file)}:{node.location.line}"
+            line = f"{line} @ {_in_quotes(node.location.file)}:{node.location.line}"
         yield from _indented(line) if "\n" in line else ("  " + line,)
     into = {output: names[graph.inputs[i]] for output, i in graph.donates}
     results = [
@@ -164,7 +168,7 @@ def _attr(value: object, placed: Placed | None) -> str:
     if isinstance(value, (float, np.floating)):
         return repr(float(value))
     if isinstance(value, str):
-        return json.dumps(value)
+        return _in_quotes(value)
     if isinstance(value, tuple):
         return (
             "("
@@ -183,6 +187,8 @@ def _literal(literal: Literal) -> str:
     head = f"{literal.dtype}[{', '.join(map(str, literal.shape))}]"
     decimal = _decimal(literal)
     if decimal is None:
+        import base64  # few constants are printed
+
         return f'{head}"{base64.b64encode(literal.data).decode("ascii")}"'
     return f"{head}({decimal})"
 

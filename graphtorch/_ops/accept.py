@@ -67,6 +67,9 @@ _OF_DATA = frozenset({"as_tensor", "is_tensor", "tensor"})
 # keywords for what is else *sizes
 _LISTED = frozenset({"size", "sizes", "shape", "dims", "repeats"})
 
+# what a public function has of its definition, beside its own name
+_SHARED = tuple(a for a in functools.WRAPPER_ASSIGNMENTS if "name" not in a and "mod" not in a)
+
 
 def accepting(
     name: str, function: Callable[..., Any], module: str, owner: str = ""
@@ -74,20 +77,18 @@ def accepting(
     """`function` as users call it, under ``module.name`` or as a method of the class `owner`."""
     if not inspect.isfunction(function):
         return function  # a class such as ``autocast``
-    flags = frozenset(
-        k
-        for k, declared in inspect.unwrap(function).__annotations__.items()
-        if declared == "bool" and k not in _PYTHONS
-    )
-
     ask = overridden_by_mode if name in _OF_DATA else overridden
+    flags: Any = None  # not looked for before a keyword is given
 
-    @functools.wraps(function)
+    @functools.wraps(function, _SHARED)
     def call(*args: Any, **kwargs: Any) -> Any:
+        nonlocal flags
         if overriding:
             answer = ask(call, args, kwargs)
             if answer is not NOBODY:
                 return answer
+        if flags is None and kwargs:
+            flags = _flags(function)
         for key in kwargs:
             # what Python takes for true is refused
             if key in flags and type(kwargs[key]) is not bool:
@@ -117,6 +118,12 @@ def accepting(
     # pickles find it there
     call.__module__, call.__name__, call.__qualname__ = module, name, owner + name
     return call
+
+
+def _flags(function: Callable[..., Any]) -> frozenset[str]:
+    """The parameters that take a bool and nothing else."""
+    annotations = inspect.unwrap(function).__annotations__
+    return frozenset(k for k, kind in annotations.items() if kind == "bool" and k not in _PYTHONS)
 
 
 def accepting_all(methods: Mapping[str, Any], owner: type) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import pkgutil
 import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
@@ -121,6 +120,8 @@ def _no_module(rest: str) -> ModuleNotFoundError:
     too."""
     parent, _, last = rest.rpartition(".")
     home = sys.modules[f"{PACKAGE}.{parent}" if parent else PACKAGE]
+    import pkgutil  # of errors only
+
     modules = [m.name for m in pkgutil.iter_modules(getattr(home, "__path__", ()))]
     return ModuleNotFoundError(
         f"graphtorch has no 'torch.{rest}': neither a module nor an attribute of that name"

@@ -7,7 +7,6 @@ next. Gradients are not computed here: `pull` asks the IR's rules, which record 
 from __future__ import annotations
 
 import itertools
-import traceback
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -443,6 +442,8 @@ SAVES_RESULT_NAMES = frozenset(n.replace("_", "") for n in SAVES_RESULT)
 
 def _users_stack() -> list[str]:
     """The calls that led here, without our own, as lines of a traceback."""
+    import traceback  # of the detection of anomalies only
+
     frames = [f for f in traceback.extract_stack() if not f.filename.startswith(FOLDER)]
     return traceback.format_list(frames)
 
