@@ -255,3 +255,14 @@ def test_a_patch_is_found(text: str) -> None:
 
 def test_few_files_stand_beside_the_rooms() -> None:
     assert len(list((ROOT / "graphtorch").glob("*.py"))) <= 24
+
+
+def test_dataclasses_are_ours() -> None:
+    """The standard library's decorator takes most of the time of importing a module."""
+    standard = []
+    for module, path in MODULES.items():
+        if path.name != "dataclass.py":
+            for node in import_statements(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ImportFrom) and node.module == "dataclasses":
+                    standard += [module for a in node.names if a.name in ("dataclass", "field")]
+    assert not standard

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from graphtorch.ir import ops
 from graphtorch.ir.graph import Node
 
+from ..dataclass import dataclass
 from ..kernels.machine import Machine
 from ..kernels.program.lowering import Lowering
 

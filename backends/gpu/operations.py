@@ -9,10 +9,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 from graphtorch.ir.dtype import DType
 
+from ..dataclass import dataclass
 from ..kernels import ir as k
 from ..kernels.body.maths import functions
 from ..kernels.builder import Builder

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 from graphtorch.ir.dtype import DType, boolean
 
+from ..dataclass import dataclass
 from ..kernels import ir as k
 from ..kernels.body.maths import functions
 from ..kernels.builder import Builder

@@ -38,10 +38,11 @@ is named with `let`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import TypeAlias, Union
 
 from graphtorch.ir.dtype import DType, boolean, i64, u32
+
+from ..dataclass import dataclass, field
 
 
 class KType:

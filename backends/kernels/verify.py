@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import NoReturn
 
 from graphtorch.ir.dtype import bf16, boolean, f16, f32, u32
 from graphtorch.ir.shape import Dim
 
+from ..dataclass import dataclass
 from . import ir as k
 from .extents import Extents
 from .program.program import Launch, Program, Slot, flat

@@ -3,9 +3,9 @@ compiled for, which a target states."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 
+from ..dataclass import dataclass
 from ..op import Weight
 
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 
 from .. import ops
+from ..dataclass import dataclass
 from ..graph import Graph, Node, Value
 from ..literal import Literal
 from ..op import Op

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from graphtorch.ir.shape import Dim
@@ -26,6 +25,7 @@ from ...cpu.contraction.choice import guess
 from ...cpu.contraction.split import partial_address, partial_slot, split
 from ...cpu.contraction.tile import steps_of
 from ...cpu.contraction.writer import ResultWriter
+from ...dataclass import dataclass
 from ...kernels.body.scope import Scope
 from ...kernels.builder import Builder
 from ...kernels.contraction.problem import (

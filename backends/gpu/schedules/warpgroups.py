@@ -15,13 +15,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 from graphtorch.ir.dtype import boolean, f32
 from graphtorch.ir.shape import Dim, evaluate
 
 from ...cpu.contraction.choice import guess
+from ...dataclass import dataclass
 from ...kernels.body.scope import Scope
 from ...kernels.builder import Builder
 from ...kernels.contraction.operands import passing
