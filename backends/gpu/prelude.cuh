@@ -589,6 +589,7 @@ static void gt_multiply_tiles(const gt::Product& p) {
 }
 GT_FUNCTION void gt_publish() {}
 template <int groups> GT_FUNCTION void gt_settle_tiles() { gt::settle(groups); }
+template <int count> GT_FUNCTION void gt_settled(float*) {}
 #else
 // Where a tile begins and how it lies: rows in groups of eight are 1024 bytes apart, those of a turned tile in
 // groups of 64 are 8192; lines of 128 bytes, their parts in other places (swizzled).
@@ -599,6 +600,10 @@ GT_FUNCTION gt_u64 gt_tile(const void* at) {
 GT_FUNCTION void gt_publish() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 template <int groups> GT_FUNCTION void gt_settle_tiles() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(groups) : "memory");
+}
+// So that the compiler takes no sum out of its register before it is there.
+template <int count> GT_FUNCTION void gt_settled(float* sums) {
+  _Pragma("unroll") for (int i = 0; i < count; i++) asm volatile("" : "+f"(sums[i])::"memory");
 }
 #endif
 

@@ -576,6 +576,9 @@ class Writer(Expressions):
 
     def _settle(self, s: k.Settle) -> None:
         self.put(f"gt_settle_tiles<{s.groups}>();")
+        if s.sums is not None:
+            count = self.sizes[s.sums]
+            self.put(f"gt_settled<{count}>({self.elements(s.sums, k.Const(0), count)});")
 
     def _publish(self, s: k.Publish) -> None:
         self.put("gt_publish();")

@@ -560,9 +560,11 @@ class MultiplyTiles:
 
 @dataclass(eq=False, slots=True)
 class Settle:
-    """Waits until all `MultiplyTiles` of the thread but the last `groups` are done."""
+    """Waits until all `MultiplyTiles` of the thread but the last `groups` are done; where these are
+    none, `sums` may be read from then on."""
 
     groups: int
+    sums: Buffer | None = None
 
 
 @dataclass(eq=False, slots=True)

@@ -189,7 +189,7 @@ _STATEMENTS: dict[type, Callable[..., str]] = {
         f"{s.a.name}[{_expr(s.a_at)}] {s.b.name}[{_expr(s.b_at)}]"
     ),
     k.MultiplyTiles: lambda s: f"tiles {s.sums.name} += {s.dtype} {_tile(s.a)} {_tile(s.b)}",
-    k.Settle: lambda s: f"settle {s.groups}",
+    k.Settle: lambda s: f"settle {s.groups}" + (f" {s.sums.name}" if s.sums else ""),
     k.Publish: lambda s: "publish",
     k.Barrier: lambda s: "barrier",
     k.Call: lambda s: f"call {s.kernel.name}({', '.join(map(_argument, s.args))})",

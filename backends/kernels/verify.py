@@ -401,8 +401,10 @@ class _Verifier:
 
     def settle(self, stmt: k.Settle) -> None:
         self.barrier(k.Barrier())
-        if stmt.groups < 0:
+        if stmt.groups < 0 or (stmt.groups and stmt.sums is not None):
             self.refuse("threads", f"{stmt.groups} groups of products are awaited")
+        if stmt.sums is not None:
+            self.part(stmt.sums, "private", k.Const(0), 1)
 
     def call(self, stmt: k.Call) -> None:
         name = stmt.kernel.name

@@ -13,6 +13,7 @@ Sums are handed over by way of shared memory, so that neighbouring threads have 
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -176,7 +177,7 @@ def emit(
                 s.operand.fill(b.let(later + 2, "after"))
             b.emit(Settle(1))
         b.emit(Await(0))
-        b.emit(Settle(0))
+        b.emit(Settle(0, work.sums))
         work.finish((f.top, f.m), (f.left, f.n), finish)
 
 
@@ -254,7 +255,7 @@ def inside(
     return b.when(binary("lt", at, count))
 
 
-class _Slice:
+class _Slice(ABC):
     """Slices of an operand: `size` rows (or columns) from `first` on, some steps of k each.
 
     A thread has `count` items of a slice, some elements each, which begin in `own_rows` rows.
@@ -295,25 +296,25 @@ class _Slice:
         self.operand = Operand(e, source, p.k, self.depth, tile.stages, self.several)
         self.operand.find(axes, lambda i: self.first + self.row(i), self.own_rows)
 
+    @abstractmethod
     def deal(self) -> None:
         """Let the thread have items: find what those have in common."""
-        raise NotImplementedError
 
+    @abstractmethod
     def row(self, i: Expr) -> Expr:
         """The row that is the thread's number `i`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self, i: Expr) -> tuple[Expr, Expr]:
         """The step of k that item `i` begins at, and the number of its row."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fetch(self, slice: Expr) -> None:
         """Read the slice into registers."""
-        raise NotImplementedError
 
+    @abstractmethod
     def put(self, slice: Expr, stage: Expr) -> None:
         """Bring the slice into a stage of the shared memory: what `fetch` has read, or begin to."""
-        raise NotImplementedError
 
     def item(self, slice: Expr, i: Expr) -> tuple[Expr, Expr | None]:
         """Where item `i` lies in memory, and whether it is inside; None: it is."""
@@ -379,9 +380,9 @@ class _Parts(_Slice):
     def fetch_parts(self, slice: Expr) -> None:
         """What `fetch` does where the operand is aligned."""
 
+    @abstractmethod
     def put_parts(self, slice: Expr, stage: Expr) -> None:
         """What `put` does where the operand is aligned."""
-        raise NotImplementedError
 
     def _put_elements(self, slice: Expr, stage: Expr) -> None:
         e, p, b = self.work.e, self.work.p, self.work.e.b
