@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from graphtorch._torch.install import PACKAGE, RENAMED
+
 ROOT = Path(__file__).parent.parent
 PACKAGES = {"graphtorch": 2, "graphtorch.backends": 1, "graphtorch.ir": 0}  # by height
 FOLDERS = {"graphtorch": "graphtorch", "graphtorch.backends": "backends", "graphtorch.ir": "ir"}
@@ -266,3 +268,10 @@ def test_dataclasses_are_ours() -> None:
                 if isinstance(node, ast.ImportFrom) and node.module == "dataclasses":
                     standard += [module for a in node.names if a.name in ("dataclass", "field")]
     assert not standard
+
+
+def test_renamed_modules_are_none_of_ours() -> None:
+    """A file of ours is found under its own name: a stale entry would hide it once it is loaded
+    late."""
+    hidden = {PACKAGE + name.removeprefix("torch") for name in RENAMED} & set(MODULES)
+    assert not hidden
