@@ -80,7 +80,7 @@ def test_products(case: Any) -> None:
 def test_every_tile(tile: Tile, turned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each tile gives the same; a warp's 512 bytes of shared memory take the four turns that they
     need."""
-    monkeypatch.setattr("graphtorch.backends.gpu.schedules.matrices.tile_of", lambda *_: tile)
+    monkeypatch.setattr("graphtorch.backends.gpu.schedules.matrices.tiles_of", lambda _: (tile,))
     device = EmulatedDevice(traced=True)
     depth = tile.stages * tile.depth + 8
     check(device, (tile.rows + 8, depth), (depth, tile.columns - 8), bf16, turned, turned)

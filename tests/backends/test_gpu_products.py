@@ -133,7 +133,7 @@ def test_convolutions(dtype: DType) -> None:
 def test_every_tile(tile: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each tile gives the same. Four neighbours that a GPU's thread reads at once are read one by
     one here, where every eighth thread has the same bank: two turns; nothing takes more."""
-    monkeypatch.setattr("graphtorch.backends.gpu.schedules.products.tile_of", lambda *_: tile)
+    monkeypatch.setattr("graphtorch.backends.gpu.schedules.products.tiles_of", lambda _: (tile,))
     device, unit, rng = EmulatedDevice(traced=True), Unit(), np.random.default_rng(1)
     depth = 2 * tile.depth + 1
     case = ((tile.rows + 3, depth), (depth, tile.columns - 1), "f32", (True, False))

@@ -94,7 +94,7 @@ def test_every_tile(tile: Tile, turned: bool, monkeypatch: pytest.MonkeyPatch) -
 
     For one operand a warp reads matrices of 512 bytes, four turns, for the other single elements.
     """
-    monkeypatch.setattr("graphtorch.backends.gpu.schedules.matrices.tile_of", lambda *_: tile)
+    monkeypatch.setattr("graphtorch.backends.gpu.schedules.matrices.tiles_of", lambda _: (tile,))
     device = EmulatedDevice(traced=True)
     depth = tile.stages * tile.depth + 8
     check((tile.rows + 8, depth), (depth, tile.columns - 8), turned, turned, device)

@@ -77,7 +77,7 @@ def check(
 @pytest.mark.parametrize("dtype", [bf16, f32], ids=str)
 @pytest.mark.parametrize("tile", TILES, ids=str)
 def test_every_tile_and_layout(tile: Tile, dtype: DType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warpgroups, "tile_of", lambda *_: tile)
+    monkeypatch.setattr(warpgroups, "tiles_of", lambda _: (tile,))
     for left, right in itertools.product((False, True), repeat=2):
         check((tile.rows + 8, 200), (200, tile.columns - 8), dtype, left, right)
 

@@ -46,4 +46,5 @@ def lower_blocks(p: Contraction, region: Region, lowering: Lowering) -> None:
         way = warpgroups if gpu.warpgroups else matrices
     if way is warpgroups:
         laid(p, region, lowering)
-    lower_for_sizes(p, region, lowering, way.tile_of, way.large_tile(p), way.emit)
+    long = products.LONG if way is products else matrices.LONG
+    lower_for_sizes(p, region, lowering, way.tiles_of(p), long, way.emit)

@@ -20,7 +20,7 @@ from graphtorch.ir.shape import evaluate
 from ...cpu.contraction.choice import guess
 from ...dataclass import dataclass
 from ...kernels.body.scope import Scope
-from ...kernels.contraction.problem import Axis, Contraction, Source, extent_of, stride
+from ...kernels.contraction.problem import Axis, Contraction, Source, stride
 from ...kernels.ir import (
     Await,
     Buffer,
@@ -39,7 +39,7 @@ from ...kernels.ir import (
 )
 from ..machine import Gpu
 from .operands import COPIED, HALF, Operand, bind
-from .products import Share, frame, is_enough, steps_along
+from .products import Share, frame, steps_along
 
 LONG = 8192  # steps of k for each part that are worth more than smaller tiles
 
@@ -103,12 +103,7 @@ def side_by_side(p: Contraction, source: Source, axes: Sequence[Axis]) -> bool:
     )
 
 
-def large_tile(p: Contraction) -> Tile:
-    """For many results."""
-    return largest(p)[0]
-
-
-def largest(p: Contraction) -> Sequence[Tile]:
+def tiles_of(p: Contraction) -> Sequence[Tile]:
     """The tiles for `p`, large ones first.
 
     What is not copied passes through registers, of which the largest tile has none left.
@@ -116,20 +111,6 @@ def largest(p: Contraction) -> Sequence[Tile]:
     tiles = TF32_TILES if factor(p) is f32 else TILES
     direct = side_by_side(p, p.a, p.m) and side_by_side(p, p.b, p.n)
     return tiles[not direct :]
-
-
-def tile_of(p: Contraction, multiprocessors: int) -> Tile:
-    """The largest tile that leaves few multiprocessors without work, and wastes little at the
-    edges."""
-    m, n = (guess(extent_of(axes)) for axes in (p.m, p.n))
-    batch = guess(extent_of(p.batch))
-    tiles = largest(p)
-    for tile in tiles[:-1]:
-        blocks = batch * -(-m // tile.rows) * -(-n // tile.columns)
-        enough = is_enough(p, blocks, LONG, multiprocessors)
-        if enough and m * 4 >= tile.rows * 3 and n * 4 >= tile.columns * 3:
-            return tile
-    return tiles[-1]
 
 
 def emit(

@@ -125,17 +125,18 @@ def lower_for_sizes(
     p: Contraction,
     region: Region,
     lowering: Lowering,
-    tile_of: Callable[[Contraction, int], Size],
-    large: Size,
+    tiles: Sequence[Size],
+    long: int,
     emit: Emit,
 ) -> None:
     """The kernel of a contraction, or two where its rows or columns are told at the call: one for
     few results, and one for many.
 
-    Args: large: the tile for many; emit: as `lower_block_product` takes it.
+    Args: tiles: to choose from, large ones first; long: as `is_enough` takes it; emit: as
+        `lower_block_product` takes it.
     """
     count = gpu_of(lowering).multiprocessors
-    tile = tile_of(p, count)
+    large, tile = tiles[0], tile_of(p, tiles, long, count)
     m, n = (extent_of(axes) for axes in (p.m, p.n))
     known = (isinstance(m, int), isinstance(n, int))
     fits = all(
@@ -202,20 +203,20 @@ def regroup(p: Contraction) -> None:
     p.batch, p.m, p.n = kept, [*rows, *p.m], [*columns, *p.n]
 
 
-def large_tile(p: Contraction) -> Tile:
-    """For many results."""
-    return TILES[p.acc.itemsize != 4]
+def tiles_of(p: Contraction) -> Sequence[Tile]:
+    """The tiles for `p`, large ones first."""
+    return TILES if p.acc.itemsize == 4 else TILES[1:]
 
 
-def tile_of(p: Contraction, multiprocessors: int) -> Tile:
-    """The largest tile that leaves no multiprocessor without work, and wastes little at the
-    edges."""
+def tile_of(p: Contraction, tiles: Sequence[Size], long: int, multiprocessors: int) -> Size:
+    """The largest of `tiles` that leaves few multiprocessors without work, and wastes little at the
+    edges. Args: long: as `is_enough` takes it."""
     m, n = (guess(extent_of(axes)) for axes in (p.m, p.n))
     batch = guess(extent_of(p.batch))
-    tiles = TILES if p.acc.itemsize == 4 else TILES[1:]
     for tile in tiles[:-1]:
         blocks = batch * -(-m // tile.rows) * -(-n // tile.columns)
-        if is_enough(p, blocks, LONG, multiprocessors) and min(m, n) * 4 >= tile.rows * 3:
+        enough = is_enough(p, blocks, long, multiprocessors)
+        if enough and m * 4 >= tile.rows * 3 and n * 4 >= tile.columns * 3:
             return tile
     return tiles[-1]
 

@@ -21,7 +21,6 @@ from typing import Any
 from graphtorch.ir.dtype import boolean, f32
 from graphtorch.ir.shape import Dim, evaluate
 
-from ...cpu.contraction.choice import guess
 from ...dataclass import dataclass
 from ...kernels.body.scope import Scope
 from ...kernels.builder import Builder
@@ -48,9 +47,9 @@ from ...kernels.ir import (
     unary,
 )
 from ...kernels.ir import Tile as Operated
-from .matrices import LONG, along_k, copied, factor
+from .matrices import along_k, copied, factor
 from .operands import COPIED, Operand, bind
-from .products import Share, frame, is_enough, steps_along
+from .products import Share, frame, steps_along
 
 GROUP = 128  # threads that multiply together
 WARP = 32
@@ -85,31 +84,13 @@ class Tile:
 TILES = (Tile(128, 256, 4), Tile(128, 128, 6), Tile(64, 128, 6), Tile(64, 64, 6))
 
 
-def large_tile(p: Contraction) -> Tile:
-    """For many results."""
-    return largest(p)[0]
-
-
-def largest(p: Contraction) -> Sequence[Tile]:
+def tiles_of(p: Contraction) -> Sequence[Tile]:
     """The tiles for `p`, large ones first.
 
     Elements of 2 bytes that are not copied take too many registers for the largest.
     """
     direct = None not in (in_parts(p, p.a, p.m), in_parts(p, p.b, p.n))
     return TILES[not direct and factor(p) is not f32 :]
-
-
-def tile_of(p: Contraction, multiprocessors: int) -> Tile:
-    """The largest tile that leaves few multiprocessors without work, and wastes little at the
-    edges."""
-    m, n = (guess(extent_of(axes)) for axes in (p.m, p.n))
-    batch = guess(extent_of(p.batch))
-    for tile in largest(p)[:-1]:
-        blocks = batch * -(-m // tile.rows) * -(-n // tile.columns)
-        enough = is_enough(p, blocks, LONG, multiprocessors)
-        if enough and m * 4 >= tile.rows * 3 and n * 4 >= tile.columns * 3:
-            return tile
-    return TILES[-1]
 
 
 def in_parts(p: Contraction, source: Source, axes: Sequence[Axis]) -> list[Dim] | None:
