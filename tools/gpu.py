@@ -76,10 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wrong = 0
     for i, part in enumerate(parts):
         left = end - time.monotonic()
-        rows = list(run(part, options, time.monotonic() + left / (len(parts) - i)))
-        report["parts"][part] = rows
-        if options.json:
-            Path(options.json).write_text(json.dumps(report, indent=1))
+        rows = report["parts"][part] = []
+        for row in run(part, options, time.monotonic() + left / (len(parts) - i)):
+            rows.append(row)
+            if options.json:  # after each row: what follows may never end
+                Path(options.json).write_text(json.dumps(report, indent=1))
         wrong += sum(not row["ok"] for row in rows)
     for part in parts:
         module = importlib.import_module(f"gpu_parts.{part}")

@@ -10,9 +10,11 @@ later one sees what an earlier one wrote.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from typing import Any
 
 from graphtorch.ir.dtype import DType, boolean
 
@@ -311,23 +313,35 @@ def _used(lets: Sequence[Let], body: Sequence[Stmt]) -> list[Let]:
 
 def names_in(body: Sequence[Stmt]) -> set[Name]:
     """The names that occur in `body`."""
-    return {e for s in k.walk(body) for e in _atoms(s) if isinstance(e, Name)}
+    return {e for e in _atoms(body) if isinstance(e, Name)}
 
 
 def buffers_in(body: Sequence[Stmt]) -> set[Buffer]:
     """The buffers that occur in `body`."""
-    return {e for s in k.walk(body) for e in _atoms(s) if isinstance(e, Buffer)}
+    return {e for e in _atoms(body) if isinstance(e, Buffer)}
 
 
-def _atoms(x: object) -> Iterator[object]:
-    if isinstance(x, (Name, Buffer)):
-        yield x
-    elif isinstance(x, (list, tuple)):
-        for item in x:
-            yield from _atoms(item)
-    elif isinstance(x, (Expr, k.Ref, k.Tile)) or type(x) in _STATEMENTS:
-        for f in fields(x):  # type: ignore[arg-type]
-            yield from _atoms(getattr(x, f.name))
+def _atoms(body: Sequence[Stmt]) -> Iterator[Name | Buffer]:
+    """The names and buffers of statements and of all that they hold. What several expressions
+    share is looked at once."""
+    waiting: list[Any] = [body]
+    seen: set[int] = set()
+    while waiting:
+        x = waiting.pop()
+        if id(x) in seen:
+            continue
+        seen.add(id(x))
+        if isinstance(x, (Name, Buffer)):
+            yield x
+        elif isinstance(x, (list, tuple)):
+            waiting += x
+        elif isinstance(x, (Expr, k.Ref, k.Tile)) or type(x) in _STATEMENTS:
+            waiting += [getattr(x, name) for name in _field_names(type(x))]  # type: ignore[arg-type]
+
+
+@functools.cache
+def _field_names(kind: type) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(kind))
 
 
 # --------------------------------------------------------------------------------------- statements
