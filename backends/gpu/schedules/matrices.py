@@ -17,7 +17,6 @@ from dataclasses import replace
 from graphtorch.ir.dtype import DType, bf16, f16, f32, u32
 from graphtorch.ir.shape import evaluate
 
-from ...cpu.contraction.choice import guess
 from ...dataclass import dataclass
 from ...kernels.body.scope import Scope
 from ...kernels.contraction.problem import Axis, Contraction, Source, stride
@@ -38,7 +37,8 @@ from ...kernels.ir import (
     unary,
 )
 from ..machine import Gpu
-from .operands import COPIED, HALF, Operand, bind
+from .operands import HALF, Operand, bind
+from .parts import along_k, copied
 from .products import Share, frame, steps_along
 
 LONG = 8192  # steps of k for each part that are worth more than smaller tiles
@@ -79,15 +79,6 @@ def factor(p: Contraction) -> DType | None:
     """The dtype of both operands as they are multiplied; None where it is not the same."""
     a, b = ((*x.casts[-1:], x.dtype)[0] for x in (p.a, p.b))
     return a if a is b else None
-
-
-def copied(dtype: DType) -> int:
-    """Elements of a copy."""
-    return COPIED // dtype.itemsize
-
-
-def along_k(p: Contraction, source: Source) -> bool:
-    return stride(source.address, p.k[-1]) == 1 and guess(p.k[-1].extent) > 1
 
 
 def side_by_side(p: Contraction, source: Source, axes: Sequence[Axis]) -> bool:

@@ -18,7 +18,6 @@ from ...kernels.contraction.operands import passing
 from ...kernels.contraction.problem import Axis, Source, stride
 from ...kernels.ir import Const, Expr, KType, binary, cast, load
 
-COPIED = 16  # bytes of a copy, and of a matrix's row
 HALF = 8  # rows and columns of a matrix
 NARROW = 1 << 30  # positions below it are computed in 32 bits
 

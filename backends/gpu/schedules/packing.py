@@ -9,8 +9,8 @@ from ...kernels.body.scope import Scope
 from ...kernels.contraction.problem import Axis, Contraction, Source, extent_of, flat, stride
 from ...kernels.ir import Expr, cast, load
 from ...kernels.program.lowering import Lowering, Region
-from .matrices import copied, factor
-from .warpgroups import in_parts
+from .matrices import factor
+from .parts import copied, in_parts
 
 TIMES = 8  # as many times as large the other operand is, of which one is worth a copy
 

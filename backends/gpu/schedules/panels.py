@@ -36,7 +36,8 @@ from ...kernels.ir import (
     pair,
 )
 from ...kernels.uniform import WARP
-from .operands import COPIED, HALF
+from .operands import HALF
+from .parts import COPIED
 
 DEEP = 16  # steps of a multiplication of matrices; features are padded to a multiple of it
 ACROSS = 16  # threads that share rows where there are no matrices

@@ -19,13 +19,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from graphtorch.ir.dtype import boolean, f32
-from graphtorch.ir.shape import Dim, evaluate
 
 from ...dataclass import dataclass
 from ...kernels.body.scope import Scope
 from ...kernels.builder import Builder
 from ...kernels.contraction.operands import passing
-from ...kernels.contraction.problem import Axis, Contraction, Source, extent_of, stride
+from ...kernels.contraction.problem import Axis, Contraction, Source, extent_of
 from ...kernels.ir import (
     DEPTH,
     TILE,
@@ -47,8 +46,9 @@ from ...kernels.ir import (
     unary,
 )
 from ...kernels.ir import Tile as Operated
-from .matrices import along_k, copied, factor
-from .operands import COPIED, Operand, bind
+from .matrices import factor
+from .operands import Operand, bind
+from .parts import COPIED, along_k, copied, in_parts, is_multiple
 from .products import Share, frame, steps_along
 
 GROUP = 128  # threads that multiply together
@@ -91,24 +91,6 @@ def tiles_of(p: Contraction) -> Sequence[Tile]:
     """
     direct = None not in (in_parts(p, p.a, p.m), in_parts(p, p.b, p.n))
     return TILES[not direct and factor(p) is not f32 :]
-
-
-def in_parts(p: Contraction, source: Source, axes: Sequence[Axis]) -> list[Dim] | None:
-    """Sizes that are multiples of the elements of 16 bytes where such parts lie together in memory,
-    all of them inside or none, and aligned if the operand is: those that are not known yet. None:
-    they do not.
-    """
-    inner = p.k[-1] if along_k(p, source) else axes[-1]
-    gated = any(stride(g.coordinate, inner) != 0 for g in source.gates)
-    if source.casts or gated or stride(source.address, inner) != 1:
-        return None
-    limit = evaluate(p.limits.get(inner.name, 0), {x.name: 0 for x in p.batch})
-    start = evaluate(source.address, {x.name: 0 for x in p.axes()})
-    strides = (stride(source.address, x) for x in p.axes() if x is not inner)
-    sizes = [inner.extent, limit, start, *strides, *(g.stride for g in source.gates)]
-    if any(isinstance(n, int) and n % copied(source.dtype) for n in sizes):
-        return None
-    return [n for n in sizes if not isinstance(n, int)]
 
 
 def emit(
@@ -584,7 +566,3 @@ def slice_of(work: _Work, axes: Sequence[Axis], source: Source, *args: Any) -> _
 def both(tests: Sequence[Expr]) -> Expr | None:
     """Whether all hold; None where there are none."""
     return functools.reduce(lambda a, b: binary("and", a, b), tests) if tests else None
-
-
-def is_multiple(extent: Dim, of: int) -> bool:
-    return isinstance(extent, int) and extent % of == 0

@@ -1,0 +1,44 @@
+"""What of an operand of a contraction lies together in memory, for copies of 16 bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphtorch.ir.dtype import DType
+from graphtorch.ir.shape import Dim, evaluate
+
+from ...cpu.contraction.choice import guess
+from ...kernels.contraction.problem import Axis, Contraction, Source, stride
+
+COPIED = 16  # bytes of a copy, and of a matrix's row
+
+
+def copied(dtype: DType) -> int:
+    """Elements of a copy."""
+    return COPIED // dtype.itemsize
+
+
+def along_k(p: Contraction, source: Source) -> bool:
+    return stride(source.address, p.k[-1]) == 1 and guess(p.k[-1].extent) > 1
+
+
+def in_parts(p: Contraction, source: Source, axes: Sequence[Axis]) -> list[Dim] | None:
+    """Sizes that are multiples of the elements of 16 bytes where such parts lie together in memory,
+    all of them inside or none, and aligned if the operand is: those that are not known yet. None:
+    they do not.
+    """
+    inner = p.k[-1] if along_k(p, source) else axes[-1]
+    gated = any(stride(g.coordinate, inner) != 0 for g in source.gates)
+    if source.casts or gated or stride(source.address, inner) != 1:
+        return None
+    limit = evaluate(p.limits.get(inner.name, 0), {x.name: 0 for x in p.batch})
+    start = evaluate(source.address, {x.name: 0 for x in p.axes()})
+    strides = (stride(source.address, x) for x in p.axes() if x is not inner)
+    sizes = [inner.extent, limit, start, *strides, *(g.stride for g in source.gates)]
+    if any(isinstance(n, int) and n % copied(source.dtype) for n in sizes):
+        return None
+    return [n for n in sizes if not isinstance(n, int)]
+
+
+def is_multiple(extent: Dim, of: int) -> bool:
+    return isinstance(extent, int) and extent % of == 0
