@@ -62,17 +62,20 @@ def test_sizes_that_are_told_at_the_launch() -> None:
 
 @pytest.mark.skipif(cxx() is None, reason="the emulated CUDA device needs a C++ compiler")
 def test_the_table_of_counts(tmp_path: Path) -> None:
-    """Pointwise kernels, reductions and transposes move no more than they have to."""
+    """Pointwise kernels, transposes and convolutions with channels last move no more than they
+    have to."""
     rows = tmp_path / "rows.json"
-    command = [sys.executable, BENCH, "cuda", "--emulated", "x*", "transpose f32", "--json", rows]
+    names = ("x*", "transpose f32", "conv 1x1*")
+    command = [sys.executable, BENCH, "cuda", "--emulated", *names, "--json", rows]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     listed = json.loads(rows.read_text())
-    assert [r["case"] for r in listed] == ["x * y + x f32", "transpose f32"]
+    conv = "conv 1x1 + add warpgroups"
+    assert [r["case"] for r in listed] == ["x * y + x f32", "transpose f32", conv]
     for row in listed:
         assert row["sectors"] <= 1.05 * row["ideal"] and row["limit"] == "memory"
         assert row["kernel"] in done.stdout
-    pointwise, transpose = listed
+    pointwise, transpose, _ = listed
     assert pointwise["touched"] * 32 == 3 * 4 * 256 * 256 and pointwise["flops"] == 2 * 256 * 256
     assert transpose["turns"] == transpose["least"] > 0 and transpose["barriers"] > 0
 

@@ -9,7 +9,8 @@ requests move as their bytes need, "turns" how many times as many turns the bank
 take as without conflicts: 1.00 is ideal. FLOPs are those of its loops. "H100" is the least time
 that an H100 (SXM) takes for it: its bytes, each moved once, at 3.35 TB/s, or its operations at 67
 TFLOP/s, those of tensor cores at 989, of TF32 at half of that; the larger is named. Cases called
-tf32 may round factors of f32.
+tf32 may round factors of f32, and so may those called warpgroups, which are for GPUs whose warps
+multiply in fours.
 
 On a machine with a GPU `tools/gpu.py --bench` measures instead.
 """
@@ -130,6 +131,12 @@ def convolution(x: Any, w: Any, b: Any) -> Any:
     return F.conv2d(x, w, b, padding=1)
 
 
+def residual(x: Any, w: Any, y: Any) -> Any:
+    """The end of a block of a net whose images have their channels last."""
+    x, y = (t.permute(0, 3, 1, 2) for t in (x, y))
+    return F.relu(F.conv2d(x, w) + y).permute(0, 2, 3, 1)
+
+
 BF16 = torch.bfloat16
 SQUARE = (256, 256)
 CASES: dict[str, Callable[[], Graph]] = {
@@ -156,6 +163,9 @@ CASES: dict[str, Callable[[], Graph]] = {
     "matmul 256 bf16": function(torch.matmul, SQUARE, SQUARE, dtype=BF16),
     "matmul 256 tf32": function(torch.matmul, SQUARE, SQUARE),
     "conv 3x3 tf32": function(convolution, (2, 16, 16, 16), (32, 16, 3, 3), (32,)),
+    "conv 1x1 + add warpgroups": function(
+        residual, (2, 16, 16, 32), (64, 32, 1, 1), (2, 16, 16, 64)
+    ),
     "matmul 512 bf16": function(torch.matmul, (512, 512), (512, 512), dtype=BF16),
     "linear + gelu bf16": function(linear_gelu, SQUARE, SQUARE, (256,), dtype=BF16),
     "conv 3x3 f32": function(convolution, (2, 16, 16, 16), (32, 16, 3, 3), (32,)),
@@ -170,6 +180,7 @@ CASES: dict[str, Callable[[], Graph]] = {
 
 def machine(name: str, warpgroups: bool = False) -> Gpu:
     """What a case is compiled for."""
+    warpgroups |= "warpgroups" in name
     rounds = "tf32" in name or warpgroups
     return replace(LARGE, tf32=Tf32(rounds, rounds), warpgroups=warpgroups)
 
@@ -219,7 +230,7 @@ def counted(name: str, graph: Graph) -> list[Row]:
     Executable(built, module, device)([DeviceBuffer.of(x, device) for x in inputs(graph)])
     device.synchronize()
     done = flops(unit, module.launches)
-    rate = MATRICES / 2 if "tf32" in name else MATRICES
+    rate = MATRICES / 2 if machine(name).tf32.products else MATRICES
     rows = []
     for kernel, c in device.counts.items():
         row: Row = {"case": name, "kernel": kernel, **vars(c)}
@@ -294,6 +305,8 @@ def taken(names: Sequence[str]) -> Iterator[Row]:
     for warpgroups, those in ((False, architectures()), (True, (WARPGROUPS,))):
         unit, case_of, blocks = Unit(), dict[str, str](), set[str]()
         for name, graph in graphs:
+            if machine(name).warpgroups and not warpgroups:
+                continue
             for kernel in compiler.build(graph, unit, machine=machine(name, warpgroups)).kernels:
                 for stage in kernel.stages:
                     case_of.setdefault(stage.function, name)
@@ -352,9 +365,9 @@ def emulated(names: Sequence[str]) -> list[Row]:
         graph = make()
         found = counted(name, graph)
         if nvrtc.library() is not None:
-            unit = Unit()
-            compiler.build(graph, unit, machine=machine(name))
-            uses = resources(unit, "sm_90")
+            unit, gpu = Unit(), machine(name)
+            compiler.build(graph, unit, machine=gpu)
+            uses = resources(unit, WARPGROUPS if gpu.warpgroups else "sm_90")
             for row in found:
                 of_it = uses[row["kernel"]]
                 row.update(registers=of_it.registers, spilled=of_it.spilled, declared=of_it.shared)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from ...cpu.contraction.choice import guess
 from ...cpu.contraction.lower import contract as by_tasks
 from ...cpu.contraction.lower import lower_loop_nest
-from ...kernels.contraction.problem import Contraction, extent_of
+from ...kernels.contraction.problem import Contraction, extent_of, is_affine, stride
 from ...kernels.contraction.residues import dense
 from ...kernels.program.lowering import Lowering, Region
 from ..machine import gpu_of
@@ -41,6 +41,7 @@ def lower_blocks(p: Contraction, region: Region, lowering: Lowering) -> None:
     if not takes(p) or (min(m, n) <= NARROW and k <= SHORT):
         lower_loop_nest(p if n <= m else p.swapped(), region, lowering)
         return
+    p = along_columns(p)
     way = products
     if matrices.matrix_dtype(p, gpu) is not None:
         way = warpgroups if gpu.warpgroups else matrices
@@ -48,3 +49,13 @@ def lower_blocks(p: Contraction, region: Region, lowering: Lowering) -> None:
         laid(p, region, lowering)
     long = products.LONG if way is products else matrices.LONG
     lower_for_sizes(p, region, lowering, way.tiles_of(p), long, way.emit)
+
+
+def along_columns(p: Contraction) -> Contraction:
+    """The same with rows and columns exchanged where results that are neighbours in memory are
+    rows, as channels of channels-last images: neighbouring threads have neighbouring columns."""
+    rows, columns = (
+        is_affine(p.address, (axes[-1],)) and stride(p.address, axes[-1]) == 1
+        for axes in (p.m, p.n)
+    )
+    return p.swapped() if rows and not columns else p
