@@ -144,3 +144,40 @@ def test_every_tile(tile: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(found, np.tanh(arrays[0] @ arrays[1]), 1e-5, 1e-5)
     (counts,) = device.counts.values()
     assert counts.turns <= 2 * counts.shared
+
+
+STEPS = SymInt.atom(Symbol("steps", 1, 1000))
+
+
+@pytest.mark.parametrize("name", ["f32", "f64"])
+def test_operands_read_in_parts(name: str) -> None:
+    """16 bytes at once where they lie together: along k or along rows, aligned or not, also where
+    the call tells whether they do."""
+    dtype, bounds = DType.named(name), {"f32": 1e-5, "f64": 1e-13}
+    sides = [(a, b) for a in (False, True) for b in (False, True)]
+    cases = [
+        *(((68, 36), (36, 72), name, s) for s in sides),
+        *(((ROWS, STEPS), (STEPS, 40), name, s) for s in sides),
+    ]
+    device, unit, rng = EmulatedDevice(order=3), Unit(), np.random.default_rng(3)
+    built = [build(graph(case), unit) for case in cases]
+    module = device.load(unit.pieces(device.compilers))
+    for case, made in zip(cases, built, strict=True):
+        executable = Executable(made, module, device)
+        sizes = [(68, 36), (70, 36), (68, 35)] if ROWS in case[0] else [(68, 36)]
+        for rows, depth in sizes:
+            known = {ROWS: rows, STEPS: depth}
+            a, b = (
+                (rng.standard_normal([known.get(d, d) for d in s]) / 4).astype(dtype.numpy)
+                for s in case[:2]
+            )
+            given = [x.T if t else x for x, t in zip((a, b), case[3], strict=True)]
+            for offset in (0, 1):
+                buffers = []
+                for x in given:
+                    memory = np.concatenate([np.full(offset, np.nan, dtype.numpy), x.ravel()])
+                    buffers.append(DeviceBuffer.of(memory, device).part(offset, x.shape))
+                want, tolerance = np.tanh(a.astype(np.float64) @ b.astype(np.float64)), bounds[name]
+                np.testing.assert_allclose(
+                    executable(buffers)[0].numpy(), want, tolerance, tolerance, err_msg=str(case)
+                )

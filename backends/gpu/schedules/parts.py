@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from graphtorch.ir.dtype import DType
 from graphtorch.ir.shape import Dim, evaluate
 
 from ...cpu.contraction.choice import guess
+from ...kernels.builder import Builder
 from ...kernels.contraction.problem import Axis, Contraction, Source, stride
+from ...kernels.ir import Buffer, Const, Expr, KType, binary, load
 
 COPIED = 16  # bytes of a copy, and of a matrix's row
 
@@ -42,3 +45,28 @@ def in_parts(p: Contraction, source: Source, axes: Sequence[Axis]) -> list[Dim] 
 
 def is_multiple(extent: Dim, of: int) -> bool:
     return isinstance(extent, int) and extent % of == 0
+
+
+def both(tests: Sequence[Expr]) -> Expr | None:
+    """Whether all hold; None where there are none."""
+    return functools.reduce(lambda a, b: binary("and", a, b), tests) if tests else None
+
+
+def read_part(
+    b: Builder,
+    to: Buffer,
+    at: Expr,
+    source: Buffer,
+    where: Expr,
+    lanes: int,
+    inside: Expr | None,
+) -> None:
+    """Read aligned neighbours into a thread's own memory; 0 where they are not `inside`."""
+    value = load(source, where, lanes, aligned=True)
+    if inside is None:
+        b.store(to, at, value)
+        return
+    with b.loop(lanes, "unroll", "u") as u:
+        b.store(to, at + u, Const(0.0, KType(to.dtype)))
+    with b.when(inside):
+        b.store(to, at, value)

@@ -36,14 +36,17 @@ from ...kernels.contraction.problem import (
     is_affine,
     stride,
 )
-from ...kernels.ir import Buffer, Const, Expr, KType, Name, binary, cast, fma, load
+from ...kernels.ir import Buffer, Const, Expr, KType, Name, aligned, binary, cast, fma, load
 from ...kernels.program.lowering import Lowering, Region
 from ...kernels.program.program import Slot
+from ...kernels.uniform import WARP
 from ..machine import gpu_of
 from .operands import Operand, bind
+from .parts import COPIED, along_k, both, copied, in_parts, is_multiple, read_part
 
 PAD = 4  # elements between slices of shared memory
 QUAD = 4  # neighbours that a thread has
+LANES = 8  # threads of a warp side by side, which read 128 bytes of shared memory at once
 LEAST_DEPTH = 128  # steps of k that are worth a part of their own
 LONG = 1024  # steps of k for each part that are worth more than smaller tiles
 MOST_PARTS = 32
@@ -344,13 +347,19 @@ def emit(
     share: Share | None = None,
 ) -> None:
     """The kernel's body; `finish` takes each sum where its m and n are bound."""
+    b = e.b
     with frame(e, p, tile, share) as f:
         work = _Work(e, p, tile, f.thread)
-        sums = work.sums
-        a = _Slice(work, p.m, p.a, tile.rows, f.top, f.m, f.k, "a")
-        c = _Slice(work, p.n, p.b, tile.columns, f.left, f.n, f.k, "b")
-        _along_k(work, (a, c), steps_along(e.b, f.k, tile.depth))
-        _finish(work, sums, (f.top, f.m), (f.left, f.n), finish)
+        a = _Operated(work, p.m, p.a, tile.rows, (f.top, f.m, f.k), "a")
+        c = _Operated(work, p.n, p.b, tile.columns, (f.left, f.n, f.k), "b")
+        steps = steps_along(b, f.k, tile.depth)
+        together = both([test for o in (a, c) for test in o.tests])
+        with b.when(together) if together is not None else nullcontext():
+            _along_k(work, (a.slices(a.lanes), c.slices(c.lanes)), steps)
+        if together is not None:
+            with b.otherwise():
+                _along_k(work, (a.slices(1), c.slices(1)), steps)
+        _finish(work, work.sums, (f.top, f.m), (f.left, f.n), finish)
 
 
 def _depth(e: Scope, p: Contraction) -> Expr:
@@ -373,9 +382,11 @@ class _Work:
 
     def __init__(self, e: Scope, p: Contraction, tile: Tile, thread: Name):
         self.e, self.p, self.tile, self.thread = e, p, tile, thread
-        b, across = e.b, tile.columns // tile.own_columns
-        self.row = b.let(thread // across * QUAD, "row")
-        self.column = b.let(thread % across * QUAD, "column")
+        b, across = e.b, tile.columns // tile.own_columns // LANES
+        warp, lane = b.let(thread // WARP, "warp"), b.let(thread % WARP, "lane")
+        down = warp // across * (WARP // LANES) + lane // LANES
+        self.row = b.let(down * QUAD, "row")
+        self.column = b.let((warp % across * LANES + lane % LANES) * QUAD, "column")
         self.sums = b.scratch(p.acc, tile.own_rows * tile.own_columns, "sums")
         with b.loop(tile.own_rows * tile.own_columns, "unroll") as i:
             b.store(self.sums, i, Const(0.0, KType(p.acc)))
@@ -391,8 +402,13 @@ class _Work:
         )
 
 
-class _Slice:
-    """A slice of an operand: `size` rows (or columns) from `first` on, `depth` steps of k."""
+class _Operated:
+    """An operand of the tile: `size` rows (or columns) from the first on, and how it is read.
+
+    Attributes:
+        lanes: neighbours that are read at once, 16 bytes, or 1.
+        tests: what has to hold for it of sizes that are told at the call.
+    """
 
     def __init__(
         self,
@@ -400,63 +416,111 @@ class _Slice:
         axes: Sequence[Axis],
         source: Source,
         size: int,
-        first: Expr,
-        count: Expr,
-        k: Expr,
+        bounds: tuple[Expr, Expr, Expr],
         hint: str,
     ):
-        self.work, self.axes, self.source = work, axes, source
-        self.size, self.first, self.count, self.k = size, first, count, k
-        e, tile = work.e, work.tile
-        self.room = tile.depth * (size + PAD)
-        self.shared = e.b.shared(work.p.acc, 2 * self.room, hint)
-        self.each = size * tile.depth // tile.threads
-        self.held = e.b.scratch(work.p.acc, self.each, f"{hint}_next")
-        last = work.p.k[-1]
-        self.along_k = stride(source.address, last) == 1 and guess(last.extent) > 1
+        """Args: bounds: the first row, and how many rows and steps of k there are."""
+        self.work, self.axes, self.source, self.size, self.bounds = work, axes, source, size, bounds
+        self.hint = hint
+        e, p, depth = work.e, work.p, work.tile.depth
+        self.room = depth * (size + PAD)
+        self.shared = e.b.shared(p.acc, 2 * self.room, hint)
         self.buffer = e.buffer(source.slot, hint=hint)
-        self.operand = Operand(e, source, work.p.k, tile.depth, 2, not self.along_k)
-        self.operand.find(axes, lambda i: first + self._row(i), self.each if self.along_k else 1)
+        unknown = in_parts(p, source, axes) if source.dtype is p.acc else None
+        lanes = copied(p.acc)
+        fits = size * depth // lanes % work.tile.threads == 0
+        self.lanes = lanes if unknown is not None and fits else 1
+        self.tests = [binary("eq", e.expr(n) % lanes, 0) for n in unknown or () if self.lanes > 1]
 
-    def _row(self, i: Expr) -> Expr:
-        """The row of the thread's element `i`."""
-        tile, thread = self.work.tile, self.work.thread
-        return (
-            thread // tile.depth + i * (tile.threads // tile.depth)
-            if self.along_k
-            else thread % self.size
+    def slices(self, lanes: int) -> _Slice:
+        return _Slice(self, lanes)
+
+
+class _Slice:
+    """Slices of an operand, `depth` steps of k each. A thread has some items of one, of `lanes`
+    neighbours along k, or along rows, which it holds in registers until they are `put`."""
+
+    def __init__(self, operated: _Operated, lanes: int):
+        self.operated, self.lanes = operated, lanes
+        work, source, axes = operated.work, operated.source, operated.axes
+        self.work, self.size, self.room = work, operated.size, operated.room
+        self.shared, self.buffer = operated.shared, operated.buffer
+        self.first, self.rows, self.k = operated.bounds
+        e, p, tile = work.e, work.p, work.tile
+        self.items = self.size * tile.depth // lanes // tile.threads
+        self.held = e.b.scratch(p.acc, self.items * lanes, f"{operated.hint}_next")
+        self.along_k = along_k(p, source)
+        line = (tile.depth if self.along_k else self.size) // lanes
+        self.inner = e.b.let(work.thread % line * lanes, "inner")
+        self.outer, self.step = e.b.let(work.thread // line, "outer"), tile.threads // line
+        self.all_rows = is_multiple(extent_of(axes), self.size)
+        self.all_steps = is_multiple(extent_of(p.k), tile.depth) and not p.limits
+        self.aligned = None
+        if lanes > 1 and self.buffer.align % COPIED:
+            self.aligned = e.b.let(aligned(self.buffer), "aligned")
+        self.operand = Operand(e, source, p.k, tile.depth, 2, not self.along_k)
+        self.operand.find(
+            axes, lambda i: self.first + self._place(i)[0], self.items if self.along_k else 1
         )
 
-    def _step(self, i: Expr) -> Expr:
-        tile, thread = self.work.tile, self.work.thread
-        return (
-            thread % tile.depth
-            if self.along_k
-            else thread // self.size + i * (tile.threads // self.size)
-        )
+    def _place(self, i: Expr) -> tuple[Expr, Expr]:
+        """The row and the step of k of the first element of item `i`."""
+        outer = self.outer + i * self.step
+        return (outer, self.inner) if self.along_k else (self.inner, outer)
 
-    def fetch(self, slice: Expr) -> None:
-        """Read a slice into registers; what lies outside is 0."""
+    def fetch(self, slice: Expr, more: Expr | None = None) -> None:
+        """Read a slice into registers; what lies outside is 0. Args: more: whether there is one."""
+        b = self.work.e.b
+        if self.lanes == 1:
+            self._fetch(slice, more, self._element)
+        elif self.aligned is None:
+            self._fetch(slice, more, self._part)
+        else:
+            with b.when(self.aligned):
+                self._fetch(slice, more, self._part)
+            with b.otherwise():
+                self._fetch(slice, more, self._element)
+
+    def _fetch(
+        self, slice: Expr, more: Expr | None, read: Callable[[Expr, Expr, Expr | None], None]
+    ) -> None:
         b, depth = self.work.e.b, self.work.tile.depth
-        with b.loop(self.each, "unroll") as i:
-            inside = binary(
-                "and",
-                binary("lt", slice * depth + self._step(i), self.k),
-                binary("lt", self.first + self._row(i), self.count),
-            )
-            where, there = self.operand.at(slice, self._step(i), i if self.along_k else Const(0))
-            inside = inside if there is None else binary("and", inside, there)
-            value: Expr = load(self.buffer, b.let(where, "where"), mask=b.let(inside, "inside"))
-            for dtype in (*self.source.casts, self.work.p.acc):
+        with b.loop(self.items, "unroll") as i:
+            row, step = self._place(i)
+            where, there = self.operand.at(slice, step, i if self.along_k else Const(0))
+            tests = [there] if there is not None else []
+            if not self.all_rows:
+                tests.append(binary("lt", self.first + row, self.rows))
+            if not self.all_steps:
+                tests.append(binary("lt", slice * depth + step, self.k))
+            elif more is not None:
+                tests.append(more)
+            inside = both(tests)
+            where = b.let(where, "where")
+            read(i * self.lanes, where, None if inside is None else b.let(inside, "inside"))
+
+    def _part(self, at: Expr, where: Expr, inside: Expr | None) -> None:
+        read_part(self.work.e.b, self.held, at, self.buffer, where, self.lanes, inside)
+
+    def _element(self, at: Expr, where: Expr, inside: Expr | None) -> None:
+        b = self.work.e.b
+        with b.loop(self.lanes, "unroll", "u") as u:
+            value: Expr = load(self.buffer, where + u, mask=inside)
+            for dtype in (*self.operated.source.casts, self.work.p.acc):
                 value = cast(value, dtype)
-            b.store(self.held, i, value)
+            b.store(self.held, at + u, value)
 
     def put(self, half: Expr) -> None:
         """Write what was read into a half of the shared memory."""
-        b = self.work.e.b
-        with b.loop(self.each, "unroll") as i:
-            at = half * self.room + self._step(i) * (self.size + PAD) + self._row(i)
-            b.store(self.shared, at, load(self.held, i))
+        b, lanes, pitch = self.work.e.b, self.lanes, self.size + PAD
+        with b.loop(self.items, "unroll") as i:
+            row, step = self._place(i)
+            begin = half * self.room + step * pitch + row
+            if lanes > 1 and not self.along_k:
+                b.store(self.shared, begin, load(self.held, i * lanes, lanes, aligned=True))
+            else:
+                with b.loop(lanes, "unroll", "u") as u:
+                    b.store(self.shared, begin + u * pitch, load(self.held, i * lanes + u))
 
     def at(self, half: Expr, step: Expr, row: Expr) -> Expr:
         """An element of the shared memory."""
@@ -471,16 +535,16 @@ def _along_k(work: _Work, slices: tuple[_Slice, _Slice], steps: Expr) -> None:
         s.put(Const(0))
     b.barrier()
     with b.loop(steps, "rolled", "step") as step:
-        half = b.let(step % 2, "half")
-        more = b.let(binary("lt", step + 1, steps), "more")
-        with b.when(more):
-            for s in slices:
-                s.fetch(b.let(step + 1, "ahead"))
-                s.operand.fill(b.let(step + 2, "after"))
+        half, ahead = b.let(step % 2, "half"), b.let(step + 1, "ahead")
+        # Nothing here stands behind a condition: the compiler would read what is ahead only where
+        # it is stored, and the products would not hide how long that takes.
+        more = b.let(binary("lt", ahead, steps), "more")
+        for s in slices:
+            s.fetch(ahead, more)
+            s.operand.fill(b.let(step + 2, "after"))
         _multiply(work, slices, half)
-        with b.when(more):
-            for s in slices:
-                s.put(1 - half)
+        for s in slices:
+            s.put(1 - half)
         b.barrier()
 
 

@@ -12,7 +12,6 @@ Sums are handed over by way of shared memory, so that neighbouring threads have 
 
 from __future__ import annotations
 
-import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -48,7 +47,7 @@ from ...kernels.ir import (
 from ...kernels.ir import Tile as Operated
 from .matrices import factor
 from .operands import Operand, bind
-from .parts import COPIED, along_k, copied, in_parts, is_multiple
+from .parts import COPIED, along_k, both, copied, in_parts, is_multiple, read_part
 from .products import Share, frame, steps_along
 
 GROUP = 128  # threads that multiply together
@@ -374,14 +373,7 @@ class _Parts(_Slice):
         b, near = self.work.e.b, self.near
         with b.loop(self.count, "unroll") as i:
             where, inside = self.item(slice, i)
-            value = load(self.buffer, where, near, aligned=True)
-            if inside is None:
-                b.store(self.held, i * near, value)
-            else:
-                with b.loop(near, "unroll", "u") as u:
-                    b.store(self.held, i * near + u, Const(0.0, KType(self.held.dtype)))
-                with b.when(inside):
-                    b.store(self.held, i * near, value)
+            read_part(b, self.held, i * near, self.buffer, where, near, inside)
 
 
 class _Copies(_Parts):
@@ -561,8 +553,3 @@ def slice_of(work: _Work, axes: Sequence[Axis], source: Source, *args: Any) -> _
     else:
         way = _Blocks if work.dtype is f32 else _TurnedCopies
     return way(work, axes, source, *args)
-
-
-def both(tests: Sequence[Expr]) -> Expr | None:
-    """Whether all hold; None where there are none."""
-    return functools.reduce(lambda a, b: binary("and", a, b), tests) if tests else None
