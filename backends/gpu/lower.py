@@ -8,6 +8,7 @@ from graphtorch.ir.graph import Graph
 
 from ..cpu import lower as shared
 from ..cpu.whole.running import SCANS
+from ..kernels.body.windows import WINDOWS
 from ..kernels.machine import Machine
 from ..kernels.program.lowering import Schedules
 from ..kernels.program.program import Program
@@ -24,7 +25,9 @@ WHOLE = {
     "attention_grad": lower_attention_grad,
     **dict.fromkeys(SCANS, lower_running),
 }
-SCHEDULES = Schedules(ThreadMap, reduce, contract, apply, WHOLE)
+# Pools have a thread for each element, or some neighbours: a row or a plane each would be few
+# threads, and none that read side by side.
+SCHEDULES = Schedules(ThreadMap, reduce, contract, apply, WHOLE, frozenset(WINDOWS))
 
 
 def lower(graph: Graph, machine: Machine, stable: Iterable[int] = ()) -> Program:

@@ -26,7 +26,12 @@ CHANNELS_LAST = frozenset(
         "channels_last_conv_weight_grad",
     }
 )
-CHOSEN = {"attention": attention.fits, "attention_grad": attention_grad.fits}
+CHOSEN = {
+    "attention": attention.fits,
+    "attention_grad": attention_grad.fits,
+    # without windows to look into it is a sum at computed positions
+    "max_pool_grad": lambda node: bool(node.attrs.kernel),
+}
 
 
 def supports(node: Node, gpu: Gpu = LARGE) -> bool:

@@ -53,6 +53,18 @@ class SpatialAttrs(Attrs):
 
 
 @dataclass(frozen=True)
+class MaxPoolGradAttrs(Attrs):
+    """spatial: the sizes of the pool's input. The others are the pool's, each of whose indices lies
+    in its window; a pool that has no such windows (an adaptive one) has none of them."""
+
+    spatial: tuple[Dim, ...]
+    kernel: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+    padding: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class AvgPoolAttrs(Attrs):
     """divisor: what every window's sum is divided by; None divides by the number of elements."""
 
@@ -168,10 +180,17 @@ def _max_pool_infer(attrs: MaxPoolAttrs, x: Type) -> tuple[Type, ...]:
 
 
 def _max_pool_vjp(node: Node, g: Value | None, _: Value | None = None) -> tuple[Value | None]:
-    """Also of adaptive_max_pool: the indices say all about the windows."""
+    """Also of adaptive_max_pool: the indices say all that has to be known."""
     if g is None:
         return (None,)
-    return (ops.max_pool_grad(g, node.result(1), spatial=node.operands[0].shape[2:]),)
+    window = _max_window(node.attrs) if isinstance(node.attrs, MaxPoolAttrs) else {}
+    return (ops.max_pool_grad(g, node.result(1), spatial=node.operands[0].shape[2:], **window),)
+
+
+def _max_window(attrs: MaxPoolAttrs | MaxPoolGradAttrs) -> dict[str, tuple[int, ...]]:
+    """The fields that the gradient of a max pool has as well."""
+    names = ("kernel", "stride", "padding", "dilation")
+    return {name: getattr(attrs, name) for name in names}
 
 
 def _lowest(dtype: np.dtype) -> Any:
@@ -238,12 +257,17 @@ max_pool = Op(
 )
 
 
-def _max_pool_grad_infer(attrs: SpatialAttrs, g: Type, indices: Type) -> tuple[Type, ...]:
+def _max_pool_grad_infer(attrs: MaxPoolGradAttrs, g: Type, indices: Type) -> tuple[Type, ...]:
     if indices.dtype is not i64 or indices.shape != g.shape:
         raise RuntimeError(
             f"max_pool_grad: expected i64 indices of shape {listed(g.shape)}, but got {indices}"
         )
     _check_rank("max_pool_grad", (*g.shape[:2], *attrs.spatial), g.rank - 2)
+    if any(len(field) not in (0, g.rank - 2) for field in _max_window(attrs).values()):
+        raise RuntimeError(
+            f"max_pool_grad: expected windows of {g.rank - 2} dimensions or none, but got "
+            f"{_max_window(attrs)}"
+        )
     return (g.with_shape((*g.shape[:2], *attrs.spatial)),)
 
 
@@ -259,12 +283,14 @@ def _max_pool_grad_vjp(node: Node, g: Value) -> tuple[Value, None]:
 
 def _max_pool_grad_decompose(node: Node) -> tuple[Value]:
     g, indices = node.operands
-    flat = g.type.with_shape((*g.shape[:2], numel(attrs_of(node, SpatialAttrs).spatial)))
+    flat = g.type.with_shape((*g.shape[:2], numel(attrs_of(node, MaxPoolGradAttrs).spatial)))
     total = ops.scatter_add(zeros(flat), _flat_spatial(indices), _flat_spatial(g), dim=2)
     return (ops.reshape(total, shape=node.types[0].shape),)
 
 
-def _max_pool_grad_reference(attrs: SpatialAttrs, g: np.ndarray, indices: np.ndarray) -> np.ndarray:
+def _max_pool_grad_reference(
+    attrs: MaxPoolGradAttrs, g: np.ndarray, indices: np.ndarray
+) -> np.ndarray:
     planes, size = math.prod(g.shape[:2]), math.prod(ints(attrs.spatial))
     bad = (indices < 0) | (indices >= size)
     if bad.any():
@@ -280,7 +306,7 @@ max_pool_grad = Op(
     "max_pool_grad",
     "Adds each g [N, C, *O] to the position in the flat spatial sizes that indices name.",
     ("g", "indices"),
-    attrs=SpatialAttrs,
+    attrs=MaxPoolGradAttrs,
     infer=_max_pool_grad_infer,
     vjp=_max_pool_grad_vjp,
     decompose=_max_pool_grad_decompose,
@@ -328,12 +354,12 @@ def _max_pool_input_grad_decompose(node: Node) -> tuple[Value]:
         dilation=pool.dilation,
         ceil_mode=False,
     )
-    return (ops.max_pool_grad(g, indices, spatial=x.shape[2:]),)
+    return (ops.max_pool_grad(g, indices, spatial=x.shape[2:], **_max_window(pool)),)
 
 
 def _max_pool_input_grad_reference(attrs: WindowAttrs, g: np.ndarray, x: np.ndarray) -> np.ndarray:
     _, indices = _max_pool_reference(_pool_of(attrs), x)
-    return _max_pool_grad_reference(SpatialAttrs(x.shape[2:]), g, indices)
+    return _max_pool_grad_reference(MaxPoolGradAttrs(x.shape[2:]), g, indices)
 
 
 max_pool_input_grad = Op(

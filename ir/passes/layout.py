@@ -156,7 +156,7 @@ def _of_window(node: Node, supports: Supports) -> Way | None:
         "dilation": 1,
         "spatial": node.operands[0].shape[1],
     }
-    given = {f: (*getattr(attrs, f), value) for f, value in ends.items() if hasattr(attrs, f)}
+    given = {f: (*getattr(attrs, f), value) for f, value in ends.items() if getattr(attrs, f, ())}
     made = replace(attrs, **given)
 
     def deeper(v: Sequence[Value]) -> Node:
@@ -270,17 +270,20 @@ def _chosen(graph: Graph, ways: dict[Node, Way]) -> set[Node]:
                 else cut.source
                 for r in readers
             ],
-            ENDLESS if _is_position(value) else 2 * _bytes(value),
+            ENDLESS if _is_position(value, readers) else 2 * _bytes(value),
         )
     side = cut.sink_side()
     chosen = {n for n in ways if place[n] in side}
     return chosen if sum(ways[n].apart for n in chosen) >= LEAST else set()
 
 
-def _is_position(value: Value) -> bool:
+def _is_position(value: Value, readers: Sequence[Node | None]) -> bool:
     """Whether a value means something else in the other order: whoever reads it works in the
-    same."""
-    return value.index == 1 and value.node is not None and value.node.op is ops.max_pool
+    same, and so does a reader of what another graph has found."""
+    found = value.index == 1 and value.node is not None and value.node.op is ops.max_pool
+    return found or any(
+        r is not None and r.op is ops.max_pool_grad and r.operands[1] == value for r in readers
+    )
 
 
 def _connect(cut: Cut, made: int, readers: Sequence[int], cost: float) -> None:

@@ -51,7 +51,7 @@ def _masked(node: Node) -> Value | None:
     here = test.with_operands((pool.result(0), number)).result()
     g = grad.operands[0]
     masked = ops.where(here, zero, g) if kept_is_second else ops.where(here, g, zero)
-    return ops.max_pool_grad(masked, grad.operands[1], spatial=grad.types[0].shape[2:])
+    return grad.with_operands((masked, grad.operands[1])).result()
 
 
 def _is_comparison(node: Node) -> bool:

@@ -9,6 +9,7 @@ import pytest
 
 from graphtorch.backends.cpu.supports import supports
 from graphtorch.ir import ops
+from graphtorch.ir.dtype import i64
 from graphtorch.ir.evaluate import evaluate
 from graphtorch.ir.graph import Graph, Value
 from graphtorch.ir.passes import layout, pipeline
@@ -186,3 +187,24 @@ def test_small_nets_keep_their_images() -> None:
     x, w = value("x", 1, 24, 5, 5), value("w", 24, 1, 3, 3)
     graph = Graph("g", [x, w], [deep(x, w, ops.relu)])
     assert layout.run(graph, supports) is graph
+
+
+def test_places_that_another_graph_has_found() -> None:
+    """Their numbers mean the order in which they were found: what adds at them works in that."""
+    x, w, g = value("x", 2, 24, 10, 10), value("w", 24, 1, 3, 3), value("g", 2, 24, 5, 5)
+    pool = ops.max_pool(
+        x, kernel=(2, 2), stride=(2, 2), padding=(0, 0), dilation=(1, 1), ceil_mode=False
+    )
+    places = value("places", 2, 24, 5, 5, dtype=i64)
+    grad = ops.max_pool_grad(g, places, spatial=(10, 10))
+    graph = Graph("g", [w, g, places], [conv(conv(ops.relu(grad), w, groups=24), w, groups=24)])
+    found = layout.run(graph, supports)
+    assert names(found).count("channels_last_conv") == 2
+    (own,) = [n for n in found.nodes if n.op is ops.max_pool_grad]
+    assert own.operands[1] == places
+    rng = np.random.default_rng(0)
+    arrays = {v: rng.standard_normal(v.shape) for v in (x, w, g)}
+    arrays[places] = evaluate(Graph("p", [x], [pool[1]]), [arrays[x]])[0]
+    given = [arrays[v] for v in graph.inputs]
+    for got, expected in zip(evaluate(found, given), evaluate(graph, given), strict=True):
+        np.testing.assert_allclose(got, expected, 1e-4, 1e-4)

@@ -90,10 +90,17 @@ class Stages(Places):
         if found is None:
             node = value.node
             found = frozenset().union(*map(self.upstream, node.operands))
-            if is_barrier(node):
+            if self.is_barrier(node):
                 found |= {node}
             self._upstream[value] = found
         return found
+
+    def is_barrier(self, node: Node) -> bool:
+        """Whether a node needs a kernel of its own before what reads it is computed."""
+        name = node.op.name
+        return name in REDUCTIONS or (
+            name not in self.lowering.schedules.elementwise and is_opaque(node)
+        )
 
     def pending(self) -> list[Node]:
         """Barriers still needed, producers first."""
@@ -243,10 +250,6 @@ def piece_length(layout: Layout, grain: int) -> tuple[int, Dim]:
     width = min(cost.guess(layout.kept[-1].extent), COLUMNS) if layout.columns else 1
     length = max(1, grain // max(1, cost.guess(inner) * width))
     return length, (layout.reduced[0].extent + (length - 1)) // length
-
-
-def is_barrier(node: Node) -> bool:
-    return node.op.name in REDUCTIONS or is_opaque(node)
 
 
 def is_per_row(shape: Shape, group: Group) -> bool:

@@ -19,7 +19,7 @@ from graphtorch.ir.shape import Dim, bounds, numel
 
 from ...kernels.body.pointwise import less, logical_not, maximum, number, wide
 from ...kernels.body.scope import Scope
-from ...kernels.body.windows import cast_count, lowest
+from ...kernels.body.windows import cast_count, dilation_of, lowest
 from ...kernels.ir import Buffer, Const, Expr, KType, binary, cast, load, select, unary
 from ...kernels.program.program import Slot
 from .. import cost
@@ -47,10 +47,6 @@ def by_rows(node: Node) -> bool:
         k > s for k, s in zip(attrs.kernel, attrs.stride, strict=True)
     )
     return (any(attrs.padding) or attrs.ceil_mode or overlaps) and line_length(node) <= LONGEST_LINE
-
-
-def dilation_of(node: Node) -> tuple[int, ...]:
-    return getattr(node.attrs, "dilation", (1,) * len(node.attrs.kernel))
 
 
 def line_length(node: Node) -> int:

@@ -15,6 +15,7 @@ from ...cpu import cost
 from ...cpu.loops.nest import ACCESS, MANY_NODES, Loop, MapKernel
 from ...kernels.body.scope import Scope
 from ...kernels.body.views import Index
+from ...kernels.body.windows import is_looped
 from ...kernels.ir import Const
 from ...kernels.program.program import Slot
 from ..machine import gpu_of
@@ -62,7 +63,9 @@ class ThreadMap(MapKernel):
 
     def lanes(self, loops: list[Loop]) -> tuple[int, bool]:
         """Elements of a thread, and whether they always are as many."""
-        heavy = sum(map(cost.element_ns, self.region.nodes)) > HEAVY
+        nodes = self.region.nodes
+        # a window's loop is run by a thread: its neighbours read side by side
+        heavy = sum(map(cost.element_ns, nodes)) > HEAVY or any(map(is_looped, nodes))
         if heavy or not loops or cost.elements(self.shape) < ENOUGH:
             return 1, True
         lanes = ACCESS // max((slot.dtype.itemsize for slot in self.along(loops)), default=ACCESS)

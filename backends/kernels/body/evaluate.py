@@ -8,7 +8,7 @@ its index allows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from graphtorch.ir.dtype import boolean, i64
@@ -59,6 +59,7 @@ class Evaluator:
         self.scope = scope
         self.leaves = leaves
         self._memo: dict[tuple[Value, Index, Mask | None], tuple[Result, list[Stmt]]] = {}
+        self._narrowed: dict[object, tuple[tuple[Expr | None, Mask | None], list[Stmt]]] = {}
 
     def at(self, value: Value, index: Index, mask: Mask | None = None) -> Expr:
         """The value at `index`, of the value's own dtype.
@@ -113,6 +114,21 @@ class Evaluator:
         with self.scope.b.hoisted(depth):
             expr = self.scope.read(slot, position, mask.expr if mask else None)
             return Result(self.scope.b.let(expr, "v"), depth)
+
+    def within(
+        self, mask: Mask | None, tests: Sequence[tuple[Dim, Dim, Dim]]
+    ) -> tuple[Expr | None, Mask | None]:
+        """Whether ``low <= i < high`` for all (i, low, high), None where that always holds, and the
+        mask narrowed by that; the same ones while the block they are known in is open, so that what
+        is read there is read once."""
+        key = mask, tuple(tests)
+        found = self._narrowed.get(key)
+        if found is None or not self.scope.b.is_open(found[1]):
+            condition, depth = inside(self, list(tests))
+            narrowed = mask if condition is None else self.both(mask, condition, depth)
+            block = self.scope.b.block(narrowed.depth if narrowed else 0)
+            found = self._narrowed[key] = (condition, narrowed), block
+        return found[0]
 
     def both(self, mask: Mask | None, expr: Expr, depth: int) -> Mask:
         """The mask narrowed by a condition known at `depth`."""

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from graphtorch.ir.dtype import boolean, i32, i64
+from graphtorch.ir.dtype import i32, i64
 from graphtorch.ir.graph import Node, Value
 from graphtorch.ir.shape import Dim
 
 from ...dataclass import dataclass
 from ..ir import Const, Expr, KType, binary, cast, select, unary
-from .evaluate import SPECIAL, Evaluator, Mask, Result, Special, inside
+from .evaluate import SPECIAL, Evaluator, Mask, Result, Special, Unready
 from .pointwise import maximum, number, wide
 from .views import Index
 
@@ -86,17 +86,20 @@ def _loops(e: Evaluator, axes: Sequence[Axis]) -> Iterator[tuple[Dim, ...]]:
 
 def read_tap(
     e: Evaluator, x: Value, lead: Index, at: tuple[Dim, ...], mask: Mask | None
-) -> tuple[Result, Result]:
-    """The element of x at spatial position `at` (0 outside), and whether it is inside."""
-    condition, depth = inside(e, [(i, 0, size) for i, size in zip(at, x.shape[2:], strict=True)])
-    if condition is None:
-        return e.result(x, (*lead, *at), mask), Result(Const(True, KType(boolean)), 0)
-    return e.result(x, (*lead, *at), e.both(mask, condition, depth)), Result(condition, depth)
+) -> tuple[Expr, Expr | None]:
+    """The element of x at spatial position `at` (0 outside), and whether it is inside; None where
+    that is certain."""
+    tests = [(i, 0, size) for i, size in zip(at, x.shape[2:], strict=True)]
+    condition, narrowed = e.within(mask, tests)
+    return e.at(x, (*lead, *at), narrowed), condition
+
+
+def dilation_of(node: Node) -> tuple[int, ...]:
+    return getattr(node.attrs, "dilation", (1,) * len(node.attrs.kernel))
 
 
 def pool_axes(node: Node, index: Index) -> list[Axis]:
     attrs = node.attrs
-    dilation = getattr(attrs, "dilation", (1,) * len(attrs.kernel))
     return [
         Axis(size, o * s - p, d, k)
         for size, o, s, p, d, k in zip(
@@ -104,7 +107,7 @@ def pool_axes(node: Node, index: Index) -> list[Axis]:
             index[2:],
             attrs.stride,
             attrs.padding,
-            dilation,
+            dilation_of(node),
             attrs.kernel,
             strict=True,
         )
@@ -151,9 +154,7 @@ def _max_value(
 
     def step(at: tuple[Dim, ...]) -> None:
         found, here = read_tap(e, x, index[:2], at, mask)
-        candidate = (
-            found.expr if isinstance(here.expr, Const) else select(here.expr, found.expr, floor)
-        )
+        candidate = found if here is None else select(here, found, floor)
         b.assign(best, maximum(best, b.let(candidate, "tap")))
 
     visit(e, axes, step)
@@ -164,21 +165,18 @@ def _max_place(
     e: Evaluator, node: Node, index: Index, mask: Mask | None, axes: list[Axis]
 ) -> Result:
     """The position of the maximum."""
-    ends = [(i, a.size) for a in axes for i in (a.start, a.start + (a.count - 1) * a.step)]
-    if unrolled(axes) and all(e.scope.space.within(i, size) for i, size in ends):
-        return _max_offset(e, node, index, mask, axes)
     x, b = node.operands[0], e.scope.b
+    if unrolled(axes):
+        return _max_offset(e, x, index, mask, axes)
     best = b.var(lowest(KType(x.dtype)), "best")
     where = b.var(Const(-1), "where")
 
     def step(at: tuple[Dim, ...]) -> None:
         found, here = read_tap(e, x, index[:2], at, mask)
         flat = e.scope.condition(e.scope.space.linear(at, x.shape[2:]))
-        better = binary("or", beats(found.expr, best), binary("lt", where, Const(0)))
-        taken = b.let(
-            better if isinstance(here.expr, Const) else binary("and", better, here.expr), "taken"
-        )
-        b.assign(best, select(taken, found.expr, best))
+        better = binary("or", beats(found, best), binary("lt", where, Const(0)))
+        taken = b.let(better if here is None else binary("and", better, here), "taken")
+        b.assign(best, select(taken, found, best))
         b.assign(where, select(taken, flat, where))
 
     visit(e, axes, step)
@@ -186,25 +184,37 @@ def _max_place(
 
 
 def _max_offset(
-    e: Evaluator, node: Node, index: Index, mask: Mask | None, axes: list[Axis]
+    e: Evaluator, x: Value, index: Index, mask: Mask | None, axes: list[Axis]
 ) -> Result:
-    """The same in a window inside the input: where it starts, plus a choice between constants."""
-    x, b = node.operands[0], e.scope.b
+    """The same where the window is written out: where it starts, plus a choice between
+    constants."""
+    b, space = e.scope.b, e.scope.space
+    first = space.linear(tuple(a.start for a in axes), x.shape[2:])
     best: Expr | None = None
-    offset: Expr = Const(0, KType(i32))
-    first: Dim = 0
-    for tap in itertools.product(*(range(a.count) for a in axes)):
-        at = tuple(a.start + k * a.step for a, k in zip(axes, tap, strict=True))
-        found, flat = e.at(x, (*index[:2], *at), mask), e.scope.space.linear(at, x.shape[2:])
+    offset: Expr = Const(-1, KType(i32))  # no element of the window is inside
+
+    def step(at: tuple[Dim, ...]) -> None:
+        nonlocal best, offset
+        found, here = read_tap(e, x, index[:2], at, mask)
+        own = cast(e.scope.expr(space.linear(at, x.shape[2:]) - first), i32)
+        value = found if here is None else select(here, found, lowest(found.type))
         if best is None:
-            best, first = found, flat
-            continue
-        taken = b.let(beats(found, best), "taken")
-        best = b.let(maximum(best, found), "best")  # a select of floats would branch on the data
-        offset = b.let(select(taken, cast(e.scope.expr(flat - first), i32), offset), "offset")
-    return Result(
-        b.let(binary("add", e.scope.condition(first), cast(offset, i64)), "where"), innermost(e)
-    )
+            best, offset = value, own if here is None else select(here, own, offset)
+        else:
+            better = beats(found, best)
+            if here is not None:
+                better = binary("or", better, binary("lt", offset, Const(0, KType(i32))))
+                better = binary("and", better, here)
+            offset = select(b.let(better, "taken"), own, offset)
+            best = maximum(best, value)  # a select of floats would branch on the data
+        best, offset = b.let(best, "best"), b.let(offset, "offset")
+
+    visit(e, axes, step)
+    where = binary("add", e.scope.condition(first), cast(offset, i64))
+    ends = [(i, a.size) for a in axes for i in (a.start, a.start + (a.count - 1) * a.step)]
+    if not all(space.within(i, size) for i, size in ends):
+        where = select(binary("lt", offset, Const(0, KType(i32))), Const(0), where)
+    return Result(b.let(where, "where"), innermost(e))
 
 
 def beats(x: Expr, best: Expr) -> Expr:
@@ -229,9 +239,9 @@ def _sum(e: Evaluator, x: Value, index: Index, mask: Mask | None, axes: list[Axi
     def step(at: tuple[Dim, ...]) -> None:
         # masked loads give 0; computed values may not
         found, here = read_tap(e, x, index[:2], at, mask)
-        value = cast(found.expr, dtype)
-        if not isinstance(here.expr, Const):
-            value = select(here.expr, value, number(0, value))
+        value = cast(found, dtype)
+        if here is not None:
+            value = select(here, value, number(0, value))
         b.assign(total, binary("add", total, b.let(value, "tap")))
 
     visit(e, axes, step)
@@ -302,35 +312,91 @@ def _extent(e: Evaluator, attrs: Any, size: Dim, start: Dim, k: int, pad: int) -
     return binary("max", binary("sub", last, first), Const(1))
 
 
+def reach_of(node: Node) -> list[int]:
+    """Of a pool's gradient: over how many windows an element may lie along each dimension."""
+    rows = zip(node.attrs.kernel, dilation_of(node), node.attrs.stride, strict=True)
+    return [-(-((k - 1) * d + 1) // s) for k, d, s in rows]
+
+
+def is_looped(node: Node) -> bool:
+    """Whether a pool or its gradient goes over windows in loops: they are not written out."""
+    name = node.op.name
+    if name not in WINDOWS or name.startswith("adaptive"):
+        return name in WINDOWS
+    grad = name.endswith("_grad")
+    return math.prod(reach_of(node) if grad else node.attrs.kernel) > UNROLL
+
+
+# takes a window over the element, and whether it is one: None where that is certain
+Share = Callable[[tuple[Dim, ...], Expr | None, Mask | None], None]
+
+
+def visit_windows(e: Evaluator, node: Node, index: Index, mask: Mask | None, body: Share) -> None:
+    """Run `body` for the windows of a pool that reach over element `index` of its input: window
+    o = (i + p) // s - t for a few t, written out where these are few."""
+    attrs, sizes = node.attrs, node.operands[0].shape[2:]
+    spans = [(k - 1) * d + 1 for k, d in zip(attrs.kernel, dilation_of(node), strict=True)]
+    reach = reach_of(node)
+    places = [i + p for i, p in zip(index[2:], attrs.padding, strict=True)]
+    if math.prod(reach) > UNROLL:
+        axes = []
+        for at, span, s, size in zip(places, spans, attrs.stride, sizes, strict=True):
+            i = e.scope.condition(at)
+            first = binary("div", binary("max", i - span + s, Const(0)), Const(s))
+            end = binary("min", i // s + 1, e.scope.expr(size))
+            axes.append(Axis(size, ends=(e.scope.b.let(first, "first"), e.scope.b.let(end, "end"))))
+        visit(e, axes, lambda o: body(o, None, mask))
+        return
+    space = e.scope.space
+    last = [space.div(at, s) for at, s in zip(places, attrs.stride, strict=True)]
+    for back in itertools.product(*map(range, reach)):
+        o = tuple(a - t for a, t in zip(last, back, strict=True))
+        tests: list[tuple[Dim, Dim, Dim]] = [(a, 0, size) for a, size in zip(o, sizes, strict=True)]
+        tests += [
+            (space.mod(at, s) + t * s, 0, span)
+            for at, t, s, span in zip(places, back, attrs.stride, spans, strict=True)
+        ]
+        body(o, *e.within(mask, tests))
+
+
 def avg_pool_grad(e: Evaluator, value: Value, index: Index, mask: Mask | None) -> Result:
-    """The shares of all windows that hold the element: window o = (i + p) // s - t for a few t."""
+    """The shares of all windows that hold the element."""
     node = value.node
     assert node is not None
     g, attrs, b = node.operands[0], node.attrs, e.scope.b
     dtype = wide(g.dtype)
     total = b.var(Const(0.0, KType(dtype)), "total")
-    last = [
-        e.scope.space.div(i + p, s)
-        for i, p, s in zip(index[2:], attrs.padding, attrs.stride, strict=True)
-    ]
-    reach = [-(-k // s) for k, s in zip(attrs.kernel, attrs.stride, strict=True)]
-    for back in itertools.product(*map(range, reach)):
-        o = tuple(a - t for a, t in zip(last, back, strict=True))
-        tests: list[tuple[Dim, Dim, Dim]] = [
-            (a, 0, size) for a, size in zip(o, g.shape[2:], strict=True)
-        ]
-        tests += [
-            (e.scope.space.mod(i + p, s) + t * s, 0, k)
-            for i, p, t, s, k in zip(
-                index[2:], attrs.padding, back, attrs.stride, attrs.kernel, strict=True
-            )
-        ]
-        condition, depth = inside(e, tests)
-        here = mask if condition is None else e.both(mask, condition, depth)
+
+    def add(o: tuple[Dim, ...], condition: Expr | None, here: Mask | None) -> None:
         share = cast(e.result(g, (*index[:2], *o), here).expr, dtype)
         share = binary("div", share, cast_count(divisor(e, attrs, attrs.spatial, o, None), share))
         share = share if condition is None else select(condition, share, number(0, share))
         b.assign(total, binary("add", total, b.let(share, "share")))
+
+    visit_windows(e, node, index, mask, add)
+    return Result(cast(total, g.dtype), innermost(e))
+
+
+def max_pool_grad(e: Evaluator, value: Value, index: Index, mask: Mask | None) -> Result:
+    """The g of all windows whose maximum is the element."""
+    node = value.node
+    assert node is not None
+    if not node.attrs.kernel:
+        raise Unready(value)
+    g, places = node.operands
+    b, dtype = e.scope.b, wide(g.dtype)
+    here = e.scope.condition(e.scope.space.linear(index[2:], node.attrs.spatial))
+    total = b.var(number(0, Const(0, KType(dtype))), "total")
+
+    def add(o: tuple[Dim, ...], condition: Expr | None, reads: Mask | None) -> None:
+        found = binary("eq", e.at(places, (*index[:2], *o), reads), here)
+        if condition is not None:
+            found = binary("and", found, condition)
+        share = cast(e.at(g, (*index[:2], *o), reads), dtype)
+        share = select(b.let(found, "found"), share, number(0, share))
+        b.assign(total, binary("add", total, b.let(share, "share")))
+
+    visit_windows(e, node, index, mask, add)
     return Result(cast(total, g.dtype), innermost(e))
 
 
@@ -375,6 +441,7 @@ def adaptive_avg_pool_grad(e: Evaluator, value: Value, index: Index, mask: Mask 
 
 WINDOWS: dict[str, Special] = {
     "max_pool": max_pool,
+    "max_pool_grad": max_pool_grad,
     "adaptive_max_pool": adaptive_max_pool,
     "avg_pool": avg_pool,
     "avg_pool_grad": avg_pool_grad,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -92,6 +92,8 @@ class Schedules:
             result).
         whole: by name of an op that reads and writes whole values, what launches its kernels:
             (places, node).
+        elementwise: ops with kernels for rows or planes whose elements this target computes one by
+            one, where they are needed.
     """
 
     map: Callable[..., Any]
@@ -99,6 +101,7 @@ class Schedules:
     contract: Callable[..., Any]
     scatter: Callable[..., None]
     whole: Mapping[str, Callable[..., None]] = field(default_factory=dict)
+    elementwise: Collection[str] = ()
 
 
 class Lowering:
