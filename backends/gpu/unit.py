@@ -200,8 +200,8 @@ class Unit:
         else:
             writer.grid(loop)
         threads = 0 if loop is None else loop.threads
-        # with a number of blocks the compiler spills nothing to make room for more of them
-        bounds = f"__launch_bounds__({threads}{', 1' if loop and loop.alone else ''}) "
+        resident = f", {loop.resident}" if loop and loop.resident else ""
+        bounds = f"__launch_bounds__({threads}{resident}) "
         bounds = bounds if threads else ""
         parameters = ", ".join(_parameters(kernel, shared, writer))
         head = f'extern "C" __global__ void {bounds}{name}({parameters})'

@@ -87,14 +87,14 @@ class Builder:
         return Block(self, stmt.body, var)
 
     def block_loop(
-        self, hi: Operand, threads: int, name: str = "block", alone: bool = False
+        self, hi: Operand, threads: int, name: str = "block", resident: int = 0
     ) -> Block:
-        """The body is run by a block of `threads` threads for each iteration. `alone`: as `For` has
-        it."""
+        """The body is run by a block of `threads` threads for each iteration. `resident`: as
+        `For` has it."""
         opened = self.loop(hi, "block", name)
         stmt = self._blocks[-1][-1]
         assert isinstance(stmt, For)
-        stmt.threads, stmt.alone = threads, alone
+        stmt.threads, stmt.resident = threads, resident
         return opened
 
     def when(self, condition: Expr) -> Block:

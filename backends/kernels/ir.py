@@ -22,7 +22,8 @@
              | "fail" expr                   report a data-dependent error, of a site, and go on
     expr   ::= const | x | "load" buffer "[" expr "]" | unary | binary | "fma" | "select" | "cast"
              | "splat" | "reduce" | "shuffle" | "warp" | "pair" | "aligned" buffer
-    kind   ::= serial | parallel | vector | unroll | rolled | block threads "alone"? | thread
+    kind   ::= serial | parallel | vector | unroll | rolled | block threads ("resident" int)?
+             | thread
 
 Every expression has a dtype and a number of lanes; more than one lane means an explicit vector.
 `vector` on a loop asks the target's own vectoriser to do it; contractions write explicit lanes
@@ -375,8 +376,9 @@ class For:
     (asks the target's vectoriser), unroll, rolled.
 
     A rolled loop stays a loop: its body was made to fill the registers, and copies of it would
-    spill. The blocks of a block loop have `threads` threads, a multiple of 32 up to 1024. `alone`:
-    these fill their registers, and are not to spill for the sake of more blocks at a time.
+    spill. The blocks of a block loop have `threads` threads, a multiple of 32 up to 1024.
+    `resident`: how many blocks a multiprocessor is to have at a time, which bounds the registers of
+    a thread; with 1 none are spilled for the sake of more blocks; 0: the compiler chooses.
     """
 
     var: Name
@@ -386,7 +388,7 @@ class For:
     kind: str
     body: list[Stmt] = field(default_factory=list)
     threads: int = 0
-    alone: bool = False
+    resident: int = 0
 
 
 @dataclass(eq=False, slots=True)

@@ -134,7 +134,7 @@ def _block(body: Sequence[k.Stmt], depth: int) -> Iterator[str]:
             )
             kind = "" if s.kind == "serial" else f" {s.kind}"
             kind += f" {s.threads}" if s.kind == "block" else ""
-            kind += " alone" if s.alone else ""
+            kind += f" resident {s.resident}" if s.resident else ""
             yield f"{pad}for {s.var.name} in {_expr(s.lo)}..{_expr(s.hi)}{step}{kind} {{"
             yield from _block(s.body, depth + 1)
             yield pad + "}"

@@ -182,7 +182,7 @@ class AttentionProblem:
         total = tiles
         for a in batch:
             total = total * e.expr(a.extent)
-        with b.block_loop(b.let(total, "total"), sizes.threads, alone=sizes.alone) as block:
+        with b.block_loop(b.let(total, "total"), sizes.threads, resident=int(sizes.alone)) as block:
             tile = block % tiles
             if last_first:
                 tile = tiles - 1 - b.let(tile, "tile")

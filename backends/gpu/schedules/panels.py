@@ -47,7 +47,7 @@ QUAD = 4  # steps that a thread reads at once
 @dataclass(frozen=True)
 class Sizes:
     """Of a block's work: its own rows, the others that it meets at a time, its threads; and whether
-    these fill their registers (`For.alone`)."""
+    these fill their registers (`For.resident`)."""
 
     rows: int
     others: int

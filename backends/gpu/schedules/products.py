@@ -50,6 +50,7 @@ LANES = 8  # threads of a warp side by side, which read 128 bytes of shared memo
 LEAST_DEPTH = 128  # steps of k that are worth a part of their own
 LONG = 1024  # steps of k for each part that are worth more than smaller tiles
 MOST_PARTS = 32
+RESIDENT = 2  # blocks of 256 threads, of 128 registers each
 
 
 class Size(Protocol):
@@ -296,12 +297,17 @@ class Frame:
 
 @contextmanager
 def frame(
-    e: Scope, p: Contraction, tile: Size, share: Share | None, band: int = 1
+    e: Scope,
+    p: Contraction,
+    tile: Size,
+    share: Share | None,
+    band: int = 1,
+    resident: int = 0,
 ) -> Iterator[Frame]:
     """The loop over blocks, a tile each; the variables of the batch are bound in it.
 
     Args: band: rows of tiles that are done together, column by column, so that blocks which run at
-        the same time read few slices, of both operands.
+        the same time read few slices, of both operands. resident: as `For` has it.
     """
     b = e.b
     m, n = (b.let(e.expr(extent_of(axes)), "count") for axes in (p.m, p.n))
@@ -315,7 +321,7 @@ def frame(
         total = total * count
     if share is not None:
         total = total * share.factor(m, n, batch)
-    with b.block_loop(b.let(total, "total"), tile.threads) as block:
+    with b.block_loop(b.let(total, "total"), tile.threads, resident=resident) as block:
         rest = b.let(block // (across * down), "rest")
         top, left = corner(b, b.let(block % (across * down), "place"), across, down, band)
         top, left = b.let(top * tile.rows, "top"), b.let(left * tile.columns, "left")
@@ -348,7 +354,9 @@ def emit(
 ) -> None:
     """The kernel's body; `finish` takes each sum where its m and n are bound."""
     b = e.b
-    with frame(e, p, tile, share) as f:
+    # places along one axis of k take few registers: so that blocks hide each other's waits
+    resident = RESIDENT if len(p.k) == 1 and p.acc.itemsize == 4 and tile.threads == 256 else 0
+    with frame(e, p, tile, share, resident=resident) as f:
         work = _Work(e, p, tile, f.thread)
         a = _Operated(work, p.m, p.a, tile.rows, (f.top, f.m, f.k), "a")
         c = _Operated(work, p.n, p.b, tile.columns, (f.left, f.n, f.k), "b")

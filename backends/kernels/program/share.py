@@ -202,7 +202,7 @@ class Numbers:
         # its numbers are those of threads, and divisors, which take long on GPUs
         if s.kind == "block":
             lo, hi = (self.bound(e, 2) for e in (lo, hi))
-            return For(s.var, lo, hi, s.step, s.kind, s.body, s.threads, s.alone)
+            return For(s.var, lo, hi, s.step, s.kind, s.body, s.threads, s.resident)
         innermost = not _loops(s.body)
         before, inside = self.inside, _inside(s, self.loops) if innermost else None
         if s.kind in KINDS and not _sums(s):
