@@ -7,7 +7,7 @@ of its own. Regions are lowered one by one in graph order; what a region needs b
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from graphtorch.ir.graph import Graph
 from graphtorch.ir.passes import pipeline
@@ -82,7 +82,7 @@ def is_seldom_needed(region: Region, lowering: Lowering) -> bool:
 def lower_in_prologue(region: Region, lowering: Lowering) -> None:
     """Lower a region to what is computed when weights change, and kept."""
     with lowering.kept():
-        (lower_contraction if region.kind == "contraction" else lower_loops)(region, lowering)
+        way_of(region, lowering)(region, lowering)
     for value in region.results:
         lowering.keep(value)
 
@@ -94,12 +94,18 @@ def lower_region(region: Region, lowering: Lowering) -> None:
     elif (concat := concat_of(region)) is not None:
         lower_pieces(region, concat, lowering)
     else:
-        lower = lower_contraction if region.kind == "contraction" else lower_loops
         region = with_pieces(region, lowering)
+        lower = way_of(region, lowering)
         if lowering.machine.tasks_are_threads and any(map(lowering.twins, region.results)):
             lower(region, lowering)
         else:
             lower_once(region, lowering, lower)
+
+
+def way_of(region: Region, lowering: Lowering) -> Callable[[Region, Lowering], None]:
+    """What lowers a region that is computed in one go."""
+    own = lowering.schedules.own(region)
+    return own or (lower_contraction if region.kind == "contraction" else lower_loops)
 
 
 def copy_outputs(lowering: Lowering) -> None:

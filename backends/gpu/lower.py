@@ -16,6 +16,7 @@ from .schedules.atomics import apply
 from .schedules.attention import lower_attention
 from .schedules.attention_grad import lower_attention_grad
 from .schedules.contraction import contract
+from .schedules.depthwise import way_of
 from .schedules.maps import ThreadMap
 from .schedules.rows import reduce
 from .schedules.running import lower_running
@@ -27,7 +28,7 @@ WHOLE = {
 }
 # Pools have a thread for each element, or some neighbours: a row or a plane each would be few
 # threads, and none that read side by side.
-SCHEDULES = Schedules(ThreadMap, reduce, contract, apply, WHOLE, frozenset(WINDOWS))
+SCHEDULES = Schedules(ThreadMap, reduce, contract, apply, WHOLE, frozenset(WINDOWS), way_of)
 
 
 def lower(graph: Graph, machine: Machine, stable: Iterable[int] = ()) -> Program:

@@ -38,8 +38,10 @@ from .reductions import (
 )
 
 
-def lower_loops(region: Region, lowering: Lowering) -> None:
-    """Kernels for a loop, window or opaque region."""
+def lower_loops(
+    region: Region, lowering: Lowering, stages: Callable[..., Stages] | None = None
+) -> None:
+    """Kernels for a loop, window or opaque region. Args: stages: what orders them."""
     body = expanded(region.body, frozenset(OPAQUE))
     region = Region(region.kind, body, region.operands, region.results, region.node)
     slots = dict(zip(body.inputs, map(lowering.slot, region.operands), strict=True))
@@ -55,7 +57,7 @@ def lower_loops(region: Region, lowering: Lowering) -> None:
                 for twin in lowering.twins(result):
                     lowering.stored.add(twin)
                     targets += targets_of(value, twin)
-    Stages(region, lowering, slots, targets).run()
+    (stages or Stages)(region, lowering, slots, targets).run()
 
 
 class Stages(Places):

@@ -26,6 +26,7 @@ from .wide import WideEvaluator, WideScope
 ENOUGH = 1 << 15  # elements: fewer are given one to a thread, so that more of the GPU has work
 # nanoseconds of an element, by cost.element_ns, from which on memory is not what is waited for
 HEAVY = 2.0
+LINES = 104  # registers for what a thread has read: those of many more spill
 
 
 class ThreadMap(MapKernel):
@@ -69,6 +70,8 @@ class ThreadMap(MapKernel):
         if heavy or not loops or cost.elements(self.shape) < ENOUGH:
             return 1, True
         lanes = ACCESS // max((slot.dtype.itemsize for slot in self.along(loops)), default=ACCESS)
+        while lanes > 1 and lanes * self.words() > LINES:
+            lanes //= 2
         extent, own = loops[-1].extent, lanes
         while own > 1 and extent % own != 0:
             own //= 2
@@ -85,6 +88,10 @@ class ThreadMap(MapKernel):
         whole = all(isinstance(edge, int) and edge % lanes == 0 for edge in edges)
         tiles = cost.elements(self.shape) // block_tiles.edge(lanes) ** 2
         return lanes if whole and tiles >= gpu_of(self.lowering).multiprocessors else 1
+
+    def words(self) -> int:
+        """4 bytes of registers that all reads of an element take."""
+        return sum(-(-slot.dtype.itemsize // 4) for slot, _ in set(self.traced))
 
     def along(self, loops: list[Loop]) -> Iterator[Slot]:
         """The slots whose elements lie side by side along the innermost loop."""

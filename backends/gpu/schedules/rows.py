@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from graphtorch.ir import ops
+from graphtorch.ir.dtype import DType
 from graphtorch.ir.graph import Node, Value
 from graphtorch.ir.shape import Dim, bounds, numel
 
@@ -532,6 +533,7 @@ class BlockColumns(SharedRows):
     @contextmanager
     def open_rows(self) -> Iterator[None]:
         b, width = self.scope.b, self.plan.width
+        self._parts: dict[DType, Buffer] = {}
         extent = self.layout.kept[-1].extent
         self.columns = self.scope.expr(extent)
         sizes = [
@@ -588,7 +590,7 @@ class BlockColumns(SharedRows):
         """The totals of the threads of a column combined in a line of shared memory."""
         assert isinstance(total, Name)
         b, width, threads = self.scope.b, self.plan.width, self.plan.threads
-        parts = b.shared(accumulator(node), threads, "parts")
+        parts = self.parts(accumulator(node))
         line = b.shared(accumulator(node), width, node.op.name)
         with b.loop(threads, "thread", "t") as t:
             b.store(parts, t, total)
@@ -600,3 +602,9 @@ class BlockColumns(SharedRows):
             b.store(line, own, found)
         b.barrier()
         super().complete(node, line)
+
+    def parts(self, dtype: DType) -> Buffer:
+        """A line of shared memory with a place for each thread, which all totals go through."""
+        if dtype not in self._parts:
+            self._parts[dtype] = self.scope.b.shared(dtype, self.plan.threads, "parts")
+        return self._parts[dtype]

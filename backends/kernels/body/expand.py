@@ -11,6 +11,7 @@ from graphtorch.ir.literal import Literal
 from graphtorch.ir.op import CORE
 from graphtorch.ir.rewrite import rewrite_until_stable
 
+from . import depthwise as depthwise  # its rules are among SPECIAL
 from .pointwise import is_pointwise
 from .views import VIEWS
 from .windows import SPECIAL
