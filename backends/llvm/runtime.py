@@ -6,10 +6,15 @@ as the same text, into every ahead-of-time library.
 
 How it works. A call writes task, ctx and n, then publishes the *ticket*: one 64-bit word,
 ``epoch << 32 | remaining``. Whoever claims a task reads the ticket, then the call's fields, and
-takes the task by compare-and-swap of the ticket it read: if the swap succeeds, the epoch had not
-changed and the fields belong to it. So a late worker can neither run nor delay a later call. The
-join counts finished tasks, not workers. Workers spin for about a millisecond (waking a sleeper
-costs up to half of one), then sleep on the epoch half of the ticket.
+takes the right to a task by compare-and-swap of the ticket it read: if the swap succeeds, the epoch
+had not changed and the fields belong to it. So a late worker can neither run nor delay a later
+call. The join counts finished tasks, not workers. Workers spin for about a millisecond (waking a
+sleeper costs up to half of one), then sleep on the epoch half of the ticket.
+
+Which task it is: the tasks are cut into as many *shares* of neighbours as there are threads. Each
+thread does those of its own share, and then helps with the next one's. So what a thread wrote, or
+read, in one call lies in the caches of the core that takes the same part of the next one. A share's
+word is ``epoch << 32 | taken``: what it says of another epoch means none.
 
 Several threads calling at once: the first owns the pool, the others run their own tasks inline, as
 does a task that calls again. A page marked MADV_WIPEONFORK (where the kernel has none, the process
@@ -106,9 +111,11 @@ def get_num_threads() -> int:
 
 
 _POOL = r"""
-%gt.call = type { ptr, ptr, i64 }
+%gt.call = type { ptr, ptr, i64, i64 }         ; task, ctx, n, shares
+%gt.share = type { i64, [7 x i64] }            ; a line of the cache
 @gt.ticket   = internal global i64 0, align 64 ; epoch << 32 | tasks not yet claimed
 @gt.done     = internal global i64 0, align 64 ; finished tasks of this epoch
+@gt.shares   = internal global [MAX_THREADS x %gt.share] zeroinitializer, align 64
 @gt.current  = internal global %gt.call zeroinitializer, align 64
 @gt.sleepers = internal global i32 0, align 64
 @gt.busy     = internal global i32 0, align 64 ; 1 while a call owns the pool
@@ -135,12 +142,13 @@ declare ptr @fopen(ptr, ptr)
 declare i32 @fscanf(ptr, ptr, ...)
 declare i32 @fclose(ptr)
 
-; Claims and runs tasks until none is left; returns how many it ran.
-define internal i64 @gt.work() nounwind {
+; Claims and runs tasks, those of share `id` first, until none is left; returns how many it ran.
+define internal i64 @gt.work(i64 %id) nounwind {
 entry:
   br label %look
 look:
   %ran = phi i64 [ 0, %entry ], [ %ran, %retry ], [ %ran1, %run ]
+  %home = phi i64 [ %id, %entry ], [ %home, %retry ], [ %share, %run ]
   %t = load atomic i64, ptr @gt.ticket acquire, align 8
   %left = and i64 %t, 4294967295
   %none = icmp eq i64 %left, 0
@@ -149,18 +157,53 @@ claim:
   %fp = getelementptr inbounds %gt.call, ptr @gt.current, i64 0, i32 0
   %cp = getelementptr inbounds %gt.call, ptr @gt.current, i64 0, i32 1
   %np = getelementptr inbounds %gt.call, ptr @gt.current, i64 0, i32 2
+  %sp = getelementptr inbounds %gt.call, ptr @gt.current, i64 0, i32 3
   %f = load atomic ptr, ptr %fp monotonic, align 8
   %c = load atomic ptr, ptr %cp monotonic, align 8
   %n = load atomic i64, ptr %np monotonic, align 8
+  %shares = load atomic i64, ptr %sp monotonic, align 8
   %t1 = sub i64 %t, 1
   %swap = cmpxchg ptr @gt.ticket, i64 %t, i64 %t1 acq_rel monotonic, align 8
   %won = extractvalue { i64, i1 } %swap, 1
-  br i1 %won, label %run, label %retry
+  br i1 %won, label %first, label %retry
 retry:
   PAUSE
   br label %look
+first:
+  %known = icmp ult i64 %home, %shares ; not where there were more threads when this one began
+  %begin = select i1 %known, i64 %home, i64 0
+  %epoch = and i64 %t, -4294967296
+  br label %visit
+visit:
+  %share = phi i64 [ %begin, %first ], [ %after, %next ]
+  %low.p = mul i64 %share, %n
+  %low = udiv i64 %low.p, %shares
+  %share1 = add i64 %share, 1
+  %high.p = mul i64 %share1, %n
+  %high = udiv i64 %high.p, %shares
+  %size = sub i64 %high, %low
+  %word = getelementptr inbounds [MAX_THREADS x %gt.share], ptr @gt.shares, i64 0, i64 %share, i32 0
+  br label %take
+take:
+  %w = load atomic i64, ptr %word monotonic, align 8
+  %w.epoch = and i64 %w, -4294967296
+  %same = icmp eq i64 %w.epoch, %epoch
+  %w.taken = and i64 %w, 4294967295
+  %taken = select i1 %same, i64 %w.taken, i64 0
+  %some = icmp ult i64 %taken, %size
+  br i1 %some, label %swap.share, label %next
+swap.share:
+  %taken1 = add i64 %taken, 1
+  %w1 = or i64 %epoch, %taken1
+  %swap1 = cmpxchg ptr %word, i64 %w, i64 %w1 monotonic monotonic, align 8
+  %won1 = extractvalue { i64, i1 } %swap1, 1
+  br i1 %won1, label %run, label %take
+next: ; as many tasks as rights to one are left: one of the others has it
+  %last = icmp eq i64 %share1, %shares
+  %after = select i1 %last, i64 0, i64 %share1
+  br label %visit
 run:
-  %i = sub i64 %n, %left
+  %i = add i64 %low, %taken
   call void %f(ptr %c, i64 %i)
   %ran1 = add i64 %ran, 1
   br label %look
@@ -191,7 +234,7 @@ wanted:
   %mine = icmp slt i32 %id, %threads
   br i1 %mine, label %go, label %sleep
 go:
-  %ran = call i64 @gt.work()
+  %ran = call i64 @gt.work(i64 %id64)
   %d = atomicrmw add ptr @gt.done, i64 %ran acq_rel
   br label %wait
 sleep:
@@ -346,7 +389,9 @@ start:
   %mine = extractvalue { i32, i1 } %swap, 1
   br i1 %mine, label %reset, label %no
 reset:
-  store atomic i64 0, ptr @gt.ticket monotonic, align 8
+  %seen = load atomic i64, ptr @gt.ticket monotonic, align 8
+  %idle = and i64 %seen, -4294967296 ; of the epoch that it was: the shares know it
+  store atomic i64 %idle, ptr @gt.ticket monotonic, align 8
   store atomic i32 0, ptr @gt.sleepers monotonic, align 4
   store atomic i32 0, ptr @gt.workers monotonic, align 4
   store atomic i32 0, ptr @gt.busy monotonic, align 4
@@ -432,6 +477,9 @@ hire:
   store atomic ptr %f, ptr %fp monotonic, align 8
   store atomic ptr %c, ptr %cp monotonic, align 8
   store atomic i64 %n, ptr %np monotonic, align 8
+  %sp = getelementptr inbounds %gt.call, ptr @gt.current, i64 0, i32 3
+  %shares = zext i32 %threads to i64
+  store atomic i64 %shares, ptr %sp monotonic, align 8
   store atomic i64 0, ptr @gt.done monotonic, align 8
   %old = load atomic i64, ptr @gt.ticket monotonic, align 8
   %epoch = and i64 %old, -4294967296
@@ -445,7 +493,7 @@ wake:
   call void @gt.wake()
   br label %work
 work:
-  %ran = call i64 @gt.work()
+  %ran = call i64 @gt.work(i64 0)
   %before = atomicrmw add ptr @gt.done, i64 %ran acq_rel
   br label %join
 join:

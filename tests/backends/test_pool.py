@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -157,3 +158,27 @@ def test_number_of_threads_is_checked(threads):
 
 def test_default_follows_affinity():
     assert 1 <= available_cpus() <= len(os.sched_getaffinity(0))
+
+
+def test_neighbours_run_on_one_thread(threads):
+    """Each thread begins with its own share of the tasks, in order, and helps only after it."""
+    threads(2)
+    caller, ran, turn = threading.get_ident(), [], threading.Lock()
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
+    def task(_, i):
+        with turn:
+            ran.append((threading.get_ident() == caller, i))
+        time.sleep(1e-3)  # so that there is time for both
+
+    run = ctypes.CFUNCTYPE(None, type(task), ctypes.c_void_p, ctypes.c_int64)
+    for _ in range(3):
+        ran.clear()
+        run(runtime.pool().address["gt_parallel_for"])(task, None, 65)
+        assert sorted(i for _, i in ran) == list(range(65))
+        for mine, own in ((True, range(32)), (False, range(32, 65))):
+            order = [i for by_caller, i in ran if by_caller is mine]
+            at_home = [i for i in order if i in own]
+            assert at_home == sorted(at_home)
+            assert order[: len(at_home)] == at_home
+        assert ran[0] in ((True, 0), (False, 32))
