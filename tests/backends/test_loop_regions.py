@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from compiled import check, graph_of, lowered_text, run
+from graphtorch.backends.kernels.machine import Machine
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType, f32, f64, i64
 from graphtorch.ir.graph import Graph, Type, Value
@@ -106,6 +107,50 @@ def test_a_big_transpose_walks_in_tiles(golden: Callable[[str, str], None]) -> N
         "lower_transpose",
         lowered_text(lambda x: ops.permute(x, dims=(1, 0)), [(f32, (1000, 1000))]),
     )
+
+
+def turned(x: Value) -> Value:
+    return ops.permute(x, dims=(0, 2, 1))
+
+
+ACROSS: dict[str, Build] = {
+    "turned": turned,
+    "first last": lambda x: ops.permute(x, dims=(1, 2, 0)),
+    "last first": lambda x: ops.permute(x, dims=(2, 0, 1)),
+    "both orders read": lambda x: ops.add(turned(x), ops.reshape(x, shape=turned(x).shape)),
+    "both orders written": lambda x: [y := ops.mul(x, x), turned(y), ops.neg(turned(y))],
+    "parts": lambda x: ops.concat(turned(x), ops.neg(turned(x)), dim=1),
+    "padded": lambda x: ops.pad(turned(x), low=(0, 1, 2), high=(0, 2, 1), value=0),
+    "more than tiles": lambda x: ops.concat(
+        *(turned(ops.slice(x, start=(0, i, 0), stop=x.shape, step=(1, 1, 1))) for i in range(7)),
+        *(ops.exp(turned(x)) for _ in range(3)),
+        dim=2,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ACROSS)
+@pytest.mark.parametrize("shape", [(2, 70, 133), (3, 64, 128), (9, 9, 8), (2, 65, 65)])
+def test_what_lies_across_the_loops(name: str, shape: tuple[int, ...]) -> None:
+    x = numbers(np.float32, shape)
+    check(ACROSS[name], [x])
+    check(ACROSS[name], [x], [(N, *shape[1:])])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_squares_of_every_dtype(dtype: type) -> None:
+    x = numbers(dtype, (2, 83, 150))
+    check(lambda x: [turned(x), ops.permute(x, dims=(2, 1, 0))], [x])
+    check(turned, [x], [(2, N, N + 67)])
+
+
+@pytest.mark.parametrize("vector", [1, 16, 32, 64])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_squares_in_registers_of_every_width(vector: int, dtype: type) -> None:
+    x = numbers(dtype, (83, 150))
+    graph = graph_of(lambda x: ops.permute(x, dims=(1, 0)), [(DType.of(x.dtype), x.shape)])
+    (found,), _ = run_program(lowered(graph, Machine(vector)), [x], {})
+    np.testing.assert_array_equal(found, x.T)
 
 
 # ---- loops

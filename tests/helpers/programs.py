@@ -16,9 +16,9 @@ from graphtorch.ir.graph import Graph, Value
 from graphtorch.ir.shape import evaluate, numel
 
 
-def lowered(graph: Graph) -> Program:
+def lowered(graph: Graph, machine: Machine | None = None) -> Program:
     """`graph` as one loop region."""
-    lowering = Lowering(graph, Machine(), SCHEDULES)
+    lowering = Lowering(graph, machine or Machine(), SCHEDULES)
     lower_loops(Region("loop", graph, graph.inputs, graph.outputs, graph.nodes[-1]), lowering)
     return lowering.program
 

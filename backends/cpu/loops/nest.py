@@ -9,7 +9,6 @@ innermost loop is long.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 
 from graphtorch.ir.graph import Value
 from graphtorch.ir.op import Kind
@@ -17,19 +16,20 @@ from graphtorch.ir.shape import Dim, Shape, numel
 
 from ...dataclass import dataclass
 from ...kernels.body.evaluate import Evaluator, Leaf
-from ...kernels.body.scope import Scope, ceildiv, clamp_min, upper_bound
+from ...kernels.body.scope import Scope
 from ...kernels.body.space import coefficient, depends, name_of
 from ...kernels.body.views import Index, result_index
-from ...kernels.ir import Const, Expr, load
+from ...kernels.ir import Const, load
 from ...kernels.program.lowering import Lowering, Region
 from ...kernels.program.program import Slot
 from .. import cost
+from .tasks import Nest
+from .transposes import TileScope, edge_for
 
 # from so many on, kernels of different sizes are worth being one: updates of weights
 MANY_NODES = 8
 ACCESS = 16  # bytes of a GPU's widest access
 PEELED = ("reshape", "permute")  # views whose elements can be stored where the result has them
-TILE = 32  # edge of the square tiles in which a transpose walks through memory
 
 
 @dataclass(eq=False)
@@ -145,31 +145,44 @@ class MapKernel:
 
     def emit(self) -> None:
         loops = self.analyse()
+        across = self.tiled(loops)
+        if across is None:
+            self.emit_lines(loops)
+        else:
+            self.emit_squares(loops, across)
+
+    def emit_lines(self, loops: list[Loop]) -> None:
+        """All elements in the order of the loops."""
         scope = Scope(self.lowering, self.region.label)
+        index = self.begin(scope, loops)
+        many = len(self.region.nodes) >= MANY_NODES
+        with Nest(scope, variables(loops, index), self.grain(), many).open():
+            self.store_all(scope, Evaluator(scope, self.leaves), index)
+        self.finish(scope)
+
+    def emit_squares(self, loops: list[Loop], across: int) -> None:
+        """Squares of the innermost loop and of the one numbered `across`."""
+        edge = edge_for(self.lowering.machine, self.tiled_bytes(across))
+        scope = TileScope(self.lowering, self.region.label, edge)
+        index = self.begin(scope, loops)
+        with scope.squares(variables(loops, index), across, self.grain()):
+            self.store_all(scope, Evaluator(scope, self.leaves), index)
+        self.finish(scope)
+
+    def begin(self, scope: Scope, loops: list[Loop]) -> Index:
+        """The kernel's variables; those of axes without a loop are 0."""
         for target in self.targets:
             scope.buffer(target.slot, "write")
         index = tuple(scope.space.variable(extent) for extent in self.shape)
-        nest = Nest(
-            scope,
-            [(loop.extent, index[loop.axis]) for loop in loops],
-            self.grain(),
-            self.tiled(loops),
-            len(self.region.nodes) >= MANY_NODES,
-        )
         for axis, variable in enumerate(index):
             if axis not in {loop.axis for loop in loops}:
                 scope.space.bind(variable, Const(0))
-        with nest.open():
-            self.body(scope, index)
-        self.finish(scope)
+        return index
 
-    def body(self, scope: Scope, index: Index) -> None:
-        evaluator = Evaluator(scope, self.leaves)
+    def store_all(self, scope: Scope, evaluator: Evaluator, index: Index) -> None:
         for target in self.targets:
             value = evaluator.at(target.value, index)
-            scope.b.store(
-                scope.buffer(target.slot, "write"), scope.expr(target.place(scope, index)), value
-            )
+            scope.put(target.slot, target.place(scope, index), value)
 
     def analyse(self) -> list[Loop]:
         """The loops that are left after merging, found by a dry run."""
@@ -182,7 +195,6 @@ class MapKernel:
         places = [target.place(scope, index) for target in self.targets]
         for target in self.targets:
             evaluator.at(target.value, index)
-        self.traced = scope.trace
         positions = [p for _, p in scope.trace] + places
         loops = merge(
             [Loop(axis, extent, [axis]) for axis, extent in enumerate(self.shape) if extent != 1],
@@ -190,6 +202,8 @@ class MapKernel:
             positions,
             scope.conditions,
         )
+        self.traced = scope.trace
+        self.slots = [*(slot for slot, _ in scope.trace), *(t.slot for t in self.targets)]
         self.strides = [
             [coefficient(p, name_of(index[loop.axis])) for loop in loops] for p in positions
         ]
@@ -208,6 +222,11 @@ class MapKernel:
                 return axis
         return None
 
+    def tiled_bytes(self, across: int) -> int:
+        """Bytes of an element in all that lies along the loop number `across`."""
+        pairs = zip(self.slots, self.strides, strict=True)
+        return sum(slot.dtype.itemsize for slot, strides in pairs if strides[across] == 1)
+
     def grain(self) -> int:
         return cost.grain(self.region.nodes, self.bytes_per_element, self.lowering.task_ns)
 
@@ -223,6 +242,11 @@ class Loop:
     axis: int
     extent: Dim
     merged: list[int]
+
+
+def variables(loops: Sequence[Loop], index: Index) -> list[tuple[Dim, Dim]]:
+    """The extent and the variable of each loop."""
+    return [(loop.extent, index[loop.axis]) for loop in loops]
 
 
 def merge(
@@ -249,145 +273,3 @@ def _mergeable(
         if stride is None or step is None or stride != step * inner.extent:
             return False
     return True
-
-
-class Nest:
-    """Opens the loops of a kernel: tasks outside, a long vectorisable loop inside.
-
-    A task has at least `grain` elements, so small kernels have one task and run without a fork.
-    With `shared` the number of elements of a single loop is a parameter.
-    """
-
-    def __init__(
-        self,
-        scope: Scope,
-        loops: list[tuple[Dim, Dim]],
-        grain: int,
-        tile: int | None = None,
-        shared: bool = False,
-    ):
-        self.shared = shared
-        self.scope = scope
-        self.loops = loops
-        self.grain = grain
-        self.tile = tile
-
-    @contextmanager
-    def open(self) -> Iterator[None]:
-        if not self.loops:
-            yield
-        elif len(self.loops) == 1:
-            with self.line():
-                yield
-        else:
-            with self.rows():
-                yield
-
-    @contextmanager
-    def line(self) -> Iterator[None]:
-        """One loop, cut into chunks of `grain`."""
-        ((extent, variable),) = self.loops
-        if self.grain == 1:
-            with self.scope.loop(extent, "parallel", variable=variable):
-                yield
-            return
-        shared = self.shared and isinstance(extent, int) and extent > 1
-        n, b = self.scope.count(int(extent)) if shared else self.scope.expr(extent), self.scope.b
-        if isinstance(extent, int) and extent <= self.grain:
-            with self.scope.loop(extent, "vector", hi=n, variable=variable):
-                yield
-            return
-        with b.loop(ceildiv(n, self.grain), "parallel", "task") as task:
-            lo = b.let(task * self.grain, "lo")
-            hi = b.let(upper_bound(lo + self.grain, n), "hi")
-            with self.scope.loop(extent, "vector", lo=lo, hi=hi, variable=variable):
-                yield
-
-    @contextmanager
-    def rows(self) -> Iterator[None]:
-        """Outer loops flattened into rows that tasks share, inner loops nested."""
-        flat = self.flattened()
-        rows = numel(tuple(extent for extent, _ in self.loops[:flat]))
-        work = numel(tuple(extent for extent, _ in self.loops[flat:]))
-        with task_rows(self.scope, rows, work, self.grain) as row:
-            self.bind_rows(row, flat)
-            with self.inner(flat):
-                yield
-
-    def flattened(self) -> int:
-        """How many outer loops become rows: enough that a row is not much more than a task."""
-        if self.grain == 1:
-            return len(self.loops)
-        if self.tile is not None:
-            return self.tile
-        for count in range(1, len(self.loops)):
-            if cost.elements(tuple(extent for extent, _ in self.loops[count:])) <= self.grain:
-                return count
-        return len(self.loops) - 1
-
-    def bind_rows(self, row: Expr, flat: int) -> None:
-        b, space = self.scope.b, self.scope.space
-        rest = row
-        for extent, variable in reversed(self.loops[1:flat]):
-            size = self.scope.expr(extent)
-            space.bind(variable, b.let(rest % size, "i"), b.depth)
-            rest = b.let(rest // size, "row")
-        if flat:
-            space.bind(self.loops[0][1], rest, b.depth)
-
-    @contextmanager
-    def inner(self, flat: int) -> Iterator[None]:
-        if self.tile is not None and flat < len(self.loops):
-            with self.tiles(flat):
-                yield
-            return
-        with self.scope.nested(self.loops[flat:], "vector"):
-            yield
-
-    @contextmanager
-    def tiles(self, flat: int) -> Iterator[None]:
-        """Square tiles over the outermost and the innermost of the loops left, the others between
-        them."""
-        scope, b = self.scope, self.scope.b
-        (rows, i), *middle, (columns, j) = self.loops[flat:]
-        kind = (
-            "parallel"
-            if b.depth == 0 and cost.elements(tuple(e for e, _ in self.loops)) > self.grain
-            else "serial"
-        )
-        with (
-            b.loop(scope.expr(rows), kind, "ti", 0, TILE) as ti,
-            scope.nested(middle),
-            b.loop(scope.expr(columns), "serial", "tj", 0, TILE) as tj,
-        ):
-            top = b.let(upper_bound(ti + TILE, scope.expr(rows)), "hi")
-            right = b.let(upper_bound(tj + TILE, scope.expr(columns)), "hj")
-            with (
-                scope.loop(rows, "serial", "i", ti, top, variable=i),
-                scope.loop(columns, "vector", "j", tj, right, variable=j),
-            ):
-                yield
-
-
-@contextmanager
-def task_rows(scope: Scope, rows: Dim, work: Dim, grain: int) -> Iterator[Expr]:
-    """A loop over `rows` of `work` elements each, shared between tasks of at least `grain`
-    elements; where tasks cost nothing each row is one."""
-    b = scope.b
-    if rows == 1:
-        yield Const(0)
-        return
-    if not scope.lowering.task_ns:
-        with b.loop(scope.expr(rows), "parallel", "row") as row:
-            yield row
-        return
-    if isinstance(rows, int) and isinstance(work, int) and rows * work <= grain:
-        with b.loop(rows, "serial", "row") as row:
-            yield row
-        return
-    count = b.let(clamp_min(Const(grain) // clamp_min(scope.expr(work), 1), 1), "rows")
-    n = scope.expr(rows)
-    with b.loop((n + count - 1) // count, "parallel", "task") as task:
-        lo = b.let(task * count, "lo")
-        with b.loop(b.let(upper_bound(lo + count, n), "hi"), "serial", "row", lo) as row:
-            yield row

@@ -29,7 +29,8 @@ from ...kernels.ir import Buffer, Const, Expr, KType, Name, binary, cast, load
 from ...kernels.program.lowering import Lowering, Region
 from ...kernels.program.program import Slot
 from .. import cost
-from .nest import Loop, Target, task_rows
+from .nest import Loop, Target
+from .tasks import task_rows
 
 # of REDUCTIONS
 ON_BOOLS = {"add": "or", "mul": "and", "max": "or", "min": "and", "or": "or", "and": "and"}

@@ -23,8 +23,8 @@ from ...kernels.body.windows import cast_count, dilation_of, lowest
 from ...kernels.ir import Buffer, Const, Expr, KType, binary, cast, load, select, unary
 from ...kernels.program.program import Slot
 from .. import cost
-from ..loops.nest import task_rows
 from ..loops.places import Places
+from ..loops.tasks import task_rows
 from ..whole.lines import is_used
 from .pairs import PairPool, is_pair_pool
 

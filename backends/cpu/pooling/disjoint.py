@@ -22,8 +22,8 @@ from ...kernels.body.scope import Scope
 from ...kernels.ir import Const, Expr, KType, Shuffle, binary, load, select, splat, unary
 from ...kernels.program.program import Slot
 from .. import cost
-from ..loops.nest import task_rows
 from ..loops.places import Places
+from ..loops.tasks import task_rows
 
 WIDEST_STRIDE = 4  # beyond it, shuffles cost more than they save
 MOST_TAPS = 16

@@ -21,8 +21,8 @@ from ...kernels.body.windows import cast_count
 from ...kernels.ir import Buffer, Const, Expr, KType, binary, cast, load
 from ...kernels.program.program import Slot
 from .. import cost
-from ..loops.nest import task_rows
 from ..loops.places import Places
+from ..loops.tasks import task_rows
 from .by_rows import LONGEST_LINE, WRITTEN_OUT, window_extent
 
 

@@ -35,8 +35,8 @@ from ...kernels.ir import (
 from ...kernels.program.program import Slot
 from .. import cost
 from ..contraction.schedule import Chunk, chunks
-from ..loops.nest import task_rows
 from ..loops.places import Places
+from ..loops.tasks import task_rows
 
 MOST_ROWS = 8  # rows of a window that are written out
 # vectors of results in a row that are written out; longer rows are for the vectoriser

@@ -22,8 +22,8 @@ from ...kernels.body.scope import Scope, upper_bound
 from ...kernels.ir import Buffer, Const, Expr, KType, binary, cast, load, select, unary
 from ...kernels.program.program import Slot
 from .. import cost
-from ..loops.nest import task_rows
 from ..loops.places import Places
+from ..loops.tasks import task_rows
 from ..whole.lines import is_used
 
 REGIONS = (

@@ -12,8 +12,8 @@ from ...dataclass import dataclass
 from ...kernels.body.scope import Scope, upper_bound
 from ...kernels.ir import Const, Expr
 from .. import cost
-from ..loops.nest import task_rows
 from ..loops.places import Places
+from ..loops.tasks import task_rows
 
 
 @dataclass(frozen=True)

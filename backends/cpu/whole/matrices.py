@@ -20,8 +20,8 @@ from ...kernels.body.scope import Scope
 from ...kernels.builder import Block, Builder
 from ...kernels.ir import Buffer, Const, Expr, KType, Name, binary, cast, fma, load, select, unary
 from .. import cost
-from ..loops.nest import task_rows
 from ..loops.places import Places
+from ..loops.tasks import task_rows
 
 F64 = KType(f64)
 NEXT = Const(1)

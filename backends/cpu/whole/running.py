@@ -21,8 +21,8 @@ from ...kernels.body.scope import Scope
 from ...kernels.ir import Buffer, Const, Expr, KType, Name, binary, cast, load, select, unary
 from ...kernels.program.program import Slot
 from .. import cost
-from ..loops.nest import task_rows
 from ..loops.places import Places
+from ..loops.tasks import task_rows
 from .lines import Lines, block_width, column_blocks, is_used
 
 SCANS = ("cumsum", "cumprod", "cummax", "cummin")

@@ -19,8 +19,8 @@ from ...kernels.body.scope import Scope, upper_bound
 from ...kernels.ir import Buffer, Const, Expr, KType, binary, cast, load, select, unary
 from ...kernels.program.program import Slot
 from .. import cost
-from ..loops.nest import task_rows
 from ..loops.places import Places
+from ..loops.tasks import task_rows
 from .lines import is_used
 
 BLOCK = 256  # samples

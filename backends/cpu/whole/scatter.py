@@ -23,8 +23,8 @@ from ...kernels.body.views import Index, broadcast_index
 from ...kernels.ir import Buffer, Const, Expr, binary, cast, load
 from ...kernels.program.program import Slot
 from .. import cost
-from ..loops.nest import task_rows
 from ..loops.places import Places
+from ..loops.tasks import task_rows
 
 Place = Callable[[Index], Index]
 Combine = Callable[[Expr, Expr], Expr]

@@ -18,8 +18,8 @@ from ...kernels.builder import Builder
 from ...kernels.ir import Buffer, Const, Expr, binary, cast, load, select, unary
 from ...kernels.program.program import Slot
 from .. import cost
-from ..loops.nest import task_rows
 from ..loops.places import Places
+from ..loops.tasks import task_rows
 from .lines import Lines, is_used
 
 SHORT = 64  # longest line sorted by counting

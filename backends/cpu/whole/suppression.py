@@ -12,8 +12,8 @@ from ...kernels.body.scope import Scope
 from ...kernels.ir import Buffer, Const, Expr, KType, binary, cast, load, select, unary
 from ...kernels.program.program import Slot
 from .. import cost
-from ..loops.nest import task_rows
 from ..loops.places import Places
+from ..loops.tasks import task_rows
 
 BOOL = KType(boolean)
 SIDES, AREA, LINES = 4, 4, 5  # lines of a task's memory: x1, y1, x2, y2, area

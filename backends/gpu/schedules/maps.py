@@ -13,10 +13,8 @@ from graphtorch.ir.shape import numel
 
 from ...cpu import cost
 from ...cpu.loops.nest import ACCESS, MANY_NODES, Loop, MapKernel
-from ...kernels.body.scope import Scope
 from ...kernels.body.views import Index
 from ...kernels.body.windows import is_looped
-from ...kernels.ir import Const
 from ...kernels.program.program import Slot
 from ..machine import gpu_of
 from . import transposes as block_tiles
@@ -39,28 +37,18 @@ class ThreadMap(MapKernel):
             tiles = TileScope(self.lowering, self.region.label, self.tile_lanes(loops, across))
             index = self.begin(tiles, loops)
             with tiles.squares(loops, index, across):
-                self.store_all(tiles, index)
+                self.store_all(tiles, WideEvaluator(tiles, self.leaves), index)
             self.finish(tiles)
             return
         lanes, whole = self.lanes(loops)
         if lanes == 1:
-            super().emit()
+            self.emit_lines(loops)
             return
         scope = WideScope(self.lowering, self.region.label, lanes)
         index = self.begin(scope, loops)
         with self.open_groups(scope, loops, index, whole):
-            self.store_all(scope, index)
+            self.store_all(scope, WideEvaluator(scope, self.leaves), index)
         self.finish(scope)
-
-    def begin(self, scope: Scope, loops: list[Loop]) -> Index:
-        """The kernel's variables; those of axes without a loop are 0."""
-        for target in self.targets:
-            scope.buffer(target.slot, "write")
-        index = tuple(scope.space.variable(extent) for extent in self.shape)
-        for axis, variable in enumerate(index):
-            if axis not in {loop.axis for loop in loops}:
-                scope.space.bind(variable, Const(0))
-        return index
 
     def lanes(self, loops: list[Loop]) -> tuple[int, bool]:
         """Elements of a thread, and whether they always are as many."""
@@ -82,8 +70,7 @@ class ThreadMap(MapKernel):
     def tile_lanes(self, loops: list[Loop], across: int) -> int:
         """Neighbours that make 4 bytes in each direction of a tile, where all edges are whole
         numbers of them, and there are tiles enough."""
-        slots = (*(slot for slot, _ in self.traced), *(target.slot for target in self.targets))
-        lanes = 4 // min(4, max(slot.dtype.itemsize for slot in slots))
+        lanes = 4 // min(4, max(slot.dtype.itemsize for slot in self.slots))
         edges = loops[across].extent, loops[-1].extent
         whole = all(isinstance(edge, int) and edge % lanes == 0 for edge in edges)
         tiles = cost.elements(self.shape) // block_tiles.edge(lanes) ** 2
@@ -95,8 +82,8 @@ class ThreadMap(MapKernel):
 
     def along(self, loops: list[Loop]) -> Iterator[Slot]:
         """The slots whose elements lie side by side along the innermost loop."""
-        slots = [*(slot for slot, _ in self.traced), *(target.slot for target in self.targets)]
-        return (slot for slot, strides in zip(slots, self.strides, strict=True) if strides[-1] == 1)
+        pairs = zip(self.slots, self.strides, strict=True)
+        return (slot for slot, strides in pairs if strides[-1] == 1)
 
     def updates(self) -> bool:
         """Whether a result may take over the memory of an input: that asks for one store of each
@@ -129,9 +116,3 @@ class ThreadMap(MapKernel):
             with b.loop(scope.lanes, "unroll", "u") as lane, scope.element(lane):
                 yield
             scope.flush()
-
-    def store_all(self, scope: WideScope, index: Index) -> None:
-        evaluator = WideEvaluator(scope, self.leaves)
-        for target in self.targets:
-            value = evaluator.at(target.value, index)
-            scope.put(target.slot, target.place(scope, index), value)

@@ -17,14 +17,16 @@ from contextlib import contextmanager
 
 from graphtorch.ir.shape import Dim, numel
 
-from ...cpu.loops.nest import TILE, Loop
-from ...kernels.body.space import coefficient, depends, name_of
+from ...cpu.loops.nest import Loop
+from ...cpu.loops.transposes import Squares
+from ...kernels.body.space import name_of
 from ...kernels.body.views import Index
 from ...kernels.ir import Buffer, Expr, as_expr, binary, load
 from ...kernels.program.lowering import Lowering
 from ...kernels.program.program import Slot
 from .wide import WideScope
 
+TILE = 32  # elements along an edge of a tile, times those that a thread takes at once
 THREADS = 256  # of a block
 MOST_TILES = 8  # of 4 bytes an element, which shared memory holds in any case
 ENOUGH = 1 << 12  # elements from which on a tile is worth it
@@ -35,7 +37,7 @@ def edge(lanes: int) -> int:
     return TILE * lanes
 
 
-class TileScope(WideScope):
+class TileScope(Squares, WideScope):
     """A kernel over squares of the loops `across` and `along`, the innermost one.
 
     Args: lanes: elements that a thread takes at once; more than 1 where both loops are whole
@@ -161,25 +163,17 @@ class TileScope(WideScope):
             position, dict(zip(names, (i, j + step if step else j), strict=True))
         )
 
-    def is_across(self, position: Dim) -> bool:
-        """Whether neighbours at `position` lie side by side along the loop `across`, and only
-        there."""
-        across, along = name_of(self.across), name_of(self.along)
-        if coefficient(position, across) != 1 or coefficient(position, along) in (None, 0, 1):
-            return False
-        inner = {s for s, depth in self.space.depths.items() if depth > self.square} - {
-            across,
-            along,
-        }
+    def takes(self, position: Dim) -> bool:
+        """Whether what lies at `position` gets a tile."""
         room = len(self._tiles) + len(self._full) < MOST_TILES // self.lanes
-        return room and not any(depends(position, s) for s in inner)
+        return room and self.is_across(position)
 
     def tile(self, slot: Slot) -> Buffer:
         return self.b.shared(slot.dtype, self.edge * self.pitch, "tile")
 
     def read(self, slot: Slot, position: Dim, mask: Expr | None = None) -> Expr:
         b, key = self.b, (slot, position)
-        if mask is not None or not (key in self._tiles or self.is_across(position)):
+        if mask is not None or not (key in self._tiles or self.takes(position)):
             return super().read(slot, position, mask)
         tile = self._tiles.get(key)
         if tile is None:
@@ -199,7 +193,7 @@ class TileScope(WideScope):
     def put(self, slot: Slot, position: Dim, value: Expr, mask: Expr | None = None) -> None:
         """Store an element."""
         b, to = self.b, self.buffer(slot, "write")
-        if mask is not None or not self.is_across(position):
+        if mask is not None or not self.takes(position):
             super().put(slot, position, value, mask)
             return
         with b.hoisted(self.square):

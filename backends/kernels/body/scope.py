@@ -104,6 +104,10 @@ class Scope:
         self.masked |= mask is not None
         return load(self.buffer(slot), self.expr(position), mask=mask)
 
+    def put(self, slot: Slot, position: Dim, value: Expr) -> None:
+        """Store one element."""
+        self.b.store(self.buffer(slot, "write"), self.expr(position), value)
+
     def condition(self, index: Dim) -> Expr:
         """An index whose value decides something."""
         self.conditions.append(index)
@@ -172,16 +176,17 @@ class Scope:
             each = self.b.let(select(small, binary("max", total, Const(1)), Const(grain)), "each")
         elif grain == 1:
             with self.b.loop(total, kind, "task") as task:
-                self._decode(levels, names, task)
+                self.decode(levels, names, task)
                 yield
             return
         with self.b.loop((total + each - 1) // each, kind, "task") as task:
             first = self.b.let(task * each, "first")
             with self.b.loop(binary("min", first + each, total), name="part", lo=first) as part:
-                self._decode(levels, names, part)
+                self.decode(levels, names, part)
                 yield
 
-    def _decode(self, levels: Sequence[Level], counts: Sequence[Expr], task: Expr) -> None:
+    def decode(self, levels: Sequence[Level], counts: Sequence[Expr], task: Expr) -> None:
+        """Bind what the number of a `task` says of each level."""
         rest = task
         for position in reversed(range(len(levels))):
             index = rest if position == 0 else self.b.let(rest % counts[position], "t")
