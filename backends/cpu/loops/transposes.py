@@ -13,18 +13,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from graphtorch.ir.dtype import DType, boolean
+from graphtorch.ir.dtype import DType, boolean, u8
 from graphtorch.ir.shape import Dim, numel
 
 from ...kernels.body.scope import Level, Scope, upper_bound
 from ...kernels.body.space import coefficient, depends, name_of
-from ...kernels.ir import Buffer, Const, Expr, KType, Shuffle, load
+from ...kernels.ir import Buffer, Const, Expr, KType, Shuffle, cast, load
 from ...kernels.machine import Machine
 from ...kernels.program.lowering import Lowering
 from ...kernels.program.program import Slot
 from .tasks import task_rows
 
-EDGES = (64, 32)  # elements along a square, the first one whose tiles leave half of the L1 cache
+EDGES = (128, 64, 32)  # elements along a square, the first one whose tiles fit into the L1 cache
 MOST_TILES = 8
 PART = 16  # bytes: shuffles within such parts of a register are the cheap ones
 # Rows that are read side by side, if that fills a register: those of a large power of two bytes
@@ -113,7 +113,7 @@ class TileScope(Squares):
         if key not in self._tiles:
             with self.b.hoisted(self.square):
                 self._tiles[key] = self.fill(slot, position)
-        return load(self._tiles[key], self.place(self.row, self.column))
+        return cast(load(self._tiles[key], self.place(self.row, self.column)), slot.dtype)
 
     def put(self, slot: Slot, position: Dim, value: Expr) -> None:
         if not self.takes(position):
@@ -122,14 +122,14 @@ class TileScope(Squares):
         with self.b.hoisted(self.square):
             tile = self.tile(slot)
         self._full.append((slot, position, tile))
-        self.b.store(tile, self.place(self.row, self.column), value)
+        self.b.store(tile, self.place(self.row, self.column), cast(value, tile.dtype))
 
     def takes(self, position: Dim) -> bool:
         """Whether what lies at `position` gets a tile."""
         return len(self._tiles) + len(self._full) < MOST_TILES and self.is_across(position)
 
     def tile(self, slot: Slot) -> Buffer:
-        return self.b.scratch(slot.dtype, self.edge**2, "tile")
+        return self.b.scratch(as_number(slot.dtype), self.edge**2, "tile")
 
     def place(self, row: Expr, column: Expr) -> Expr:
         """Where a tile has an element of the square."""
@@ -169,34 +169,45 @@ class TileScope(Squares):
         """
         b = self.b
         (x, read, rows, height), (y, write, columns, width) = source, target
-        lanes, part = block(self.lowering.machine, x.dtype)
+        number = as_number(x.dtype)
+        lanes, part = block(self.lowering.machine, number)
         whole, full = b.let(rows // lanes * lanes, "whole"), b.let(columns // part * part, "full")
         with b.loop(whole, "serial", "r", 0, lanes) as r, b.loop(full, "rolled", "c", 0, part) as c:
             vectors = [
-                joined([load(x, read(r + (n + k), c), part) for n in range(0, lanes, part)])
+                joined(
+                    [
+                        cast(load(x, read(r + (n + k), c), part), number)
+                        for n in range(0, lanes, part)
+                    ]
+                )
                 for k in range(part)
             ]
             for k, v in enumerate(interleaved(b.let, vectors, part)):
-                b.store(y, write(r, c + k), v)
+                b.store(y, write(r, c + k), cast(v, y.dtype))
         if not (isinstance(width, int) and width % part == 0):
             with b.loop(whole, "serial", "r") as r, b.loop(columns, "serial", "c", full) as c:
-                b.store(y, write(r, c), load(x, read(r, c)))
+                b.store(y, write(r, c), cast(load(x, read(r, c)), y.dtype))
         if not (isinstance(height, int) and height % lanes == 0):
             with b.loop(rows, "serial", "r", whole) as r, b.loop(columns, "serial", "c") as c:
-                b.store(y, write(r, c), load(x, read(r, c)))
+                b.store(y, write(r, c), cast(load(x, read(r, c)), y.dtype))
 
 
 def edge_for(machine: Machine, element: int) -> int:
     """Elements along a square of which tiles have `element` bytes for each."""
-    room = machine.caches[0] // 2
+    room = machine.caches[0]
     return next((edge for edge in EDGES if edge**2 * element <= room), EDGES[-1])
+
+
+def as_number(dtype: DType) -> DType:
+    """What elements are in tiles and registers: vectors of truths are bits, not bytes."""
+    return u8 if dtype is boolean else dtype
 
 
 def block(machine: Machine, dtype: DType) -> tuple[int, int]:
     """Rows and columns that are turned in registers: whole vectors of the former; 1 and 1 where
     elements are turned one by one."""
     part = PART // dtype.itemsize
-    if machine.vector_bytes < PART or dtype is boolean:
+    if machine.vector_bytes < PART:
         return 1, 1
     return max(part, min(ROWS, machine.lanes(dtype.itemsize))), part
 
