@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import pytest
@@ -135,3 +136,15 @@ def test_golden_kernels(name: str, golden: Callable[[str, str], None]) -> None:
         f"contraction_conv_{name.split()[0]}",
         print_program(program_of(graph, (1, 2), MACHINES["avx2"])),
     )
+
+
+@pytest.mark.parametrize("channels", [16, 20])
+def test_depthwise_channels_last(channels: int, golden: Callable[[str, str], None]) -> None:
+    """Pixels outside, channels inside: what a task reads and writes next lies next in memory."""
+    attrs = place(2, {"groups": channels, "padding": ONE})
+    shapes = [(2, 5, 19, channels), (channels, 1, 3, 3), (channels,)]
+    make = functools.partial(ops.channels_last_conv, **attrs)
+    check(make, shapes, machine=MACHINES["avx2"])
+    program = program_of(graph_of(make, shapes, f32), (1, 2), MACHINES["avx2"])
+    if channels == 16:
+        golden("contraction_depthwise", print_program(program))

@@ -158,9 +158,15 @@ def emit_tiles(
     def sweep_rows(column_sizes: tuple[int, ...], valid: int | Expr) -> None:
         _sweep_side(e, rows, spans, lambda sizes, _: tile(sizes, column_sizes, valid))
 
+    def sweep_columns(row_sizes: tuple[int, ...], _: int | Expr) -> None:
+        _sweep_side(e, columns, spans, lambda sizes, valid: tile(row_sizes, sizes, valid))
+
     work = extent_of(p.axes())
     with e.tasks(levels, s.parallel, work=work):
-        _sweep_side(e, columns, spans, sweep_rows)
+        if s.kind == "diagonal":  # both operands and the result lie along the columns
+            _sweep_side(e, rows, spans, sweep_columns)
+        else:
+            _sweep_side(e, columns, spans, sweep_rows)
 
 
 def _block_level(
