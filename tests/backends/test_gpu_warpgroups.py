@@ -19,8 +19,8 @@ from graphtorch.backends.gpu.device import DeviceError, Launch
 from graphtorch.backends.gpu.emulated import EmulatedDevice, compiler
 from graphtorch.backends.gpu.executable import Executable
 from graphtorch.backends.gpu.machine import LARGE, Tf32
-from graphtorch.backends.gpu.schedules import products, warpgroups
-from graphtorch.backends.gpu.schedules.warpgroups import TILES, Tile
+from graphtorch.backends.gpu.schedules import products, warpgroup_tiles, warpgroups
+from graphtorch.backends.gpu.schedules.warpgroup_tiles import TILES, Tile
 from graphtorch.backends.gpu.unit import Unit
 from graphtorch.backends.kernels import ir as k
 from graphtorch.backends.kernels.builder import Builder
@@ -77,7 +77,8 @@ def check(
 @pytest.mark.parametrize("dtype", [bf16, f32], ids=str)
 @pytest.mark.parametrize("tile", TILES, ids=str)
 def test_every_tile_and_layout(tile: Tile, dtype: DType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warpgroups, "tiles_of", lambda _: (tile,))
+    for module in (warpgroups, warpgroup_tiles):
+        monkeypatch.setattr(module, "tiles_of", lambda _: (tile,))
     for left, right in itertools.product((False, True), repeat=2):
         check((tile.rows + 8, 200), (200, tile.columns - 8), dtype, left, right)
 

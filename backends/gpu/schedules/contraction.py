@@ -3,6 +3,8 @@ loops."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ...cpu.contraction.choice import guess
 from ...cpu.contraction.lower import contract as by_tasks
 from ...cpu.contraction.lower import lower_loop_nest
@@ -11,8 +13,9 @@ from ...kernels.contraction.residues import dense
 from ...kernels.program.lowering import Lowering, Region
 from ..machine import gpu_of
 from . import matrices, products, warpgroups
+from .epilogue import extra
 from .packing import laid
-from .products import lower_for_sizes, regroup, takes
+from .products import Size, lower_for_sizes, regroup, takes, tile_of
 
 MANY = 1 << 24  # multiply-adds, most of them by zeros, that take longer than a few more launches
 NARROW, SHORT = 2, 64  # columns, and steps of k, that are not worth a tile
@@ -47,8 +50,13 @@ def lower_blocks(p: Contraction, region: Region, lowering: Lowering) -> None:
         way = warpgroups if gpu.warpgroups else matrices
     if way is warpgroups:
         laid(p, region, lowering)
-    long = products.LONG if way is products else matrices.LONG
-    lower_for_sizes(p, region, lowering, way.tiles_of(p), long, way.emit)
+    tiles: Sequence[Size] = way.tiles_of(p)
+    if way is warpgroups:
+        tile: Size = warpgroups.tile_of(p, extra(p, region), gpu.multiprocessors)
+    else:
+        long = products.LONG if way is products else matrices.LONG
+        tile = tile_of(p, tiles, long, gpu.multiprocessors)
+    lower_for_sizes(p, region, lowering, tiles[0], tile, way.emit)
 
 
 def along_columns(p: Contraction) -> Contraction:

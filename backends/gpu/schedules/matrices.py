@@ -11,7 +11,7 @@ that those of a matrix begin in different banks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from graphtorch.ir.dtype import DType, bf16, f16, f32, u32
@@ -37,9 +37,10 @@ from ...kernels.ir import (
     unary,
 )
 from ..machine import Gpu
+from .epilogue import Finish
 from .operands import HALF, Operand, bind
 from .parts import along_k, copied
-from .products import Share, frame, steps_along
+from .products import Share, frame, inside, steps_along, where
 
 LONG = 8192  # steps of k for each part that are worth more than smaller tiles
 
@@ -108,7 +109,7 @@ def emit(
     e: Scope,
     p: Contraction,
     tile: Tile,
-    finish: Callable[[Expr], None],
+    finish: Finish,
     share: Share | None = None,
 ) -> None:
     """The kernel's body; `finish` takes each sum where its m and n are bound."""
@@ -178,23 +179,24 @@ class _Work:
                     )
                 )
 
-    def finish(
-        self, rows: tuple[Expr, Expr], columns: tuple[Expr, Expr], finish: Callable[[Expr], None]
-    ) -> None:
+    def finish(self, rows: tuple[Expr, Expr], columns: tuple[Expr, Expr], finish: Finish) -> None:
         """Hand over the thread's sums that lie inside."""
         b, p, (top, m), (left, n) = self.e.b, self.p, rows, columns
         first = b.let(top + self.row + self.lane // 4, "first")
         start = b.let(left + self.column + self.lane % 4 * 2, "start")
+
+        def place(j: Expr) -> Expr | None:
+            column = b.let(start + j // 2 * HALF + j % 2, "n")
+            bind(self.e, p.n, column)
+            return inside(column, n, p.n, self.tile.columns)
+
         with b.loop(self.down * 2, "unroll") as i:
             row = b.let(first + i * HALF, "m")
-            with b.when(binary("lt", row, m)):
+            with where(b, inside(row, m, p.m, self.tile.rows)):
                 bind(self.e, p.m, row)
-                with b.loop(self.across * 2, "unroll", "j") as j:
-                    column = b.let(start + j // 2 * HALF + j % 2, "n")
-                    with b.when(binary("lt", column, n)):
-                        bind(self.e, p.n, column)
-                        at = (i // 2 * self.across + j // 2) * 4 + i % 2 * 2 + j % 2
-                        finish(b.let(load(self.sums, at), "sum"))
+                with finish.batch(self.across * 2, place), finish.each() as j:
+                    at = (i // 2 * self.across + j // 2) * 4 + i % 2 * 2 + j % 2
+                    finish(b.let(load(self.sums, at), "sum"))
 
 
 class _Slice:

@@ -16,7 +16,7 @@ fixed order.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol, TypeAlias
 
 from graphtorch.ir.shape import Dim
@@ -41,6 +41,7 @@ from ...kernels.program.lowering import Lowering, Region
 from ...kernels.program.program import Slot
 from ...kernels.uniform import WARP
 from ..machine import gpu_of
+from .epilogue import Finish, Partial, Results
 from .operands import Operand, bind
 from .parts import COPIED, along_k, both, copied, in_parts, is_multiple, read_part
 
@@ -91,7 +92,7 @@ class Share:
         return many if self.many else 1 - many
 
 
-Emit: TypeAlias = Callable[[Scope, Contraction, Any, Callable[[Expr], None], "Share | None"], None]
+Emit: TypeAlias = Callable[[Scope, Contraction, Any, Finish, "Share | None"], None]
 
 
 @dataclass(frozen=True)
@@ -129,18 +130,17 @@ def lower_for_sizes(
     p: Contraction,
     region: Region,
     lowering: Lowering,
-    tiles: Sequence[Size],
-    long: int,
+    large: Size,
+    tile: Size,
     emit: Emit,
 ) -> None:
     """The kernel of a contraction, or two where its rows or columns are told at the call: one for
     few results, and one for many.
 
-    Args: tiles: to choose from, large ones first; long: as `is_enough` takes it; emit: as
-        `lower_block_product` takes it.
+    Args: tile: for as many as are guessed; large: for many; emit: as `lower_block_product` takes
+        it.
     """
     count = gpu_of(lowering).multiprocessors
-    large, tile = tiles[0], tile_of(p, tiles, long, count)
     m, n = (extent_of(axes) for axes in (p.m, p.n))
     known = (isinstance(m, int), isinstance(n, int))
     fits = all(
@@ -164,32 +164,20 @@ def lower_block_product(
 ) -> None:
     """The kernel of a contraction; with a long k in parts, also the one that adds them.
 
-    Args: emit: writes the kernel's body for tiles of the size `tile`; it is given each sum's
-        continuation. share: when it is this kernel's turn; None: always.
+    Args: emit: writes the kernel's body for tiles of the size `tile`; it is given what finishes
+        sums. share: when it is this kernel's turn; None: always.
     """
     many = share is not None and share.many
     parts = 1 if many else parts_of(p, tile, gpu_of(lowering).multiprocessors)
     label, flops = f"{region.label} [blocks {tile}]", 2 * extent_of(p.axes())
     e = Scope(lowering, region.label, p.space)
     if parts == 1:
-        writer = ResultWriter(e, p, region)
-
-        def finish(value: Expr) -> None:
-            writer.reader.memo.clear()
-            writer.element(value, {}, None, 1)
-
-        emit(e, p, tile, finish, share)
+        emit(e, p, tile, Results(e, p, region), share)
         e.launch(label, flops)
         return
     cut, part, _ = split(p, parts)
     slot, address = partial_slot(p, lowering, parts), partial_address(p, part)
-    emit(
-        e,
-        cut,
-        tile,
-        lambda value: e.b.store(e.buffer(slot, "write", "partial"), e.expr(address), value),
-        share,
-    )
+    emit(e, cut, tile, Partial(e, slot, address), share)
     e.launch(f"{label} {parts} parts", flops)
     add_parts(p, region, lowering, slot, address, part, share)
 
@@ -349,7 +337,7 @@ def emit(
     e: Scope,
     p: Contraction,
     tile: Tile,
-    finish: Callable[[Expr], None],
+    finish: Finish,
     share: Share | None = None,
 ) -> None:
     """The kernel's body; `finish` takes each sum where its m and n are bound."""
@@ -577,17 +565,30 @@ def _finish(
     sums: Buffer,
     rows: tuple[Expr, Expr],
     columns: tuple[Expr, Expr],
-    finish: Callable[[Expr], None],
+    finish: Finish,
 ) -> None:
     """Hand over the thread's sums that lie inside."""
     b, tile, p = work.e.b, work.tile, work.p
     (top, m), (left, n) = rows, columns
+
+    def place(j: Expr) -> Expr | None:
+        column = b.let(left + work.columns(j), "n")
+        bind(work.e, p.n, column)
+        return inside(column, n, p.n, tile.columns)
+
     with b.loop(tile.own_rows, "unroll") as i:
         row = b.let(top + work.rows(i), "m")
-        with b.when(binary("lt", row, m)):
+        with where(b, inside(row, m, p.m, tile.rows)):
             bind(work.e, p.m, row)
-            with b.loop(tile.own_columns, "unroll", "j") as j:
-                column = b.let(left + work.columns(j), "n")
-                with b.when(binary("lt", column, n)):
-                    bind(work.e, p.n, column)
-                    finish(b.let(load(sums, i * tile.own_columns + j), "sum"))
+            with finish.batch(tile.own_columns, place), finish.each() as j:
+                finish(b.let(load(sums, i * tile.own_columns + j), "sum"))
+
+
+def inside(at: Expr, count: Expr, axes: Sequence[Axis], size: int) -> Expr | None:
+    """Whether a row (or column) is one of `count`; None: all are, as tiles of `size` fit."""
+    return None if is_multiple(extent_of(axes), size) else binary("lt", at, count)
+
+
+def where(b: Builder, condition: Expr | None) -> AbstractContextManager[object]:
+    """The block that runs where a condition holds; None: it does."""
+    return nullcontext() if condition is None else b.when(condition)
