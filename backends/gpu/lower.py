@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from graphtorch.ir.graph import Graph
 
 from ..cpu import lower as shared
+from ..cpu.loops.places import lower_value
 from ..cpu.whole.running import SCANS
 from ..kernels.body.windows import WINDOWS
 from ..kernels.machine import Machine
@@ -28,7 +29,9 @@ WHOLE = {
 }
 # Pools have a thread for each element, or some neighbours: a row or a plane each would be few
 # threads, and none that read side by side.
-SCHEDULES = Schedules(ThreadMap, reduce, contract, apply, WHOLE, frozenset(WINDOWS), way_of)
+SCHEDULES = Schedules(
+    ThreadMap, reduce, contract, apply, WHOLE, frozenset(WINDOWS), lower_value, way_of
+)
 
 
 def lower(graph: Graph, machine: Machine, stable: Iterable[int] = ()) -> Program:

@@ -4,6 +4,7 @@ copies."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from graphtorch.backends.gpu.compiler import build
 from graphtorch.backends.gpu.emulated import EmulatedDevice, compiler
 from graphtorch.backends.gpu.executable import Executable
 from graphtorch.backends.gpu.lower import lower
-from graphtorch.backends.gpu.machine import LARGE
+from graphtorch.backends.gpu.machine import LARGE, Tf32
 from graphtorch.backends.gpu.schedules import contraction
 from graphtorch.backends.gpu.supports import supports
 from graphtorch.backends.gpu.unit import Unit
@@ -165,3 +166,29 @@ def test_a_copy_is_found() -> None:
             len(copies(lower(pipeline.run(Graph("copy", [x], [moved]), supports, "cuda"), LARGE)))
             == 1
         )
+
+
+def test_an_image_is_turned_by_tiles() -> None:
+    """What a convolution's kernel cannot read where it lies is copied by neighbours, as any map."""
+    x, w = (
+        Value(Type(DType.named("f32"), s), name=n)
+        for n, s in (("x", (2, 40, 24, 24)), ("w", (8, 40, 3, 3)))
+    )
+    y = ops.channels_last_conv(
+        ops.permute(x, dims=(0, 2, 3, 1)),
+        w,
+        stride=(1, 1),
+        padding=((1, 1), (1, 1)),
+        dilation=(1, 1),
+        groups=1,
+    )
+    made = Graph("g", [x, w], [y])
+    device, unit, rng = EmulatedDevice(order=2, traced=True), Unit(), np.random.default_rng(0)
+    built = build(made, unit, machine=replace(LARGE, warpgroups=True, tf32=Tf32(True, True)))
+    arrays = [rng.standard_normal(v.shape).astype(np.float32) for v in made.inputs]
+    module = device.load(unit.pieces(device.compilers))
+    (found,) = Executable(built, module, device)([DeviceBuffer.of(a, device) for a in arrays])
+    (wanted,) = compile_reference(made, "reference")([Buffer.of(a) for a in arrays])
+    np.testing.assert_allclose(found.numpy(), wanted.numpy(), 1e-2, 0.05)
+    (copy,) = [c for name, c in device.counts.items() if "permute" in name]
+    assert copy.sectors <= 1.05 * copy.ideal and copy.turns == copy.shared

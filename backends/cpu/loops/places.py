@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphtorch.ir.graph import Value
+from graphtorch.ir.graph import Graph, Value
 
 from ...kernels.body.evaluate import Leaf, memory
 from ...kernels.program.lowering import Lowering, Region
@@ -67,3 +67,12 @@ class Places:
     def map(self, targets: list[Target]) -> None:
         """Kernels that compute `targets` element by element."""
         lower_map(self.region, self.lowering, targets, self.leaves())
+
+
+def lower_value(region: Region, lowering: Lowering, value: Value, slot: Slot) -> None:
+    """Compute a value of a region's body into `slot`, element by element."""
+    body = Graph("operand", region.body.inputs, [value])
+    slots = dict(zip(body.inputs, map(lowering.slot, region.operands), strict=True))
+    Places(Region("loop", body, region.operands, (value,), region.node), lowering, slots, []).fill(
+        value, slot
+    )

@@ -54,6 +54,9 @@ def plain_source(region: Region, lowering: Lowering, value: Value) -> Source:
 def computed(region: Region, lowering: Lowering, value: Value) -> Source:
     """Launch the kernel that computes `value` into a temporary."""
     slot = lowering.temporary(value.dtype, value.shape)
+    if lowering.schedules.operand is not None:
+        lowering.schedules.operand(region, lowering, value, slot)
+        return Source(slot, value.dtype, 0)
     e = Scope(lowering, "operand")
     axes = [axis(e.space, d) for d in value.shape]
     slots = dict(zip(region.body.inputs, region.operands, strict=True))

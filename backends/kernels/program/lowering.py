@@ -92,6 +92,8 @@ class Schedules:
             result).
         whole: by name of an op that reads and writes whole values, what launches its kernels:
             (places, node).
+        operand: launches what computes a contraction's operand into memory: (region, lowering,
+            value, slot); None: rows of it are tasks.
         own: what lowers a region in a way of the target's own; None for those that have none.
         elementwise: ops with kernels for rows or planes whose elements this target computes one by
             one, where they are needed.
@@ -103,6 +105,7 @@ class Schedules:
     scatter: Callable[..., None]
     whole: Mapping[str, Callable[..., None]] = field(default_factory=dict)
     elementwise: Collection[str] = ()
+    operand: Callable[..., None] | None = None
     own: Callable[[Region], Callable[[Region, Lowering], None] | None] = lambda region: None
 
 
