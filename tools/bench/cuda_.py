@@ -42,7 +42,9 @@ from graphtorch.backends.gpu.machine import LARGE, Gpu, Tf32
 from graphtorch.backends.gpu.operations import Operations, operations
 from graphtorch.backends.gpu.traces import SECTOR
 from graphtorch.backends.gpu.unit import Unit
-from graphtorch.ir.graph import Graph
+from graphtorch.ir import ops
+from graphtorch.ir.dtype import DType
+from graphtorch.ir.graph import Graph, Type, Value
 from graphtorch.nn import functional as F
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -137,6 +139,52 @@ def residual(x: Any, w: Any, y: Any) -> Any:
     return F.relu(F.conv2d(x, w) + y).permute(0, 2, 3, 1)
 
 
+def pooled(grad: bool, pool: Callable[..., Any], **window: Any) -> Callable[..., Any]:
+    """A pool of images whose channels lie side by side, [N, 1, *S, C], or its gradient."""
+
+    def call(x: Any, g: Any) -> Any:
+        x = x.detach().requires_grad_()
+        y = pool(x, (3, 3, 1), (2, 2, 1), (1, 1, 0), **window)
+        if grad:
+            y.backward(g)
+        return x.grad if grad else y
+
+    return call
+
+
+def depthwise(gradient: str = "") -> Make:
+    """A depthwise convolution of such an image, or a gradient of it."""
+
+    def make() -> Graph:
+        f32 = DType.named("f32")
+        x, w, g = (
+            Value(Type(f32, s), name=n)
+            for n, s in (("x", IMAGE), ("w", (32, 1, 3, 3)), ("g", IMAGE))
+        )
+        window = {
+            "stride": (1, 1),
+            "padding": ((1, 1), (1, 1)),
+            "dilation": (1, 1),
+            "groups": 32,
+        }
+        if gradient == "of filters":
+            found = ops.channels_last_conv_weight_grad(x, g, **window, kernel=(3, 3))
+            return Graph("weight", [x, g], [found])
+        if gradient == "of the image":
+            found = ops.channels_last_conv_transpose(g, w, **window, output_padding=(0, 0))
+            return Graph("image", [g, w], [found])
+        return Graph("conv", [x, w], [ops.channels_last_conv(x, w, **window)])
+
+    return make
+
+
+def batch_norm(x: Any) -> Any:
+    centered = x - x.mean((0, 1, 2))
+    return centered * (centered.square().mean((0, 1, 2)) + 1e-5).rsqrt()
+
+
+IMAGE = (4, 32, 32, 32)
+POOLED = (4, 1, 32, 32, 32), (4, 1, 16, 16, 32)
 BF16 = torch.bfloat16
 SQUARE = (256, 256)
 CASES: dict[str, Callable[[], Graph]] = {
@@ -174,13 +222,23 @@ CASES: dict[str, Callable[[], Graph]] = {
     "attention 128x64 bf16 causal": attention(True, BF16),
     "attention gradients 64x64 f64": attention_grad(torch.float64, 64),
     "attention gradients 64x256 bf16": attention_grad(BF16, 256),
+    "turned max pool f32": function(pooled(False, F.max_pool3d), *POOLED),
+    "turned max pool bf16": function(pooled(False, F.max_pool3d), *POOLED, dtype=BF16),
+    "turned max pool gradient f32": function(pooled(True, F.max_pool3d), *POOLED),
+    "turned avg pool f32": function(pooled(False, F.avg_pool3d), *POOLED),
+    "turned avg pool gradient f32": function(pooled(True, F.avg_pool3d), *POOLED),
+    "turned batch norm f32": function(batch_norm, (16, 16, 16, 32)),
+    "turned depthwise conv f32": depthwise(),
+    "turned depthwise conv gradient of the image f32": depthwise("of the image"),
+    "turned depthwise conv gradient of filters f32": depthwise("of filters"),
     "lenet step": lenet_step,
 }
 
 
 def machine(name: str, warpgroups: bool = False) -> Gpu:
     """What a case is compiled for."""
-    warpgroups |= "warpgroups" in name
+    # the only GPUs for which images are turned
+    warpgroups |= "warpgroups" in name or name.startswith("turned")
     rounds = "tf32" in name or warpgroups
     return replace(LARGE, tf32=Tf32(rounds, rounds), warpgroups=warpgroups)
 
@@ -272,14 +330,13 @@ def roofline(moved: int, work: Operations, rate: float) -> Row:
 # ---------------------------------------------------------------------------------------- resources
 
 
-def resources(unit: Unit, architecture: str) -> dict[str, nvrtc.Resources]:
-    """What NVRTC says of the kernels of a unit; for `WARPGROUPS` of those alone that no other
-    architecture has."""
+def resources(unit: Unit, architecture: str, held: str = "") -> dict[str, nvrtc.Resources]:
+    """What NVRTC says of the kernels of a unit in whose text `held` is."""
 
     def one(piece: Piece) -> dict[str, nvrtc.Resources]:
         return nvrtc.resources(piece.text, architecture)
 
-    pieces = [p for p in unit.pieces(PIECES) if architecture != WARPGROUPS or "wgmma" in p.text]
+    pieces = [p for p in unit.pieces(PIECES) if held in p.text]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return dict(chain.from_iterable(found.items() for found in pool.map(one, pieces)))
 
@@ -312,7 +369,8 @@ def taken(names: Sequence[str]) -> Iterator[Row]:
                     case_of.setdefault(stage.function, name)
                     blocks |= {stage.function} if stage.threads else set()
         for architecture in those:
-            for kernel, uses in resources(unit, architecture).items():
+            held = "wgmma" if architecture == WARPGROUPS else ""  # what no other architecture has
+            for kernel, uses in resources(unit, architecture, held).items():
                 yield {
                     "case": case_of[kernel],
                     "kernel": kernel,
