@@ -109,6 +109,72 @@ def test_operands_that_are_not_aligned(dtype: DType) -> None:
         check((64, 72), (72, 64), dtype, left, right, shift=1)
 
 
+def test_operands_that_are_turned_once() -> None:
+    """Where many tiles read an operand of f32 whose rows lie side by side, they read a copy."""
+    assert "k_lay" in check((2048, 72), (72, 64), f32)
+    assert "k_lay" in check((64, 72), (72, 2048), f32, left=True, right=True)
+    assert "k_lay" not in check((2048, 72), (72, 64), f32, right=True)
+    assert "k_lay" not in check((2048, 72), (72, 64), bf16)
+
+
+@pytest.mark.parametrize("dtype", [bf16, f32], ids=str)
+@pytest.mark.parametrize("reads", [1, 2, 5])
+def test_results_that_are_made_of_other_arrays(reads: int, dtype: DType) -> None:
+    """They are read ahead of all stores, some rows at a time, and not beyond the edges."""
+    m, k, n = 130, 72, 104
+    x, y, *rest = (
+        Value(Type(dtype, s), name=f"x{i}")
+        for i, s in enumerate([(m, k), (k, n), *[(m, n)] * reads])
+    )
+    value = ops.matmul(x, y)
+    for i, other in enumerate(rest):
+        value = ops.mul(value, other) if i % 2 else ops.add(value, other)
+    unit, rng, device = Unit(), np.random.default_rng(1), EmulatedDevice(order=1)
+    made = build(Graph("product", [x, y, *rest], [value]), unit, (), HOPPER)
+    arrays = [(rng.standard_normal(v.shape) / 4).astype(dtype.numpy) for v in (x, y, *rest)]
+    module = device.load(unit.pieces(device.compilers))
+    given = [DeviceBuffer.of(array, device) for array in arrays]
+    found = Executable(made, module, device)(given)[0].numpy().astype(np.float64)
+    a, b, *others = (array.astype(np.float64) for array in arrays)
+    want, limit = a @ b, np.abs(a) @ np.abs(b)
+    for i, other in enumerate(others):
+        want = want * other if i % 2 else want + other
+        limit = limit * np.abs(other) if i % 2 else limit + np.abs(other)
+    assert np.all(np.abs(found - want) <= (reads + 1) * max(ROUNDED[dtype], FACTORS[dtype]) * limit)
+
+
+@pytest.mark.parametrize(
+    ("shape", "reads", "tile"),
+    [
+        ((4096, 4096, 4096), 0, "128x256"),
+        ((200704, 64, 256), 1, "128x128"),
+        ((200704, 256, 64), 0, "128x64"),
+        ((512, 64, 512), 0, "64x64"),
+    ],
+    ids=str,
+)
+def test_choice_of_tiles(
+    shape: Any, reads: int, tile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large ones for a long k; where k is short, such as leave room for several blocks."""
+    taken, made = [], warpgroups.emit
+
+    def noted(e: Any, p: Any, tile: Tile, *rest: Any) -> None:
+        taken.append(str(tile))
+        made(e, p, tile, *rest)
+
+    monkeypatch.setattr(warpgroups, "emit", noted)
+    m, k, n = shape
+    x, y, *rest = (
+        Value(Type(f32, s), name=f"x{i}") for i, s in enumerate([(m, k), (n, k), *[(m, n)] * reads])
+    )
+    value = ops.matmul(x, ops.permute(y, dims=(1, 0)))
+    for other in rest:
+        value = ops.add(value, other)
+    build(Graph("product", [x, y, *rest], [value]), Unit(), (), HOPPER)
+    assert taken == [f"{tile} tiles"]
+
+
 def test_text(golden: Any) -> None:
     golden("gpu_warpgroups", check((64, 128), (128, 64), bf16))
 

@@ -230,7 +230,8 @@ def parts_of(p: Contraction, tile: Size, multiprocessors: int) -> int:
     blocks = guess(extent_of(p.batch))
     for axes, size in ((p.m, tile.rows), (p.n, tile.columns)):
         blocks *= -(-guess(extent_of(axes)) // size)
-    if not isinstance(first, int) or blocks >= multiprocessors:
+    # parts of what keeps three quarters of a GPU busy cost more than the rest does
+    if not isinstance(first, int) or blocks * 4 >= multiprocessors * 3:
         return 1
     return max(
         1, min(2 * multiprocessors // max(blocks, 1), depth // LEAST_DEPTH, first, MOST_PARTS)

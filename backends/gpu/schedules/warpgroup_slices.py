@@ -434,5 +434,5 @@ def way_of(p: Contraction, axes: Sequence[Axis], source: Source) -> type[Slice]:
     if in_parts(p, source, axes) is None:
         return _Singles
     if along_k(p, source):
-        return _Lines if factor(p) is f32 else _Copies
+        return _Copies if source.rounded or factor(p) is not f32 else _Lines
     return _Blocks if factor(p) is f32 else _TurnedCopies

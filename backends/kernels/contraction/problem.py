@@ -64,7 +64,7 @@ class Source:
     loaded.
 
     `stable`: seldom another between calls; `reused`: in a loop, the same in all steps; `gates`:
-    where it is not read, but zero.
+    where it is not read, but zero; `rounded`: its numbers have no more digits than are multiplied.
     """
 
     slot: Slot
@@ -74,6 +74,7 @@ class Source:
     stable: bool = False
     reused: bool = False
     gates: tuple[Gate, ...] = ()
+    rounded: bool = False
 
     def at(self, address: Dim) -> Source:
         return replace(self, address=address)
