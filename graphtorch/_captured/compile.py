@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 from graphtorch.ir.graph import Graph
 from graphtorch.ir.ops.require import RAISED
 
+from .._deferred.programs import Serving
 from .._deferred.storage import MetaLeaf, recorder
 from .._deferred.tensor import Tensor
 from .._ops.autocast import state as autocast_state
@@ -332,9 +333,12 @@ class Compiled:
         return result
 
     @property
-    def _program_sizes(self) -> bool | None:
-        """Whether one program may serve other sizes as well."""
-        return self._dynamic if isinstance(self._dynamic, bool) else None
+    def _program_sizes(self) -> Serving:
+        """Which sizes a program may serve. What is compiled anew in a loop is one function."""
+        dynamic = self._dynamic if isinstance(self._dynamic, bool) else None
+        function = self._function
+        whose = getattr(function, "__self__", None) or getattr(function, "__code__", function)
+        return Serving(dynamic, id(whose))
 
     def _watched(
         self,

@@ -16,7 +16,7 @@ from graphtorch.ir.shape import Condition, Shape, SymInt, plain_symbol
 
 from .._deferred.door import Buffer, place_of
 from .._deferred.making import from_value
-from .._deferred.programs import recorded_program
+from .._deferred.programs import Serving, recorded_program
 from .._deferred.storage import Leaf, RuntimeScalar, Storage, Version, View
 from .._deferred.tensor import Tensor
 from .._types import CPU, device
@@ -44,13 +44,13 @@ class Backward:
         whole: Graph,
         held: Sequence[Value | None],
         results: Sequence[int],
-        dynamic: bool | None,
+        serving: Serving,
         place: device,
     ):
         self.graph = graph.graph
         self.conditions: Sequence[Condition] = ()  # what it assumes of its symbols
         self.carried: Symbols = ()  # those that no other input has, and which argument does
-        self.dynamic = dynamic
+        self.serving = serving
         self.place = place
         self.whole = whole  # the forward graph
         # what the leaves hold, in the whole forward graph, where they are there
@@ -97,7 +97,7 @@ class Backward:
             self._program = recorded_program(
                 self.graph,
                 (),
-                self.dynamic,
+                self.serving,
                 self.conditions,
                 [self.place] * len(self.graph.outputs),
             )
@@ -118,7 +118,7 @@ class Backward:
             if program is None:
                 fixed = specialize(self.graph, bind_sizes(self.graph.inputs, shapes))
                 program = self._programs[shapes] = recorded_program(
-                    fixed, (), self.dynamic, places=[self.place] * len(fixed.outputs)
+                    fixed, (), self.serving, places=[self.place] * len(fixed.outputs)
                 )
         return program(given)  # type: ignore[no-any-return]
 

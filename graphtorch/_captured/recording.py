@@ -10,7 +10,7 @@ from graphtorch.ir.evaluate import specialize
 from graphtorch.ir.graph import Type, Value, topological
 from graphtorch.ir.judge import assuming
 
-from .._deferred.programs import recorded_program
+from .._deferred.programs import Serving, recorded_program
 from .._deferred.storage import Storage, recorder
 from .._deferred.tensor import Tensor
 from .capture import Boundary, Capture, Closed
@@ -33,7 +33,7 @@ def record(
     capture: Capture,
     call: Callable[[], Any],
     given: Given,
-    dynamic: bool | None,
+    serving: Serving,
     segments: MutableMapping[Any, Segment],
     judge: Assumed | None = None,
     symbols: Symbols = (),
@@ -51,7 +51,7 @@ def record(
     """
     with nullcontext() if judge is None else assuming(judge):
         result = capture.call(call)
-        recording = None if capture.off else _sorted(capture, result, given, dynamic, segments)
+        recording = None if capture.off else _sorted(capture, result, given, serving, segments)
         if recording is None or capture.off:
             return result
         if judge is not None:
@@ -95,10 +95,10 @@ class Recording:
         capture: Capture,
         result: Any,
         given: Given,
-        dynamic: bool | None,
+        serving: Serving,
         segments: MutableMapping[Any, Segment],
     ):
-        self.capture, self.given, self.dynamic = capture, given, dynamic
+        self.capture, self.given, self.serving = capture, given, serving
         self._check_known()
         self.values: list[Value] = []
         self.returned = Returned(capture, given, result, self.values)
@@ -133,7 +133,7 @@ class Recording:
             graph=self.graph,
             whole=self.whole.graph,
             program=recorded_program(
-                self.graph, self.stable, self.dynamic, self.conditions, self.returned.devices
+                self.graph, self.stable, self.serving, self.conditions, self.returned.devices
             ),
             backward=self.backward,
             fed=tuple(self.fed),
@@ -270,7 +270,7 @@ class Recording:
             Closed,
             segments,
             self.stable,
-            self.dynamic,
+            self.serving,
             self.capture.place,
         )
         self.steps = tuple(path.steps)
@@ -365,7 +365,7 @@ class Recording:
             self.whole.graph,
             self._leaf_values(joint.leaves),
             self.returned.carried(joint.outputs),
-            self.dynamic,
+            self.serving,
             self.capture.place,
         )
 

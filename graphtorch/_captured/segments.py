@@ -23,7 +23,7 @@ from graphtorch.ir.graph import Graph, Node, Value, topological
 from graphtorch.ir.op import Weight
 
 from .._deferred.door import Buffer
-from .._deferred.programs import graph_key, recorded_program
+from .._deferred.programs import Serving, graph_key, recorded_program
 from .._deferred.storage import RuntimeScalar
 from .._types import CPU, device
 
@@ -97,13 +97,13 @@ class Segment:
         graph: Graph,
         kept: Sequence[tuple[int, int]],
         stable: Sequence[int],
-        dynamic: bool | None,
+        serving: Serving,
         place: device = CPU,
     ):
         self.kept = tuple(kept)
         # without nodes an input is read
         self.program = (
-            recorded_program(graph, stable, dynamic, places=[place] * len(graph.outputs))
+            recorded_program(graph, stable, serving, places=[place] * len(graph.outputs))
             if graph.nodes
             else None
         )
@@ -178,7 +178,7 @@ class Path:
         closed: Any,
         known: MutableMapping[Any, Segment],
         stable: Sequence[int],
-        dynamic: bool | None,
+        serving: Serving,
         place: device = CPU,
     ):
         """Args:
@@ -199,7 +199,7 @@ class Path:
         before: Any = None
         for i, read in enumerate(reads):
             rest = [*[r.value for r in reads[i + 1 :]], *wanted]
-            before = self._add(read, rest, before, known, dynamic)
+            before = self._add(read, rest, before, known, serving)
 
     def _add(
         self,
@@ -207,7 +207,7 @@ class Path:
         rest: Sequence[Value],
         before: Any,
         known: MutableMapping[Any, Segment],
-        dynamic: bool | None,
+        serving: Serving,
     ) -> Any:
         done = frozenset((*self._places, *self.kept))
         nodes = topological([read.value], done)
@@ -233,7 +233,7 @@ class Path:
                 whole.graph,
                 [(numbers[v.node], v.index) for v in values],
                 stable,
-                dynamic,
+                serving,
                 self._device,
             )
             if not closed.scalars:

@@ -89,6 +89,23 @@ class Program:
         self.runs = 0
 
 
+class Serving(NamedTuple):
+    """Which sizes a program of a compiled function may serve.
+
+    Attributes:
+        dynamic: whether others than its recording's: False: no; True: from the first on; None: once
+            they change.
+        owner: of the function, a number. Only what differs between its own recordings changes: two
+            models of one structure keep the sizes of their weights.
+    """
+
+    dynamic: bool | None = None
+    owner: int = 0
+
+
+ANY_SIZES = Serving()
+
+
 class Structure:
     """What is known of the recordings of one structure."""
 
@@ -125,7 +142,8 @@ class Structure:
         # of the last run op by op, and what it was for
         self.plan: tuple[object, Plan] | None = None
         self.total = 0.0  # ns of running op by op since the last guess
-        self.history: dict[Sizes, None] = {}  # the last recordings of different sizes
+        # the last recordings of different sizes, and whose they were
+        self.history: dict[Sizes, int] = {}
         # how much of the cost of compiling is spent (how many new sizes of a compiled function
         # come) before the next guess
         self.patience = patience
@@ -140,7 +158,11 @@ class Structure:
                 return program
         return None
 
-    def note(self, sizes: Sizes, ns: float) -> float:
+    def sizes_of(self, owner: int) -> list[Sizes]:
+        """Of the last recordings of a compiled function; 0: of all that belong to none."""
+        return [sizes for sizes, by in self.history.items() if by == owner]
+
+    def note(self, sizes: Sizes, ns: float, owner: int = 0) -> float:
         """Count a run op by op; what those with these sizes have taken."""
         global new_count
         spent = self.spent.get(sizes)
@@ -152,7 +174,7 @@ class Structure:
             self.history.pop(sizes, None)
             if len(self.history) >= HISTORY:
                 self.history.pop(next(iter(self.history)))
-            self.history[sizes] = None
+            self.history[sizes] = owner
             spent = 0.0
         self.total += ns
         self.steps += 1
@@ -333,7 +355,7 @@ def graph_key(graph: Graph) -> object:
 def recorded_program(
     graph: Graph,
     stable: Sequence[int] = (),
-    dynamic: bool | None = None,
+    serving: Serving = ANY_SIZES,
     conditions: Sequence[Condition] = (),
     places: Sequence[device] = (),
 ) -> Any:
@@ -341,16 +363,15 @@ def recorded_program(
 
     Args:
         stable: positions of inputs that seldom change.
-        dynamic: whether one program may serve other sizes as well: False: no; True: from the first
-            on.
+        serving: which sizes its program may serve.
         conditions: what the graph assumes of its symbols; whoever calls tests it.
         places: the devices of the outputs; none said: the CPU. What is computed on the CPU there
             has no operands elsewhere.
     """
     found = list(dict.fromkeys(places)) or [CPU]
     if len(found) == 1:
-        return Recorded(graph, stable, dynamic, conditions, found[0])
-    return Divided(graph, stable, dynamic, conditions, places)
+        return Recorded(graph, stable, serving, conditions, found[0])
+    return Divided(graph, stable, serving, conditions, places)
 
 
 def refuse_gpu(buffers: Sequence[Any]) -> None:
@@ -372,7 +393,7 @@ class Divided:
         self,
         graph: Graph,
         stable: Sequence[int],
-        dynamic: bool | None,
+        serving: Serving,
         conditions: Sequence[Condition],
         places: Sequence[device],
     ):
@@ -388,7 +409,7 @@ class Divided:
             ]
             part = Graph(graph.name, [graph.inputs[i] for i in fed], outputs, nodes)
             kept = [n for n, i in enumerate(fed) if i in set(stable)]
-            self._parts.append((Recorded(part, kept, dynamic, conditions, place), fed, wanted))
+            self._parts.append((Recorded(part, kept, serving, conditions, place), fed, wanted))
 
     def __call__(self, inputs: Sequence[Buffer], more: Sequence[Buffer] = ()) -> list[Buffer]:
         given = [*inputs, *more]
@@ -414,13 +435,13 @@ class Recorded:
     what changes; one that later recordings refute is never used for them (`Variant.match`).
     """
 
-    __slots__ = ("_captured", "_extra", "_plan", "_ran", "_waits", "place", "program")
+    __slots__ = ("_captured", "_extra", "_owner", "_plan", "_ran", "_waits", "place", "program")
 
     def __init__(
         self,
         graph: Graph,
         stable: Sequence[int],
-        dynamic: bool | None,
+        serving: Serving,
         conditions: Sequence[Condition] = (),
         place: device = CPU,
     ):
@@ -430,6 +451,7 @@ class Recorded:
         self._extra: list[Buffer] = []
         self._plan: Plan | None = None  # for running op by op
         self._ran = False
+        self._owner, dynamic = serving.owner, serving.dynamic
         if _settings.deterministic():  # the bits are not to depend on what came before
             dynamic = False
         # for a second run, or other sizes; on a GPU nothing runs op by op
@@ -481,9 +503,10 @@ class Recorded:
         captured, outputs = self._captured, self._captured._closed.outputs
         program = structure.find(sizes, dynamic) if structure.key == key else None
         if program is None and dynamic:
-            structure.note(sizes, 1.0)
-            if structure.total >= structure.patience and len(structure.history) > 1:
-                program = _generalized(structure, key, sizes, captured, outputs)
+            owner = self._owner
+            structure.note(sizes, 1.0, owner)
+            if structure.total >= structure.patience and len(structure.sizes_of(owner)) > 1:
+                program = _generalized(structure, key, sizes, captured, outputs, owner)
         if program is None and not self._waits:
             program = _compiled(structure, key, sizes, captured, outputs)
         return program
@@ -590,14 +613,20 @@ def _compiled(
 
 
 def _generalized(
-    structure: Structure, key: object, sizes: Sizes, walk: Walk | Captured, outputs: Sequence[Value]
+    structure: Structure,
+    key: object,
+    sizes: Sizes,
+    walk: Walk | Captured,
+    outputs: Sequence[Value],
+    owner: int = 0,
 ) -> Program | None:
-    """A program for changing sizes, if a rule for them is found."""
+    """A program for the changing sizes of a compiled function, or of recordings that belong to
+    none, if a rule for them is found."""
     structure.total = 0.0
     # a guess that fails, or that later sizes refute, makes the next one wait longer
     structure.patience *= 2
     _prepare(structure, key)
-    vectors = [*(v for v in structure.history if v != sizes), sizes]
+    vectors = [*(v for v in structure.sizes_of(owner) if v != sizes), sizes]
     places = [row[2:] for row in walk.rows]
     wanted = walk.wanted if isinstance(walk, Captured) else [walk.reference(v) for v in outputs]
     name = walk._closed.name if isinstance(walk, Captured) else "main"
