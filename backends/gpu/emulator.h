@@ -225,21 +225,22 @@ struct Product {
   float *sums;
   const void *a, *b;
   unsigned group, line;
-  void (*finish)(const Product &);
+  void (*finish)(const Product &, unsigned site);
 };
 const unsigned MOST_PRODUCTS = 8;
 static Product products[MOST][MOST_PRODUCTS];
 static unsigned product_count[MOST], product_groups[MOST];
 
-static void multiply(float *sums, const void *a, const void *b, unsigned line, void (*finish)(const Product &)) {
+static void multiply(float *sums, const void *a, const void *b, unsigned line,
+                     void (*finish)(const Product &, unsigned)) {
   unsigned me = current->number;
   if (product_count[me] == MOST_PRODUCTS) return report("more products of tiles begun than are emulated", (int)line);
   products[me][product_count[me]++] = {sums, a, b, product_groups[me]++, line, finish};
 }
-static void settle(unsigned open) {
+static void settle(unsigned open, unsigned site) {
   unsigned me = current->number, kept = 0;
   for (unsigned i = 0; i < product_count[me]; i++)
-    if (products[me][i].group + open < product_groups[me]) products[me][i].finish(products[me][i]);
+    if (products[me][i].group + open < product_groups[me]) products[me][i].finish(products[me][i], site);
     else products[me][kept++] = products[me][i];
   product_count[me] = kept;
 }

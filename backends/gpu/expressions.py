@@ -44,7 +44,7 @@ LIBRARY = frozenset(
         *("sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "erfc"),
     }
 )
-PRELUDE = frozenset({"sigmoid", "half_exp"})  # functions of f32 that the prelude has
+PRELUDE = frozenset({"sigmoid", "half_exp", "near_exp2"})  # functions of f32 that the prelude has
 
 
 class Functions(Protocol):
@@ -54,7 +54,7 @@ class Functions(Protocol):
         """The name of our own function for `op`, written into the unit; None where there is
         none."""
 
-    def tiles(self, dtype: DType, columns: int, *turned: bool) -> str:
+    def tiles(self, product: k.MultiplyTiles) -> str:
         """The name of the function that multiplies tiles, written into the unit."""
 
 

@@ -568,28 +568,50 @@ template <class T> GT_FUNCTION float gt_tile_part(T x) {
   if constexpr (sizeof(T) == 4) return gt_float_bits(gt_bitcast<gt_u32>(x) & ~0x1fffu);  // the other bits do not count
   else return gt_widen(x);
 }
-template <unsigned columns, bool turned_a, bool turned_b, class T>
-static void gt_multiply_tiles(const gt::Product& p) {
-  const unsigned depth = 128 / sizeof(T), me = gt::current->number % 128, lane = me % 32;
-  const T *a = (const T*)p.a, *b = (const T*)p.b;
-  for (unsigned i = me; i < (64 + columns) * depth; i += 128) {  // each thread notes its part of what all read
-    const unsigned row = i / depth, k = i % depth;
-    const T* at = row < 64 ? gt_in_tile<turned_a>(a, row, k) : gt_in_tile<turned_b>(b, row - 64, k);
-    gt::touched((T*)at, false, (int)p.line);
-  }
-  float left[2][depth];
-  for (unsigned i = 0; i < 2; i++)
-    for (unsigned k = 0; k < depth; k++)
-      left[i][k] = gt_tile_part(*gt_in_tile<turned_a>(a, me / 32 * 16 + lane / 4 + 8 * i, k));
-  for (unsigned j = 0; j < columns / 4; j++)
-    for (unsigned k = 0; k < depth; k++) {
-      const float right = gt_tile_part(*gt_in_tile<turned_b>(b, j / 2 * 8 + lane % 4 * 2 + j % 2, k));
-      for (unsigned i = 0; i < 2; i++) p.sums[j / 2 * 4 + i * 2 + j % 2] += left[i][k] * right;
+template <unsigned rows, bool turned, class T> static void gt_touch_tile(const T* tile, unsigned line) {
+  const unsigned depth = 128 / sizeof(T);  // each thread notes its part of what all read
+  for (unsigned i = gt::current->number % 128; i < rows * depth; i += 128)
+    gt::touched((T*)gt_in_tile<turned>(tile, i / depth, i % depth), false, (int)line);
+}
+template <unsigned columns, bool turned, bool fresh, class T>
+static void gt_add_products(const gt::Product& p, const float (&left)[2][128 / sizeof(T)]) {
+  const unsigned lane = gt::current->number % 32;
+  const T* b = (const T*)p.b;
+  gt_touch_tile<columns, turned>(b, p.line);
+  for (unsigned j = 0; j < columns / 4; j++) {
+    float* const sums = p.sums + j / 2 * 4 + j % 2;
+    if (fresh) sums[0] = sums[2] = 0.0f;
+    for (unsigned k = 0; k < 128 / sizeof(T); k++) {
+      const float right = gt_tile_part(*gt_in_tile<turned>(b, j / 2 * 8 + lane % 4 * 2 + j % 2, k));
+      for (unsigned i = 0; i < 2; i++) sums[2 * i] += left[i][k] * right;
     }
+  }
+}
+template <unsigned columns, bool turned_a, bool turned_b, bool fresh, class T>
+static void gt_multiply_tiles(const gt::Product& p, unsigned) {
+  const unsigned me = gt::current->number % 128;
+  const T* a = (const T*)p.a;
+  gt_touch_tile<64, turned_a>(a, p.line);
+  float left[2][128 / sizeof(T)];
+  for (unsigned i = 0; i < 2; i++)
+    for (unsigned k = 0; k < 128 / sizeof(T); k++)
+      left[i][k] = gt_tile_part(*gt_in_tile<turned_a>(a, me / 32 * 16 + me % 32 / 4 + 8 * i, k));
+  gt_add_products<columns, turned_b, fresh, T>(p, left);
+}
+template <unsigned columns, bool turned, bool fresh, class T>
+static void gt_multiply_fragment(const gt::Product& p, unsigned site) {
+  const gt_u32* of[32];
+  gt_all_lanes(site, (const gt_u32*)p.a, of);
+  float left[2][64];
+  for (unsigned i = 0; i < 2; i++)
+    for (unsigned k = 0; k < 64; k++)
+      left[i][k] = gt_part_of<T>(of[threadIdx.x % 32 / 4 * 4 + k % 8 / 2][k / 8 * 2 + i], k % 2);
+  gt::meet(~0u, site + 1);  // all have read
+  gt_add_products<columns, turned, fresh, T>(p, left);
 }
 GT_FUNCTION void gt_publish() {}
-template <int groups> GT_FUNCTION void gt_settle_tiles() { gt::settle(groups); }
-template <int count> GT_FUNCTION void gt_settled(float*) {}
+template <int groups> GT_FUNCTION void gt_settle_tiles(unsigned site) { gt::settle(groups, site); }
+template <int count, class T> GT_FUNCTION void gt_settled(T*) {}
 #else
 // Where a tile begins and how it lies: rows in groups of eight are 1024 bytes apart, those of a turned tile in
 // groups of 64 are 8192; lines of 128 bytes, their parts in other places (swizzled).
@@ -598,12 +620,15 @@ GT_FUNCTION gt_u64 gt_tile(const void* at) {
   return place >> 4 & 0x3fff | (gt_u64)(8192 >> 4) << 16 | (gt_u64)(1024 >> 4) << 32 | (gt_u64)1 << 62;
 }
 GT_FUNCTION void gt_publish() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
-template <int groups> GT_FUNCTION void gt_settle_tiles() {
+template <int groups> GT_FUNCTION void gt_settle_tiles(unsigned) {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(groups) : "memory");
 }
-// So that the compiler takes no sum out of its register before it is there.
+// So that the compiler takes no sum out of its register before it is there, and writes to no factor before.
 template <int count> GT_FUNCTION void gt_settled(float* sums) {
   _Pragma("unroll") for (int i = 0; i < count; i++) asm volatile("" : "+f"(sums[i])::"memory");
+}
+template <int count> GT_FUNCTION void gt_settled(gt_u32* factors) {
+  _Pragma("unroll") for (int i = 0; i < count; i++) asm volatile("" : "+r"(factors[i])::"memory");
 }
 #endif
 

@@ -25,7 +25,7 @@ from ..kernels.builder import Builder
 from ..kernels.ir import DEPTH, Buffer, Expr, For, Kernel, KType, Let, Name, Stmt
 from .device import Piece
 from .expressions import Expressions
-from .tiles import tiles_text
+from .tiles import Form
 from .types import memory, register
 
 PIECE = 8 << 10  # characters of kernels that are not worth a piece of their own
@@ -111,7 +111,7 @@ class Unit:
         self._math: dict[tuple[str, DType], str | None] = {}
         self._kernels: dict[tuple[Kernel, tuple[int, ...]], list[Stage]] = {}
         self._symbols: set[str] = set()
-        self._tiles: set[str] = set()
+        self._tiles: set[Form] = set()
 
     def text(self) -> str:
         """The unit, without the prelude that it is compiled after."""
@@ -153,13 +153,13 @@ class Unit:
                 self.functions.append(_math_text(self, name, definition, KType(dtype)))
         return self._math[key]
 
-    def tiles(self, dtype: DType, columns: int, *turned: bool) -> str:
-        """The name of the function that multiplies two tiles, the left one of 64 rows."""
-        name = f"gt_tiles_{dtype.name}_{columns}" + "".join("nt"[t] for t in turned)
-        if name not in self._tiles:
-            self._tiles.add(name)
-            self.functions.append(tiles_text(name, dtype, columns, turned))
-        return name
+    def tiles(self, product: k.MultiplyTiles) -> str:
+        """The name of the function that multiplies two such tiles."""
+        form = Form.of(product)
+        if form not in self._tiles:
+            self._tiles.add(form)
+            self.functions.append(form.text())
+        return form.name
 
     def kernel(self, kernel: Kernel, shared: tuple[int, ...]) -> list[Stage]:
         """The stages of `kernel`, written at its first use.
@@ -335,7 +335,7 @@ def _atoms(body: Sequence[Stmt]) -> Iterator[Name | Buffer]:
             yield x
         elif isinstance(x, (list, tuple)):
             waiting += x
-        elif isinstance(x, (Expr, k.Ref, k.Tile)) or type(x) in _STATEMENTS:
+        elif isinstance(x, (Expr, k.Ref, k.Tile, k.Fragment)) or type(x) in _STATEMENTS:
             waiting += [getattr(x, name) for name in _field_names(type(x))]  # type: ignore[arg-type]
 
 
@@ -581,18 +581,22 @@ class Writer(Expressions):
 
     def _multiply_tiles(self, s: k.MultiplyTiles) -> None:
         sums = self.elements(s.sums, k.Const(0), s.b.rows // 2, stored=True)
-        a, b = (
-            f"GT_IN_MANY({self._where(t.buffer, t.at)}, {t.rows * DEPTH // s.dtype.itemsize})"
-            for t in (s.a, s.b)
-        )
-        name = self.functions.tiles(s.dtype, s.b.rows, s.a.turned, s.b.turned)
-        self.put(f"{name}({sums}, {a}, {b}, GT_LINE);")
+        b = self._tile(s.b)
+        a = self._tile(s.a) if isinstance(s.a, k.Tile) else self._fragment(s.a)
+        self.put(f"{self.functions.tiles(s)}({sums}, {a}, {b}, GT_LINE);")
+
+    def _tile(self, t: k.Tile) -> str:
+        count = t.rows * DEPTH // t.buffer.dtype.itemsize
+        return f"GT_IN_MANY({self._where(t.buffer, t.at)}, {count})"
+
+    def _fragment(self, f: k.Fragment) -> str:
+        return self.elements(f.buffer, f.at, k.FRAGMENT)
 
     def _settle(self, s: k.Settle) -> None:
-        self.put(f"gt_settle_tiles<{s.groups}>();")
-        if s.sums is not None:
-            count = self.sizes[s.sums]
-            self.put(f"gt_settled<{count}>({self.elements(s.sums, k.Const(0), count)});")
+        self.put(f"gt_settle_tiles<{s.groups}>(GT_SITE);")
+        if s.registers is not None:
+            count = self.sizes[s.registers]
+            self.put(f"gt_settled<{count}>({self.elements(s.registers, k.Const(0), count)});")
 
     def _publish(self, s: k.Publish) -> None:
         self.put("gt_publish();")

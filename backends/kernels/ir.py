@@ -12,7 +12,7 @@
              | "await" n                     until all but the last n groups of copies have arrived
              | "matrices" x "[" expr "]" "=" shared "[" expr "]"  of 8 x 8, into registers
              | "multiply" x "[" expr "]" "+=" x "[" expr "]" x "[" expr "]"  of matrices, by a warp
-             | "tiles" x "+=" shared "[" expr "]" shared "[" expr "]"  by four warps, not awaited
+             | "tiles" x ("+=" | "=") left shared "[" expr "]"  by four warps, not awaited
              | "settle" n                    until all but the last n products of tiles are added
              | "publish"                     what is written, tiles that are multiplied later show
              | "barrier"                     no thread of the block goes on before all have come
@@ -22,6 +22,7 @@
              | "fail" expr                   report a data-dependent error, of a site, and go on
     expr   ::= const | x | "load" buffer "[" expr "]" | unary | binary | "fma" | "select" | "cast"
              | "splat" | "reduce" | "shuffle" | "warp" | "pair" | "aligned" buffer
+    left   ::= shared "[" expr "]" | x "[" expr "]"
     kind   ::= serial | parallel | vector | unroll | rolled | block threads ("resident" int)?
              | thread
 
@@ -118,6 +119,7 @@ UNARY = frozenset(
         "round",
         "exp",
         "exp2",
+        "near_exp2",
         "expm1",
         "log",
         "log2",
@@ -543,30 +545,48 @@ class Tile:
     turned: bool
 
 
+FRAGMENT = DEPTH // 8  # registers of a thread for a left tile of 64 rows
+
+
+@dataclass(eq=False, slots=True)
+class Fragment:
+    """A left tile of `MultiplyTiles`, of 2-byte elements, in registers.
+
+    For each 16 steps of its depth, one after another, the thread has four of ``buffer[at ..]``, as
+    `MultiplyMatrices` takes a left matrix of the 16 rows that the sums of its warp have. Pairs of
+    sums that are neighbours are in these places themselves (`Pair`).
+    """
+
+    buffer: Buffer
+    at: Expr
+
+
 @dataclass(eq=False, slots=True)
 class MultiplyTiles:
     """A matrix of 64 sums for each row of `b` plus the product of `a`, of 64 rows, and `b`
     transposed, by a group of four warps whose first one has a number that four divides.
 
     Of the sums the thread has ``sums[4 j ..]``: rows 16 w + i // 4 (w: its warp in the group, i:
-    its place in the warp) and 8 more, two columns from 8 j + 2 (i % 4) on. Nobody waits: a `Settle`
-    of the thread ends it, and until then neither its sums nor the tiles may be touched. What
-    threads wrote into the tiles they have to `Publish`.
+    its place in the warp) and 8 more, two columns from 8 j + 2 (i % 4) on. `fresh`: there are none
+    yet, and what is there does not count. Nobody waits: a `Settle` of the thread ends it, and until
+    then neither its sums, nor registers of `a`, nor the tiles may be touched. What threads wrote
+    into the tiles they have to `Publish`.
     """
 
     dtype: DType
     sums: Buffer
-    a: Tile
+    a: Tile | Fragment
     b: Tile
+    fresh: bool = False
 
 
 @dataclass(eq=False, slots=True)
 class Settle:
-    """Waits until all `MultiplyTiles` of the thread but the last `groups` are done; where these are
-    none, `sums` may be read from then on."""
+    """Waits until all `MultiplyTiles` of the thread but the last `groups` are done; where these do
+    not touch `registers`, they may be used from then on."""
 
     groups: int
-    sums: Buffer | None = None
+    registers: Buffer | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -709,7 +729,8 @@ def _fold_index(op: str, x: Expr, y: Expr) -> Expr | None:
 
 
 def unary(op: str, x: Expr) -> Expr:
-    """One of UNARY. `isnan` gives bool; `bitcast_int`/`bitcast_float` reinterpret the bits."""
+    """One of UNARY. `isnan` gives bool; `bitcast_int`/`bitcast_float` reinterpret the bits;
+    `near_exp2` may be 0 where a power of 2 is denormal."""
     if op not in UNARY:
         raise TypeError(f"unknown kernel op {op!r}")
     dtype = x.type.dtype

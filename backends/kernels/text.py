@@ -168,6 +168,11 @@ def _tile(t: k.Tile) -> str:
     return f"{t.buffer.name}[{_expr(t.at)} x {t.rows}{' turned' if t.turned else ''}]"
 
 
+def _multiply_tiles(s: k.MultiplyTiles) -> str:
+    left = _tile(s.a) if isinstance(s.a, k.Tile) else f"{s.a.buffer.name}[{_expr(s.a.at)}]"
+    return f"tiles {s.sums.name} {'' if s.fresh else '+'}= {s.dtype} {left} {_tile(s.b)}"
+
+
 def _load_matrices(s: k.LoadMatrices) -> str:
     turned = " transposed" if s.transposed else ""
     return f"matrices {s.target.name}[{_expr(s.at)}] = {s.source.name}[{_expr(s.index)}]{turned}"
@@ -188,8 +193,8 @@ _STATEMENTS: dict[type, Callable[..., str]] = {
         f"multiply {s.sums.name}[{_expr(s.at)}] += {s.dtype} "
         f"{s.a.name}[{_expr(s.a_at)}] {s.b.name}[{_expr(s.b_at)}]"
     ),
-    k.MultiplyTiles: lambda s: f"tiles {s.sums.name} += {s.dtype} {_tile(s.a)} {_tile(s.b)}",
-    k.Settle: lambda s: f"settle {s.groups}" + (f" {s.sums.name}" if s.sums else ""),
+    k.MultiplyTiles: _multiply_tiles,
+    k.Settle: lambda s: f"settle {s.groups}" + (f" {s.registers.name}" if s.registers else ""),
     k.Publish: lambda s: "publish",
     k.Barrier: lambda s: "barrier",
     k.Call: lambda s: f"call {s.kernel.name}({', '.join(map(_argument, s.args))})",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
-from graphtorch.ir.dtype import bf16, boolean, f16, f32, u32
+from graphtorch.ir.dtype import DType, bf16, boolean, f16, f32, u32
 from graphtorch.ir.shape import Dim
 
 from ..dataclass import dataclass
@@ -385,15 +385,27 @@ class _Verifier:
         columns, size = stmt.b.rows, stmt.dtype.itemsize
         if stmt.dtype not in (f16, bf16, f32) or stmt.sums.dtype is not f32:
             self.refuse("matrix", f"a product of {stmt.dtype} with sums of {stmt.sums.dtype}")
-        if stmt.a.rows != k.TILE or not (0 < columns <= 4 * k.TILE) or columns % k.TILE:
-            self.refuse("matrix", f"a product of {stmt.a.rows} rows and {columns} columns")
+        if not (0 < columns <= 4 * k.TILE) or columns % k.TILE:
+            self.refuse("matrix", f"a product of {columns} columns")
         self.part(stmt.sums, "private", k.Const(0), columns // 2)
-        for tile in (stmt.a, stmt.b):
-            self.part(tile.buffer, "shared", tile.at, tile.rows * k.DEPTH // size)
-            if tile.buffer.dtype is not stmt.dtype or tile.buffer.align % 1024:
-                self.refuse("matrix", f"{tile.buffer.name} of {tile.buffer.dtype} as a tile")
-            if tile.turned and size != 2:
-                self.refuse("matrix", f"{tile.buffer.name} of {size}-byte elements is turned")
+        self.tile(stmt.b, stmt.dtype)
+        if isinstance(stmt.a, k.Tile):
+            self.tile(stmt.a, stmt.dtype)
+            if stmt.a.rows != k.TILE:
+                self.refuse("matrix", f"a product of {stmt.a.rows} rows")
+            return
+        self.part(stmt.a.buffer, "private", stmt.a.at, k.FRAGMENT)
+        if stmt.a.buffer.dtype is not u32 or size != 2:
+            self.refuse("matrix", f"{stmt.a.buffer.name} of {stmt.a.buffer.dtype} as {stmt.dtype}")
+
+    def tile(self, tile: k.Tile, dtype: DType) -> None:
+        """A tile of a product of `dtype`."""
+        name, size = tile.buffer.name, dtype.itemsize
+        self.part(tile.buffer, "shared", tile.at, tile.rows * k.DEPTH // size)
+        if tile.buffer.dtype is not dtype or tile.buffer.align % 1024:
+            self.refuse("matrix", f"{name} of {tile.buffer.dtype} as a tile")
+        if tile.turned and size != 2:
+            self.refuse("matrix", f"{name} of {size}-byte elements is turned")
 
     def publish(self, stmt: k.Publish) -> None:
         if not self.alike:
@@ -401,10 +413,12 @@ class _Verifier:
 
     def settle(self, stmt: k.Settle) -> None:
         self.barrier(k.Barrier())
-        if stmt.groups < 0 or (stmt.groups and stmt.sums is not None):
+        if stmt.groups < 0:
             self.refuse("threads", f"{stmt.groups} groups of products are awaited")
-        if stmt.sums is not None:
-            self.part(stmt.sums, "private", k.Const(0), 1)
+        if stmt.registers is not None:
+            self.part(stmt.registers, "private", k.Const(0), 1)
+            if stmt.registers.dtype not in (f32, u32):
+                self.refuse("type", f"{stmt.registers.name} of {stmt.registers.dtype} is awaited")
 
     def call(self, stmt: k.Call) -> None:
         name = stmt.kernel.name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from graphtorch.backends.gpu.buffer import DeviceBuffer
 from graphtorch.backends.gpu.compiler import build, target_of
 from graphtorch.backends.gpu.emulated import EmulatedDevice, compiler
 from graphtorch.backends.gpu.executable import Executable
+from graphtorch.backends.gpu.machine import LARGE, Gpu
 from graphtorch.backends.gpu.supports import supports
 from graphtorch.backends.gpu.traces import Counts
 from graphtorch.backends.gpu.unit import Unit
@@ -112,11 +113,14 @@ def forward(case: Case, dtype: DType | None = None) -> Graph:
 
 
 def run(
-    graphs: Sequence[Graph], arrays: Sequence[Sequence[np.ndarray]], device: EmulatedDevice
+    graphs: Sequence[Graph],
+    arrays: Sequence[Sequence[np.ndarray]],
+    device: EmulatedDevice,
+    machine: Gpu = LARGE,
 ) -> Any:
     """The results of graphs, whose kernels are compiled as one unit."""
     unit = Unit()
-    made = [build(graph, unit) for graph in graphs]
+    made = [build(graph, unit, (), machine) for graph in graphs]
     module = device.load(unit.pieces(device.compilers))
     return [
         [
@@ -268,7 +272,52 @@ def test_what_is_left_to_products_and_a_softmax(case: Case) -> None:
     assert not supports(ops.attention(*case.inputs(), scale=1.0)[0].node)
 
 
+GROUPED = {
+    "causal": Case(bf16, (2, 200, 64), (2, 200, 64), (2, 200, 64), causal=True),
+    "many keys": Case(f16, (1, 70, 128), (1, 700, 128), (1, 700, 128)),
+    "heads shared, added mask, edges": Case(
+        bf16, (2, 2, 3, 9, 40), (2, 2, 1, 140, 40), (2, 2, 1, 140, 72), (bf16, (9, 140))
+    ),
+    "seldom seen": Case(
+        f16, (2, 2, 130, 96), (2, 2, 140, 96), (2, 2, 140, 56), (boolean, (2, 1, 130, 140))
+    ),
+    "heads of a projection": Case(
+        f16, (2, 2, 66, 64), (2, 2, 150, 64), (2, 2, 150, 64), turned=True
+    ),
+    "sizes of the call": Case(bf16, (1, LENGTH, 48), (1, SIZE, 48), (1, SIZE, 64), causal=True),
+    "wide": Case(bf16, (2, 130, 256), (2, 330, 256), (2, 330, 192), causal=True),
+    "odd heads, large scores, a NaN": Case(f16, (5, 35), (3, 35), (3, 37), scale=-40.0),
+    "one block of keys": Case(bf16, (1, 128, 64), (1, 64, 64), (1, 64, 64)),
+}
+
+
+@pytest.fixture(scope="module", params=[1, 132], ids="{} multiprocessors".format)
+def by_groups(request: Any) -> tuple[list[list[np.ndarray]], EmulatedDevice]:
+    """As `forwards`, by groups of four warps: two in a block where there are multiprocessors
+    enough."""
+    device = EmulatedDevice(order=request.param % 3, traced=True)
+    machine = replace(LARGE, warpgroups=True, multiprocessors=request.param)
+    cases = GROUPED.values()
+    found = run([forward(case) for case in cases], [c.arrays() for c in cases], device, machine)
+    return found, device
+
+
+@pytest.mark.parametrize("number, name", list(enumerate(GROUPED)))
+def test_results_by_groups(number: int, name: str, by_groups: Any) -> None:
+    case, (out, lse) = GROUPED[name], by_groups[0][number]
+    want, rows = exact(forward(case, F64), case.arrays())
+    close(out, want, case.dtype)
+    close(lse, rows, f32)
+
+
 def test_text(golden: Any) -> None:
     graph = forward(Case(bf16, (2, 64, 16), (2, 64, 16), (2, 64, 16)))
     program, _, _ = lowered(graph, target_of(Unit()))
     golden("gpu_attention", "\n".join(map(print_kernel, program.kernels())))
+
+
+def test_text_by_groups(golden: Any) -> None:
+    graph = forward(Case(bf16, (2, 64, 64), (2, 128, 64), (2, 128, 64)))
+    machine = replace(LARGE, warpgroups=True)
+    program, _, _ = lowered(graph, target_of(Unit(), machine))
+    golden("gpu_attention_groups", "\n".join(map(print_kernel, program.kernels())))

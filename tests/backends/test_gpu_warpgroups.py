@@ -26,7 +26,7 @@ from graphtorch.backends.kernels import ir as k
 from graphtorch.backends.kernels.builder import Builder
 from graphtorch.backends.kernels.verify import KernelError, verify
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import DType, bf16, f16, f32, f64
+from graphtorch.ir.dtype import DType, bf16, f16, f32, f64, u32
 from graphtorch.ir.graph import Graph, Type, Value
 
 pytestmark = pytest.mark.skipif(
@@ -271,20 +271,30 @@ A, B, SUMS, LOW = (
 )
 
 
+HELD = k.Buffer("held", u32, "readwrite", 64)
+GOT = k.Buffer("got", f32, "write", 64)
+
+
 def kernel(*statements: k.Stmt, threads: int = 128) -> k.Kernel:
     b = Builder()
     with b.block_loop(1, threads):
         for buffer, size in ((A, 4096), (B, 4096), (LOW, 4096)):
             b.emit(k.Scratch(buffer, size, "shared"))
         b.emit(k.Scratch(SUMS, 32))
+        b.emit(k.Scratch(HELD, k.FRAGMENT))
         for s in statements:
             b.emit(s)
-    return k.Kernel("planted", (GIVEN,), (), b.body)
+    return k.Kernel("planted", (GIVEN, GOT), (), b.body)
 
 
 def multiply(dtype: DType = bf16, b: k.Buffer = B, rows: int = 64, at: int = 0) -> k.Stmt:
     left = k.Tile(A, k.Const(0), 64, False)
     return k.MultiplyTiles(dtype, SUMS, left, k.Tile(b, k.Const(at), rows, False))
+
+
+def weigh(held: k.Buffer = HELD, at: int = 0, dtype: DType = bf16, fresh: bool = False) -> k.Stmt:
+    right = k.Tile(B if dtype is bf16 else replace(B, dtype=dtype), k.Const(0), 64, True)
+    return k.MultiplyTiles(dtype, SUMS, k.Fragment(held, k.Const(at)), right, fresh)
 
 
 @pytest.mark.parametrize(
@@ -295,29 +305,56 @@ def multiply(dtype: DType = bf16, b: k.Buffer = B, rows: int = 64, at: int = 0) 
         (multiply(rows=65), "matrix"),
         (multiply(rows=128), "bounds"),
         (multiply(at=64), "bounds"),
+        (weigh(SUMS), "matrix"),
+        (weigh(A), "matrix"),
+        (weigh(at=8), "bounds"),
         (k.Settle(-1), "threads"),
+        (k.Settle(0, A), "matrix"),
     ],
-    ids=["dtype", "alignment", "rows", "sums", "end", "groups"],
+    ids=[
+        *("dtype", "alignment", "rows", "sums", "end"),
+        *("floats", "no registers", "registers", "groups", "settled"),
+    ],
 )
 def test_refusals(statement: k.Stmt, rule: str) -> None:
-    verify(kernel(multiply(), k.Settle(0)))
+    verify(kernel(multiply(), weigh(), k.Settle(1, SUMS), k.Settle(0, HELD)))
     with pytest.raises(KernelError) as error:
         verify(kernel(statement))
     assert error.value.rule == rule
 
 
-def planted(*statements: k.Stmt) -> None:
-    unit, device = Unit(), EmulatedDevice()
+def planted(*statements: k.Stmt) -> np.ndarray:
+    """The first sums of all threads, of tiles of ones."""
+    unit, device = Unit(), EmulatedDevice(order=1)
     fill = Builder()
     with fill.loop(4096, "thread", "t") as t:
         for buffer in (A, B):
             fill.store(buffer, t, k.Const(1.0, k.KType(bf16)))
-    (stage,) = unit.kernel(kernel(*fill.body, *statements), (0,))
+    end = Builder()
+    with end.loop(128, "thread", "t") as t:
+        end.store(GOT, t, k.load(SUMS, 0))
+    (stage,) = unit.kernel(kernel(*fill.body, *statements, *end.body), (0, 1))
     module = device.load(unit.pieces(1))
-    given, status = (DeviceBuffer.of(np.zeros(16, np.int32), device) for _ in range(2))
-    launch = Launch(stage.function, 1, stage.threads, ((0, 0),), (), stage.shared)
-    module.series([launch])([given.address, status.address], [given.nbytes, status.nbytes])
+    buffers = [DeviceBuffer.of(np.zeros(128, np.int32), device) for _ in range(3)]
+    launch = Launch(stage.function, 1, stage.threads, ((0, 0), (1, 0)), (), stage.shared)
+    module.series([launch])([x.address for x in buffers], [x.nbytes for x in buffers])
     device.synchronize()
+    return buffers[1].numpy().view(np.float32)
+
+
+def hold(number: float) -> list[k.Stmt]:
+    b, x = Builder(), k.Const(number, k.KType(f32))
+    with b.loop(k.FRAGMENT, "unroll") as i:
+        b.store(HELD, i, k.pair(bf16, x, x))
+    return b.body
+
+
+def test_factors_in_registers_are_read_until_the_product_is_settled() -> None:
+    """What is there before does not count when sums are fresh; else they are added to."""
+    both = weigh(fresh=True), weigh()
+    found = planted(k.Barrier(), *hold(0.5), *both, k.Settle(0, HELD), *hold(4.0))
+    assert np.all(found == 2 * 64 * 0.5)
+    assert np.all(planted(k.Barrier(), *hold(0.5), *both, *hold(4.0), k.Settle(0)) == 2 * 64 * 4.0)
 
 
 def test_emulator_finds_a_missing_barrier_and_products_left_open() -> None:

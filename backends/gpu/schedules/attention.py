@@ -10,10 +10,12 @@ are powers of two, with the scale of the scores in the same multiply-add where t
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
 
-from graphtorch.ir.dtype import DType, bf16, f16, f32, f64
+from graphtorch.ir.dtype import DType, bf16, f16, f32, f64, i32
 from graphtorch.ir.graph import Node, Value
 from graphtorch.ir.shape import Dim, evaluate, numel
 
@@ -26,12 +28,15 @@ from ...kernels.body.scope import Scope
 from ...kernels.body.space import Space
 from ...kernels.contraction.problem import Axis, Source, axis, stride
 from ...kernels.ir import (
+    TILE,
     Await,
     Buffer,
     Const,
     Expr,
     KType,
     Name,
+    Publish,
+    Settle,
     binary,
     cast,
     fma,
@@ -43,12 +48,23 @@ from ...kernels.ir import (
 from ...kernels.program.program import Slot
 from ..machine import gpu_of
 from .operands import bind
-from .panels import Panel, Products, Sizes, clear, each, padded, products_of, stored, sums_of
+from .panels import (
+    Panel,
+    Products,
+    Sizes,
+    clear,
+    each,
+    padded,
+    products_of,
+    stored,
+    sums_of,
+)
 from .products import thread_of
+from .tile_panels import LINE, TilePanel, TileProducts
+from .warpgroup_tiles import GROUP
 
 WIDEST = {f64: 128, f32: 256, f16: 256, bf16: 256}  # features for which a block's memory is enough
 FEW = 4  # queries: so few have no more scores than keys have elements
-STAGES = 2
 LOG2E, LN2 = math.log2(math.e), math.log(2)
 
 
@@ -78,8 +94,9 @@ def lower_attention(places: Places, node: Node) -> None:
             results, node.results(), (problem.of_out, problem.of_query), strict=True
         )
     ]
-    sizes = sizes_of(problem)
-    _Forward(problem, sizes, out[0], out[1]).emit()
+    by_groups = grouped(problem)
+    sizes = sizes_of_groups(problem) if by_groups else sizes_of(problem)
+    (_Pipelined if by_groups else _Forward)(problem, sizes, out[0], out[1]).emit()
     problem.launch(f"attention [blocks {sizes}]", 2)
 
 
@@ -93,12 +110,33 @@ def sizes_of(p: AttentionProblem) -> Sizes:
         room = wide * p.dtype.itemsize  # bytes of a row
         rows = 64 if room <= 512 else 32 if room <= 896 else 16
         others = 64 if room <= 128 else 32 if room <= 256 else 16
-        return Sizes(rows, others, alone=p.dtype is f64 or rows < 64)
+        return Sizes(rows, others, resident=int(p.dtype is f64 or rows < 64))
     blocks = guess(numel(tuple(a.extent for a in p.batch))) * -(-length // 128)
     small = (
         wide > 128 or length <= 64 or bool(p.masks) or blocks < gpu_of(p.e.lowering).multiprocessors
     )
     return Sizes(64 if small else 128, 64 if wide <= 64 else 32)
+
+
+def grouped(p: AttentionProblem) -> bool:
+    """Whether groups of four warps multiply: heads fill most of the lines that they are padded
+    to."""
+    narrow = min(int(p.inner.extent), int(p.feature.extent)) <= LINE // 2
+    return gpu_of(p.e.lowering).warpgroups and p.dtype.itemsize == 2 and not narrow
+
+
+def sizes_of_groups(p: AttentionProblem) -> Sizes:
+    """One group where two would leave multiprocessors without work.
+
+    Of narrow heads two blocks, which do not wait for each other, share a multiprocessor: but with
+    masks they would have too few registers.
+    """
+    wide, length = max(int(p.inner.extent), int(p.feature.extent)), guess(p.query.extent)
+    blocks = guess(numel(tuple(a.extent for a in p.batch))) * -(-length // (2 * TILE))
+    groups = 1 if length <= TILE or blocks < gpu_of(p.e.lowering).multiprocessors else 2
+    others = 2 * TILE if LINE < wide <= 2 * LINE and not p.masks else TILE
+    resident = 2 if wide <= LINE and not p.masks else 1
+    return Sizes(groups * TILE, others, groups * GROUP, resident)
 
 
 class AttentionProblem:
@@ -118,6 +156,9 @@ class AttentionProblem:
         self.dtype = q.dtype
         self.acc = KType(f64 if q.dtype is f64 else f32)
         self.nothing = self.constant(-math.inf)
+        self.power = (
+            "exp2" if q.dtype is f64 else "near_exp2"
+        )  # of 2: a share of all, denormal or 0
         self.space = space = Space()
         self.e = Scope(places.lowering, hint, space)
         self.batch = [axis(space, d) for d in shape[:-1]]
@@ -182,7 +223,7 @@ class AttentionProblem:
         total = tiles
         for a in batch:
             total = total * e.expr(a.extent)
-        with b.block_loop(b.let(total, "total"), sizes.threads, resident=int(sizes.alone)) as block:
+        with b.block_loop(b.let(total, "total"), sizes.threads, resident=sizes.resident) as block:
             tile = block % tiles
             if last_first:
                 tile = tiles - 1 - b.let(tile, "tile")
@@ -204,7 +245,7 @@ class AttentionProblem:
 
     def see(
         self,
-        products: Products,
+        products: Products[Any],
         scores: Buffer,
         others: int,
         own: tuple[Axis, Expr],
@@ -233,12 +274,43 @@ class AttentionProblem:
                 for mask, base in zip(self.masks, bases, strict=True):
                     x = self._masked(x, mask, base, indices(i, j))
                 b.store(scores, at, x)
-        with b.when(logical_not(visible)), each(e, products, others) as (i, j, at):
-            where = indices(i, j)
-            inside = binary("lt", where[met[0]], e.expr(met[0].extent))
-            if self.is_causal:
-                inside = binary("and", inside, binary("le", where[self.key], where[self.query]))
-            b.store(scores, at, select(inside, load(scores, at), self.nothing))
+        with b.when(logical_not(visible)):
+            self._hide(products, scores, others, own, met)
+
+    def _hide(
+        self,
+        products: Products[Any],
+        scores: Buffer,
+        others: int,
+        own: tuple[Axis, Expr],
+        met: tuple[Axis, Expr],
+    ) -> None:
+        """Scores become -inf beyond the last column, and where a query comes before a key.
+
+        What a row sees lies between two columns, found once, as numbers of 32 bits.
+        """
+        e, b = self.e, self.e.b
+        left = b.let(met[1] + products.column(Const(0)), "left")
+
+        def number(column: Expr) -> Expr:
+            near = binary("max", binary("min", column - left, others), -1)
+            return b.let(cast(near, i32), "bound")
+
+        with b.loop(products.own, "unroll") as i:
+            row = b.let(own[1] + products.row(i), "row")
+            low, high = None, e.expr(met[0].extent) - 1
+            if self.is_causal and own[0] is self.query:
+                high = binary("min", high, row)
+            elif self.is_causal:
+                low = number(row)
+            high = number(high)
+            with b.loop(products.columns(others), "unroll", "j") as j:
+                column = b.let(cast(products.beyond(j), i32), "column")
+                inside = binary("le", column, high)
+                if low is not None:
+                    inside = binary("and", inside, binary("le", low, column))
+                at = products.at(i, j, others)
+                b.store(scores, at, select(inside, load(scores, at), self.nothing))
 
     def _masked(self, x: Expr, mask: Source, base: Expr, at: dict[Axis, Expr]) -> Expr:
         e, b = self.e, self.e.b
@@ -257,8 +329,22 @@ class AttentionProblem:
         return x + cast(m, self.acc.dtype) * self.constant(LOG2E)
 
 
-class _Forward:
-    """The kernel of one attention node."""
+P = TypeVar("P", Panel, TilePanel)
+
+
+class _Kernel(ABC, Generic[P]):
+    """The kernel of one attention node.
+
+    Attributes:
+        stages: of keys and of values.
+        q, k, v: queries, keys and values in shared memory.
+    """
+
+    stages: tuple[int, int]
+    products: Products[P]
+    q: P
+    k: P
+    v: P
 
     def __init__(self, p: AttentionProblem, sizes: Sizes, out: Source, lse: Source):
         self.p, self.e, self.sizes, self.out, self.lse = p, p.e, sizes, out, lse
@@ -266,81 +352,76 @@ class _Forward:
     def emit(self) -> None:
         p, e, b, sizes = self.p, self.e, self.e.b, self.sizes
         with p.blocks(p.query, p.batch, sizes, p.is_causal) as (start, thread):
-            products = products_of(e, thread, sizes, p.dtype)
-            q, k, v = (
-                Panel(e, thread, sizes.threads, source, row, feature, rows, stages, hint)
-                for source, row, feature, rows, stages, hint in (
-                    (p.q, p.query, p.inner, sizes.rows, 1, "q"),
-                    (p.k, p.key, p.inner, sizes.others, STAGES, "k"),
-                    (p.v, p.key, p.feature, sizes.others, STAGES, "v"),
-                )
-            )
-            size = e.expr(p.key.extent)
+            self.start, self.thread = start, thread
+            self.products = products = self.made_products()
+            self.q, self.k, self.v = self.panels()
+            self.size = size = e.expr(p.key.extent)
             end = b.let(binary("min", size, start + sizes.rows), "end") if p.is_causal else size
-            bases = [b.let(x.base(), "base") for x in (k, v)]
+            self.bases = [b.let(x.base(), "base") for x in (self.k, self.v)]
+            self.q.fetch(b.let(self.q.base(), "base"), start, e.expr(p.query.extent), 0)
+            self.steps = b.let((end + (sizes.others - 1)) // sizes.others, "steps")
+            self.begin()
+            own, acc = products.own, products.acc
+            self.sums = sums_of(e, products, self.v.width, "sums")
+            self.scores = b.scratch(acc, own * products.columns(sizes.others), "scores")
+            self.weights = products.weights("weights")
+            self.most, self.total = (b.scratch(acc, own, name) for name in ("most", "total"))
+            clear(e, self.most, own, -math.inf)
+            clear(e, self.total, own)
+            self.through()
+            self._finish()
 
-            def fetch(step: Expr) -> None:
-                first, stage = b.let(step * sizes.others, "first"), b.let(step % STAGES, "stage")
-                for panel, base in zip((k, v), bases, strict=True):
-                    panel.fetch(base, first, size, stage)
+    @abstractmethod
+    def made_products(self) -> Products[P]:
+        """How threads multiply."""
 
-            q.fetch(b.let(q.base(), "base"), start, e.expr(p.query.extent), 0)
-            fetch(Const(0))
-            steps = b.let((end + (sizes.others - 1)) // sizes.others, "steps")
-            self._through(products, (q, k, v), start, steps, fetch)
+    @abstractmethod
+    def panels(self) -> tuple[P, P, P]:
+        """Queries, keys and values in shared memory."""
 
-    def _through(
-        self,
-        products: Products,
-        panels: tuple[Panel, Panel, Panel],
-        start: Expr,
-        steps: Expr,
-        fetch: Callable[[Expr], None],
-    ) -> None:
-        """Go through the keys, and store the results."""
-        (q, k, v), p, e, b, others = panels, self.p, self.e, self.e.b, self.sizes.others
-        sums = sums_of(e, products, v.width, "sums")
-        scores = b.scratch(products.acc, products.own * products.columns(others), "scores")
-        weights = products.weights("weights")
-        most, total = (b.scratch(products.acc, products.own, name) for name in ("most", "total"))
-        clear(e, most, products.own, -math.inf)
-        clear(e, total, products.own)
-        with b.loop(steps, "rolled", "step") as step:
-            b.emit(Await(0))
-            b.barrier()  # all have their part of this step, and are done with the last one
-            fetch(b.let(step + 1, "ahead"))
-            stage, first = b.let(step % STAGES, "stage"), b.let(step * others, "first")
-            products.multiply(scores, q, k, stage)
-            visible = binary("le", first + others, e.expr(p.key.extent))
-            if p.is_causal:
-                visible = binary("and", visible, binary("le", first + others, start + 1))
-            p.see(
-                products,
-                scores,
-                others,
-                (p.query, start),
-                (p.key, first),
-                b.let(visible, "visible"),
-            )
-            self._exponentials(products, scores, sums, v.width, most, total)
-            products.hold(weights, scores)
-            if products.staged:
-                b.barrier()
-            products.weigh(sums, weights, v, stage)
-        b.emit(Await(0))
-        self._finish(products, sums, most, total, start)
+    @abstractmethod
+    def begin(self) -> None:
+        """Begin to bring what the first step needs."""
 
-    def _exponentials(
-        self,
-        products: Products,
-        scores: Buffer,
-        sums: Buffer,
-        width: int,
-        most: Buffer,
-        total: Buffer,
-    ) -> None:
-        """The scores become exp(score - maximum); maxima, totals and the sums so far follow."""
+    @abstractmethod
+    def through(self) -> None:
+        """Go through the keys."""
+
+    def fetch(self, step: Expr, *which: int) -> None:
+        """Begin to bring a step's keys (0) and values (1)."""
+        b = self.e.b
+        first = b.let(step * self.sizes.others, "first")
+        for i in which:
+            (self.k, self.v)[i].fetch(self.bases[i], first, self.size, self.stage(step, i))
+
+    def stage(self, step: Expr, which: int) -> Expr:
+        """Where a step's keys (0) or values (1) are."""
+        return self.e.b.let(step % self.stages[which], "stage")
+
+    def see(self, step: Expr) -> None:
+        """Apply masks to the scores of a step."""
+        p, e, b, others = self.p, self.e, self.e.b, self.sizes.others
+        first = b.let(step * others, "first")
+        visible = binary("le", first + others, e.expr(p.key.extent))
+        if p.is_causal:
+            visible = binary("and", visible, binary("le", first + others, self.start + 1))
+        own, met = (p.query, self.start), (p.key, first)
+        p.see(self.products, self.scores, others, own, met, b.let(visible, "visible"))
+
+    def _scale(self, i: Expr, factor: Expr) -> None:
+        """Multiply the thread's row `i` of the sums so far."""
+        b, width = self.e.b, self.v.width
+        with b.loop(self.products.columns(width), "unroll", "j") as j:
+            at = self.products.at(i, j, width)
+            b.store(self.sums, at, load(self.sums, at) * factor)
+
+    def _exponentials(self, scale: Callable[[Expr, Expr], None]) -> None:
+        """The scores become exp(score - maximum); maxima and totals follow.
+
+        Args: scale: takes a row and what the sums so far have to be multiplied by.
+        """
         p, b, others = self.p, self.e.b, self.sizes.others
+        products, scores, most, total = self.products, self.scores, self.most, self.total
         late = p.constant(p.late)
         with b.loop(products.own, "unroll") as i:
             new = b.var(load(most, i), "new")
@@ -350,37 +431,33 @@ class _Forward:
             finite = b.let(
                 select(binary("eq", all, p.nothing), p.constant(0.0), all) * late, "finite"
             )
-            factor = b.let(unary("exp2", load(most, i) * late - finite), "factor")
+            factor = b.let(unary(p.power, load(most, i) * late - finite), "factor")
             b.store(most, i, all)
             part = b.var(load(total, i) * factor, "part")
             with b.loop(products.columns(others), "unroll", "j") as j:
                 at = products.at(i, j, others)
-                x = b.let(unary("exp2", fma(load(scores, at), late, -finite)), "share")
+                x = b.let(unary(p.power, fma(load(scores, at), late, -finite)), "share")
                 b.store(scores, at, x)
                 b.assign(part, part + x)
             b.store(total, i, part)
-            with b.loop(products.columns(width), "unroll", "j") as j:
-                at = products.at(i, j, width)
-                b.store(sums, at, load(sums, at) * factor)
+            scale(i, factor)
 
-    def _finish(
-        self, products: Products, sums: Buffer, most: Buffer, total: Buffer, start: Expr
-    ) -> None:
-        p, e, b = self.p, self.e, self.e.b
+    def _finish(self) -> None:
+        p, e, b, products = self.p, self.e, self.e.b, self.products
         out, lse = (
             e.buffer(s.slot, "write", name) for s, name in ((self.out, "out"), (self.lse, "lse"))
         )
         first, rows = b.let(p.base(self.out), "base"), b.let(p.base(self.lse), "base")
         with b.loop(products.own, "unroll") as i:
-            row = b.let(start + products.row(i), "row")
-            whole = b.let(warp_reduce("add", load(total, i), products.shared_by), "total")
+            row = b.let(self.start + products.row(i), "row")
+            whole = b.let(warp_reduce("add", load(self.total, i), products.shared_by), "total")
             none, zero = binary("eq", whole, p.constant(0.0)), p.constant(0.0)
             factor = b.let(select(none, zero, p.constant(1.0) / whole), "factor")
             with b.when(binary("lt", row, e.expr(p.query.extent))):
                 stored(
                     e,
                     products,
-                    sums,
+                    self.sums,
                     int(p.feature.extent),
                     out,
                     b.let(p.place(self.out, first, {p.query: row}), "where"),
@@ -388,8 +465,121 @@ class _Forward:
                     factor,
                 )
                 with b.when(binary("lt", products.column(Const(0)), Const(products.near))):
-                    logs = load(most, i) * p.constant(p.late * LN2) + unary("log", whole)
+                    logs = load(self.most, i) * p.constant(p.late * LN2) + unary("log", whole)
                     b.store(lse, p.place(self.lse, rows, {p.query: row}), logs)
+
+
+class _Forward(_Kernel[Panel]):
+    """The next keys and values are on their way while these are worked on."""
+
+    stages = 2, 2
+
+    def made_products(self) -> Products[Panel]:
+        return products_of(self.e, self.thread, self.sizes, self.p.dtype)
+
+    def panels(self) -> tuple[Panel, Panel, Panel]:
+        p, sizes = self.p, self.sizes
+        q, k, v = (
+            Panel(self.e, self.thread, sizes.threads, source, row, feature, rows, stages, hint)
+            for source, row, feature, rows, stages, hint in (
+                (p.q, p.query, p.inner, sizes.rows, 1, "q"),
+                (p.k, p.key, p.inner, sizes.others, self.stages[0], "k"),
+                (p.v, p.key, p.feature, sizes.others, self.stages[1], "v"),
+            )
+        )
+        return q, k, v
+
+    def begin(self) -> None:
+        self.fetch(Const(0), 0, 1)
+
+    def through(self) -> None:
+        b, products = self.e.b, self.products
+        with b.loop(self.steps, "rolled", "step") as step:
+            b.emit(Await(0))
+            b.barrier()  # all have their part of this step, and are done with the last one
+            self.fetch(b.let(step + 1, "ahead"), 0, 1)
+            products.multiply(self.scores, self.q, self.k, self.stage(step, 0))
+            self.see(step)
+            self._exponentials(lambda i, factor: self._scale(i, factor))
+            products.hold(self.weights, self.scores)
+            if products.staged:
+                b.barrier()
+            products.weigh(self.sums, self.weights, self.v, self.stage(step, 1))
+        b.emit(Await(0))
+
+
+class _Pipelined(_Kernel[TilePanel]):
+    """By groups of four warps: scores of a step are computed, and made weights, while the values of
+    the step before are weighed (https://arxiv.org/abs/2407.08608, section 3.2)."""
+
+    products: TileProducts
+    stages = 3, 2
+
+    def made_products(self) -> TileProducts:
+        return TileProducts(self.e, self.thread, self.sizes, self.p.dtype)
+
+    def panels(self) -> tuple[TilePanel, TilePanel, TilePanel]:
+        p, sizes = self.p, self.sizes
+        q, k, v = (
+            TilePanel(
+                self.e, self.thread, sizes.threads, source, p.batch, row, feature, rows, n, block, h
+            )
+            for source, row, feature, rows, n, block, h in (
+                (p.q, p.query, p.inner, sizes.rows, 1, TILE, "q"),
+                (p.k, p.key, p.inner, sizes.others, self.stages[0], sizes.others, "k"),
+                (p.v, p.key, p.feature, sizes.others, self.stages[1], TILE, "v"),
+            )
+        )
+        return q, k, v
+
+    def begin(self) -> None:
+        b = self.e.b
+        self.fetch(Const(0), 0)
+        b.emit(Await(2))
+        self._fetch_keys(Const(1))
+
+    def through(self) -> None:
+        b, p = self.e.b, self.products
+        self.factors = b.scratch(p.acc, p.own, "factors")
+        self._step(Const(0))
+        with b.loop(self.steps, "rolled", "step", lo=1) as step:
+            self._step(step)
+        self._arrive(0)
+        p.weigh(self.sums, self.weights, self.v, self.stage(self.steps - 1, 1))
+        b.emit(Settle(0, self.sums))
+
+    def _arrive(self, groups: int) -> None:
+        """All have their part of what is multiplied next, and are done with what was before."""
+        self.e.b.emit(Await(groups))
+        self.e.b.emit(Publish())
+        self.e.b.barrier()
+
+    def _fetch_keys(self, step: Expr) -> None:
+        with self.e.b.when(binary("lt", step, self.steps)):
+            self.fetch(step, 0)
+
+    def _step(self, step: Expr) -> None:
+        b, p, later = self.e.b, self.products, not isinstance(step, Const)
+        self._arrive(1)
+        p.multiply(self.scores, self.q, self.k, self.stage(step, 0))
+        if later:
+            p.weigh(self.sums, self.weights, self.v, self.stage(step - 1, 1))
+        self.fetch(step, 1)
+        b.emit(Await(2))
+        b.emit(Settle(p.weighing if later else 0, self.scores))
+        self.see(step)
+        self._exponentials(lambda i, factor: b.store(self.factors, i, factor))
+        if later:
+            b.emit(Settle(p.weighing, self.scores))
+        # under a condition, which the compiler does not move what stands before it beyond: not to
+        # where the sums have to be there
+        self._fetch_keys(b.let(step + 2, "ahead"))
+        if later:
+            b.emit(Settle(0, self.sums))
+            b.emit(Settle(0, self.weights))
+            with b.loop(p.own, "unroll") as i:
+                self._scale(i, b.let(load(self.factors, i), "factor"))
+        p.hold(self.weights, self.scores)
 
 
 __all__ = ["AttentionProblem", "fits", "fits_blocks", "lower_attention"]

@@ -25,10 +25,11 @@ from ...dataclass import dataclass
 from ...kernels.contraction.problem import Axis, Source, stride
 from ...kernels.ir import Await, Buffer, Const, Expr, binary, fma, load, select, unary
 from ...kernels.program.program import Slot
-from .attention import LOG2E, STAGES, AttentionProblem, fits_blocks
+from .attention import LOG2E, AttentionProblem, fits_blocks
 from .operands import bind
 from .panels import Panel, Products, Sizes, each, padded, products_of, stored, sums_of
 
+STAGES = 2
 WIDEST = {f64: 112, f32: 256, f16: 256, bf16: 256}
 TOGETHER = 512  # bytes of a row up to which gradients of keys and of values are one kernel's
 
@@ -92,7 +93,7 @@ def sizes_of(p: AttentionProblem) -> Sizes:
         rows = 64 if room <= 256 and not double else 32 if room <= TOGETHER else 16
         threads = 64 if rows == 32 and not double else 128
         alone = double or room <= 128 or room > TOGETHER
-        return Sizes(rows, 32 if room <= 256 else 16, threads, alone)
+        return Sizes(rows, 32 if room <= 256 else 16, threads, int(alone))
     return Sizes(64, 64 if room <= 256 else 32 if room <= TOGETHER else 16)
 
 
@@ -201,7 +202,7 @@ class _Gradient:
 
     def _through(
         self,
-        products: Products,
+        products: Products[Panel],
         panels: tuple[Panel, Panel | None, Panel, Panel],
         sums: list[Buffer],
         start: Expr,
@@ -270,21 +271,23 @@ class _Gradient:
         return lse, delta
 
     def _moves(
-        self, products: Products, shares: Buffer, moved: Buffer, rows: tuple[Buffer, Buffer]
+        self, products: Products[Panel], shares: Buffer, moved: Buffer, rows: tuple[Buffer, Buffer]
     ) -> None:
         """From scores and what arrives at them the shares, and what moves the scores."""
         b, late = self.e.b, self.p.constant(self.p.late)
         lse, delta = rows
         with each(self.e, products, self.sizes.others) as (i, j, at):
             row = i if self.by_queries else j
-            share = b.let(unary("exp2", fma(load(shares, at), late, -load(lse, row))), "share")
+            share = b.let(
+                unary(self.p.power, fma(load(shares, at), late, -load(lse, row))), "share"
+            )
             b.store(shares, at, share)
             if self.moves:
                 b.store(moved, at, share * (load(moved, at) - load(delta, row)))
 
     def _store(
         self,
-        products: Products,
+        products: Products[Panel],
         sums: Buffer,
         features: int,
         target: Source,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from graphtorch.ir.dtype import DType, f32, u32
 from graphtorch.ir.shape import evaluate
@@ -46,13 +46,13 @@ QUAD = 4  # steps that a thread reads at once
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of a block's work: its own rows, the others that it meets at a time, its threads; and whether
-    these fill their registers (`For.resident`)."""
+    """Of a block's work: its own rows, the others that it meets at a time, its threads; and of how
+    many blocks a multiprocessor is to have room for (`For.resident`)."""
 
     rows: int
     others: int
     threads: int = 128
-    alone: bool = False
+    resident: int = 0
 
     def __str__(self) -> str:
         return f"{self.rows}x{self.others}"
@@ -62,7 +62,20 @@ def padded(features: int) -> int:
     return -(-features // DEEP) * DEEP
 
 
-class Panel:
+class Rows:
+    """An operand of which blocks bring `rows` rows at a time into shared memory."""
+
+    def __init__(self, e: Scope, source: Source, row: Axis, feature: Axis, rows: int, hint: str):
+        self.e, self.source, self.row, self.feature, self.rows = e, source, row, feature, rows
+        self.depth = int(feature.extent)
+        self.buffer = e.buffer(source.slot, hint=hint)
+
+    def base(self) -> Expr:
+        """Where the operand's first row lies, of the batch entry that is bound."""
+        return self.e.expr(evaluate(self.source.address, {self.row.name: 0, self.feature.name: 0}))
+
+
+class Panel(Rows):
     """`rows` rows of an operand in shared memory, of as many stages; features beyond the last are
     0.
 
@@ -81,15 +94,12 @@ class Panel:
         stages: int,
         hint: str,
     ):
-        self.e, self.source, self.row, self.feature, self.rows = e, source, row, feature, rows
-        self.threads = threads
-        self.depth = int(feature.extent)
+        super().__init__(e, source, row, feature, rows, hint)
         self.width = padded(self.depth)
         near = COPIED // source.dtype.itemsize
         self.pitch = self.width + near
         self.room = rows * self.pitch
         self.lanes = near if stride(source.address, feature) == 1 and self.depth % near == 0 else 1
-        self.buffer = e.buffer(source.slot, hint=hint)
         self.shared = e.b.shared(source.dtype, stages * self.room, hint)
         self.line = self.width // self.lanes  # threads for a row
         self.step, left = divmod(threads, self.line)
@@ -97,10 +107,6 @@ class Panel:
         if self.even:
             self.inner = e.b.let(thread % self.line * self.lanes, "inner")
             self.outer = e.b.let(thread // self.line, "outer")
-
-    def base(self) -> Expr:
-        """Where the operand's first row lies, of the batch entry that is bound."""
-        return self.e.expr(evaluate(self.source.address, {self.row.name: 0, self.feature.name: 0}))
 
     def fetch(self, base: Expr, first: Expr, count: Expr, stage: Expr | int) -> None:
         """Begin to bring the rows from `first` on; those from `count` on are 0."""
@@ -138,8 +144,11 @@ class Panel:
             b.store(self.shared, at, load(self.buffer, where, mask=inside))
 
 
-class Products(Protocol):
-    """How the threads of a block multiply.
+P = TypeVar("P", bound=Rows, contravariant=True)
+
+
+class Products(Protocol[P]):
+    """How the threads of a block multiply what panels of a kind bring.
 
     Attributes:
         acc: dtype of sums, scores and weights before these are rounded.
@@ -164,6 +173,9 @@ class Products(Protocol):
     def column(self, j: Expr) -> Expr:
         """The tile's column that is the thread's column `j`."""
 
+    def beyond(self, j: Expr) -> Expr:
+        """How far it is from the thread's first one."""
+
     def at(self, i: Expr, j: Expr, n: int) -> Expr:
         """Where a sum of `n` columns is among the thread's."""
 
@@ -173,18 +185,18 @@ class Products(Protocol):
     def hold(self, weights: Buffer, values: Buffer) -> None:
         """Let `values`, as they come from a product, be weights."""
 
-    def multiply(self, sums: Buffer, left: Panel, right: Panel, stage: Expr) -> None:
+    def multiply(self, sums: Buffer, left: P, right: P, stage: Expr) -> None:
         """sums[row, other] = left[row] . right[other]"""
 
-    def weigh(self, sums: Buffer, weights: Buffer, right: Panel, stage: Expr) -> None:
+    def weigh(self, sums: Buffer, weights: Buffer, right: P, stage: Expr) -> None:
         """sums[row, feature] += weights[row] . right[:, feature]"""
 
 
-def products_of(e: Scope, thread: Name, sizes: Sizes, dtype: DType) -> Products:
+def products_of(e: Scope, thread: Name, sizes: Sizes, dtype: DType) -> Products[Panel]:
     return (MatrixProducts if dtype.itemsize == 2 else ThreadProducts)(e, thread, sizes, dtype)
 
 
-def sums_of(e: Scope, products: Products, n: int, name: str) -> Buffer:
+def sums_of(e: Scope, products: Products[Any], n: int, name: str) -> Buffer:
     """A thread's sums of `n` columns, 0 at first."""
     sums = e.b.scratch(products.acc, products.own * products.columns(n), name)
     clear(e, sums, products.own * products.columns(n))
@@ -197,14 +209,15 @@ def clear(e: Scope, buffer: Buffer, count: int, number: float = 0.0) -> None:
 
 
 @contextmanager
-def each(e: Scope, products: Products, n: int) -> Iterator[tuple[Expr, Expr, Expr]]:
+def each(e: Scope, products: Products[Any], n: int) -> Iterator[tuple[Expr, Expr, Expr]]:
     """A thread's rows and columns of a tile of `n` columns, and where their sum is."""
     with e.b.loop(products.own, "unroll") as i, e.b.loop(products.columns(n), "unroll", "j") as j:
         yield i, j, products.at(i, j, n)
 
 
-class MatrixProducts:
-    """Products of 2-byte floats on tensor cores: a warp has 16 rows, or some times as many."""
+class WarpSums:
+    """Sums of products of 2-byte floats by warps on tensor cores: of 16 rows, or some times as
+    many."""
 
     acc, shared_by, near, staged = f32, 4, 2, False
 
@@ -213,15 +226,10 @@ class MatrixProducts:
         b, rows = e.b, sizes.rows // (sizes.threads // WARP)
         self.down = rows // DEEP
         self.own = 2 * self.down
-        lane = b.let(thread % WARP, "lane")
-        top = b.let(thread // WARP * rows, "top")
-        self.first = b.let(top + lane // 4, "first")
-        self.start = b.let(lane % 4 * 2, "start")
-        within, which = lane % HALF, lane // HALF
-        self.low = b.let(which % 2 * HALF, "low")  # of the matrix that this thread names a row of
-        self.high = b.let(which // 2 * HALF, "high")
-        self.within = b.let(within, "within")
-        self.top = top
+        self.lane = b.let(thread % WARP, "lane")
+        self.top = b.let(thread // WARP * rows, "top")
+        self.first = b.let(self.top + self.lane // 4, "first")
+        self.start = b.let(self.lane % 4 * 2, "start")
 
     def columns(self, n: int) -> int:
         return n // HALF * 2
@@ -230,7 +238,10 @@ class MatrixProducts:
         return self.first + i * HALF
 
     def column(self, j: Expr) -> Expr:
-        return self.start + j // 2 * HALF + j % 2
+        return self.start + self.beyond(j)
+
+    def beyond(self, j: Expr) -> Expr:
+        return j // 2 * HALF + j % 2
 
     def at(self, i: Expr, j: Expr, n: int) -> Expr:
         return (i // 2 * (n // HALF) + j // 2) * 4 + i % 2 * 2 + j % 2
@@ -243,6 +254,17 @@ class MatrixProducts:
         with b.loop(self.down * across, "unroll") as i, b.loop(4, "unroll", "j") as j:
             at = (i * 2 + j // 2) * 4 + j % 2 * 2
             b.store(weights, i * 4 + j, pair(self.dtype, load(values, at), load(values, at + 1)))
+
+
+class MatrixProducts(WarpSums):
+    """Products of matrices of 2-byte floats, which each warp reads into registers."""
+
+    def __init__(self, e: Scope, thread: Name, sizes: Sizes, dtype: DType):
+        super().__init__(e, thread, sizes, dtype)
+        within, which = self.lane % HALF, self.lane // HALF
+        self.low = e.b.let(which % 2 * HALF, "low")  # of the matrix that this thread names a row of
+        self.high = e.b.let(which // 2 * HALF, "high")
+        self.within = e.b.let(within, "within")
 
     def multiply(self, sums: Buffer, left: Panel, right: Panel, stage: Expr) -> None:
         b, others = self.e.b, right.rows
@@ -315,7 +337,10 @@ class ThreadProducts:
         return self.first + i * self.apart
 
     def column(self, j: Expr) -> Expr:
-        return self.start + j * ACROSS
+        return self.start + self.beyond(j)
+
+    def beyond(self, j: Expr) -> Expr:
+        return j * ACROSS
 
     def at(self, i: Expr, j: Expr, n: int) -> Expr:
         return i * self.columns(n) + j
@@ -381,7 +406,7 @@ class ThreadProducts:
 
 def stored(
     e: Scope,
-    products: Products,
+    products: Products[Any],
     sums: Buffer,
     features: int,
     target: Buffer,
@@ -407,8 +432,10 @@ __all__ = [
     "MatrixProducts",
     "Panel",
     "Products",
+    "Rows",
     "Sizes",
     "ThreadProducts",
+    "WarpSums",
     "clear",
     "each",
     "padded",

@@ -26,7 +26,6 @@ from ...kernels.ir import (
     Expr,
     KType,
     Name,
-    aligned,
     binary,
     cast,
     load,
@@ -35,7 +34,7 @@ from ...kernels.ir import (
 )
 from .matrices import factor
 from .operands import Operand, bind
-from .parts import COPIED, along_k, both, copied, in_parts, is_multiple, read_part
+from .parts import COPIED, along_k, both, copied, in_parts, is_multiple, parts_fit, read_part
 from .warpgroup_tiles import GROUP, Tile
 
 WARP = 32
@@ -160,15 +159,8 @@ class _Parts(Slice):
 
     def __init__(self, *args: Any):
         super().__init__(*args)
-        e = self.work.e
-        tests = [
-            binary("eq", e.expr(size) % self.near, 0)
-            for size in in_parts(self.work.p, self.source, self.axes) or ()
-        ]
-        if self.buffer.align % COPIED:
-            tests.append(aligned(self.buffer))
-        together = both(tests)
-        self.aligned = None if together is None else e.b.let(together, "aligned")
+        sizes = in_parts(self.work.p, self.source, self.axes) or ()
+        self.aligned = parts_fit(self.work.e, self.buffer, sizes)
 
     def put(self, slice: Expr, stage: Expr) -> None:
         with self._where_aligned():

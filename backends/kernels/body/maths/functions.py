@@ -50,6 +50,7 @@ def nextafter(b: Builder, x: Expr, y: Expr) -> Expr:
 F32 = {
     "exp": Definition(e.exp),
     "exp2": Definition(e.exp2),
+    "near_exp2": Definition(e.exp2),
     "expm1": Definition(e.expm1),
     "log": Definition(e.log),
     "log2": Definition(e.log2),
