@@ -28,6 +28,7 @@ BEHIND = 2  # steps after which a stage is written to again
 
 SHARED, BLOCK = 227 << 10, 1 << 10  # bytes of a multiprocessor, of them for the system in a block
 REGISTERS, OWN = 1 << 16, 64  # of a multiprocessor; of a thread besides its sums
+PLACES = 64  # of a thread for places of results whose rows are of several axes
 BRINGS = 32  # bytes a cycle from the L2 cache
 MOVES = 17  # bytes a cycle from and to memory
 MULTIPLIES = 1024  # multiply-adds a cycle of TF32, half of those of 2-byte floats
@@ -56,12 +57,6 @@ class Tile:
     def lines(self) -> int:
         """Elements of shared memory by way of which sums are handed over."""
         return self.threads // 32 * HEIGHT * PITCH
-
-    def resident(self, stages: int) -> int:
-        """Blocks that a multiprocessor has room for."""
-        shared = stages * (self.rows + self.columns) * DEPTH + self.lines * 4 + BLOCK
-        registers = self.threads * (self.columns // 2 + OWN)
-        return min(SHARED // shared, REGISTERS // registers)
 
     def __str__(self) -> str:
         return f"{self.rows}x{self.columns} tiles"
@@ -95,7 +90,14 @@ def steps_of(p: Contraction) -> int | None:
 def stages_of(p: Contraction, tile: Tile) -> int:
     """Slices that shared memory has room for: all of them, or as many as the tile says."""
     steps = steps_of(p)
-    return tile.stages if steps is None else min(steps, tile.stages)
+    return tile.stages if steps is None else min(max(steps, 1), tile.stages)
+
+
+def resident_of(p: Contraction, tile: Tile) -> int:
+    """Blocks that a multiprocessor has room for."""
+    shared = stages_of(p, tile) * (tile.rows + tile.columns) * DEPTH + tile.lines * 4 + BLOCK
+    own = tile.columns // 2 + OWN + (PLACES if len(p.m) > 1 else 0)
+    return min(SHARED // shared, REGISTERS // (tile.threads * own))
 
 
 def tile_of(p: Contraction, reads: int, multiprocessors: int) -> Tile:
@@ -118,7 +120,7 @@ def cycles(p: Contraction, tile: Tile, reads: int, multiprocessors: int) -> floa
     product = steps * max(brought, multiplied)
     element = 4 if parts > 1 else p.node.types[0].dtype.itemsize * (1 + reads)
     end = results * element / MOVES
-    most = tile.resident(stages_of(p, tile))
+    most = resident_of(p, tile)
     full, rest = divmod(blocks, most * multiprocessors)
     total = full * wave(most, product, end) + wave(-(-rest // multiprocessors), product, end)
     if parts > 1:

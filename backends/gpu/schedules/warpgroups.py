@@ -40,6 +40,7 @@ from .warpgroup_tiles import (
     HEIGHT,
     PITCH,
     Tile,
+    resident_of,
     stages_of,
     steps_of,
     tile_of,
@@ -56,12 +57,12 @@ Slices: TypeAlias = tuple[Slice, Slice]
 
 def emit(e: Scope, p: Contraction, tile: Tile, finish: Finish, share: Share | None = None) -> None:
     """The kernel's body; `finish` takes each sum where its m and n are bound."""
-    stages = stages_of(p, tile)
-    whole = stages == steps_of(p)  # no stage is written to twice
+    stages, known = stages_of(p, tile), steps_of(p)
+    whole = known is not None and known <= stages  # no stage is written to twice
     ahead = stages if whole else stages - BEHIND
     copied = way_of(p, p.m, p.a).copied and way_of(p, p.n, p.b).copied
     # what passes through registers may take more of them
-    resident = tile.resident(stages) if copied else 0
+    resident = resident_of(p, tile) if copied else 0
     with frame(e, p, tile, share, BAND, resident) as f:
         work = _Work(e, p, tile, f.thread, stages)
         slices = (
@@ -152,7 +153,7 @@ class _Work(Work):
 
     def finish(self, rows: tuple[Expr, Expr], columns: tuple[Expr, Expr], finish: Finish) -> None:
         """Hand over the sums that lie inside, a warp those of 16 rows, some columns at a time."""
-        b, count = self.e.b, _batch(finish.reads)
+        b, count = self.e.b, _batch(finish.reads * len(self.p.m))
         self.lines = b.shared(f32, self.tile.lines, "lines")
         self.own = b.let(self.warp * (HEIGHT * PITCH), "own")
         self.inner = b.let(self.own + self.lane // 4 * PITCH + self.lane % 4 * 2, "inner")
