@@ -287,6 +287,7 @@ GROUPED = {
     "sizes of the call": Case(bf16, (1, LENGTH, 48), (1, SIZE, 48), (1, SIZE, 64), causal=True),
     "wide": Case(bf16, (2, 130, 256), (2, 330, 256), (2, 330, 192), causal=True),
     "odd heads, large scores, a NaN": Case(f16, (5, 35), (3, 35), (3, 37), scale=-40.0),
+    "floats, many keys": Case(f32, (2, 70, 128), (2, 90, 128), (2, 90, 100), causal=True),
     "one block of keys": Case(bf16, (1, 128, 64), (1, 64, 64), (1, 64, 64)),
 }
 

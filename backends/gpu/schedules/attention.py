@@ -109,7 +109,10 @@ def sizes_of(p: AttentionProblem) -> Sizes:
     if p.dtype.itemsize > 2:
         room = wide * p.dtype.itemsize  # bytes of a row
         rows = 64 if room <= 512 else 32 if room <= 896 else 16
-        others = 64 if room <= 128 else 32 if room <= 256 else 16
+        # GPUs with groups of warps have shared memory for two blocks of twice the keys: each row of
+        # queries that is read is multiplied by two of keys then
+        much = gpu_of(p.e.lowering).warpgroups and p.dtype is f32 and room <= 512
+        others = 64 if room <= 128 else 32 if room <= 256 or much else 16
         return Sizes(rows, others, resident=int(p.dtype is f64 or rows < 64))
     blocks = guess(numel(tuple(a.extent for a in p.batch))) * -(-length // 128)
     small = (
