@@ -27,7 +27,6 @@ SQRT_HALF_BITS = 0x3F3504F3
 EXP = functools.cache(lambda: fit(exp_tail, -0.35, 0.35, 5))
 LOG = functools.cache(lambda: fit(log_tail, -0.2930, 0.4143, 9))
 SINH = functools.cache(lambda: fit(odd_tail(math.sinh, 1 / 6), 0.0, 1.0, 4))
-TANH = functools.cache(lambda: fit(odd_tail(math.tanh, -1 / 3), 0.0, 0.37, 6))
 
 
 def like(x: Expr, value: float) -> Const:
@@ -74,9 +73,18 @@ def scale(b: Builder, x: Expr, k: Expr) -> Expr:
     return x * power_of_two(half) * power_of_two(k - half)
 
 
-def exp_fraction(b: Builder, r: Expr) -> Expr:
-    """e^r - 1 for |r| <= ln(2)/2."""
-    return b.let(fma(b.let(r * r, "rr"), horner(b, r, EXP()), r), "q")
+def exp_fraction(b: Builder, u: Expr, factor: float = 1.0) -> Expr:
+    """e^r - 1 for r = factor u, |r| <= ln(2)/2.
+
+    Pairs of coefficients are summed by themselves: half of Horner's chain of dependent sums.
+    """
+    c = [c * factor ** (k + 2) for k, c in enumerate(EXP())]
+    uu = b.let(u * u, "uu")
+    pairs = [b.let(fma(u, like(u, c[k + 1]), like(u, c[k])), "p") for k in range(0, len(c), 2)]
+    total = pairs.pop()
+    while pairs:
+        total = b.let(fma(total, uu, pairs.pop()), "p")
+    return b.let(fma(uu, total, u if factor == 1.0 else u * factor), "q")
 
 
 def reduce_exp(b: Builder, x: Expr) -> tuple[Expr, Expr]:
@@ -93,29 +101,30 @@ def exp(b: Builder, x: Expr, shift: int = 0) -> Expr:
     return b.let(scale(b, exp_fraction(b, r) + 1.0, b.let(k + shift, "k") if shift else k), "e")
 
 
+def scaled_exp(b: Builder, x: Expr, shift: int, factor: float = 1.0) -> tuple[Expr, Expr]:
+    """s = 2^(k + shift), at least 2^-126 and finite, and q with e^(factor x) 2^shift = s + s q and
+    |q| < 1/2; near 0 q is e^(factor x) - 1. The factor is a power of 2 or its negative."""
+    bias = ROUND + 127 + shift  # the exponent of s stands in the low bits, biased
+    shifted = b.let(fma(x, like(x, LOG2E * factor), like(x, bias)), "shifted")
+    n = b.let(shifted - bias, "n")
+    u = fma(n, like(x, -LN2_HIGH / factor), x)
+    q = exp_fraction(b, b.let(fma(n, like(x, -LN2_LOW / factor), u), "u"), factor)
+    return b.let(from_bits(binary("shl", bits(shifted), 23)), "s"), q
+
+
 def exp_negative(b: Builder, x: Expr, shift: int = 0) -> Expr:
     """e^x * 2^shift for x <= 0: scaling up first and down by a constant leaves one exponent to
     make."""
-    up = 32 - shift
     x = b.let(select(compare("lt", x, -105.0), like(x, -105.0), x), "x")
-    shifted = b.let(fma(x, like(x, LOG2E), like(x, ROUND + 127 + 32)), "shifted")
-    n = b.let(shifted - (ROUND + 127 + 32), "n")
-    r = fma(n, like(x, -LN2_HIGH), x)
-    q = exp_fraction(b, b.let(fma(n, like(x, -LN2_LOW), r), "r"))
-    s = b.let(from_bits(binary("shl", bits(shifted), 23)), "s")
-    return b.let(fma(s, q, s) * 2.0**-up, "e")
+    s, q = scaled_exp(b, x, 32)
+    return b.let(fma(s, q, s) * 2.0 ** (shift - 32), "e")
 
 
 def half_exp(b: Builder, x: Expr) -> Expr:
     """e^x / 2, made to be added to a half: 0 for x below -87, infinite for x above 89.1."""
-    bias = ROUND + 126
     # halves have exponents of one step: biased ones are 0 to 255
-    x = b.let(clamp(x, -87.0, 89.4), "x")
-    shifted = b.let(fma(x, like(x, LOG2E), like(x, bias)), "shifted")
-    n = b.let(shifted - bias, "n")
-    r = fma(n, like(x, -LN2_HIGH), x)
-    q = exp_fraction(b, b.let(fma(n, like(x, -LN2_LOW), r), "r"))
-    return b.let((q + 1.0) * from_bits(binary("shl", bits(shifted), 23)), "e")
+    s, q = scaled_exp(b, b.let(clamp(x, -87.0, 89.4), "x"), -1)
+    return b.let((q + 1.0) * s, "e")
 
 
 def exp2(b: Builder, x: Expr) -> Expr:
@@ -195,23 +204,19 @@ def log1p(b: Builder, x: Expr) -> Expr:
 
 
 def sigmoid(b: Builder, x: Expr) -> Expr:
-    """1/(1 + e^-x), or e^x/(1 + e^x) for negative x; one Newton step makes up for two roundings."""
-    z = exp_negative(b, -magnitude(x))
-    d = b.let(z + 1.0, "d")
-    lost = z - (d - 1.0)
-    inverse = b.let(1.0 / d, "inverse")
-    top = b.let(select(compare("lt", x, 0.0), z, like(x, 1.0)), "top")
-    y = b.let(top * inverse, "y")
-    return fma(fma(-y, d, top) - y * lost, inverse, y)
+    """c/(c + c e^-x) with c = 2^-32: e^105 c is finite, so that results may be denormal, and e^-64
+    c is not yet."""
+    x = b.let(clamp(x, -105.0, 64.0), "x")
+    s, q = scaled_exp(b, x, -32, -1.0)
+    return 2.0**-32 / (fma(s, q, like(x, 2.0**-32)) + s)
 
 
 def tanh(b: Builder, x: Expr) -> Expr:
-    """a + a^3 p(a^2) for a = |x| near 0, else (1 - z)/(1 + z) with z = e^-2a."""
+    """(1 - z)/(1 + z) with z = e^-2a and a = |x|, both rounded once; 1 from a = 9.02 on."""
     a = b.let(magnitude(x), "a")
-    z = b.let(a * a, "z")
-    small = fma(b.let(a * z, "az"), horner(b, z, TANH()), a)
-    e = exp_negative(b, a * -2.0)
-    return binary("copysign", select(compare("lt", a, 0.6), small, (1.0 - e) / (e + 1.0)), x)
+    a = b.let(select(compare("gt", a, 10.0), like(x, 10.0), a), "a")
+    s, q = scaled_exp(b, a, 0, -2.0)
+    return binary("copysign", fma(-s, q, 1.0 - s) / fma(s, q, s + 1.0), x)
 
 
 def sinh(b: Builder, x: Expr) -> Expr:
