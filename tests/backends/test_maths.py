@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from accuracy import CORNERS, EXACT, TIGHT, sample, special, ulps
+from graphtorch.backends.kernels.body.maths import exponentials
 from graphtorch.backends.kernels.body.maths.polynomial import fit
 from graphtorch.backends.kernels.builder import Builder
-from graphtorch.backends.kernels.ir import Buffer, Kernel, Name, binary, load, unary
+from graphtorch.backends.kernels.ir import Buffer, Kernel, KType, Name, binary, load, unary
+from graphtorch.backends.kernels.text import print_kernel
 from graphtorch.backends.llvm.jit import run_kernel
 from graphtorch.ir.dtype import bf16, f16, f32, f64
 
@@ -176,3 +178,12 @@ def test_nextafter(dtype):
 def test_fit_interpolates():
     c = fit(math.exp, -1.0, 1.0, 12)
     assert abs(sum(a * 0.3**i for i, a in enumerate(c)) - math.exp(0.3)) < 1e-12
+
+
+@pytest.mark.parametrize("op", ["sigmoid", "tanh"])
+def test_a_gate_is_one_exponential_and_one_division(op, golden):
+    """Recurrent nets spend a sixth of their time in these two: neither chain nor count may grow."""
+    x, b = Name("x", KType(f32, 8)), Builder()
+    out = Buffer("y", f32, "write")
+    b.store(out, 0, getattr(exponentials, op)(b, x))
+    golden(f"maths_{op}", print_kernel(Kernel(op, (out,), (), b.body)))
