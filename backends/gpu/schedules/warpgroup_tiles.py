@@ -93,10 +93,10 @@ def stages_of(p: Contraction, tile: Tile) -> int:
     return tile.stages if steps is None else min(max(steps, 1), tile.stages)
 
 
-def resident_of(p: Contraction, tile: Tile) -> int:
-    """Blocks that a multiprocessor has room for."""
+def resident_of(p: Contraction, tile: Tile, reads: int) -> int:
+    """Blocks that a multiprocessor has room for. Args: reads: as `cycles` takes it."""
     shared = stages_of(p, tile) * (tile.rows + tile.columns) * DEPTH + tile.lines * 4 + BLOCK
-    own = tile.columns // 2 + OWN + (PLACES if len(p.m) > 1 else 0)
+    own = tile.columns // 2 + OWN + (PLACES if len(p.m) > 1 and reads else 0)
     return min(SHARED // shared, REGISTERS // (tile.threads * own))
 
 
@@ -120,7 +120,7 @@ def cycles(p: Contraction, tile: Tile, reads: int, multiprocessors: int) -> floa
     product = steps * max(brought, multiplied)
     element = 4 if parts > 1 else p.node.types[0].dtype.itemsize * (1 + reads)
     end = results * element / MOVES
-    most = resident_of(p, tile)
+    most = resident_of(p, tile, reads)
     full, rest = divmod(blocks, most * multiprocessors)
     total = full * wave(most, product, end) + wave(-(-rest // multiprocessors), product, end)
     if parts > 1:

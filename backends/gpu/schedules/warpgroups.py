@@ -62,7 +62,7 @@ def emit(e: Scope, p: Contraction, tile: Tile, finish: Finish, share: Share | No
     ahead = stages if whole else stages - BEHIND
     copied = way_of(p, p.m, p.a).copied and way_of(p, p.n, p.b).copied
     # what passes through registers may take more of them
-    resident = resident_of(p, tile) if copied else 0
+    resident = resident_of(p, tile, finish.reads) if copied else 0
     with frame(e, p, tile, share, BAND, resident) as f:
         work = _Work(e, p, tile, f.thread, stages)
         slices = (
