@@ -289,7 +289,8 @@ def products() -> Iterator[tuple[str, Callable[[], Row]]]:
                 f"matmul {n} {dtype}",
                 kernel(ops.matmul, torch.matmul, [shape, shape], [dtype], operations),
             )
-        yield f"matmul {n} tf32", functools.partial(tf32, shape[0])
+        for name, dynamic in (("", False), (" any size", None)):
+            yield f"matmul {n} tf32{name}", functools.partial(tf32, shape[0], dynamic)
     (n,) = scaled(SIZES[2])
     for name, a, b in (("ta", True, False), ("tb", False, True)):
         yield (
@@ -320,8 +321,9 @@ def turned(x: Value, yes: bool) -> Value:
     return ops.permute(x, dims=(1, 0)) if yes else x
 
 
-def tf32(n: int) -> Row:
-    """A product whose factors may be rounded to TF32, as a compiled function of the front end's."""
+def tf32(n: int, dynamic: bool | None) -> Row:
+    """A product whose factors may be rounded to TF32, as a compiled function of the front end's:
+    for these sizes, or for those that came before as well."""
     import torch
 
     a, b = (torch.randn(n, n) for _ in range(2))
@@ -330,7 +332,7 @@ def tf32(n: int) -> Row:
     graphtorch.set_float32_matmul_precision("high")
     torch.set_float32_matmul_precision("high")
     try:
-        product = graphtorch.compile(lambda x, y: x @ y)
+        product = graphtorch.compile(lambda x, y: x @ y, dynamic=dynamic)
         found = torch.from_numpy(product(*mine).cpu().numpy())
         error = difference(found, torch.matmul(*tensors).cpu())
         return {
