@@ -21,6 +21,7 @@ from ._ops.accept import accepting
 from ._ops.base import FUNCTIONS, axis_of, check_tensor, floating, run, write_out
 from ._torch.absent import attribute_of
 from ._types import get_default_dtype
+from .autograd.keeps import keeps_as_one
 
 __all__ = [
     "fft",
@@ -67,6 +68,12 @@ def _complex(name: str, input: Any) -> Tensor:
     x = _real_or_complex(name, input)
     dtype = x._type.dtype
     return x if dtype.is_complex else cast_tensor(x, dtype.complex)
+
+
+@keeps_as_one("x")
+def _of_reals(x: Tensor) -> Tensor:
+    """`x`, from now on complex where it is real, to be transformed: PyTorch keeps it."""
+    return x if x._type.dtype.is_complex else cast_tensor(x, x._type.dtype.complex)
 
 
 def _real(name: str, input: Any) -> Tensor:
@@ -137,18 +144,18 @@ def fft(
     input: Any, n: Any = None, dim: int = -1, norm: str | None = None, *, out: Any = None
 ) -> Tensor:
     """The transform along `dim`: complex, of n elements (default: as many as there are)."""
-    x = _complex("fft", input)
+    x = _real_or_complex("fft", input)
     axis = axis_of(dim, x.ndim)
-    return _out(_transformed(_sized(x, n, axis), (axis,), False, norm), out)
+    return _out(_transformed(_of_reals(_sized(x, n, axis)), (axis,), False, norm), out)
 
 
 def ifft(
     input: Any, n: Any = None, dim: int = -1, norm: str | None = None, *, out: Any = None
 ) -> Tensor:
     """The inverse of `fft`."""
-    x = _complex("ifft", input)
+    x = _real_or_complex("ifft", input)
     axis = axis_of(dim, x.ndim)
-    return _out(_transformed(_sized(x, n, axis), (axis,), True, norm), out)
+    return _out(_transformed(_of_reals(_sized(x, n, axis)), (axis,), True, norm), out)
 
 
 def rfft(
@@ -158,7 +165,7 @@ def rfft(
     conjugates."""
     x = _real("rfft", input)
     axis = axis_of(dim, x.ndim)
-    whole = _transformed(_complex("rfft", _sized(x, n, axis)), (axis,), False, norm)
+    whole = _transformed(_of_reals(_sized(x, n, axis)), (axis,), False, norm)
     return _out(_half(whole, axis), out)
 
 
@@ -183,7 +190,7 @@ def ihfft(
     """The inverse of `hfft`."""
     x = _real("ihfft", input)
     axis = axis_of(dim, x.ndim)
-    whole = _transformed(_complex("ihfft", _sized(x, n, axis)), (axis,), True, norm)
+    whole = _transformed(_of_reals(_sized(x, n, axis)), (axis,), True, norm)
     return _out(_half(whole, axis), out)
 
 
@@ -244,7 +251,7 @@ def _from_real(name: str, input: Any, s: Any, dim: Any, norm: str | None, invers
     axes, sizes = _axes(name, x, s, dim)
     if not axes:
         raise RuntimeError(f"{name} must transform at least one axis")
-    x = _complex(name, _all_sized(x, axes, sizes))
+    x = _of_reals(_all_sized(x, axes, sizes))
     factor = _factor(norm, inverse, math.prod(x.shape[a] for a in axes))
     x = _half(run("FftC2C", ops.fft, x, dim=axes[-1], inverse=inverse), axes[-1])
     for axis in axes[:-1]:

@@ -18,6 +18,7 @@ from ._ops.base import FUNCTIONS, check_tensor, common_dtype, elementwise, float
 from ._torch.absent import attribute_of
 from ._types import get_default_dtype
 from .autograd.grad_mode import modes
+from .autograd.keeps import keeps_as_one
 from .nn.functional import log_softmax, softmax
 
 # name here: name in `torch`
@@ -49,6 +50,7 @@ _SAME = {
 }
 
 
+@keeps_as_one("input")
 @rounded_once
 def entr(input: Tensor) -> Tensor:
     """-x log x; 0 at 0, -inf below."""
@@ -77,6 +79,7 @@ def ndtr(input: Tensor) -> Tensor:
     return FUNCTIONS["erfc"](input * -math.sqrt(0.5)) * 0.5  # type: ignore[no-any-return]
 
 
+@keeps_as_one("result")
 @rounded_once
 def ndtri(input: Tensor) -> Tensor:
     """The inverse of `ndtr`; NaN outside of 0 .. 1."""
@@ -84,6 +87,7 @@ def ndtri(input: Tensor) -> Tensor:
     return FUNCTIONS["erfinv"](input * 2 - 1) * math.sqrt(2)  # type: ignore[no-any-return]
 
 
+@keeps_as_one("input result")
 @rounded_once
 def log_ndtr(input: Tensor) -> Tensor:
     """The logarithm of `ndtr`, exact also where that vanishes: on the left by `erfcx`."""
@@ -100,6 +104,7 @@ def log_ndtr(input: Tensor) -> Tensor:
     )
 
 
+@keeps_as_one("input result")
 @rounded_once
 def erfcx(input: Tensor) -> Tensor:
     """exp(x^2) erfc(x)."""

@@ -22,7 +22,7 @@ from .._deferred.tensor import Tensor
 from .._types import CPU, device
 from ..autograd.engine import Task
 from ..autograd.grad_mode import modes
-from ..autograd.nodes import FREED, AccumulateGrad, GradNode, _sequence, _users_stack
+from ..autograd.nodes import FREED, AccumulateGrad, GradNode, Seen, _sequence, _users_stack
 from ..utils.hooks import changes
 from .capture import Boundary, Closed, buffer_of
 from .observed import require_observed
@@ -56,8 +56,8 @@ class Backward:
         # what the leaves hold, in the whole forward graph, where they are there
         self.held = tuple(held)
         self.results = tuple(results)  # of the forward graph that the outputs are
-        # tensors that the gradient reads: kind, number or tensor, and which of the saved buffers it
-        # holds
+        # tensors that the gradient keeps: kind, number or tensor, and which of the saved buffers it
+        # holds (none: -1)
         self.watched = tuple(watched)
         picked = ", ".join([f"{'inputs' if is_input else 'results'}[{i}]" for is_input, i in saved])
         # what of a call's buffers the gradient reads
@@ -243,7 +243,7 @@ class CompiledNode(GradNode):
             raise RuntimeError(FREED)
         for counter, number, storage, epoch, view, place, is_output in self.versions:
             # as in PyTorch, what is there now counts
-            if storage.epoch != epoch and counter.number == number:
+            if place >= 0 and storage.epoch != epoch and counter.number == number:
                 self.saved[place] = _shown(
                     storage, view, None if is_output else self.saved[place].shape
                 )
@@ -306,6 +306,7 @@ class Joint:
         cotangents: list[Value],
         leaves: list[tuple[bool, Any]],
         outputs: list[int],
+        kept: Sequence[Seen],
     ):
         self.gradients, self.cotangents, self.leaves, self.outputs = (
             gradients,
@@ -313,6 +314,8 @@ class Joint:
             leaves,
             outputs,
         )
+        # of tensors that nobody may write to before the backward pass
+        self.counters = {s.version for s in kept if s.version.number == s.number}
         self.saved = _frontier(gradients, cotangents)
 
 
@@ -330,6 +333,7 @@ def joint_gradient(carriers: Sequence[Tensor | None], positions: Mapping[int, in
     cotangents = [Value(t._type, name=f"cotangent{n}") for n, t in enumerate(roots)]  # type: ignore[union-attr]
     task = Task(True, False, accumulates=False)
     task.runs_hooks = False  # they run when a gradient gets there
+    task.saved = []
     for position, node in enumerate(ends):
         task.wanted[node, 0] = [position]
     edges = [t._edge() for t in roots]  # type: ignore[union-attr]
@@ -351,7 +355,7 @@ def joint_gradient(carriers: Sequence[Tensor | None], positions: Mapping[int, in
         raise Unreplayable  # of a look-up table: its program would have to give indices and rows
     found = [(variable, g._value()) for variable, g in captured]
     leaves = [(True, positions[id(t)]) if id(t) in positions else (False, t) for t, _ in found]
-    return Joint([v for _, v in found], cotangents, leaves, numbers)
+    return Joint([v for _, v in found], cotangents, leaves, numbers, task.saved)
 
 
 class Behind(NamedTuple):

@@ -322,25 +322,48 @@ class Recording:
             (True, inputs[v]) if v in inputs else (False, self.returned.number(v)) for v in saved
         ]
 
-    def _watched(self, saved: Sequence[Value]) -> list[tuple[int, Any, int]]:
-        """The tensors that hold what a gradient reads: arguments, others from outside, outputs; and
-        which of `saved` each holds."""
+    def _watched(self, joint: Joint) -> list[tuple[int, Any, int]]:
+        """The tensors that nodes of the gradient keep: arguments, others from outside, outputs; and
+        which of the saved values each holds (-1: none)."""
+        places, returned = self._held_by(joint.saved), self.returned
+        used = self.given.used
+        ids = {id(t) for t in used} | {id(t._base) for t in used}
+        made = [
+            *returned.bases,
+            *[
+                t if result_of(*kind) is not None else None  # others show what is here already
+                for t, kind in zip(returned.tensors, returned.kinds, strict=True)
+            ],
+        ]
+        tensors: list[tuple[int, Any, Tensor]] = [
+            *[(ARGUMENT, i, t) for i, t in enumerate(used)],
+            *[(TENSOR, t, t) for t in self.capture.known if id(t) not in ids],
+            *[(OUTPUT, i, t) for i, t in enumerate(made) if t is not None],
+        ]
+        found: list[tuple[int, Any, int]] = []
+        for kind, which, tensor in tensors:
+            if tensor._counter in joint.counters:
+                key = kind, id(which) if kind == TENSOR else which
+                found += [(kind, which, place) for place in places.get(key, (-1,))]
+        return found
+
+    def _held_by(self, saved: Sequence[Value]) -> dict[tuple[int, int], list[int]]:
+        """Which of the saved values are those of arguments, others from outside, and outputs."""
         inputs = {v: i for i, v in enumerate(self.begin)}
         storages = {v: s for s, v in self.capture.inputs.items()}
         holders = {t._storage: t for t in self.capture.known}
-        found: list[tuple[int, Any, int]] = []
+        found: dict[tuple[int, int], list[int]] = {}
         for place, value in enumerate(saved):
             if value in inputs:
-                found.append((ARGUMENT, self.fed[inputs[value]][0], place))
+                found.setdefault((ARGUMENT, self.fed[inputs[value]][0]), []).append(place)
             elif storages.get(value) in holders:
-                found.append((TENSOR, holders[storages[value]], place))
+                found.setdefault((TENSOR, id(holders[storages[value]])), []).append(place)
             else:
                 first = len(self.returned.bases)
-                found += [
-                    (OUTPUT, first + i, place)
-                    for i, (kind, x) in enumerate(self.returned.kinds)
-                    if (number := result_of(kind, x)) is not None and self.values[number] == value
-                ]
+                for i, (kind, x) in enumerate(self.returned.kinds):
+                    number = result_of(kind, x)
+                    if number is not None and self.values[number] == value:
+                        found.setdefault((OUTPUT, first + i), []).append(place)
         return found
 
     def _kept(self) -> list[Storage]:
@@ -358,7 +381,7 @@ class Recording:
         return Backward(
             self._gradient,
             places,
-            self._watched(joint.saved),
+            self._watched(joint),
             joint.leaves,
             joint.outputs,
             [v.type for v in joint.cotangents],

@@ -262,9 +262,9 @@ def _refuse_inference(
     fn: GradNode, tensors: Sequence[Tensor | None], values: tuple[Value, ...]
 ) -> None:
     cotangents = some_cotangents(fn)
-    read = fn.reads(fn.pull(cotangents), cotangents)
+    saved = fn.saves(fn.pull(cotangents), cotangents)
     for tensor, value in zip(tensors, values, strict=True):
-        if isinstance(tensor, Tensor) and tensor._inference and value in read:
+        if isinstance(tensor, Tensor) and tensor._inference and value in saved:
             raise RuntimeError(
                 "Inference tensors cannot be saved for backward. Please do not use Tensors created "
                 "in inference mode in computation tracked by autograd. To work around this, you "

@@ -111,6 +111,9 @@ def assign(tensor: Tensor, result: Tensor, fills: bool = False, updates: bool = 
         result._fn.seen = tuple(
             [None if s is not None and s.version is tensor._counter else s for s in result._fn.seen]
         )
+        result._fn.kept = tuple(
+            [k for k in result._fn.kept if k.seen.version is not tensor._counter]
+        )
         before = tensor._fn
         if tensor._base is not None and before is not None and (before.hooks or before.retained):
             # As in PyTorch: the gradient goes on to the base, unseen by who watches what the view
@@ -150,7 +153,7 @@ def assign(tensor: Tensor, result: Tensor, fills: bool = False, updates: bool = 
         _write_own(tensor, value)
         if keep_history:
             _continue(tensor, *((fn, 0) if replaces else _history(result)))
-            _saw_itself(tensor)
+            _saw_itself(tensor, result)
         return tensor
     _write_view(tensor, base, result, value, keep_history)
     return tensor
@@ -256,15 +259,20 @@ def _continue(tensor: Tensor, fn: GradNode | None, number: int) -> None:
         tensor.retain_grad()
 
 
-def _saw_itself(tensor: Tensor) -> None:
-    """The node that made the new contents now guards this tensor, and not the temporary it came
-    from."""
+def _saw_itself(tensor: Tensor, result: Tensor) -> None:
+    """The node that made the new contents now guards this tensor, and not `result`, the temporary
+    it came from."""
     fn = tensor._fn
-    if fn is None or not fn.made:
+    if fn is None or not (fn.made or fn.kept):
         return
-    made = list(fn.made)
-    made[tensor._nr] = look(tensor._counter, tensor._storage, tensor._view)
-    fn.made = tuple(made)
+    now = look(tensor._counter, tensor._storage, tensor._view)
+    if fn.made:
+        made = list(fn.made)
+        made[tensor._nr] = now
+        fn.made = tuple(made)
+    fn.kept = tuple(
+        [k._replace(seen=now) if k.seen.version is result._counter else k for k in fn.kept]
+    )
 
 
 class Moved(GradNode):
@@ -326,7 +334,7 @@ def lay(made: Tensor, order: Order | None) -> Tensor:
     if made._base is not None:  # what it is a view of was made on the way, and is nobody's
         made._rg, made._fn, made._base = False, made.grad_fn, None
     made._storage, made._view, made._cached = other._storage, other._view, other._cached
-    _saw_itself(made)
+    _saw_itself(made, made)
     return made
 
 

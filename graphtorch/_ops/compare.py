@@ -15,6 +15,7 @@ from graphtorch.ir.graph import Value
 from .. import _types
 from .._deferred import at_once
 from .._deferred.tensor import Tensor
+from ..autograd.keeps import keeps, keeps_as_one
 from .base import (
     DENSE,
     FLOATS,
@@ -264,6 +265,7 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
 
 
 @register(inplace=True, out=True)
+@keeps_as_one("input")
 def nan_to_num(
     input: Tensor,
     nan: float | None = None,
@@ -280,12 +282,14 @@ def nan_to_num(
 
 
 @register("complex", method=False, out=True)
+@keeps("Complex", (0, 1))
 def complex_(real: Tensor, imag: Tensor) -> Tensor:
     """The complex tensor real + i imag."""
     return run("Complex", ops.complex, real, imag)
 
 
 @register(method=False, out=True)
+@keeps("Polar", (~0,))
 def polar(abs: Tensor, angle: Tensor) -> Tensor:
     """The complex tensor abs * exp(i angle)."""
     return run(
@@ -315,6 +319,7 @@ def rad2deg(input: Tensor) -> Tensor:
 
 
 @register(inplace=True, out=True)
+@keeps_as_one("input")
 @rounded_once
 def sinc(input: Tensor) -> Tensor:
     """sin(pi x) / (pi x); 1 at 0."""

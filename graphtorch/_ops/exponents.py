@@ -10,6 +10,7 @@ from graphtorch.ir.graph import Value
 from graphtorch.ir.ops.common import cast_to, number
 
 from .._deferred.tensor import Tensor
+from ..autograd.keeps import keeps
 from ..return_types import define
 from .base import SHORT, common_dtype, elementwise, floating, register, rounded_once, run
 
@@ -21,6 +22,7 @@ _BITS = {f32: (i32, 23, 127), f64: (i64, 52, 1023)}
 
 
 @register(out=True)
+@keeps("Frexp", (~1,))
 def frexp(input: Tensor) -> Any:
     """`input` as mantissa * 2 ** exponent, with 1/2 <= |mantissa| < 1 and an int32 exponent; of 0,
     infinities and NaN the exponent is 0.
@@ -63,6 +65,7 @@ def _power_of_two(exponent: Value, dtype: DType) -> Value:
 
 
 @register(inplace=True, out=True)
+@keeps("Ldexp", (1, ~0), (~0,))
 @rounded_once
 def ldexp(input: Tensor, other: Tensor) -> Tensor:
     """input * 2 ** other."""

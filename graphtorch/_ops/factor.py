@@ -11,6 +11,7 @@ from graphtorch.ir.shape import broadcast
 
 from .._deferred.tensor import Tensor
 from .._types import DTYPES, finfo
+from ..autograd.keeps import keeps, keeps_as_one
 from ..return_types import define
 from .base import FUNCTIONS, check_tensor, failing_now, register, run, write_out
 from .linalg import matmul
@@ -109,6 +110,7 @@ def _tolerance(S: Tensor, shape: Any, atol: Any, rtol: Any) -> Tensor:
     return FUNCTIONS["maximum"](absolute + largest * 0, relative * largest)
 
 
+@keeps("LinalgPinv", (0, ~0))
 def pinv(
     A: Tensor,
     rcond: Any = None,
@@ -167,6 +169,7 @@ def matrix_rank(
     return _given("linalg.matrix_rank", out, (size > _tolerance(size, A.shape, atol, rtol)).sum(-1))
 
 
+@keeps_as_one("A B result.0")
 def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | None = None) -> Any:
     """The X of least norm that minimises |A X - B| for A [*, m, n], B [*, m, k].
 
@@ -237,6 +240,7 @@ def _eigh(x: Value) -> tuple[Value, ...]:
     return ops.eigh(_finite("linalg.eigh", x, lower=True))  # type: ignore[no-any-return]
 
 
+@keeps_as_one("result")
 def eigvalsh(A: Tensor, UPLO: str = "L", *, out: Any = None) -> Tensor:
     """The eigenvalues of symmetric or Hermitian A [*, n, n], ascending."""
     return _given("linalg.eigvalsh", out, eigh(A, UPLO)[0])
@@ -284,6 +288,7 @@ def old_cholesky(input: Tensor, upper: bool = False, *, out: Any = None) -> Tens
 
 
 @register(out=True)
+@keeps_as_one("input L result")
 def cholesky_solve(input: Tensor, L: Tensor, upper: bool = False) -> Tensor:
     """The X with A X = input, for the Cholesky factor `L` of A."""
     lower = L.mH if upper else L
@@ -291,6 +296,7 @@ def cholesky_solve(input: Tensor, L: Tensor, upper: bool = False) -> Tensor:
 
 
 @register(out=True)
+@keeps_as_one("input result")
 def cholesky_inverse(input: Tensor, upper: bool = False) -> Tensor:
     """The inverse of the matrix whose Cholesky factor `input` is."""
     info = (input.diagonal(0, -2, -1) == 0).any(-1).to(DTYPES["int32"])
@@ -315,6 +321,7 @@ def lu_factor_ex(
     )
 
 
+@keeps_as_one("result.0 result.1")
 def _lu_factor(name: str, A: Tensor, pivot: bool, check_errors: bool) -> Any:
     check_tensor("linalg.lu_factor_ex", "A", A)
     if not pivot:
@@ -336,6 +343,7 @@ def lu_factor(A: Tensor, *, pivot: bool = True, out: Any = None) -> Any:
     return _given("linalg.lu_factor", out, LU_FACTOR(found.LU, found.pivots))
 
 
+@keeps_as_one("result")
 def lu(A: Tensor, *, pivot: bool = True, out: Any = None) -> Any:
     """(P, L, U) with A = P L U for A [*, m, n]."""
     check_tensor("linalg.lu", "A", A)
@@ -388,6 +396,7 @@ def lu_unpack(
     return _given("lu_unpack", out, LU(P, *factors))
 
 
+@keeps_as_one("LU pivots", LU="result")
 def lu_solve(
     LU: Tensor,
     pivots: Tensor,
@@ -471,6 +480,7 @@ def _broadcast(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @register("triangular_solve")
+@keeps_as_one("b A result.0")
 def old_triangular_solve(
     b: Tensor,
     A: Tensor,
@@ -540,6 +550,7 @@ def _solve(
     return (found.squeeze(-1) if vector else found), info
 
 
+@keeps("LinalgSolveEx", (0, ~0))
 def solve(A: Tensor, B: Tensor, *, left: bool = True, out: Any = None) -> Tensor:
     """The X with A X = B (X A = B without `left`) for A [*, n, n]. Raises LinAlgError where A is
     singular."""
@@ -554,6 +565,7 @@ def solve_ex(
     return _given("linalg.solve_ex", out, SOLVE_EX(*found))
 
 
+@keeps("LinalgInvEx", (~0,))
 def inv_ex(A: Tensor, *, check_errors: bool = False, out: Any = None) -> Any:
     """(inverse, info): as `inv`, with info in the place of an error."""
     check_tensor("linalg.inv", "A", A)
@@ -594,6 +606,7 @@ def _diagonal_and_sign(A: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @register()
+@keeps_as_one("input result")
 def det(input: Tensor, *, out: Any = None) -> Tensor:
     """The determinant of square matrices [*, n, n]."""
     diagonal, sign = _diagonal_and_sign(input)
@@ -601,6 +614,7 @@ def det(input: Tensor, *, out: Any = None) -> Tensor:
 
 
 @register()
+@keeps_as_one("input result.0")
 def slogdet(input: Tensor, *, out: Any = None) -> Any:
     """(sign, log |determinant|) of square matrices [*, n, n]."""
     diagonal, sign = _diagonal_and_sign(input)
@@ -610,6 +624,7 @@ def slogdet(input: Tensor, *, out: Any = None) -> Any:
 
 
 @register()
+@keeps_as_one("input")
 def logdet(input: Tensor) -> Tensor:
     """The logarithm of the determinant: -inf for singular matrices, nan where it is negative."""
     if input.dtype.is_complex:

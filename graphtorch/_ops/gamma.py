@@ -8,6 +8,7 @@ from typing import Any
 from graphtorch.ir import ops
 
 from .._deferred.tensor import Tensor
+from ..autograd.keeps import keeps_as_one
 from .base import (
     FUNCTIONS,
     METHODS,
@@ -83,6 +84,7 @@ METHODS["polygamma_"] = _write_polygamma
 
 
 @register(inplace=True, out=True)
+@keeps_as_one("input")
 @row_major
 @rounded_once
 def mvlgamma(input: Tensor, p: int) -> Tensor:

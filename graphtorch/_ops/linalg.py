@@ -283,8 +283,9 @@ def kron(input: Tensor, other: Tensor) -> Tensor:
     rank = max(input.ndim, other.ndim)
     a = (1,) * (rank - input.ndim) + tuple(input.shape)
     b = (1,) * (rank - other.ndim) + tuple(other.shape)
-    x = reshape(input, tuple(d for n in a for d in (n, 1)))
-    y = reshape(other, tuple(d for n in b for d in (1, n)))
+    # copies: as in PyTorch, factors may be written to before the backward pass
+    x = reshape(FUNCTIONS["clone"](input), tuple(d for n in a for d in (n, 1)))
+    y = reshape(FUNCTIONS["clone"](other), tuple(d for n in b for d in (1, n)))
     return reshape(x * y, tuple(m * n for m, n in zip(a, b, strict=True)))
 
 

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from .._deferred.tensor import Tensor
+from ..autograd.keeps import keeps_as_one
 from .base import FUNCTIONS, check_tensor, register
 from .linalg import matmul
 
@@ -16,6 +17,7 @@ MOST_SQUARINGS = 24  # for norms up to 2 ** 24
 
 
 @register(out=True)
+@keeps_as_one("input")
 def matrix_exp(input: Tensor) -> Tensor:
     """exp(A) of square matrices [*, n, n], by scaling and squaring.
 
@@ -54,6 +56,7 @@ def matrix_exp(input: Tensor) -> Tensor:
 
 
 @register("orgqr", out=True)
+@keeps_as_one("input tau result")
 def householder_product(input: Tensor, tau: Tensor) -> Tensor:
     """The first n columns of the product of I - tau_i v_i v_i^H, for input [*, m, n] and tau [*,
     k].

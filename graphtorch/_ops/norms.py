@@ -10,6 +10,7 @@ from graphtorch.ir.graph import Value
 from graphtorch.ir.ops.common import wide_dtype
 
 from .._deferred.tensor import Tensor
+from ..autograd.keeps import keeps, keeps_as_one
 from .base import (
     FUNCTIONS,
     axis_of,
@@ -27,6 +28,7 @@ from .orders import row_major
 from .reduce import _mean_dtype
 
 
+@keeps("LinalgVectorNorm", (0, ~0))
 def vector_norm(
     x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
 ) -> Tensor:
@@ -114,6 +116,7 @@ def _nuclear(x: Tensor, dim: Any, keepdim: bool) -> Tensor:
 
 
 @register()
+@keeps_as_one("input other result")
 @rounded_once
 def dist(input: Tensor, other: Tensor, p: Any = 2) -> Tensor:
     """The p-norm of the difference."""

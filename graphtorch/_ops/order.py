@@ -9,6 +9,7 @@ from graphtorch.ir.dtype import DType
 
 from .._deferred.tensor import Tensor
 from .._types import DTYPES
+from ..autograd.keeps import keeps_as_one
 from .autocast import single_precision_on_cpus
 from .base import FUNCTIONS, axis_of, cast_value, check_tensor, checked, register, run, write_out
 from .orders import order_kept
@@ -132,11 +133,21 @@ def _any_median(name: str, input: Tensor, dim: Any, keepdim: bool) -> Any:
     if dim is not None:
         axis = axis_of(dim, input.ndim)
         _check_size(name, input, axis)
-        return pair(name, *_median(name, input, axis, keepdim))
+        return _median_of_lines(name, input, axis, keepdim)
     if input.numel():
-        return _median(name, input.reshape(-1), 0, False)[0]
+        return _median_of_all(name, input)
     floats = input._type.dtype.is_differentiable
     return input.new_full((), float("nan") if floats else -(1 << 63))
+
+
+@keeps_as_one("result.1")
+def _median_of_lines(name: str, x: Tensor, axis: int, keepdim: bool) -> Any:
+    return pair(name, *_median(name, x, axis, keepdim))
+
+
+@keeps_as_one("x result")
+def _median_of_all(name: str, x: Tensor) -> Tensor:
+    return _median(name, x.reshape(-1), 0, False)[0]
 
 
 def _median(name: str, x: Tensor, axis: int, keepdim: bool) -> tuple[Tensor, Tensor]:

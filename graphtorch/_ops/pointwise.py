@@ -15,6 +15,7 @@ from .. import _types
 from .._deferred.making import beside
 from .._deferred.tensor import Tensor
 from .._deferred.write import cast_tensor
+from ..autograd.keeps import keeps, keeps_as_one
 from .base import (
     FUNCTIONS,
     METHODS,
@@ -79,6 +80,8 @@ UNARY_ALIASES = {
     "atanh": ("arctanh",),
     "trunc": ("fix",),
 }
+# of which the gradient keeps (see `keeps`) something else than its rule here reads
+UNARY_KEEPS = {"erfinv": 0}
 ROUNDING = frozenset({"floor", "ceil", "trunc"})
 _ROUNDED_ONCE = (f32, f64)  # whose x * y + z is one operation
 
@@ -143,15 +146,24 @@ def _publish_unary() -> None:
 
 
 _publish_unary()
+for _name, _place in UNARY_KEEPS.items():
+    keeps(_camel(_name), (_place,))
 
 
-@register("sign", "sgn", inplace=True, out=True)
+@register(inplace=True, out=True)
 def sign(input: Tensor) -> Tensor:
     """-1, 0 or 1."""
     check_tensor("sign", "input", input)
     if input._type.dtype.is_bool:
         return run("Sign", lambda v: ops.reshape(v, shape=v.shape), input)
     return run("Sign", ops.sign, input)
+
+
+@register(inplace=True, out=True)
+@keeps_as_one("input result")
+def sgn(input: Tensor) -> Tensor:
+    """-1, 0 or 1; of a complex number, that on the unit circle (or 0)."""
+    return sign(input)
 
 
 @register(inplace=True, out=True)
@@ -177,6 +189,8 @@ def frac(input: Tensor) -> Tensor:
 
 
 @register(inplace=True, out=True)
+@keeps_as_one("input")
+@keeps("Logit", ())
 @rounded_once
 def logit(input: Tensor, eps: float | None = None) -> Tensor:
     """log(x / (1 - x)), with x clamped to eps .. 1 - eps."""
@@ -276,6 +290,7 @@ METHODS.update(real=property(real), imag=property(imag))
 
 
 @register(out=True)
+@keeps("Angle", (0,))
 def angle(input: Tensor) -> Tensor:
     """The argument of complex numbers; 0 or pi for real ones."""
     dtype = input._type.dtype
@@ -408,6 +423,8 @@ def mul(input: Any, other: Any) -> Tensor:
 
 
 @register("div", "divide", inplace=True, out=True)
+@keeps("Div", (1,), (0, 1))
+@keeps("DivBackward2", (1,), (0, 1))
 def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
     """input / other; `rounding_mode` "trunc" or "floor" rounds and keeps integers integer."""
     _both("div", input, other)
@@ -424,7 +441,7 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
         )
     op = ops.trunc_div if rounding_mode == "trunc" else ops.floor_div
     _no_bools(f"div_{rounding_mode}", dtype)
-    return elementwise("Div", op, input, _divisor(dtype, other), dtype=dtype)
+    return elementwise("DivBackward2", op, input, _divisor(dtype, other), dtype=dtype)
 
 
 def _no_bools(name: str, dtype: DType) -> None:
@@ -517,6 +534,7 @@ xlogy = _simple_binary("xlogy", ops.xlogy, to_float=True)
 
 
 @register(out=True)
+@keeps_as_one("input other")
 @rounded_once
 def logaddexp2(input: Tensor, other: Tensor) -> Tensor:
     """log2(2**input + 2**other)."""

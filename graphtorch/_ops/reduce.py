@@ -16,6 +16,7 @@ from graphtorch.ir.ops.shape import slice_dim
 
 from .._deferred.tensor import Tensor
 from .._types import DTYPES, Size, to_ir
+from ..autograd.keeps import keeps, keeps_as_one
 from ..return_types import define
 from .autocast import single_precision
 from .base import (
@@ -61,6 +62,7 @@ def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = N
 
 
 @register(out=True)
+@keeps_as_one("input")
 def nansum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The sum, NaN counted as 0."""
     return sum(
@@ -105,6 +107,7 @@ def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any
 
 
 @register(out=True)
+@keeps("Prod", (0, ~0))
 @single_precision
 def prod(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The product over all elements, or over one `dim`."""
@@ -405,6 +408,7 @@ def _cumulative(name: str, op: Callable[..., Value]) -> Callable[..., Tensor]:
 
 
 cumsum, cumprod = _cumulative("cumsum", ops.cumsum), _cumulative("cumprod", ops.cumprod)
+keeps("Cumprod", (0, ~0))
 
 
 def _cumulative_extreme(name: str, op: Callable[..., Any]) -> None:
@@ -421,6 +425,8 @@ def _cumulative_extreme(name: str, op: Callable[..., Any]) -> None:
 
 _cumulative_extreme("cummax", ops.cummax)
 _cumulative_extreme("cummin", ops.cummin)
+keeps("Cummax", (0, ~1))
+keeps("Cummin", (0, ~1))
 
 
 def _finite(top: Tensor) -> Tensor:
@@ -428,6 +434,7 @@ def _finite(top: Tensor) -> Tensor:
 
 
 @register(out=True)
+@keeps("Logcumsumexp", (0, ~0))
 @row_major
 @rounded_once
 def logcumsumexp(input: Tensor, dim: int) -> Tensor:

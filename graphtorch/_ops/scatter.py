@@ -14,6 +14,7 @@ from .._deferred.making import beside, common_place
 from .._deferred.tensor import Tensor
 from .._deferred.write import assign
 from .._types import DTYPES, iinfo
+from ..autograd.keeps import keeps, keeps_as_one
 from .base import (
     FUNCTIONS,
     OUTSIDE,
@@ -39,6 +40,7 @@ def _index_list(x: Tensor, indices: Any) -> tuple[Tensor, Arrays]:
 
 
 @register(inplace=True)
+@keeps_as_one("indices")
 @order_kept
 def index_put(input: Tensor, indices: Any, values: Tensor, accumulate: bool = False) -> Tensor:
     """A copy with `values` written (or added) at index tensors."""
@@ -82,6 +84,7 @@ def _axis(x: Tensor, dim: int) -> int:
 
 
 @register(out=True)
+@keeps("Gather", (0, 1))
 def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
     """Elements at `index` along `dim`; the result has the shape of `index`."""
     axis = _axis(input, dim)
@@ -195,6 +198,7 @@ def scatter_add(input: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
 
 
 @register(inplace=True, out=True)
+@keeps_as_one("input index src result")
 @row_major
 def scatter_reduce(
     input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
@@ -280,6 +284,7 @@ def _spread_index(x: Tensor, axis: int, index: Tensor, shape: tuple[Any, ...]) -
 
 
 @register(inplace=True, out=True)
+@keeps_as_one(source="index source")
 def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1) -> Tensor:
     """A copy with the entries of `source` added at `index` along `dim`."""
     check_index_dtype("index_add", index)
@@ -296,6 +301,7 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
 
 
 @register(inplace=True, out=True)
+@keeps_as_one("input index source result")
 @row_major
 def index_reduce(
     input: Tensor,
@@ -324,6 +330,7 @@ def index_reduce(
 
 
 @register(inplace=True, out=True)
+@keeps_as_one("index", source="source")
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """A copy with the entries of `source` written at `index` along `dim`."""
     check_index_dtype("index_copy", index)
@@ -338,6 +345,7 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
 
 
 @register(inplace=True)
+@keeps_as_one(input="index")
 @order_kept
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """A copy with `value` written at `index` along `dim`."""
@@ -357,6 +365,7 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
 
 
 @register(out=True)
+@keeps_as_one("input index")
 def take(input: Tensor, index: Tensor) -> Tensor:
     """Elements of the flattened input. Raises RuntimeError for an index that is not of int64."""
     if index._type.dtype is not i64:
@@ -388,6 +397,7 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
 
 
 @register(inplace=True)
+@keeps_as_one("index", input="source")
 @order_kept
 def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
     """A copy with `source` written (or added) at flat places."""

@@ -18,6 +18,7 @@ from .._deferred.storage import recorder
 from .._deferred.tensor import Tensor
 from .._deferred.write import lay
 from .._types import Size, contiguous_format, preserve_format
+from ..autograd.keeps import keeps
 from .autocast import single_precision_on_cpus
 from .base import (
     FUNCTIONS,
@@ -495,6 +496,7 @@ def diagflat(input: Tensor, offset: int = 0) -> Tensor:
 
 
 @register()
+@keeps("DiagEmbed")
 @row_major
 def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
     """Matrices with the last dimension on a diagonal."""

@@ -10,6 +10,7 @@ import numpy as np
 from graphtorch.ir.shape import broadcast
 
 from .._deferred.tensor import Tensor
+from ..autograd.keeps import keeps_as_one
 from .base import MASK, check_tensor, elements_for_size, register, write_out
 from .creation import from_array
 from .indexing import getitem
@@ -17,6 +18,7 @@ from .views import reshape
 
 
 @register()
+@keeps_as_one("input mask")
 def masked_select(input: Tensor, mask: Tensor, *, out: Any = None) -> Tensor:
     """The elements where mask holds, as a vector."""
     check_tensor("masked_select", "input", input)

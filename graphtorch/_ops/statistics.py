@@ -12,6 +12,7 @@ from graphtorch.ir.dtype import SCALAR_NAMES
 from .. import _types
 from .._deferred.making import common_place
 from .._deferred.tensor import Tensor
+from ..autograd.keeps import keeps_as_one
 from .base import FUNCTIONS, axis_of, check_tensor, checked, common_dtype, register, rounded_once
 from .compare import where
 from .order import sort
@@ -183,6 +184,7 @@ def _areas(y: Tensor, x: Tensor | None, dx: float, dim: int) -> Tensor:
 
 
 @register(method=False)
+@keeps_as_one("input")
 def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> Tensor:
     """The rows of `r` elements of a vector, in the order of ``itertools.combinations``."""
     if input.ndim != 1:
@@ -233,6 +235,7 @@ def unravel_index(indices: Tensor, shape: Any) -> tuple[Tensor, ...]:
 
 
 @register(method=False)
+@keeps_as_one("x1 x2 result")
 @rounded_once
 def cdist(
     x1: Tensor,

@@ -12,6 +12,7 @@ from .._deferred.tensor import Tensor
 from .._files.records import PyTorchFileReader
 from .._ops.base import FUNCTIONS, METHODS
 from .._ops.orders import row_major
+from ..autograd.keeps import keeps_as_one
 from .absent import class_without_instances
 
 Event = class_without_instances(
@@ -53,6 +54,7 @@ def detach(input: Tensor) -> Tensor:
     return input.detach()
 
 
+@keeps_as_one("grad_output output")
 @row_major
 def _softmax_backward_data(
     grad_output: Tensor, output: Tensor, dim: int, input_dtype: Any

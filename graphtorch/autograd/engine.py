@@ -24,7 +24,7 @@ from .._ops.overriding import asks_first
 from .._types import device, dtype
 from . import anomaly_mode, saved  # noqa: F401 -- `saved` says what nodes keep
 from .grad_mode import modes
-from .nodes import LATER, AccumulateGrad, GradientEdge, GradNode
+from .nodes import LATER, AccumulateGrad, GradientEdge, GradNode, Seen
 
 _accumulating = lock_across_forks()  # gradients that several threads add to one leaf all count
 
@@ -58,6 +58,7 @@ class Task:
         # what is captured there goes no further, and no hook sees it
         self.stops: Collection[GradNode] = ()
         self.reached: dict[GradNode, int] = {}  # what the roots lead to
+        self.saved: list[Seen] | None = None  # tensors that the nodes keep, if somebody asks
 
     def run(self, roots: Sequence[tuple[tuple[GradNode, int], Any]]) -> None:
         before, around = modes.grad, current.task
@@ -163,6 +164,8 @@ class Task:
 
     def _pulled(self, fn: GradNode, cotangents: list[Any]) -> list[Any]:
         if hasattr(fn, "apply"):
+            if self.saved is not None:
+                self.saved += fn.saved_in_python()
             return fn.apply([_tensor(c, fn.place) for c in cotangents], self)  # type: ignore[no-any-return]
         return self._recorded(fn, cotangents)
 
@@ -186,6 +189,8 @@ class Task:
             dense = [c if c is None else _tensor(c, fn.place).to_dense() for c in cotangents]
             return self._recorded(fn, dense)
         found = fn.pull(values)
+        if self.saved is not None:
+            self.saved += fn.saved_tensors(found, values)
         unpacked = fn.unpacked() if fn.packed else {}
         if MetaLeaf.used and any_meta(values):
             return self._without_elements(fn, cotangents, values, found)
@@ -523,6 +528,7 @@ def grad_between(
     """The gradients that come to `ends`: not of what lies beyond them, and without running hooks
     there."""
     task = Task(create_graph, create_graph, accumulates=False)
+    task.saved = None if current.task is None else current.task.saved
     task.stops = {fn for fn, _ in ends}
     for position, edge in enumerate(ends):
         task.wanted.setdefault(edge, []).append(position)

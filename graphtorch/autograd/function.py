@@ -116,6 +116,9 @@ class PythonNode(GradNode):
             for s in self.saved
         )
 
+    def saved_in_python(self) -> list[Seen]:
+        return [s[1] for s in self.saved or () if s is not None and len(s) == 3]
+
     def _unpacked(self, tensor: Tensor, seen: Seen, number: int | None) -> Tensor:
         if seen.version.number != seen.number:
             raise RuntimeError(

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from graphtorch.ir.graph import Node, Value, topological
+from graphtorch.ir.graph import Node, Type, Value, topological
 from graphtorch.ir.passes.autodiff import pullback, pullback_of, pullback_through
 from graphtorch.ir.views import strided_view
 
@@ -30,31 +30,6 @@ Edge = tuple["GradNode", int] | None
 def new_number() -> int:
     """A number in the order in which nodes are made."""
     return next(_sequence)
-
-
-# Operations whose gradient PyTorch computes from the result, or from a value of its own: changing
-# the first operand in place is allowed.
-SAVES_RESULT = frozenset(
-    {
-        "relu",
-        "exp",
-        "sigmoid",
-        "tanh",
-        "sqrt",
-        "rsqrt",
-        "reciprocal",
-        "softmax",
-        "log_softmax",
-        "exp2",
-        "expm1",
-        "tan",
-        "elu",
-        "leaky_relu",
-        "cumprod",
-        "linalg_inv_ex",
-        "nll_loss",
-    }
-)
 
 
 class Seen(NamedTuple):
@@ -103,9 +78,29 @@ _kinds: dict[str, type] = {}  # a class for each name of a node: tools that draw
 _full_names: dict[str, str] = {}  # with PyTorch's "Backward0" behind it
 
 
+# What the gradient of each operand keeps (of any operand, where there is one entry): operands by
+# their number, results by the complement of theirs.
+Rules = tuple[tuple[int, ...], ...]
+
+
+def kind_of(name: str) -> type:
+    """The class of the nodes of an operation, named as for `GradNode.of`."""
+    full = _full_names.get(name) or _full_names.setdefault(
+        name, name if "Backward" in name else name + "Backward0"
+    )
+    return _kinds.get(full) or _kind(full)
+
+
 def _kind(name: str) -> type:
     made = _kinds[name] = type(name, (GradNode,), {"__module__": "graphtorch.autograd"})
     return made
+
+
+class Kept(NamedTuple):
+    """A tensor that must not have been written to when the backward pass comes."""
+
+    seen: Seen
+    type: Type
 
 
 class Packed(NamedTuple):
@@ -178,6 +173,9 @@ class GradNode:
     packed: Sequence[Packed] = ()  # what hooks made of the values that its gradient reads
     # of a node with a backward in Python, made in a recording: its results
     shown: Sequence[Value] = ()
+    keeps: Rules | None = None  # where PyTorch keeps something else than the rule reads
+    # what PyTorch keeps for a function that it has as one operation, and of which this is the last
+    kept: tuple[Kept, ...] = ()
     _metadata: dict[str, Any] | None = None
 
     def __new__(cls, name: Any, *args: Any, new: Any = object.__new__) -> Any:
@@ -213,9 +211,9 @@ class GradNode:
         new: Any = object.__new__,
     ) -> GradNode:
         """A node of an operation, `name` without ``Backward0``."""
-        full = _full_names.get(name) or _full_names.setdefault(name, name + "Backward0")
-        fn: GradNode = new(_kinds.get(full) or _kind(full))
-        GradNode.__init__(fn, full, outputs, operands, edges, seen)
+        kind = kind_of(name)
+        fn: GradNode = new(kind)
+        GradNode.__init__(fn, kind.__name__, outputs, operands, edges, seen)
         fn.made = made
         return fn
 
@@ -280,6 +278,9 @@ class GradNode:
         gradients = self._rule(cotangents, self.operands, self.outputs)
         if not self.packed and (_any_changed(self.seen) or _any_changed(self.made)):
             gradients = self._check_changes(cotangents, gradients)
+        for seen, kind in self.kept:
+            if seen.version.number != seen.number:
+                raise RuntimeError(self._modified(kind, seen))
         return gradients
 
     def _rule(
@@ -300,6 +301,37 @@ class GradNode:
                 by_result[value.index] = cotangent
             return list(pullback(node, by_result, tuple([e is not None for e in self.edges])))
         return list(pullback_through(outputs, cotangents, operands))
+
+    def saves(
+        self, gradients: Sequence[Value | None], cotangents: Sequence[Value | None]
+    ) -> set[Value]:
+        """Which operands and results PyTorch keeps: those declared, else those that the rule
+        reads."""
+        rules = self.keeps
+        if rules is None:
+            return self.reads(gradients, cotangents)
+        operands, outputs = self.operands, self.outputs
+        wanted = rules[:1] if len(rules) == 1 else _of_wanted(rules, self.edges)
+        return {
+            operands[i] if i >= 0 else outputs[~i]
+            for rule in wanted
+            for i in rule
+            if -len(outputs) <= i < len(operands)
+        }
+
+    def saved_tensors(
+        self, gradients: Sequence[Value | None], cotangents: Sequence[Value | None]
+    ) -> list[Seen]:
+        """What tensors looked like that hold what it `saves`."""
+        saved = self.saves(gradients, cotangents)
+        return [
+            *[seen for seen, values, i in self._tensors() if values[i] in saved],
+            *[seen for seen, _ in self.kept],
+        ]
+
+    def saved_in_python(self) -> list[Seen]:
+        """What tensors looked like that a node with a backward in Python keeps."""
+        return []
 
     def reads(
         self, gradients: Sequence[Value | None], cotangents: Sequence[Value | None]
@@ -341,7 +373,7 @@ class GradNode:
     def pack(self, hooks: Any, tensors: Sequence[Any], ones: Sequence[Value | None]) -> None:
         """Give what the gradient reads to hooks. `tensors` show the operands, then the results;
         what is no tensor is none that anybody saves. `ones`: some cotangents."""
-        read = self.reads(self.pull(ones), ones)
+        read = self.saves(self.pull(ones), ones)
         values = (*self.operands, *self.outputs)
         packed = []
         for tensor, value in zip(tensors, values, strict=True):
@@ -372,16 +404,13 @@ class GradNode:
     def _check_changes(
         self, cotangents: Sequence[Value | None], gradients: list[Value | None]
     ) -> list[Value | None]:
-        read = self.reads(gradients, cotangents)
+        saved = self.saves(gradients, cotangents)
         operands, outputs = list(self.operands), list(self.outputs)
-        result_saved = self._name.removesuffix("Backward0").lower() in SAVES_RESULT_NAMES
         for seen, values, i in self._tensors():
-            if values[i] not in read or not _any_changed((seen,)):
+            if values[i] not in saved or not _any_changed((seen,)):
                 continue
             if seen.version.number != seen.number:
-                if result_saved and values is self.operands and i == 0:
-                    continue
-                raise RuntimeError(self._modified(values[i], seen))
+                raise RuntimeError(self._modified(values[i].type, seen))
             storage = seen.storage()
             if storage is not None:  # written through .data: PyTorch reads the memory as it is now
                 now = read_steps(storage.read(), seen.view.steps if seen.view else ())
@@ -394,6 +423,8 @@ class GradNode:
             and node.operands == self.operands
             and len(outputs) == len(node.types) == 1
         ):
+            if self.outputs[0] not in saved:  # where the rule reads it, PyTorch computes it again
+                outputs = list(node.op.node(tuple(operands), node.attrs, node.location).results())
             return list(pullback_of(node, operands, outputs, cotangents))
         return gradients
 
@@ -405,13 +436,13 @@ class GradNode:
             if seen is not None:
                 yield seen, self.outputs, i
 
-    def _modified(self, value: Value, seen: Seen) -> str:
-        kind = value.dtype.torch_name
+    def _modified(self, kind: Type, seen: Seen) -> str:
         return (
             "one of the variables needed for gradient computation has been modified by an inplace "
-            f"operation: [torch.{kind} {list(value.shape)}], which {self._name} reads, is at "
-            f"version {seen.version.number}; expected version {seen.number} instead. Hint: use the "
-            "out-of-place form of the operation that changed it, or clone() the tensor first"
+            f"operation: [torch.{kind.dtype.torch_name} {list(kind.shape)}], which {self._name} "
+            f"reads, is at version {seen.version.number}; expected version {seen.number} instead. "
+            "Hint: use the out-of-place form of the operation that changed it, or clone() the "
+            "tensor first"
         )
 
     def free(self, gradients: Sequence[Value | None], cotangents: Sequence[Value | None]) -> None:
@@ -428,16 +459,20 @@ class GradNode:
             )
         saves = _saves.get(key) if key else None
         if saves is None:
-            saves = bool(self.reads(gradients, cotangents))
+            saves = bool(self.saves(gradients, cotangents))
             if key:
                 _saves[key] = saves
-        if saves:
-            self.operands = self.outputs = self.seen = self.made = self.packed = ()
+        if saves or self.kept:
+            self.operands = self.outputs = self.seen = self.made = self.packed = self.kept = ()
             self.freed = True
 
 
 _saves: dict[object, bool] = {}
-SAVES_RESULT_NAMES = frozenset(n.replace("_", "") for n in SAVES_RESULT)
+
+
+def _of_wanted(rules: Rules, edges: Sequence[Edge]) -> Rules:
+    """The rules of the operands whose gradient is wanted."""
+    return tuple([rule for rule, e in zip(rules, edges, strict=False) if e is not None])
 
 
 def _users_stack() -> list[str]:

@@ -57,7 +57,7 @@ def _place(node: GradNode, short: str) -> int | None:
     ones = some_cotangents(node)
     return (
         place
-        if (*node.operands, *node.outputs)[place] in node.reads(node.pull(ones), ones)
+        if (*node.operands, *node.outputs)[place] in node.saves(node.pull(ones), ones)
         else None
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 from .._deferred.tensor import Tensor
 from .._ops.base import FUNCTIONS
 from .._torch.absent import attribute_of
+from ..autograd.keeps import keeps_as_one
 from ..nn import functional
 
 
@@ -16,6 +17,12 @@ def _kept(input: Tensor, mask: Tensor | None) -> Any:
     if mask is None:
         return FUNCTIONS["ones_like"](input).bool()  # type: ignore[no-any-return]
     return FUNCTIONS["broadcast_to"](mask.bool(), input.shape)  # type: ignore[no-any-return]
+
+
+@keeps_as_one("mask")
+def _filled(x: Tensor, mask: Tensor | None, value: float) -> Tensor:
+    """`x` with a number in the place of what is left out."""
+    return x.masked_fill(~_kept(x, mask), value)  # type: ignore[no-any-return]
 
 
 def _dims(input: Tensor, dim: Any) -> Any:
@@ -36,7 +43,7 @@ def sum(
 ) -> Tensor:
     """The sum of the elements where `mask`, bool and broadcast to `input`, holds."""
     x = _cast(input, dtype)
-    return x.masked_fill(~_kept(x, mask), 0).sum(_dims(x, dim), keepdim)  # type: ignore[no-any-return]
+    return _filled(x, mask, 0).sum(_dims(x, dim), keepdim)  # type: ignore[no-any-return]
 
 
 def _count(x: Tensor, dim: Any, mask: Tensor | None) -> Tensor:
@@ -94,7 +101,7 @@ def amax(
 ) -> Tensor:
     """The largest element where `mask` holds; -inf where it never does."""
     x = _cast(input, dtype)
-    return x.masked_fill(~_kept(x, mask), -math.inf).amax(_dims(x, dim), keepdim)  # type: ignore[no-any-return]
+    return _filled(x, mask, -math.inf).amax(_dims(x, dim), keepdim)  # type: ignore[no-any-return]
 
 
 def amin(
@@ -107,13 +114,13 @@ def amin(
 ) -> Tensor:
     """The smallest element where `mask` holds; inf where it never does."""
     x = _cast(input, dtype)
-    return x.masked_fill(~_kept(x, mask), math.inf).amin(_dims(x, dim), keepdim)  # type: ignore[no-any-return]
+    return _filled(x, mask, math.inf).amin(_dims(x, dim), keepdim)  # type: ignore[no-any-return]
 
 
 def softmax(input: Tensor, dim: int, *, dtype: Any = None, mask: Tensor | None = None) -> Tensor:
     """The softmax over the elements where `mask` holds; 0 elsewhere, NaN in rows without any."""
     x = _cast(input, dtype)
-    return functional.softmax(x.masked_fill(~_kept(x, mask), -math.inf), dim)
+    return functional.softmax(_filled(x, mask, -math.inf), dim)
 
 
 def log_softmax(
@@ -121,7 +128,7 @@ def log_softmax(
 ) -> Tensor:
     """The logarithm of the softmax over the elements where `mask` holds; -inf elsewhere."""
     x = _cast(input, dtype)
-    return functional.log_softmax(x.masked_fill(~_kept(x, mask), -math.inf), dim)
+    return functional.log_softmax(_filled(x, mask, -math.inf), dim)
 
 
 __all__ = ["amax", "amin", "log_softmax", "mean", "softmax", "std", "sum", "var"]

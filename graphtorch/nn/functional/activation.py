@@ -10,6 +10,7 @@ from ..._deferred.tensor import Tensor
 from ..._ops.autocast import lower_precision, single_precision_on_gpus
 from ..._ops.base import FUNCTIONS, rounded_once
 from ..._random import draw
+from ...autograd.keeps import keeps, keeps_as_one
 from ._common import call, constant_like, floating, in_place, where
 
 __all__ = [
@@ -125,6 +126,7 @@ def celu_(input: Tensor, alpha: float = 1.0) -> Tensor:
     return celu(input, alpha, inplace=True)
 
 
+@keeps("Elu", (0,))
 def _elu(x: Tensor, name: str, alpha: float, scale: float, input_scale: float) -> Tensor:
     return call(
         "elu",
@@ -135,6 +137,7 @@ def _elu(x: Tensor, name: str, alpha: float, scale: float, input_scale: float) -
     )
 
 
+@keeps("LeakyRelu", (0,))
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """x where x > 0, else negative_slope * x."""
     out = call("leaky_relu", floating(input, "leaky_relu"), slope=float(negative_slope))
@@ -146,6 +149,7 @@ def leaky_relu_(input: Tensor, negative_slope: float = 0.01) -> Tensor:
     return leaky_relu(input, negative_slope, inplace=True)
 
 
+@keeps_as_one("input weight")
 @lower_precision
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """x where x >= 0, else weight * x; weight has one element, or one for each channel (dim 1)."""
@@ -174,6 +178,7 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
     return where(input > 0, input, input * spread)
 
 
+@keeps_as_one("input")
 def rrelu(
     input: Tensor,
     lower: float = 1.0 / 8,
@@ -254,12 +259,14 @@ def tanhshrink(input: Tensor) -> Tensor:
     return input - input.tanh()
 
 
+@keeps_as_one("input")
 def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """x where |x| > lambd, else 0 (NaN stays)."""
     inside = (input >= -lambd).logical_and(input <= lambd)
     return where(inside, constant_like(input, 0), floating(input, "hardshrink_cpu"))
 
 
+@keeps_as_one("input")
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """x - lambd where x > lambd, x + lambd where x < -lambd, else 0."""
     if lambd < 0:
@@ -268,6 +275,7 @@ def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     return where(x > lambd, x - lambd, where(x < -lambd, x + lambd, x * 0))
 
 
+@keeps_as_one("input")
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
     """x where x > threshold, else value."""
     return in_place(input, where(input <= threshold, constant_like(input, value), input), inplace)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 
+from graphtorch.ir import ops
+
 from ..._deferred.tensor import Tensor
 from ..._ops.autocast import lower_precision
-from ..._ops.base import rounded_once
+from ..._ops.base import rounded_once, run
+from ...autograd.keeps import keeps
 from ._common import call, constant_like, where
 from .activation import softmax
 from .dropouts import dropout
 
 
+@keeps("AttentionOfParts", (2,), (2,), ())
 @lower_precision
 def scaled_dot_product_attention(
     query: Tensor,
@@ -51,10 +55,20 @@ def scaled_dot_product_attention(
         out = _with_dropout(query, key, value, attn_mask, dropout_p, is_causal, factor)
     else:
         masks = () if attn_mask is None else (attn_mask,)
-        out = call("attention", query, key, value, *masks, scale=factor, is_causal=bool(is_causal))[
-            0
-        ]
+        name = "Attention" if _is_fused(query, key, value) else "AttentionOfParts"
+        operands = (query, key, value, *masks)
+        out = run(name, ops.attention, *operands, scale=factor, is_causal=bool(is_causal))[0]
     return out.reshape(shape) if enable_gqa else out
+
+
+def _is_fused(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Whether PyTorch has one kernel for these; else its products keep scaled copies of queries and
+    keys."""
+    first = query.shape
+    return len(first) == 4 and all(
+        len(t.shape) == 4 and t.shape[:2] == first[:2] and t.shape[-1] == first[-1]
+        for t in (key, value)
+    )
 
 
 def _check(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, is_causal: bool) -> None:

@@ -11,6 +11,7 @@ from ..._deferred.tensor import Tensor
 from ..._ops.autocast import lower_precision, promoted_on_gpus
 from ..._ops.base import DENSE, SHORT, rounded_once, run
 from ..._ops.orders import format_kept
+from ...autograd.keeps import keeps_as_one
 from ._common import batched, call, same_dtype, tuple_of
 
 
@@ -57,6 +58,7 @@ def _product_and_bias(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return x.matmul(weight if weight.dim() == 1 else weight.transpose(0, 1)) + bias
 
 
+@keeps_as_one("input1 input2 weight")
 @promoted_on_gpus
 @rounded_once
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -21,9 +21,11 @@ from ..._deferred.tensor import Tensor
 from ..._ops.autocast import single_precision_on_cpus
 from ..._ops.base import FUNCTIONS, run
 from ...autograd import Function
+from ...autograd.keeps import keeps_as_one
 from ._common import cat, constant_like, where
 
 
+@keeps_as_one("log_probs targets")
 @single_precision_on_cpus
 def ctc_loss(
     log_probs: Tensor,

@@ -7,6 +7,7 @@ from typing import Any
 from ..._deferred.tensor import Tensor
 from ..._ops.autocast import single_precision_on_gpus
 from ..._ops.base import FUNCTIONS, check_tensor, rounded_once
+from ...autograd.keeps import keeps_as_one
 from ._common import vector_norm
 
 
@@ -48,6 +49,7 @@ def _normalized(x: Tensor, p: float, dim: Any, eps: float) -> Tensor:
     return x / vector_norm(x, p, dim, True).clamp(min=eps)
 
 
+@keeps_as_one("input result")
 @single_precision_on_gpus
 @rounded_once
 def pdist(input: Tensor, p: float = 2) -> Tensor:

@@ -12,6 +12,7 @@ from graphtorch.ir.shape import numel
 from ..._deferred.tensor import Tensor
 from ..._ops.autocast import single_precision_on_cpus
 from ..._ops.base import FUNCTIONS
+from ...autograd.keeps import keeps_as_one
 from ._common import batched, floating, tuple_of
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
 ]
 
 
+@keeps_as_one("input")
 @single_precision_on_cpus
 def fractional_max_pool2d(
     input: Tensor,
@@ -46,6 +48,7 @@ def fractional_max_pool2d(
     return _pool(2, input, kernel_size, output_size, output_ratio, return_indices, _random_samples)
 
 
+@keeps_as_one("input")
 @single_precision_on_cpus
 def fractional_max_pool3d(
     input: Tensor,

@@ -11,6 +11,7 @@ from typing import Any
 from ..._deferred.tensor import Tensor
 from ..._ops.autocast import refused_on_gpus, single_precision
 from ..._ops.base import FUNCTIONS, check_places, check_tensor, checked, rounded_once
+from ...autograd.keeps import keeps, keeps_as_one
 from ._common import call, constant_like, where
 from .activation import log_softmax, logsigmoid
 from .distance import pairwise_distance
@@ -91,6 +92,7 @@ def _elementwise(
     return reduced(values * weight, reduction)
 
 
+@keeps_as_one("input target")
 @single_precision
 @rounded_once
 def mse_loss(
@@ -124,6 +126,7 @@ def l1_loss(
     return _elementwise(input, target, (input - target).abs(), reduction, weight)
 
 
+@keeps_as_one("input target")
 @single_precision
 @rounded_once
 def smooth_l1_loss(
@@ -145,6 +148,7 @@ def smooth_l1_loss(
     return reduced(where(d < beta, d * d * (0.5 / beta), d - 0.5 * beta), reduction)
 
 
+@keeps_as_one("input target")
 @single_precision
 @rounded_once
 def huber_loss(
@@ -166,6 +170,7 @@ def huber_loss(
     )
 
 
+@keeps_as_one("input target weight")
 @single_precision
 def nll_loss(
     input: Tensor,
@@ -208,6 +213,7 @@ def cross_entropy(
     )
 
 
+@keeps("NllLoss", (1, 2))
 def _class_loss(
     name: str,
     input: Tensor,
@@ -315,6 +321,7 @@ def _soft_cross_entropy(
     return values.sum() / max(math.prod(input.shape) // classes, 1)
 
 
+@keeps_as_one("input target weight")
 @refused_on_gpus
 @rounded_once
 def binary_cross_entropy(
@@ -347,6 +354,7 @@ def _log_cut(p: Tensor) -> Tensor:
     return where(positive, safe.log().clamp(min=-100), constant_like(p, -100))
 
 
+@keeps_as_one("input target weight pos_weight")
 @single_precision
 @rounded_once
 def binary_cross_entropy_with_logits(
@@ -516,6 +524,7 @@ def margin_ranking_loss(
     return reduced((-target * (input1 - input2) + margin).clamp(min=0), reduction)
 
 
+@keeps_as_one("input target")
 @single_precision
 @rounded_once
 def soft_margin_loss(
@@ -545,6 +554,7 @@ def multilabel_soft_margin_loss(
     return reduced((values if weight is None else values * weight).mean(-1), reduction)
 
 
+@keeps_as_one("input target weight")
 @single_precision
 @rounded_once
 def multi_margin_loss(
@@ -579,6 +589,7 @@ def multi_margin_loss(
     return reduced(values.reshape(()) if single and target.dim() == 0 else values, reduction)
 
 
+@keeps_as_one("input target")
 @single_precision
 @rounded_once
 def multilabel_margin_loss(

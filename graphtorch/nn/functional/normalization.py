@@ -11,6 +11,7 @@ from ..._ops.autocast import single_precision_on_gpus
 from ..._ops.base import rounded_once
 from ..._ops.orders import format_kept
 from ...autograd import no_grad
+from ...autograd.keeps import keeps
 from ._common import call, floating
 from .pooling import avg_pool2d, avg_pool3d
 
@@ -131,10 +132,12 @@ def instance_norm(
         )
     out = flat.reshape(x.shape)
     spread = (1, c, *[1] * (x.dim() - 2))
-    out = out if weight is None else out * weight.reshape(spread)
+    # a copy: as in PyTorch, which repeats it, the weight may be written to before the backward pass
+    out = out if weight is None else out * weight.clone().reshape(spread)
     return out if bias is None else out + bias.reshape(spread)
 
 
+@keeps("NativeLayerNorm", (0, 1, 2))
 @single_precision_on_gpus
 def layer_norm(
     input: Tensor,

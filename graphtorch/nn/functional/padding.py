@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ..._deferred.tensor import Tensor
 from ..._ops.autocast import single_precision_on_cpus
 from ..._ops.orders import format_kept
+from ...autograd.keeps import keeps_as_one
 from ._common import call, cat
 
 
@@ -46,6 +47,7 @@ def pad(
     return (_all_dims if mode == "circular" else _edges)(input, pairs, mode)
 
 
+@keeps_as_one("x")
 @format_kept
 @single_precision_on_cpus
 def _edges(x: Tensor, pairs: list[tuple[int, int]], mode: str) -> Tensor:

@@ -11,6 +11,7 @@ from ..._ops.autocast import single_precision_on_cpus
 from ..._ops.base import check_places
 from ..._ops.orders import format_kept
 from ..._types import DTYPES
+from ...autograd.keeps import keeps
 from ._common import batched, call, floating, tuple_of
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 
+@keeps("MaxPoolWithIndices", (0, ~1))
 def _max_pool(
     n: int,
     x: Tensor,
@@ -128,6 +130,7 @@ def max_pool3d_with_indices(*args: Any, **kwargs: Any) -> Any:
     return max_pool3d(*args, **{**kwargs, "return_indices": True})
 
 
+@keeps("AvgPool", (0,))
 def _avg_pool(
     n: int,
     x: Tensor,
@@ -220,6 +223,8 @@ def avg_pool3d(
     )
 
 
+@keeps("AdaptiveMaxPool", (0, ~1))
+@keeps("AdaptiveAvgPool", (0,))
 def _adaptive(n: int, kind: str, x: Tensor, output_size: Any) -> tuple[Any, Any]:
     name = f"adaptive_{kind}_pool{n}d"
     _check_rank(name, n, x)
