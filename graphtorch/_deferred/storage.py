@@ -165,7 +165,7 @@ class Storage(_OnCPU):
             return recorder.capture.read(self)
         if self.host is None:
             return self.value
-        if _held_by_us_alone(self.host):
+        if self._holds_host_alone():
             self.host = None
             return self.value
         return Leaf.of(self.host.copy())
@@ -173,7 +173,7 @@ class Storage(_OnCPU):
     def read_part(self, view: View) -> Leaf | None:
         """A part of memory shared with NumPy, copied; None where `read` copies nothing, or no
         more."""
-        if self.host is None or recorder.capture is not None or _held_by_us_alone(self.host):
+        if self.host is None or recorder.capture is not None or self._holds_host_alone():
             return None
         if view.type.numel >= self.host.size:
             return None
@@ -200,7 +200,7 @@ class Storage(_OnCPU):
     def shared_memory(self) -> np.ndarray | None:
         """The array of code outside, in which writes have to land; None where there is none any
         more."""
-        if self.host is not None and _held_by_us_alone(self.host):
+        if self.host is not None and self._holds_host_alone():
             self.host = None
         return self.host
 
@@ -239,28 +239,50 @@ class Storage(_OnCPU):
             self.value = Leaf(filled)
         return self.value.buffer.numpy()
 
-    def _is_sole_reader(self) -> bool:
+    def _holds_host_alone(self) -> bool:
+        """Whether nobody outside holds the array of `host` any more.
+
+        References to it are counted where no frame has one. An array that is passed on, or has a
+        local name, has more of them while somebody watches the interpreter: a hook of evaluation
+        (PEP 523: PyTorch's compiler, debuggers) makes callers hold on to arguments as well, a trace
+        function that looks at local variables copies them.
+        """
+        # Ours are: `host`, getrefcount's own, and of a user's array the leaf's buffer. A view given
+        # to the user holds on to the array, so it counts.
+        base = self.host.base  # type: ignore[union-attr]
+        if type(base) is Exposed:
+            return getrefcount(self.host) < _OWN_REFERENCES
+        return base is None and getrefcount(self.host) <= _OWN_REFERENCES
+
+    def _is_sole_reader(self: Any) -> bool:
         """Whether nothing else (pending graphs, other storages, what programs packed of it, arrays)
-        knows the memory of the leaf, so that writes to it are unseen."""
-        leaf = self.value
-        buffer = leaf.buffer  # type: ignore[attr-defined]
+        knows the memory of the leaf, so that writes to it are unseen. (No local names: as above.)
+        """
         if (
-            getrefcount(leaf) > _HELD_ONCE
-            or getrefcount(buffer) > _HELD_ONCE
-            or getweakrefcount(buffer)
+            getrefcount(self.value) > _HELD_ONCE
+            or getrefcount(self.value.buffer) > _HELD_ONCE
+            or getweakrefcount(self.value.buffer)
         ):
             return False
-        owner = buffer.owner
-        if type(owner) is np.ndarray and type(owner.base) is Exposed:  # kept by `Buffer.numpy`
-            exposed: Any = owner.base
-            if getrefcount(owner) > _HELD_ONCE or getrefcount(exposed) > _HELD_ONCE:
-                return False
-            inner = exposed.buffer
-            if getrefcount(inner) > _HELD_ONCE:
-                return False
-            owner = inner.owner
-        ours = type(owner) in (Block, bytes) or (type(owner) is np.ndarray and owner.base is None)
-        return ours and getrefcount(owner) <= _HELD_ONCE
+        if not _is_exposed(self.value.buffer.owner):
+            owned = _is_ours(self.value.buffer.owner)
+            return owned and getrefcount(self.value.buffer.owner) <= _HELD_ONCE
+        return (  # kept by `Buffer.numpy`
+            getrefcount(self.value.buffer.owner) <= _HELD_ONCE
+            and getrefcount(self.value.buffer.owner.base) <= _HELD_ONCE
+            and getrefcount(self.value.buffer.owner.base.buffer) <= _HELD_ONCE
+            and _is_ours(self.value.buffer.owner.base.buffer.owner)
+            and getrefcount(self.value.buffer.owner.base.buffer.owner) <= _HELD_ONCE
+        )
+
+
+def _is_exposed(owner: Any) -> bool:
+    return type(owner) is np.ndarray and type(owner.base) is Exposed
+
+
+def _is_ours(owner: Any) -> bool:
+    """Whether that is memory of its own, and no part of another's."""
+    return type(owner) in (Block, bytes) or (type(owner) is np.ndarray and owner.base is None)
 
 
 class DeviceStorage(Storage):
@@ -341,14 +363,6 @@ def copied(buffer: Any) -> Any:
     made = Buffer.empty(buffer.dtype, buffer.shape)
     made.numpy()[...] = buffer.numpy()
     return made
-
-
-def _held_by_us_alone(array: np.ndarray) -> bool:
-    # Ours are: `host`, this function's argument, getrefcount's own, and of a user's array the
-    # leaf's buffer. A view given to the user holds on to `array`, so it counts.
-    if type(array.base) is Exposed:
-        return getrefcount(array) < _OWN_REFERENCES
-    return array.base is None and getrefcount(array) <= _OWN_REFERENCES
 
 
 # Steps never change; `frozen` would double the cost of making them, which every x[i] does.
@@ -601,10 +615,8 @@ def _calibrate() -> None:
     probe = Storage(Leaf.of(array))
     probe.host = array
     del array
-    low = 0
-    while not _held_by_us_alone(probe.host):
-        low += 1
-        _OWN_REFERENCES = low
+    while not probe._holds_host_alone():
+        _OWN_REFERENCES += 1
 
 
 _calibrate()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 import graphtorch as torch
-from graphtorch._deferred import programs
+from graphtorch._deferred import programs, storage
 
 VIEWS = {
     "view": lambda b: b.view(-1),
@@ -77,6 +79,47 @@ def test_memory_that_nobody_else_holds_is_not_copied():
     t = torch.from_numpy(np.ones(4, np.float32))
     _ = t * 2
     assert t._storage.host is None
+
+
+def _looking(frame, event, argument):
+    """A trace function that looks at local variables, as those of debuggers do."""
+    frame.f_locals  # noqa: B018
+    return _looking
+
+
+def test_memory_that_somebody_holds_is_told_from_other_while_traced():
+    before = sys.gettrace()
+    sys.settrace(_looking)
+    try:
+        array = np.ones(4, np.float32)
+        held, alone = torch.from_numpy(array), torch.from_numpy(np.ones(4, np.float32))
+        _ = held * 2, alone * 2
+        pending = torch.zeros(3)
+        read = pending + 1
+        pending[0] = 5
+    finally:
+        sys.settrace(before)
+    assert held._storage.host is array and alone._storage.host is None
+    assert read.tolist() == [1, 1, 1] and pending.tolist() == [5, 0, 0]
+
+
+IMPORTED_WHILE_TRACED = """
+import sys
+def looking(frame, event, argument):
+    frame.f_locals
+    return looking
+sys.settrace(looking)
+from graphtorch._deferred import storage
+sys.settrace(None)
+print(storage._HELD_ONCE, storage._OWN_REFERENCES)
+"""
+
+
+def test_what_counts_as_held_is_the_same_where_the_import_was_traced():
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTED_WHILE_TRACED], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [str(storage._HELD_ONCE), str(storage._OWN_REFERENCES)]
 
 
 def test_inplace_keeps_dtype_and_shape():

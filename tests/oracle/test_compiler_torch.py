@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import pickle
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 import graphtorch
@@ -168,3 +170,17 @@ PROGRAMS = [
 def test_programs_end_as_in_pytorch(program: Any) -> None:
     dynamo.reset()
     assert outcome(graphtorch, program) == outcome(torch, program)
+
+
+def test_memory_that_nobody_else_holds_is_told_while_pytorchs_compiler_watches() -> None:
+    """Its hook of evaluation (PEP 523), which threads that end may leave behind, makes callers hold
+    on to arguments."""
+    set_eval_frame = importlib.import_module("torch._C._dynamo.eval_frame").set_eval_frame
+    before = set_eval_frame(False)
+    try:
+        array = np.ones(4, np.float32)
+        held, alone = graphtorch.from_numpy(array), graphtorch.from_numpy(np.ones(4, np.float32))
+        _ = held * 2, alone * 2
+    finally:
+        set_eval_frame(before)
+    assert held._storage.host is array and alone._storage.host is None
