@@ -108,12 +108,7 @@ def assign(tensor: Tensor, result: Tensor, fills: bool = False, updates: bool = 
     if tensor.is_sparse:
         return tensor._taken_over(result)  # type: ignore[no-any-return]
     if updates and result._fn is not None:
-        result._fn.seen = tuple(
-            [None if s is not None and s.version is tensor._counter else s for s in result._fn.seen]
-        )
-        result._fn.kept = tuple(
-            [k for k in result._fn.kept if k.seen.version is not tensor._counter]
-        )
+        _forget(result._fn, tensor)
         before = tensor._fn
         if tensor._base is not None and before is not None and (before.hooks or before.retained):
             # As in PyTorch: the gradient goes on to the base, unseen by who watches what the view
@@ -157,6 +152,25 @@ def assign(tensor: Tensor, result: Tensor, fills: bool = False, updates: bool = 
         return tensor
     _write_view(tensor, base, result, value, keep_history)
     return tensor
+
+
+def forget_target(tensor: Tensor, result: Tensor) -> None:
+    """Let all operations that lead from `tensor` to `result`, which was made of it alone, read the
+    elements from before it is written to: as `assign` does for the last one."""
+    waiting: list[Any] = [result._fn]
+    done = {tensor._fn, None}
+    while waiting:
+        fn = waiting.pop()
+        if fn not in done and hasattr(fn, "seen"):
+            done.add(fn)
+            _forget(fn, tensor)
+            waiting += [edge[0] for edge in fn.edges if edge is not None]
+
+
+def _forget(fn: Any, tensor: Tensor) -> None:
+    counter = tensor._counter
+    fn.seen = tuple([None if s is not None and s.version is counter else s for s in fn.seen])
+    fn.kept = tuple([k for k in fn.kept if k.seen.version is not counter])
 
 
 def _write_own(tensor: Tensor, value: Value) -> None:

@@ -197,3 +197,34 @@ def test_clip_grad_norm():
     vector = nn.utils.parameters_to_vector([a, b])
     nn.utils.vector_to_parameters(vector * 2, [a, b])
     close(a, [2, 2])
+
+
+IN_PLACE = {
+    **dict.fromkeys(("relu", "relu6", "hardtanh", "elu", "selu", "celu", "leaky_relu"), ()),
+    **dict.fromkeys(("silu", "mish", "hardswish", "hardsigmoid"), ()),
+    "threshold": (0.1, 0.2),
+}
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_gradients_through_functions_in_place(name, compiled):
+    """Their own write is none that the backward pass refuses: they read what was there before."""
+    weights = torch.linspace(-3, 4, 24).reshape(4, 6)
+
+    def gradient(inplace):
+        x = torch.linspace(-4, 5, 24).reshape(4, 6).requires_grad_()
+        made = getattr(F, name)(x * 1.5, *IN_PLACE[name], inplace=inplace)
+        (made * weights).sum().backward()
+        return x.grad
+
+    found = (torch.compile(gradient) if compiled else gradient)(True)
+    assert torch.allclose(found, gradient(False))
+
+
+def test_what_read_an_activation_before_its_write_in_place_refuses():
+    y = torch.randn(4, requires_grad=True) * 1
+    product = y * y
+    F.silu(y, inplace=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.sum().backward()

@@ -9,6 +9,7 @@ from typing import Any
 from graphtorch.ir import ops
 
 from ..._deferred.tensor import Tensor
+from ..._deferred.write import assign, forget_target
 from ..._ops.base import FUNCTIONS, run
 
 _GRAD_NAMES = {
@@ -49,8 +50,12 @@ def cat(tensors: Sequence[Tensor], dim: int) -> Tensor:
 
 
 def in_place(target: Tensor, result: Tensor, inplace: bool) -> Tensor:
-    """`result`, written into `target` where `inplace` asks for it."""
-    return target.copy_(result) if inplace else result
+    """`result`, which a function made of `target` alone, written into it where `inplace` asks for
+    it."""
+    if not inplace or result is target:
+        return result
+    forget_target(target, result)
+    return assign(target, result, updates=True)
 
 
 def floating(x: Tensor, kernel: str) -> Tensor:
