@@ -7,6 +7,7 @@ read after it, for all that the compiler knows.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
@@ -25,7 +26,7 @@ from ...kernels.program.program import Slot
 Place = Callable[[Expr], "Expr | None"]
 
 
-class Finish:
+class Finish(ABC):
     """Takes the sums of a block's threads.
 
     Attributes:
@@ -55,9 +56,9 @@ class Finish:
             with nullcontext() if inside is None else b.when(inside):
                 yield i
 
+    @abstractmethod
     def __call__(self, value: Expr) -> None:
         """Finish a sum."""
-        raise NotImplementedError
 
 
 class Partial(Finish):
