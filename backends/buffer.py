@@ -244,6 +244,10 @@ class Buffer:
             )
         return Buffer(self.address + offset * self.dtype.itemsize, self.dtype, shape, self)
 
+    def again(self) -> Buffer:
+        """The same memory as another buffer, for which nothing stands that was made of this one."""
+        return Buffer(self.address, self.dtype, self.shape, self.owner)
+
     def __repr__(self) -> str:
         return f"<buffer {self.dtype}[{', '.join(map(str, self.shape))}] at {self.address:#x}>"
 

@@ -13,6 +13,24 @@ from ..buffer import Buffer
 from .device import Device, Memory
 
 
+class Foreign:
+    """Memory of a device that code of other libraries may read and write at any time.
+
+    Its owner is kept until nobody here holds it and what was asked for so far has happened.
+    """
+
+    __slots__ = ("_device", "_owner", "address", "size")
+
+    def __init__(self, device: Device, address: int, size: int, owner: object):
+        self._device = device
+        self._owner = owner
+        self.address = address
+        self.size = size
+
+    def __del__(self) -> None:
+        self._device.keep(self._owner)
+
+
 class DeviceBuffer:
     """A row-major array on a device: as `backends.Buffer`, whose place it takes there.
 
@@ -84,6 +102,15 @@ class DeviceBuffer:
         return DeviceBuffer(
             self.device, self.dtype, shape, self.memory, self.address + offset * self.dtype.itemsize
         )
+
+    def again(self) -> DeviceBuffer:
+        """The same memory as another buffer, for which nothing stands that was made of this one."""
+        return DeviceBuffer(self.device, self.dtype, self.shape, self.memory, self.address)
+
+    def lent(self) -> DeviceBuffer:
+        """The same memory for code that will not say when it is done with it."""
+        memory = Foreign(self.device, self.address, self.nbytes, self.memory)
+        return DeviceBuffer(self.device, self.dtype, self.shape, memory, self.address)
 
     def __repr__(self) -> str:
         return (

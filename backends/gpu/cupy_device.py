@@ -33,6 +33,8 @@ Result = TypeVar("Result")
 SERIES = 8  # of launches, whose kernels a report of a fault names
 NAMED = 12  # kernels that it names at most
 COMPILERS = 16  # threads that compile at a time
+CUDA = 2  # DLPack's name of GPUs: kDLCUDA
+LEGACY = 1  # the handle of the legacy default stream
 MAX_DYNAMIC_SHARED = driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 ATTRIBUTES = {
     "multiprocessors": runtime.cudaDevAttrMultiProcessorCount,
@@ -63,6 +65,7 @@ class CupyDevice:
         self._blocking = os.environ.get("CUDA_LAUNCH_BLOCKING", "0") not in ("", "0")
         self._recent: collections.deque[tuple[str, ...]] = collections.deque(maxlen=SERIES)
         self._in_flight: collections.deque[tuple[CupyEvent, object]] = collections.deque()
+        self._leaving: collections.deque[object] = collections.deque()  # to be put in flight
         self.enter()
         self.properties = _at_first(_properties, index)
         # waits for the null stream, which others use
@@ -136,13 +139,35 @@ class CupyDevice:
         self._hold(held)
 
     def _hold(self, held: object) -> None:
-        """Keep an owner of pinned memory until what was asked for so far has happened."""
-        while self._in_flight and self._in_flight[0][0].done():
-            self._in_flight.popleft()
-        if held is not None:
+        """Keep an owner of pinned memory, and those of foreign memory that was let go, until what
+        was asked for so far has happened."""
+        with self.lock:
+            while self._in_flight and self._in_flight[0][0].done():
+                self._in_flight.popleft()
+            owners = self._left()
+            if held is not None or owners:
+                event = self.event()
+                event.record()
+                self._in_flight.append((event, (held, owners)))
+
+    def _left(self) -> list[object]:
+        """The owners of memory that nobody holds any more since the last time."""
+        return [self._leaving.popleft() for _ in range(len(self._leaving))]
+
+    @property
+    def dlpack(self) -> tuple[int, int]:
+        return CUDA, self.index
+
+    def precede(self, stream: int) -> None:
+        """Streams that block for the legacy default one, as ours does, need nothing from it."""
+        self._hold(None)
+        if stream not in (LEGACY, self.stream):
             event = self.event()
             event.record()
-            self._in_flight.append((event, held))
+            self.asked(runtime.streamWaitEvent, stream, event.handle)
+
+    def keep(self, owner: object) -> None:
+        self._leaving.append(owner)
 
     def copy(self, to: int, address: int, size: int) -> None:
         self._copy(to, address, size, runtime.memcpyDeviceToDevice)
@@ -221,9 +246,11 @@ class CupyDevice:
     def synchronize(self) -> None:
         event = CupyEvent(self)
         with self.lock:
+            left = self._left()
             event.record()
             expected, recent = self._statuses.taken(), len(self._recent)
         self.asked(runtime.eventSynchronize, event.handle)
+        del left
         for _ in range(min(recent, len(self._recent))):
             self._recent.popleft()
         self._statuses.settle(expected)
@@ -236,11 +263,15 @@ class CupyDevice:
         """Put something into the stream, when no other thread captures what comes there."""
         self.enter()
         with self.lock:
+            if self._leaving and not self._stream.is_capturing():
+                self._hold(None)
             self.asked(call, *args)
 
     def launch(self, functions: tuple[str, ...], calls: Sequence[tuple[int, ...]]) -> None:
         """Launch kernels with the arguments of `cuLaunchKernel`; whoever calls holds the lock."""
         self._recent.append(functions)
+        if self._leaving and not self._stream.is_capturing():
+            self._hold(None)
         if self._blocking and not self._stream.is_capturing():
             self._one_by_one(functions, calls)
         else:

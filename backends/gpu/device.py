@@ -138,6 +138,18 @@ class Device(Protocol):
     def stream(self) -> int:
         """The handle of its queue, for other libraries; 0 where it has none."""
 
+    @property
+    def dlpack(self) -> tuple[int, int]:
+        """What DLPack calls it: DLDeviceType and number. The emulated one is an extension's
+        (kDLExtDev), which other libraries refuse: none of them could use its memory."""
+
+    def precede(self, stream: int) -> None:
+        """Let a stream of another library wait for what was asked for so far."""
+
+    def keep(self, owner: object) -> None:
+        """Let an owner of memory go when what was asked for so far has happened. May be called at
+        any place, by the collector of garbage."""
+
     # ---- memory
 
     def allocate(self, size: int) -> Memory:

@@ -49,6 +49,7 @@ OPTIONS = (
 )
 COMPILERS = 4  # that run side by side, each with up to half a GiB
 CAPABILITY = (8, 0)
+EXTENSION = 12  # DLPack's name of devices that no other library knows: kDLExtDev
 KEPT = 128 << 20  # bytes of memory that nobody holds
 MOST_TRACED = 1 << 24  # accesses of a launch
 NEEDED = (
@@ -84,6 +85,7 @@ class EmulatedDevice:
     """
 
     index = stream = 0
+    dlpack = EXTENSION, 0
 
     def __init__(self, order: int = 0, traced: bool = False):
         """Args:
@@ -101,6 +103,12 @@ class EmulatedDevice:
         self._pool = Pool(self._take, KEPT)
         self._statuses = Statuses(self.pinned)
         self._noted: list[Callable[[], None]] | None = None  # during a capture
+
+    def precede(self, stream: int) -> None:
+        pass  # what was asked for has happened
+
+    def keep(self, owner: object) -> None:
+        pass
 
     # ---- memory
 

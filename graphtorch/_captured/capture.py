@@ -22,6 +22,7 @@ from graphtorch.ir.graph import Graph, Node, Type, Value, topological
 from graphtorch.ir.literal import Literal
 
 from .._deferred import running
+from .._deferred.device_storage import stored
 from .._deferred.door import Buffer, DeviceBuffer
 from .._deferred.storage import (
     Leaf,
@@ -31,7 +32,6 @@ from .._deferred.storage import (
     Version,
     is_contiguous,
     recorder,
-    stored,
 )
 from .._deferred.tensor import Tensor
 from .._deferred.walk import stand_for

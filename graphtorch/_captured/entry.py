@@ -373,7 +373,7 @@ def _fitting(buffer: Buffer, storage: Storage) -> Buffer:
     shared with it, so that what was packed of it is stale."""
     if storage.shared_memory() is None:
         return buffer
-    return Buffer(buffer.address, buffer.dtype, buffer.shape, buffer.owner)
+    return buffer.again()
 
 
 def _write(target: Any, leaf: Leaf, arguments: Sequence[Tensor]) -> None:

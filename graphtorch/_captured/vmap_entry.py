@@ -20,8 +20,9 @@ from graphtorch.ir.graph import Value
 from graphtorch.ir.passes.batch import Batch
 
 from .._deferred import running
+from .._deferred.device_storage import stored
 from .._deferred.making import from_value
-from .._deferred.storage import Storage, Version, recorder, stored
+from .._deferred.storage import Storage, Version, recorder
 from .._deferred.tensor import Tensor
 from .._ops.base import METHODS
 from .._random.draw import OPERANDS

@@ -13,7 +13,7 @@ from graphtorch.backends import Buffer, Executable
 from graphtorch.backends import compile as _compile
 from graphtorch.backends.buffer import SMALL, Block, Exposed, MappedFile, small
 from graphtorch.backends.gpu import devices
-from graphtorch.backends.gpu.buffer import DeviceBuffer
+from graphtorch.backends.gpu.buffer import DeviceBuffer, Foreign
 from graphtorch.backends.gpu.device import Device
 from graphtorch.backends.identity import (
     ITEM,
@@ -146,6 +146,7 @@ __all__ = [
     "DeviceBuffer",
     "Executable",
     "Exposed",
+    "Foreign",
     "MappedFile",
     "Pinned",
     "Row",

@@ -15,9 +15,10 @@ from .._types import CPU, META, device
 from ..autograd.grad_mode import modes
 from ..autograd.nodes import Edge, GradNode, Seen, seen_of
 from . import running
+from .device_storage import DeviceStorage
 from .door import Buffer, place_of
 from .memory_order import Order, view_of
-from .storage import DeviceStorage, Leaf, MetaLeaf, Step, Storage, Version, View, recorder
+from .storage import Leaf, MetaLeaf, Step, Storage, Version, View, recorder
 from .tensor import Tensor
 
 _DIFFERENTIABLE = frozenset(d for d in ALL if d.is_differentiable)

@@ -26,9 +26,10 @@ from .._settings import FOLDER
 from .._types import CPU, device
 from ..autograd.grad_mode import modes
 from . import programs
+from .device_storage import DeviceStorage, stored
 from .door import copied_to
 from .failures import out_of_memory
-from .storage import DeviceStorage, Leaf, MetaLeaf, Storage, recorder, stored
+from .storage import Leaf, MetaLeaf, Storage, recorder
 from .walk import Walk
 
 ROUND = 48  # results recorded in a round of a loop that is worth running by itself
@@ -126,18 +127,17 @@ def store(storage: Storage, value: Value) -> None:
     capture = recorder.capture
     if capture is not None and capture.write(storage, value):
         return
-    host = storage.shared_memory()
-    if host is not None:
-        np.copyto(host, array_of(value))
-        storage.epoch += 1
+    if storage.shared_memory() is not None:
+        storage.land(leaf_of(value, storage.place))
         return
     storage.put(value)
     if type(value) is Value:
         pending(storage)
 
 
-def share(storage: Storage) -> np.ndarray:
-    """The elements as an array that code outside may keep; from now on writes land in it."""
+def share(storage: Storage) -> Any:
+    """The elements as an array (on a GPU: a buffer) that code outside may keep; from now on writes
+    land in it."""
     settle(storage)
     return storage.expose()
 

@@ -26,7 +26,7 @@ from graphtorch.ir.shape import Dim, Shape, contiguous_strides
 
 from .._torch.dataclass import dataclass
 from .._types import CPU, device
-from .door import Block, Buffer, DeviceBuffer, Exposed, copied_to
+from .door import Block, Buffer, DeviceBuffer, Exposed
 
 _TYPES = Type._table
 
@@ -204,6 +204,16 @@ class Storage(_OnCPU):
             self.host = None
         return self.host
 
+    def land(self, leaf: Leaf) -> None:
+        """Put elements of this type into the memory that is shared."""
+        np.copyto(self.host, leaf.buffer.numpy())  # type: ignore[arg-type]
+        self.epoch += 1
+
+    def look(self) -> np.ndarray:
+        """The elements of memory that is shared. Read only."""
+        assert self.host is not None
+        return self.host
+
     def expose(self) -> np.ndarray:
         """Elements in memory as an array that code outside may keep; from now on writes land in
         it."""
@@ -283,52 +293,6 @@ def _is_exposed(owner: Any) -> bool:
 def _is_ours(owner: Any) -> bool:
     """Whether that is memory of its own, and no part of another's."""
     return type(owner) in (Block, bytes) or (type(owner) is np.ndarray and owner.base is None)
-
-
-class DeviceStorage(Storage):
-    """The cell of a tensor on a GPU: nothing of the host shares its memory."""
-
-    __slots__ = ("place",)
-    place: device
-    used = False  # whether there ever was one: programs without pay for nothing else
-
-    def __init__(self, value: Value, place: device):
-        DeviceStorage.used = True
-        super().__init__(_there(value, place))
-        self.place = place
-
-    def put(self, value: Value) -> None:
-        """Replace the value."""
-        super().put(_there(value, self.place))
-
-    def expose(self) -> np.ndarray:
-        """Raises TypeError: NumPy cannot look at the memory of a GPU."""
-        raise TypeError(
-            f"can't convert {self.place} device type tensor to numpy. Use Tensor.cpu() to copy "
-            "the tensor to host memory first."
-        )
-
-    def __deepcopy__(self, memo: Any) -> Storage:
-        made = DeviceStorage(self.read(), self.place)
-        if type(made.value) is Value:
-            recorder.adopt(made)
-        return made
-
-    def memory(self) -> np.ndarray | None:
-        """None: writes to a GPU are recorded."""
-        return None
-
-
-def _there(value: Value, place: device) -> Value:
-    """`value`, if it is in memory, in that of the GPU `place`."""
-    if type(value) is Leaf and type(value.buffer) is Buffer:
-        return Leaf(copied_to(value.buffer, place))
-    return value
-
-
-def stored(value: Value, place: device) -> Storage:
-    """A new cell on a device."""
-    return Storage(value) if place is CPU else DeviceStorage(value, place)
 
 
 def number_in_all(value: Value) -> np.ndarray | None:

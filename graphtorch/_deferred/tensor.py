@@ -25,9 +25,9 @@ from ..autograd.grad_mode import modes
 from ..autograd.nodes import AccumulateGrad, Edge, GradNode, Seen
 from ..utils.hooks import register
 from . import running
+from .device_storage import DeviceStorage
 from .door import Buffer
 from .storage import (
-    DeviceStorage,
     Leaf,
     MetaLeaf,
     Slice,
@@ -194,7 +194,7 @@ class Tensor:
         storage = self._storage
         if storage.host is not None:
             running._refuse_in_capture()
-            return storage.host
+            return storage.look()
         if recorder.capture is not None:
             recorder.capture.value_read(storage)
         if type(storage.value) is not Leaf:

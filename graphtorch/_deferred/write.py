@@ -14,9 +14,10 @@ from .._types import META, device
 from ..autograd.grad_mode import modes
 from ..autograd.nodes import GradNode, look
 from . import at_once, door, running
+from .device_storage import DeviceStorage, stored
 from .making import beside, in_order, wrap
 from .memory_order import Order, own_order
-from .storage import DeviceStorage, Leaf, MetaLeaf, Storage, overlaps, recorder, stored, write_steps
+from .storage import Leaf, MetaLeaf, Storage, overlaps, recorder, write_steps
 from .tensor import Tensor
 
 # writes to parts, each to what the one before left, that wait before they are computed

@@ -1,159 +1,156 @@
-"""Exchange of memory by DLPack (https://dmlc.github.io/dlpack), through NumPy.
-
-NumPy has no bfloat16: its elements travel as uint16, and the capsule's element type is set beside
-it.
-"""
+"""Exchange of memory by DLPack (https://dmlc.github.io/dlpack)."""
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import numpy as np
-
-from graphtorch.ir.dtype import bf16
 
 from .._deferred import running
 from .._deferred.tensor import Tensor
 from .._ops.base import METHODS, register
 from .._ops.creation import from_array, from_numpy
-from .._types import CPU, check_device
-
-_UINT, _BFLOAT = 1, 4  # DLDataTypeCode
-_CPU, _GPU = (1, 0), 2  # DLDeviceType and number
-
-
-class _DLTensor(ctypes.Structure):
-    """The beginning of a DLManagedTensor."""
-
-    _fields_ = (
-        ("data", ctypes.c_void_p),
-        ("device_type", ctypes.c_int32),
-        ("device_id", ctypes.c_int32),
-        ("ndim", ctypes.c_int32),
-        ("code", ctypes.c_uint8),
-        ("bits", ctypes.c_uint8),
-        ("lanes", ctypes.c_uint16),
-    )
-
-
-_pointer_in = ctypes.PYFUNCTYPE(ctypes.POINTER(_DLTensor), ctypes.py_object, ctypes.c_char_p)(
-    # its own: attributes of `pythonapi` are the whole process's
-    ("PyCapsule_GetPointer", ctypes.pythonapi)
-)
-
-
-def _retype(capsule: Any, before: int, after: int) -> Any:
-    """The capsule with 16-bit elements of type `before` called `after`."""
-    tensor = _pointer_in(capsule, b"dltensor").contents
-    if (tensor.code, tensor.bits) == (before, 16):
-        tensor.code = after
-    return capsule
-
-
-class _Capsule:
-    """A capsule as an object that NumPy takes."""
-
-    def __init__(self, capsule: Any):
-        self.capsule = capsule
-
-    def __dlpack__(self, **options: Any) -> Any:
-        return self.capsule
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return _CPU
+from .._types import check_device, device, gpu
+from . import capsules, gpu_memory
+from .capsules import CPU, array_in, capsule_from, capsule_of, is_capsule
 
 
 def _dlpack(
     self: Tensor,
     *,
-    stream: Any = None,
+    stream: Any = -1,
     max_version: Any = None,
     dl_device: Any = None,
     copy: bool | None = None,
 ) -> Any:
     """A DLPack capsule over this tensor's memory, for ``from_dlpack`` of other libraries.
 
-    Raises: BufferError for a tensor that requires a gradient.
+    Args:
+        stream: of a tensor on a GPU, the stream that its memory will be used in: the handle of one,
+            1 or None for the legacy default one, 2 for the thread's own, -1 for one that waits
+            by itself.
+        max_version: the latest version of DLPack that the consumer knows.
+        dl_device: where the memory is to be, as `__dlpack_device__` says it; a copy if need be.
+        copy: whether it is to be a copy; None: if need be.
+
+    Raises: BufferError for a tensor that requires a gradient, or without memory of its own.
+        ValueError: there is no such device, or it would have to be a copy.
     """
     if self.requires_grad:
         raise BufferError("Can't export tensors that require gradient, use tensor.detach()")
+    if self.is_sparse:
+        raise BufferError("Can't export tensors with layout other than torch.strided")
+    own = _dlpack_device(self)
+    if stream is not None and type(stream) is not int:
+        raise TypeError("stream must be ``int`` or ``none``")
+    wanted = own if dl_device is None else _named(dl_device)
+    if wanted != own:
+        place = _place(wanted)
+        if copy is False:
+            raise ValueError(f"cannot move a tensor from {self.device} to {place} without copying")
+        return _dlpack(METHODS["to"](self, place), stream=stream, max_version=max_version)
+    running._refuse_in_capture()
+    source = METHODS["clone"](self) if copy else self
+    if self.is_cuda:
+        return gpu_memory.capsule(source, stream, max_version)
     if stream is not None and stream != -1:
         raise AssertionError("stream should be None on cpu.")
-    if dl_device is not None and tuple(dl_device) != _CPU:
-        raise BufferError(f"a tensor on the CPU cannot be exported to device {tuple(dl_device)}")
-    if not self.is_cpu:
-        raise BufferError(f"a tensor on {self.device} cannot be exported: call .cpu() on it first")
-    running._refuse_in_capture()
-    source = self.clone() if copy else self
-    if self._type.dtype is bf16:
-        running.share(source._storage)
-        return _retype(source._array().view(np.uint16).__dlpack__(), _UINT, _BFLOAT)
-    array = source.numpy()
-    return (
-        array.__dlpack__(max_version=max_version)
-        if max_version and _NEW_NUMPY
-        else array.__dlpack__()
-    )
+    array = running.share(source._storage)
+    return capsule_of(array if source._view is None else source._view.over(array), max_version)
 
 
-_NEW_NUMPY = tuple(map(int, np.__version__.split(".")[:2])) >= (2, 1)
-METHODS["__dlpack__"] = _dlpack
-METHODS["__dlpack_device__"] = lambda self: (_GPU, self.device.index) if self.is_cuda else _CPU
+def _dlpack_device(self: Tensor) -> tuple[int, int]:
+    """The DLDeviceType and the number of the device that this tensor is on.
+
+    The emulated GPU is an extension's device (kDLExtDev), which other libraries refuse, since they
+    could not use its memory.
+    """
+    if self.is_meta:
+        raise ValueError(f"Unknown device type {self.device.type} for Dlpack")
+    return gpu_memory.name_of(self.device) if self.is_cuda else CPU
+
+
+METHODS["__dlpack__"], METHODS["__dlpack_device__"] = _dlpack, _dlpack_device
+
+
+def _named(device: Any) -> tuple[int, int]:
+    kind, number = device
+    return int(kind), int(number)
+
+
+def _place(name: tuple[int, int]) -> device:
+    """The device that DLPack names so. Raises ValueError: there is none here."""
+    if name == CPU:
+        return check_device("cpu")
+    try:
+        found = gpu(name[1])
+    except (AssertionError, RuntimeError) as error:
+        raise ValueError(f"there is no device {name} here: {error}") from None
+    if gpu_memory.name_of(found) != name:
+        raise ValueError(
+            f"there is no device {name} here: {found} is {gpu_memory.name_of(found)} to DLPack"
+        )
+    return found
 
 
 @register("from_dlpack", method=False)
 def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None) -> Tensor:
-    """A tensor over the memory of any DLPack object, or capsule, on the CPU; `copy` gives it its
-    own memory.
+    """A tensor over the memory of any DLPack object, or capsule, on the CPU or a GPU.
 
-    Raises: RuntimeError for what is neither, BufferError for memory elsewhere.
+    Args:
+        device: where the tensor is to be; a copy if need be.
+        copy: whether it is to have its own memory; None: if need be.
+
+    Raises: RuntimeError for what is neither, BufferError for memory elsewhere, or that may not be
+        written to. ValueError: it would have to be a copy, and `copy` is False.
     """
-    if device is not None and check_device(device) is not getattr(ext_tensor, "device", CPU):
-        raise BufferError(f"only memory on {device} can be shared")
-    if isinstance(ext_tensor, Tensor) and ext_tensor.is_cuda:
-        return ext_tensor.detach().clone() if copy else ext_tensor.detach()
-    if isinstance(ext_tensor, Tensor) and not ext_tensor.is_cpu:
-        raise ValueError(f"Unknown device type {ext_tensor.device.type} for Dlpack")
-    if type(ext_tensor).__name__ == "PyCapsule":
-        array = _from_capsule(ext_tensor)
-    elif hasattr(ext_tensor, "__dlpack__"):
-        array = _array_of(ext_tensor)
-    else:
+    made = _shared(ext_tensor, copy)
+    place = made.device if device is None else check_device(device)
+    if made.device is not place:
+        if copy is False:
+            raise ValueError(
+                f"cannot move DLPack tensor from device {made.device} to {place} without copying. "
+                "Set copy=None or copy=True."
+            )
+        return METHODS["to"](made, place)  # type: ignore[no-any-return]
+    return METHODS["clone"](made) if copy else made  # type: ignore[no-any-return]
+
+
+def _shared(source: Any, copy: bool | None) -> Tensor:
+    if isinstance(source, Tensor) and source.is_cuda:
+        if source.requires_grad:
+            raise BufferError("Can't export tensors that require gradient, use tensor.detach()")
+        return source.detach()
+    if is_capsule(source):
+        return _consumed(source, copy)
+    if not hasattr(source, "__dlpack__"):
         raise RuntimeError(
             "from_dlpack received an invalid capsule: expected an object with __dlpack__ or a "
-            f"DLPack capsule, got {type(ext_tensor).__name__}"
+            f"DLPack capsule, got {type(source).__name__}"
         )
-    return from_array(array.copy()) if copy or not array.flags.writeable else from_numpy(array)
+    name = _named(source.__dlpack_device__())
+    if gpu_memory.is_gpu(name):
+        stream = gpu_memory.stream_of(gpu_memory.place_of(name))
+        return _consumed(capsule_from(source.__dlpack__, stream=stream), copy)
+    if name == CPU:
+        return _consumed(capsule_from(source.__dlpack__), copy)
+    return _of_array(np.from_dlpack(source), copy)  # pinned memory; NumPy refuses what is elsewhere
 
 
-def _array_of(source: Any) -> np.ndarray:
-    try:
-        return np.from_dlpack(source)
-    except (RuntimeError, BufferError, TypeError):
-        if tuple(map(int, source.__dlpack_device__())) != _CPU:
-            raise
-        return _from_capsule(source.__dlpack__())  # bfloat16, or it raises again
+def _consumed(capsule: Any, copy: bool | None) -> Tensor:
+    name, array = capsules.device_in(capsule), array_in(capsule)
+    if not gpu_memory.is_gpu(name):
+        return _of_array(array, copy)
+    made = gpu_memory.over(array, gpu_memory.place_of(name))
+    return made if _may_share(array, copy) else METHODS["clone"](made)  # type: ignore[no-any-return]
 
 
-def _from_capsule(capsule: Any) -> np.ndarray:
-    """The memory in a capsule of the version without flags; that of bfloat16 as such."""
-    before = _pointer_in(capsule, b"dltensor").contents
-    is_bf16 = (before.code, before.bits) == (_BFLOAT, 16)
-    array = np.from_dlpack(_Capsule(_retype(capsule, _BFLOAT, _UINT)))
-    return _writeable(array).view(bf16.numpy) if is_bf16 else _writeable(array)
+def _of_array(array: np.ndarray, copy: bool | None) -> Tensor:
+    return from_numpy(array) if _may_share(array, copy) else from_array(array.copy())
 
 
-def _writeable(array: np.ndarray) -> np.ndarray:
-    """The same memory, to be written to: NumPy is careful with capsules that do not say."""
-    if array.flags.writeable or array.size == 0:
-        return array
-    return np.asarray(_Interface(array))
-
-
-class _Interface:
-    """Keeps `array` alive and offers its memory."""
-
-    def __init__(self, array: np.ndarray):
-        self.array = array
-        self.__array_interface__ = {**array.__array_interface__, "data": (array.ctypes.data, False)}
+def _may_share(array: np.ndarray, copy: bool | None) -> bool:
+    """Whether a tensor may lie over that memory. Raises BufferError: it may not, and must."""
+    if not array.flags.writeable and array.size and copy is False:
+        raise BufferError("memory that must not be written to cannot be shared: leave out copy")
+    return array.flags.writeable or not array.size

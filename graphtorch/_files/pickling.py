@@ -13,8 +13,9 @@ import numpy as np
 from graphtorch.ir.dtype import DType
 from graphtorch.ir.shape import contiguous_strides
 
+from .._deferred.device_storage import DeviceStorage
 from .._deferred.making import from_value
-from .._deferred.storage import Bits, DeviceStorage, Leaf, Storage, ViewDtype
+from .._deferred.storage import Bits, Leaf, Storage, ViewDtype
 from .._deferred.tensor import Tensor
 from .._ops.base import FUNCTIONS, METHODS
 from .._ops.creation import from_array

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from graphtorch.ir.dtype import DType, bf16, f16, f32
 
+from .._deferred.device_storage import DeviceStorage
 from .._deferred.door import gpus
-from .._deferred.storage import DeviceStorage
 from .._deferred.tensor import Tensor
 from .._deferred.write import cast_tensor
 from .._types import DTYPES, device, dtype

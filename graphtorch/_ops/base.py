@@ -18,11 +18,12 @@ from graphtorch.ir.shape import SymInt, normalize_axis
 
 from .. import _types
 from .._deferred.at_once import check_64_bits, element
+from .._deferred.device_storage import DeviceStorage
 from .._deferred.door import Buffer
 from .._deferred.making import wrap
 from .._deferred.memory_order import order_of
 from .._deferred.running import flush, locate, settle, user_line
-from .._deferred.storage import DeviceStorage, Leaf, Storage, number_in_all, recorder
+from .._deferred.storage import Leaf, Storage, number_in_all, recorder
 from .._deferred.tensor import Tensor
 from .._deferred.write import assign, cast_tensor, check_overlap
 from .._types import CPU

@@ -385,8 +385,7 @@ def data_ptr(self: Tensor) -> int:
         storage.value = Leaf(copied(storage.value.buffer))  # type: ignore[attr-defined]
     if not storage.value.type.numel:
         return 0
-    address = storage.value.buffer.address if storage.host is None else storage.host.ctypes.data  # type: ignore
-    return address + _offset(self) * self.itemsize  # type: ignore[no-any-return]
+    return storage.value.buffer.address + _offset(self) * self.itemsize  # type: ignore
 
 
 @register(function=False)

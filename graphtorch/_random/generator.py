@@ -20,7 +20,8 @@ from graphtorch.ir.dtype import f32
 from graphtorch.ir.graph import Type, Value
 
 from .._deferred import running
-from .._deferred.storage import Leaf, Storage, recorder, stored
+from .._deferred.device_storage import stored
+from .._deferred.storage import Leaf, Storage, recorder
 from .._deferred.tensor import Tensor
 from .._ops.creation import from_array, leaf_on
 from .._types import CPU, META, check_device, device

@@ -6,7 +6,7 @@ This file imports nothing of graphtorch: copy it beside the library and ship bot
     scores, = model(images)
 
 A library made for GPUs takes arrays as well, which are copied there and back, and tensors that lie
-in a GPU's memory, of packages that give it away by DLPack (graphtorch does not yet).
+in a GPU's memory, of packages that give it away by DLPack (CuPy, PyTorch, graphtorch).
 """
 
 from __future__ import annotations
@@ -215,8 +215,8 @@ class Library:
 
         Args:
             arrays: NumPy arrays, or what becomes one; for a CUDA library tensors in the GPU's
-                memory as well, of packages that give it away by DLPack (CuPy, PyTorch; graphtorch
-                does not yet), which are read where they are.
+                memory as well, of packages that give it away by DLPack (CuPy, PyTorch,
+                graphtorch), which are read where they are.
             out: for a CUDA library tensors in the GPU's memory that the results are written to, and
                 returned.
 

@@ -14,9 +14,10 @@ from graphtorch.ir import ops
 from graphtorch.ir.graph import Value
 from graphtorch.ir.rewrite import in_terms_of
 
+from .._deferred.device_storage import DeviceStorage
 from .._deferred.making import from_value, ones_like
 from .._deferred.running import moved
-from .._deferred.storage import DeviceStorage, MetaLeaf, any_meta, recorder
+from .._deferred.storage import MetaLeaf, any_meta, recorder
 from .._deferred.tensor import Tensor
 from .._ops.base import FUNCTIONS, METHODS, SparseOperand
 from .._ops.creation import zeros_like

@@ -9,8 +9,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from .._deferred.device_storage import DeviceStorage
 from .._deferred.making import from_value
-from .._deferred.storage import DeviceStorage, recorder
+from .._deferred.storage import recorder
 from .._deferred.tensor import Tensor
 from .._ops.creation import full_value
 from .._types import device

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from .._deferred.device_storage import DeviceStorage
 from .._deferred.door import device_of as _runner
 from .._deferred.door import gpus
 from .._deferred.failures import OutOfMemoryError
-from .._deferred.storage import DeviceStorage
 from .._random.generator import on_gpu
 from .._torch import absent
 from .._torch.legacy import CUDA_TYPES

@@ -100,6 +100,7 @@ def run(folder: Path) -> Callable[..., str]:
         code: str,
         *arguments: Any,
         keeps: bool = False,
+        alone: bool = True,
         driver: Path | None = None,
         **environment: str,
     ) -> str:
@@ -112,7 +113,7 @@ def run(folder: Path) -> Callable[..., str]:
             "PYTHONPATH": str(folder),
             **environment,
         }
-        code = f"from head import *\n{code}\nassert is_alone()"
+        code = f"from head import *\n{code}\nassert is_alone() == {alone}"
         done = subprocess.run(
             [sys.executable, "-c", code, *map(str, arguments)],
             env=settings,
@@ -376,6 +377,43 @@ assert (calls.library(x)[0] == want).all()
 """,
         lenet[1].path,
         keeps=True,
+    )
+
+
+def test_tensors_of_graphtorch_are_used_where_they_are(run, lenet, folder):
+    """In memory of the driver's, as CuPy's would be."""
+    np.save(folder / "x.npy", image())
+    run(
+        """
+sys.path.insert(0, sys.argv[2])
+import fake_cupy
+from fake_gpu import fake_gpu
+import graphtorch as torch
+
+calls = Calls(sys.argv[1])
+
+class OfDriver:
+    def __init__(self, size):
+        self.address = calls.allocate(size)
+
+fake_cupy.Block = OfDriver
+with fake_gpu():
+    x = torch.tensor(np.load("x.npy"), device="cuda")
+    y = torch.zeros(2, 10, device="cuda")
+    before = y + 1
+    assert calls.library(x, out=[y])[0] is y
+    want, = calls.library(np.load("x.npy"))
+    assert (y.cpu().numpy() == want).all() and want.any() and (before == 1).all()
+    assert (calls.library(x * 1)[0] == want).all()
+    y.zero_()
+    assert y.sum().item() == 0
+    calls.library(x, out=[y])
+    assert (y.cpu().numpy() == want).all()
+""",
+        lenet[1].path,
+        Path(__file__).parent.parent / "helpers",
+        keeps=True,
+        alone=False,
     )
 
 

@@ -138,6 +138,12 @@ def eventSynchronize(event: int) -> None:
 
 
 @runtime_call
+def streamWaitEvent(stream: int, event: int, flags: int = 0) -> None:
+    assert isinstance(machine.handles[event], Event) and flags == 0
+    machine.calls.append(f"stream {stream} waits")
+
+
+@runtime_call
 def eventElapsedTime(start: int, end: int) -> float:
     return 1.5
 
