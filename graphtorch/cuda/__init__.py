@@ -18,15 +18,16 @@ from .._torch import absent
 from .._torch.legacy import CUDA_TYPES
 from .._types import current_gpu as _current
 from .._types import gpu as _gpu_of
-from . import random, streams
+from . import graphs, random, streams
 from ._gpu import device, index_of, no_gpu, place_of
 from ._gpu import device_of_tensor as device_of
+from .graphs import *  # noqa: F403
 from .memory import *  # noqa: F403
 from .random import *  # noqa: F403
 from .streams import *  # noqa: F403
 from .streams import wait_for
 
-__all__ = ["OutOfMemoryError", "device", "device_of", "random", "streams"]
+__all__ = ["OutOfMemoryError", "device", "device_of", "graphs", "random", "streams"]
 
 
 def is_available() -> bool:
@@ -194,21 +195,6 @@ def set_per_process_memory_fraction(fraction: float, device: Any = None) -> None
             "torch.cuda.set_per_process_memory_fraction: memory has no limit but the GPU's "
             "own; leave the call out, or pass 1.0"
         )
-
-
-_NO_GRAPHS = (
-    "torch.compile replays a whole function at once, as one CUDA graph where a GPU offers it: "
-    "decorate the function instead"
-)
-CUDAGraph = absent.class_without_instances(
-    "CUDAGraph", "torch.cuda", "Recorded work of a GPU.", _NO_GRAPHS
-)
-graph = absent.class_without_instances("graph", "torch.cuda", "Records work of a GPU.", _NO_GRAPHS)
-
-
-def is_current_stream_capturing() -> bool:
-    """Whether work of a GPU is being recorded by the program: never."""
-    return False
 
 
 globals().update(CUDA_TYPES)
