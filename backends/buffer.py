@@ -17,7 +17,7 @@ from graphtorch.ir.dtype import BY_NUMPY, DType
 ALIGNMENT = 64
 HUGE = 4 << 20  # from here on memory is aligned for, and asks for, 2 MiB pages
 FREE_LIMIT = 1 << 30  # bytes kept in free lists; beyond, memory goes back to the system
-MADV_HUGEPAGE, MADV_PAGEOUT = 14, 21
+MADV_DONTNEED, MADV_HUGEPAGE, MADV_PAGEOUT = 4, 14, 21
 # bytes: less lies in an object of the interpreter's, which is there, and goes, in a quarter of the
 # time of a `Block`
 SMALL = 1024
@@ -99,9 +99,15 @@ def _allocate(size: int) -> int:
         code = _libc.posix_memalign(ctypes.byref(where), ALIGNMENT, size)
     if code or not where.value:
         raise MemoryError(f"out of memory: could not get {size:,} bytes for an array")
-    if huge and hasattr(_libc, "madvise"):
-        _libc.madvise(where, ctypes.c_size_t(size), MADV_HUGEPAGE)
+    if huge:
+        advise(where.value, where.value + size, MADV_HUGEPAGE)
     return where.value
+
+
+def advise(first: int, last: int, advice: int) -> None:
+    """Tell the system about pages; where it does not know how, nothing happens."""
+    if hasattr(_libc, "madvise"):
+        _libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), advice)
 
 
 def _trim(limit: int = FREE_LIMIT // 2) -> None:
@@ -204,8 +210,8 @@ class Buffer:
         """
         first = -(-self.address // mmap.PAGESIZE) * mmap.PAGESIZE
         last = (self.address + self.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
-        if last > first and sys.platform == "linux":  # where it does not know how, nothing happens
-            _libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), MADV_PAGEOUT)
+        if last > first and sys.platform == "linux":
+            advise(first, last, MADV_PAGEOUT)
 
     def numpy(self) -> np.ndarray:
         """An array over the same memory that keeps it alive; the same one each time for memory of

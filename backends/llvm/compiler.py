@@ -20,6 +20,8 @@ from .executable import Executable
 from .image import Image, remember
 from .processor import host
 
+# bytes of code, for which LLVM has worked for a second: it may take milliseconds to clean up then
+LARGE = 24 << 10
 compiled_count = 0  # executables made so far in this process, from the cache or not
 
 # Programs in use, by the name of their cache entry: a step recorded again with gradients in place
@@ -88,7 +90,10 @@ def _build(name: str, graph: Graph, stable: Sequence[int], exact: Exactness) -> 
         "images": [(image.names, len(image.code)) for image in images],
     }
     cache.store(name, entry, b"".join((constants, *(image.code for image in images))))
-    return Executable(record, constants, images, stable)
+    made = Executable(record, constants, images, stable)
+    if sum(len(image.code) for image in images) >= LARGE:
+        importlib.import_module(".native", __package__).let_go()
+    return made
 
 
 def cache_text(graph: Graph) -> str:

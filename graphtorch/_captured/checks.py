@@ -106,13 +106,28 @@ class Checks:
         if self._alike:
             alike = self.const(identities(self._rows))
             self.space["rows"] = self._rows  # keeps what they name
-            terms.append(f"({alike}() or ({' and '.join(self._alike)}))")
+            rest = self.const(_later(" and ".join(self._alike), self.space))
+            terms.append(f"({alike}() or {rest}())")
         if terms:
             joined = "\n                and ".join(terms)
             lines += ["    try:", f"        if not ({joined}):", f"            return {otherwise}"]
             lines += ["    except Exception:", f"        return {otherwise}"]
         exec("\n".join([*lines, *[f"    {line}" for line in then]]), self.space)
         return self.space["check"]  # type: ignore[no-any-return]
+
+
+def _later(text: str, space: dict[str, Any]) -> Callable[[], Any]:
+    """The expression `text` as a function, compiled at its first call: that of a large model takes
+    Python 50 ms and 10 MiB, and most are never called.
+    """
+    made: list[Callable[[], Any]] = []
+
+    def holds() -> Any:
+        if not made:
+            made.append(eval(f"lambda: {text}", space))
+        return made[0]()
+
+    return holds
 
 
 def identical(now: Any, before: Sequence[Any]) -> bool:
