@@ -388,7 +388,7 @@ class Histories:
                 for e in node.edges
             ]
         )
-        if hasattr(node, "apply"):
+        if node.in_python:
             return node if edges == node.edges else InPython(node, edges, self)
         operands = tuple([self.batch.of(v) for v in node.operands])
         outputs = tuple([self.batch.of(v) for v in node.outputs])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Sequence
 from typing import Any
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import ALL
-from graphtorch.ir.graph import Type, Value
+from graphtorch.ir.dtype import ALL, DType
+from graphtorch.ir.graph import Type, Value, located
 from graphtorch.ir.literal import Literal
 
 from .._types import CPU, META, device
@@ -93,8 +94,14 @@ def beside(tensor: Tensor, value: Value, order: Order | None = None) -> Tensor:
     return in_order(value, order, tensor.device)
 
 
+@functools.lru_cache(maxsize=64)
+def _one(dtype: DType) -> Value:
+    with located(None):  # shared by whoever needs it
+        return ops.constant(value=Literal.of(1, dtype))  # type: ignore[no-any-return]
+
+
 def _constant_one(type_: Type) -> Value:
-    one = ops.constant(value=Literal.of(1, type_.dtype))
+    one = _one(type_.dtype)
     return ops.expand(one, shape=type_.shape) if type_.shape else one
 
 
@@ -222,7 +229,18 @@ def _attach(
                 edges.append(None)
         else:
             edges.append(t._edge() if t._type.dtype in _DIFFERENTIABLE else None)
-        seen.append(seen_of(t))
+        counter, storage, known = t._counter, t._storage, t._seen
+        if (  # as `seen_of`, in line
+            known is not None
+            and known[0] is counter
+            and known[1] == counter.number
+            and known[3] == storage.epoch
+            and known[4] is t._view
+            and known[2]() is storage
+        ):
+            seen.append(known)
+        else:
+            seen.append(seen_of(t))
         if t._inference:
             inference = True
     made = (seen_of(results[0]),) if len(results) == 1 else tuple([seen_of(r) for r in results])

@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -29,7 +29,7 @@ from . import programs
 from .device_storage import DeviceStorage, stored
 from .door import copied_to
 from .failures import out_of_memory
-from .storage import Leaf, MetaLeaf, Storage, recorder
+from .storage import Leaf, MetaLeaf, Storage, computed, recorder
 from .walk import Walk
 
 ROUND = 48  # results recorded in a round of a loop that is worth running by itself
@@ -48,19 +48,25 @@ os.register_at_fork(after_in_child=_after_fork)
 
 # ---------------------------------------------------------------------------------- the user's line
 
-_places: dict[int, tuple[Any, dict[int, Location] | None]] = {}
+# by the id of code: the lines of a user's, None for our own
+_places: dict[int, dict[int, Location] | None] = {}
+_codes: list[Any] = []  # what has an entry there, and so keeps its id
+
+
+def _new_place(code: Any) -> dict[int, Location] | None:
+    _codes.append(code)
+    lines: dict[int, Location] | None = None if code.co_filename.startswith(FOLDER) else {}
+    return _places.setdefault(id(code), lines)
 
 
 def locate() -> None:
     """Nodes made from now on belong to the user's line: the first frame outside this package."""
-    frame = sys._getframe(2)
+    frame, known = sys._getframe(2), _places
     while True:
-        code = frame.f_code
-        known = _places.get(id(code))
-        if known is None or known[0] is not code:
-            inside = code.co_filename.startswith(FOLDER)
-            known = _places[id(code)] = (code, None if inside else {})
-        lines = known[1]
+        try:
+            lines = known[id(frame.f_code)]
+        except KeyError:
+            lines = _new_place(frame.f_code)
         if lines is not None:
             break
         outer = frame.f_back
@@ -69,10 +75,11 @@ def locate() -> None:
         frame = outer
     place = lines.get(frame.f_lasti)
     if place is None:
-        place = lines[frame.f_lasti] = Location(code.co_filename, frame.f_lineno)
+        place = lines[frame.f_lasti] = Location(frame.f_code.co_filename, frame.f_lineno)
     if not modes.grad:
         _round.pass_by(place)
-    _location.set(place)
+    if _location.get() is not place:
+        _location.set(place)
 
 
 class _Round(threading.local):
@@ -226,13 +233,14 @@ def _compute(
     held: Sequence[tuple[Storage, Value]], differentiable: Sequence[Any], place: device
 ) -> None:
     """Compute what storages hold, all of it on one device."""
-    outputs = list(dict.fromkeys([v for _, v in held]))
+    outputs = _distinct([v for _, v in held])
     walk = Walk(outputs)
     if place is CPU and DeviceStorage.used:
         programs.refuse_gpu([leaf.buffer for leaf in walk.leaves])
     saved = _saved(walk, differentiable)
     expensive = [v for v in saved if v.node is not None and v.node.op.weight >= Weight.COSTLY]
-    outputs = list(dict.fromkeys((*outputs, *expensive)))
+    if expensive:
+        outputs = _distinct((*outputs, *expensive))
     try:
         outputs, leaves = _execute(walk, outputs, saved, place)
     except RAISED:
@@ -244,11 +252,26 @@ def _compute(
             node = value.node
             if node is not None:
                 if node.memory is None:
-                    node.memory = {}
-                node.memory[value.index] = leaf
-    found = dict(zip(outputs, leaves, strict=True))
-    for storage, value in held:
-        storage.computed(value, found[value])
+                    node.memory = {value.index: leaf}
+                else:
+                    node.memory[value.index] = leaf
+    found: dict[Value, Leaf] | None = None
+    made: list[Leaf] = []
+    for _, value in held:
+        if value.node is not None:
+            made.append(value.node.memory[value.index])  # type: ignore[index]
+        else:  # it stood for an input of a capture
+            found = found or dict(zip(outputs, leaves, strict=True))
+            made.append(found[value])
+    computed(held, made)
+
+
+def _distinct(values: Iterable[Value]) -> list[Value]:
+    """One of equal values each, in their order. (Their own hash, a Python function, takes longer.)
+
+    The key is that hash with the index beside it, so that equal keys are equal values.
+    """
+    return list({(id(v) if v.node is None else id(v.node), v.index): v for v in values}.values())
 
 
 def _run_apart(storages: Sequence[Storage]) -> None:

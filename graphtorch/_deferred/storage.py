@@ -191,12 +191,6 @@ class Storage(_OnCPU):
             self.epoch += 1
             self.value = value
 
-    def computed(self, before: Value, leaf: Leaf) -> None:
-        """The elements of the value `before` are known; another thread may have written since."""
-        with _replacing:
-            if self.value is before:
-                self.value = leaf
-
     def shared_memory(self) -> np.ndarray | None:
         """The array of code outside, in which writes have to land; None where there is none any
         more."""
@@ -284,6 +278,15 @@ class Storage(_OnCPU):
             and _is_ours(self.value.buffer.owner.base.buffer.owner)
             and getrefcount(self.value.buffer.owner.base.buffer.owner) <= _HELD_ONCE
         )
+
+
+def computed(held: Iterable[tuple[Storage, Value]], leaves: Iterable[Leaf]) -> None:
+    """The elements of the values that storages held are known; another thread may have written
+    since."""
+    with _replacing:
+        for (storage, before), leaf in zip(held, leaves, strict=True):
+            if storage.value is before:
+                storage.value = leaf
 
 
 def _is_exposed(owner: Any) -> bool:

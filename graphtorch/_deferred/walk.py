@@ -26,64 +26,72 @@ def stand_for(value: Value, leaf: Leaf) -> None:
 class Walk:
     """The pending nodes behind some values, producers first, and the leaves they start from."""
 
-    __slots__ = ("_inputs", "count", "leaves", "nodes", "numbers", "places", "rows", "sizes")
+    __slots__ = (
+        "_inputs",
+        "count",
+        "leaves",
+        "nodes",
+        "numbers",
+        "places",
+        "rows",
+        "sizes",
+        "taken",
+    )
 
     def __init__(self, outputs: Iterable[Value]):
         self.nodes: list[Node] = []
         self.leaves: list[Leaf] = []
+        self.taken: list[Value] = []  # for each leaf the value that it is the elements of
         # of each node: op, skeleton of its attributes, places of operands
         self.rows: list[tuple[Any, ...]] = []
         self.sizes: list[Number] = []  # the numbers that the skeletons leave out
         self.numbers: dict[Node, int] = {}  # of the first result of each node
         self.count = 0  # results
-        # values taken from memory: -1 - position among the leaves
+        # results taken from memory: -1 - position among the leaves
         self.places: dict[Value, int] = {}
         self._inputs: dict[int, int] = {}  # the same for values without a node, by their ids
         for value in outputs:
-            self._visit(value)
+            if self._place(value) is None and value.node not in self.numbers:
+                self._visit(value.node)  # type: ignore[arg-type]  # what has no node has a place
 
-    def _visit(self, value: Value) -> None:
-        if self._place(value) is not None or value.node in self.numbers:
-            return
-        numbers = self.numbers
-        stack = [(value.node, iter(value.node.operands))]
-        while stack:
-            node, rest = stack[-1]
-            for v in rest:
-                inner = v.node
-                if inner is None or inner in numbers:
-                    continue
-                if inner.memory is not None and v.index in inner.memory:
-                    continue
-                stack.append((inner, iter(inner.operands)))
-                break
-            else:
-                stack.pop()
-                self._append(node)
-
-    def _append(self, node: Node) -> None:
-        """The next node; its operands are in memory or have numbers."""
+    def _visit(self, node: Node) -> None:
+        """Append a node after those that it needs."""
         numbers, inputs = self.numbers, self._inputs
         row: list[Any] = [node.op, 0]
-        attrs = node.attrs
-        if attrs is not NO_ATTRS:
-            row[1], sizes = attrs._split or split_attrs(attrs)
-            if sizes:
-                self.sizes += sizes
-        for v in node.operands:
-            inner = v.node
-            if inner is None:
-                place = inputs.get(id(v))
-                row.append(self._leaf(v) if place is None else place)
-            elif inner.memory is None:
-                row.append(numbers[inner] + v.index)
-            else:  # another result may be computed again
-                place = self._place(v)
-                row.append(numbers[inner] + v.index if place is None else place)
-        numbers[node] = self.count
-        self.count += len(node.types)
-        self.nodes.append(node)
-        self.rows.append(tuple(row))
+        rest = iter(node.operands)
+        waiting: list[tuple[Node, list[Any], Any, int]] = []  # and which result they wait for
+        while True:
+            for v in rest:  # each operand is looked at once: this loop is most of a walk
+                inner = v.node
+                if inner is None:
+                    place = inputs.get(id(v))
+                    row.append(self._leaf(v) if place is None else place)
+                    continue
+                if inner.memory is not None:  # another result may be computed again
+                    place = self._place(v)
+                    if place is not None:
+                        row.append(place)
+                        continue
+                number = numbers.get(inner)
+                if number is None:
+                    waiting.append((node, row, rest, v.index))
+                    node, row, rest = inner, [inner.op, 0], iter(inner.operands)
+                    break
+                row.append(number + v.index)
+            else:
+                attrs = node.attrs
+                if attrs is not NO_ATTRS:
+                    row[1], sizes = attrs._split or split_attrs(attrs)
+                    if sizes:
+                        self.sizes += sizes
+                number = numbers[node] = self.count
+                self.count = number + len(node.types)
+                self.nodes.append(node)
+                self.rows.append(tuple(row))
+                if not waiting:
+                    return
+                node, row, rest, index = waiting.pop()
+                row.append(number + index)
 
     def _place(self, value: Value) -> int | None:
         """The place of a value that is in memory; None for one to compute."""
@@ -96,25 +104,26 @@ class Walk:
             return None
         place = self.places.get(value)
         if place is None:
-            place = self.places[value] = -1 - len(self.leaves)
             self.leaves.append(leaf)
+            self.taken.append(value)
+            place = self.places[value] = -len(self.leaves)
         return place
 
     def _leaf(self, value: Value) -> int:
         """The place of a leaf that is met for the first time."""
-        stood = None if isinstance(value, Leaf) else standing.get(id(value))
-        if stood is not None:
-            leaf = stood[1]
-        elif isinstance(value, Leaf):
+        if isinstance(value, Leaf):
             leaf = value
+        elif (stood := standing.get(id(value))) is not None:
+            leaf = stood[1]
         else:
             raise RuntimeError(
                 f"{value} belongs to a graph being traced and has no elements: a tensor made "
                 "inside trace(), compile() or vmap() was kept and used outside; return it from the "
                 "function"
             )
-        place = self._inputs[id(value)] = self.places[value] = -1 - len(self.leaves)
         self.leaves.append(leaf)
+        self.taken.append(value)
+        place = self._inputs[id(value)] = -len(self.leaves)
         return place
 
     def key(self, outputs: Sequence[Value]) -> tuple[object, tuple[Number, ...]]:
@@ -130,18 +139,20 @@ class Walk:
     def reference(self, value: Value) -> int:
         """The value's place, as in `ir.evaluate.Plan`: -1 - i for leaf i, else the number of the
         result."""
-        place = self.places.get(value)
-        return place if place is not None else self.numbers[value.node] + value.index
+        node = value.node
+        if node is None:
+            return self._inputs[id(value)]
+        if node.memory is not None and (place := self.places.get(value)) is not None:
+            return place
+        return self.numbers[node] + value.index
 
     def graph(self, outputs: Sequence[Value], names: Sequence[str] = ()) -> Graph:
         """The walk as a closed graph, its leaves as inputs."""
-        table: dict[Value, Value] = {}
         inputs = [
             Value(leaf.type, name=names[i] if names else f"x{i}")
             for i, leaf in enumerate(self.leaves)
         ]
-        for value, place in self.places.items():
-            table[value] = inputs[-1 - place]
+        table = dict(zip(self.taken, inputs, strict=True))
         nodes = []
         for node in self.nodes:
             operands = tuple([table[v] for v in node.operands])

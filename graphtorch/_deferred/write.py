@@ -155,6 +155,34 @@ def assign(tensor: Tensor, result: Tensor, fills: bool = False, updates: bool = 
     return tensor
 
 
+def replaced(op: Any, targets: Sequence[Tensor], operands: Sequence[Any], attrs: Any) -> bool:
+    """Write the results of one node to `targets`, each of the type of its result.
+
+    It is done where that is all there is to do: outside the autograd graph and captures, of tensors
+    that are no views and share no memory with code outside.
+
+    Returns: whether it was.
+    """
+    if modes.grad or recorder.capture is not None or DeviceStorage.used or MetaLeaf.used:
+        return False
+    values = []
+    for x in operands:
+        storage = x._storage
+        if x._view is not None or storage.host is not None or x._inference or x.is_sparse:
+            return False
+        if x._rg and storage.value.node is not None:
+            running.flush()  # an updated parameter is read: here the iteration before ends
+        values.append(storage.value)
+    for x in targets:
+        if x._base is not None or x._view is not None or x._storage.host is not None:
+            return False
+    for target, value in zip(targets, op(*values, **attrs), strict=True):
+        target._storage.put(value)
+        running.pending(target._storage)
+        target._counter.number += 1
+    return True
+
+
 def forget_target(tensor: Tensor, result: Tensor) -> None:
     """Let all operations that lead from `tensor` to `result`, which was made of it alone, read the
     elements from before it is written to: as `assign` does for the last one."""

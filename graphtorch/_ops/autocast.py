@@ -66,9 +66,9 @@ Target = Callable[[DType, Iterable[Any]], DType] | None
 def _casting(define: F, on_cpus: Target, on_gpus: Target) -> F:
     @functools.wraps(define)
     def call(*args: Any, **kwargs: Any) -> Any:
+        if state.target is None and state.on_gpus is None:
+            return define(*args, **kwargs) if kwargs else define(*args)
         before = state.target, state.on_gpus
-        if before == (None, None):
-            return define(*args, **kwargs)
         gpu = DeviceStorage.used and _any_on_gpu((*args, *kwargs.values()))
         active, target_of = before[gpu], on_gpus if gpu else on_cpus
         if active is None or target_of is None:

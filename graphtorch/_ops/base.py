@@ -235,7 +235,7 @@ def run(
         a, b = values
         if a is b or (a is not None and a.node is not None and b is not None and a.node is b.node):
             _separate(values, inputs)
-    elif count > 2 and modes.grad:
+    elif count > 2 and modes.grad and _may_be_equal(values):
         _separate(values, inputs)
     outs = function(*values, **attrs)
     order = order_of(outs, inputs) if viewed else None
@@ -243,6 +243,12 @@ def run(
         inputs = tuple([x for x, v in zip(inputs, values, strict=True) if v is not None])
         values = [v for v in values if v is not None]
     return wrap(name, outs, inputs, tuple(values), order)
+
+
+def _may_be_equal(values: list[Any]) -> bool:
+    """Whether two values could be one; False costs a fraction of comparing them."""
+    keys = [v if v is None else v.node or v for v in values]
+    return len({id(k) for k in keys}) < len(keys)
 
 
 def _separate(values: list[Any], inputs: tuple[Any, ...]) -> None:
@@ -442,10 +448,12 @@ def rounded_once(define: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(define)
     def call(*args: Any, **kwargs: Any) -> Any:
-        tensors = [x for given in (args, kwargs.values()) for x in given if isinstance(x, Tensor)]
-        if not any(x._type.dtype in SHORT for x in tensors):
+        for x in (*args, *kwargs.values()) if kwargs else args:
+            if isinstance(x, Tensor) and x._type.dtype in SHORT:
+                break
+        else:
             return define(*args, **kwargs)
-        dtype = common_dtype(*tensors)
+        dtype = common_dtype(*[x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)])
         if dtype not in SHORT:
             return define(*args, **kwargs)
         wide = {k: _recast(x, SHORT, f32) for k, x in kwargs.items()}

@@ -40,7 +40,10 @@ from .pointwise import maximum, minimum
 def _reduction(
     name: str, op: Callable[..., Value], x: Tensor, dim: Any, keepdim: bool, dtype: DType
 ) -> Tensor:
-    dims = dims_of(dim, x.ndim)
+    kind = x._type
+    dims = dims_of(dim, len(kind.shape))
+    if kind.dtype is dtype:
+        return run(name, op, x, dims=dims, keepdim=bool(keepdim))
     return run(name, lambda v: op(cast_value(v, dtype), dims=dims, keepdim=bool(keepdim)), x)
 
 

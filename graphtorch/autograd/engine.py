@@ -105,10 +105,11 @@ class Task:
                     heapq.heappush(ready, (-target.sequence, order, target))
 
     def _arrive(self, fn: GradNode, number: int, gradient: Any) -> None:
-        slots = self.arrived.setdefault(fn, [None] * len(fn.types))
-        slots[number] = (
-            gradient if slots[number] is None else _added(slots[number], gradient, fn.place)
-        )
+        slots = self.arrived.get(fn)
+        if slots is None:
+            slots = self.arrived[fn] = [None] * len(fn.types)
+        before = slots[number]
+        slots[number] = gradient if before is None else _added(before, gradient, fn.place)
 
     def _step(self, fn: GradNode) -> tuple[Sequence[Any], Sequence[Any]] | None:
         """Run one node: its edges and the gradients that leave along them. None where nothing
@@ -122,20 +123,20 @@ class Task:
             return None
         # As in PyTorch: what is asked for is the gradient before the hooks of its tensor, unless
         # the pass ends there.
-        ends = self.needed is not None and all(
-            e is None or e[0] not in self.needed for e in fn.edges
-        )
+        needed = self.needed
+        ends = needed is not None and all(e is None or e[0] not in needed for e in fn.edges)
         if self.wanted and not ends:
             self._capture(fn, cotangents)
-        if self.runs_hooks or not isinstance(fn, AccumulateGrad):
+        is_leaf = type(fn) is AccumulateGrad
+        if (fn.variable._hooks and self.runs_hooks) if is_leaf else fn.hooks:  # type: ignore[attr-defined]
             _run_tensor_hooks(fn, cotangents)
         if self.wanted and ends:
             self._capture(fn, cotangents)
         if fn.retained:
             _retain(fn, cotangents)
-        if isinstance(fn, AccumulateGrad):
+        if is_leaf:
             if self.accumulates and (not self.wanted or (fn, 0) in self.wanted):
-                accumulate(fn.variable, cotangents[0], self.create_graph)
+                accumulate(fn.variable, cotangents[0], self.create_graph)  # type: ignore[attr-defined]
             return None
         return None if ends else self._apply(fn, cotangents)
 
@@ -164,10 +165,10 @@ class Task:
         return edges, gradients
 
     def _pulled(self, fn: GradNode, cotangents: list[Any]) -> list[Any]:
-        if hasattr(fn, "apply"):
+        if fn.in_python:
             if self.saved is not None:
                 self.saved += fn.saved_in_python()
-            return fn.apply([_tensor(c, fn.place) for c in cotangents], self)  # type: ignore[no-any-return]
+            return fn.apply([_tensor(c, fn.place) for c in cotangents], self)  # type: ignore[attr-defined, no-any-return]
         return self._recorded(fn, cotangents)
 
     def _watched(self, fn: GradNode, cotangents: list[Any]) -> list[Any]:
@@ -189,6 +190,9 @@ class Task:
         except SparseOperand:  # rules of operations are for dense gradients
             dense = [c if c is None else _tensor(c, fn.place).to_dense() for c in cotangents]
             return self._recorded(fn, dense)
+        spends = not (self.retain_graph or self.create_graph or fn.packed)
+        if spends and self.saved is None and not MetaLeaf.used:
+            return fn.spend(values)
         found = fn.pull(values)
         if self.saved is not None:
             self.saved += fn.saved_tensors(found, values)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .._deferred.tensor import Tensor
@@ -41,6 +41,7 @@ def keeps_as_one(always: str = "", **wanted: str) -> Callable[[Define], Define]:
         wanted: the same, of what is kept only where the gradient of a parameter is wanted.
     """
     rules = {"": always, **wanted}
+    wanted_names = [(name, names.split()) for name, names in rules.items()]
 
     def declare(define: Define) -> Define:
         code = inspect.unwrap(define).__code__
@@ -49,6 +50,9 @@ def keeps_as_one(always: str = "", **wanted: str) -> Callable[[Define], Define]:
         known = {"", *places, RESULT}
         named = {name.partition(".")[0] for names in rules.values() for name in names.split()}
         assert {*rules, *named} <= known, f"{define.__name__} has no such parameter"
+        named |= {*rules}
+        places = {name: i for name, i in places.items() if name in named}
+        returns = RESULT in named
 
         @functools.wraps(define)
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -56,15 +60,17 @@ def keeps_as_one(always: str = "", **wanted: str) -> Callable[[Define], Define]:
                 return define(*args, **kwargs)
             start = new_number()
             made = define(*args, **kwargs)
-            nodes = {fn for t in _tensors(made) if (fn := _node(t)) and fn.sequence > start}
+            results = _tensors(made)
+            nodes = {fn for t in results if (fn := _node(t)) and fn.sequence > start}
             if nodes:
                 given = {
                     name: args[i] if i < len(args) else kwargs.get(name)
                     for name, i in places.items()
                 }
-                given[RESULT] = made
-                given.update({f"{RESULT}.{i}": t for i, t in enumerate(_tensors(made))})
-                kept = tuple(_kept(rules, given))
+                if returns:
+                    given[RESULT] = made
+                    given.update({f"{RESULT}.{i}": t for i, t in enumerate(results)})
+                kept = tuple(_kept(wanted_names, given, {id(t) for t in results}))
                 for fn in nodes:
                     fn.kept += kept
             return made
@@ -74,16 +80,17 @@ def keeps_as_one(always: str = "", **wanted: str) -> Callable[[Define], Define]:
     return declare
 
 
-def _kept(rules: Mapping[str, str], tensors: Mapping[str, Any]) -> Iterator[Kept]:
-    results = {id(t) for t in _tensors(tensors[RESULT])}
-    for wanted, names in rules.items():
+def _kept(
+    rules: Sequence[tuple[str, list[str]]], tensors: Mapping[str, Any], results: set[int]
+) -> Iterator[Kept]:
+    for wanted, names in rules:
         if not wanted or any(t.requires_grad for t in _tensors(tensors[wanted])):
-            for name in names.split():
+            for name in names:
                 for t in _tensors(tensors[name]):
                     if id(t) in results and not name.startswith(RESULT):
                         continue  # written to in place: what it was before is kept
                     if not (t.is_sparse or t.is_sparse_csr):
-                        yield Kept(seen_of(t), t._type)
+                        yield tuple.__new__(Kept, (seen_of(t), t._type))
 
 
 def _tensors(x: Any) -> list[Any]:

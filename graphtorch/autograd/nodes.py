@@ -13,7 +13,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from graphtorch.ir.graph import Node, Type, Value, topological
-from graphtorch.ir.passes.autodiff import pullback, pullback_of, pullback_through
+from graphtorch.ir.op import NO_ATTRS
+from graphtorch.ir.passes.autodiff import (
+    TEMPLATES_LIMIT,
+    Template,
+    pullback,
+    pullback_of,
+    pullback_through,
+    template_of,
+)
 from graphtorch.ir.views import strided_view
 
 from .._deferred.storage import Storage, Version, View, read_steps
@@ -177,6 +185,13 @@ class GradNode:
     # what PyTorch keeps for a function that it has as one operation, and of which this is the last
     kept: tuple[Kept, ...] = ()
     _metadata: dict[str, Any] | None = None
+    in_python = False  # whether `apply` gives its gradients, a method of some subclasses
+    follows_rule = True  # whether its gradients are just those of the operation's rule
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.in_python = hasattr(cls, "apply")
+        cls.follows_rule = cls.pull is GradNode.pull and cls.free is GradNode.free
 
     def __new__(cls, name: Any, *args: Any, new: Any = object.__new__) -> Any:
         return new(_kinds.get(name) or _kind(name) if cls is GradNode else cls)
@@ -282,6 +297,63 @@ class GradNode:
             if seen.version.number != seen.number:
                 raise RuntimeError(self._modified(kind, seen))
         return gradients
+
+    def spend(self, cotangents: Sequence[Value | None]) -> list[Value | None]:
+        """The gradients of the operands that have somewhere to go; then lets go of what it saved.
+
+        For a pass that is neither kept nor recorded, of a node that no hooks packed anything of.
+        """
+        found = self._planned(cotangents) if self.follows_rule and not self.freed else None
+        if found is None:
+            gradients = self.pull(cotangents)
+            found = [None if e is None else g for g, e in zip(gradients, self.edges, strict=True)]
+            self.free(gradients, cotangents)
+        return found
+
+    def _planned(self, cotangents: Sequence[Value | None]) -> list[Value | None] | None:
+        """What `spend` does for an operation of one node with one result that came before; None for
+        others."""
+        outputs, operands = self.outputs, self.operands
+        if len(outputs) != 1 or cotangents[0] is None:
+            return None
+        node = outputs[0].node
+        if node is None or len(node.types) != 1 or node.operands != operands:
+            return None
+        attrs = node.attrs
+        key = (
+            type(self),
+            node.op,
+            None if attrs is NO_ATTRS else attrs,
+            *[v.type for v in operands],
+            *[e is not None for e in self.edges],
+        )
+        plan = _plans.get(key)
+        if plan is None:
+            plan = self._plan(key, node, cotangents)
+            if plan is None:
+                return None
+        if _any_changed(self.seen) or _any_changed(self.made) or _any_rewritten(self.kept):
+            return None  # `pull` knows what that means
+        template, saves = plan
+        values = [*operands, outputs[0], cotangents[0], *template.fixed]
+        found = template.made(values, node.location)
+        if saves or self.kept:
+            self._let_go()
+        return found
+
+    def _plan(
+        self, key: tuple[Any, ...], node: Node, cotangents: Sequence[Value | None]
+    ) -> Plan | None:
+        """The gradients of a node as a template, if it has one, and whether it saves anything."""
+        wanted = key[-len(self.edges) :] if self.edges else ()
+        template = template_of(node, (True,), wanted)
+        if template is None:
+            return None
+        if len(_plans) >= TEMPLATES_LIMIT:
+            _plans.clear()
+        saves = bool(self.saves(template.apply(node, cotangents), cotangents))
+        plan = _plans[key] = template, saves
+        return plan
 
     def _rule(
         self,
@@ -463,11 +535,17 @@ class GradNode:
             if key:
                 _saves[key] = saves
         if saves or self.kept:
-            self.operands = self.outputs = self.seen = self.made = self.packed = self.kept = ()
-            self.freed = True
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self.operands = self.outputs = self.seen = self.made = self.packed = self.kept = ()
+        self.freed = True
 
 
 _saves: dict[object, bool] = {}
+# by class and operation of a node, with the types of its operands and which gradients are wanted
+Plan = tuple[Template, bool]
+_plans: dict[tuple[Any, ...], Plan] = {}
 
 
 def _of_wanted(rules: Rules, edges: Sequence[Edge]) -> Rules:
@@ -503,14 +581,26 @@ def _any_changed(seen: Sequence[Seen | None]) -> bool:
     return False
 
 
+def _any_rewritten(kept: Sequence[Kept]) -> bool:
+    for seen, _ in kept:  # noqa: SIM110 - asked at every node of a backward pass
+        if seen.version.number != seen.number:
+            return True
+    return False
+
+
 class AccumulateGrad(GradNode):
     """The end of a path: adds what arrives to the `grad` of a leaf tensor."""
 
+    _name = "AccumulateGrad"
+    outputs = operands = edges = seen = made = ()
+    sequence = 1 << 62  # runs as soon as it is ready, as in PyTorch
+
     def __init__(self, variable: Any):
-        super().__init__("AccumulateGrad", (), (), (), ())
+        # without that of the base: every parameter has one in every forward pass
         self.variable = variable
-        self.sequence = 1 << 62  # runs as soon as it is ready, as in PyTorch
         self.types = [variable._type]
+        if modes.anomaly:
+            self.metadata["traceback_"] = _users_stack()
 
     def name(self) -> str:
         return "torch::autograd::AccumulateGrad"

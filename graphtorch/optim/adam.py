@@ -9,9 +9,8 @@ from graphtorch.ir import ops
 from graphtorch.ir.graph import Value
 
 from .._deferred.tensor import Tensor
-from .._deferred.write import assign
 from .._ops.base import run
-from .optimizer import Numbers, Optimizer, ParamsT, check_common, gradient, zeros_like
+from .optimizer import Numbers, Optimizer, ParamsT, check_common, gradient, update, zeros_like
 
 
 class Adam(Optimizer):
@@ -110,9 +109,8 @@ class Adam(Optimizer):
             state = self.state[param]
             kept = state["exp_avg"], state["exp_avg_sq"]
             grad = gradient(param, group, numbers, decay=shrink is None)
-            made = run("Adam", ops.adam_update, param, grad, *kept, *factors)
-            for target, new in zip((param, *kept), made, strict=True):
-                assign(target, new)
+            given = (param, grad, *kept, *factors)
+            update("Adam", ops.adam_update, (param, *kept), given)
 
 
 class AdamW(Adam):

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import warnings
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -23,7 +23,8 @@ from .._deferred import running
 from .._deferred.making import from_value
 from .._deferred.storage import Leaf, RuntimeScalar, recorder
 from .._deferred.tensor import Tensor
-from .._ops.base import FUNCTIONS
+from .._deferred.write import assign, replaced
+from .._ops.base import FUNCTIONS, run
 from .._types import DTYPES, get_default_dtype, to_ir
 from ..autograd import enable_grad, no_grad
 from ..utils.hooks import RemovableHandle, register
@@ -62,6 +63,7 @@ class Numbers:
 
     def __init__(self, dtype: Any):
         self.dtype = dtype
+        self._ir = to_ir(dtype)
         self._made: dict[Hashable, Tensor] = {}
 
     def __call__(self, key: Hashable, read: Callable[[], Any]) -> Tensor:
@@ -76,18 +78,21 @@ class Numbers:
             value = read()
             # what `exact` and `to` would give, without two operations
             if not isinstance(value, Tensor):
-                return from_value(Leaf.of(np.array(value, to_ir(self.dtype).numpy)))
+                return from_value(Leaf.of(np.array(value, self._ir.numpy)))
         return self.exact(read).to(self.dtype)
 
     def wide(self, t: Tensor) -> Tensor:
         """A parameter or its state in working precision: a 0-d factor takes the dtype of what it
         scales."""
-        return t if t.dtype is self.dtype else t.to(self.dtype)
+        return t if t._type.dtype is self._ir else t.to(self.dtype)
 
     def suit(self, tensors: Iterable[Tensor]) -> bool:
         """Whether these are of the numbers' dtype, so that none changes its own on the way."""
-        dtype = to_ir(self.dtype)
-        return all(t._type.dtype is dtype for t in tensors)
+        dtype = self._ir
+        for t in tensors:  # noqa: SIM110 - asked for every parameter
+            if t._type.dtype is not dtype:
+                return False
+        return True
 
     @staticmethod
     def exact(read: Callable[[], Any]) -> Tensor:
@@ -295,6 +300,7 @@ class Optimizer:
             with enable_grad():
                 loss = closure()
         with enable_grad() if self.defaults.get("differentiable") else no_grad():
+            running.locate()
             for group in self.param_groups:
                 for params, numbers in self._parts(group):
                     self._update(group, params, numbers)
@@ -320,7 +326,8 @@ class Optimizer:
         """
         active = [p for p in group["params"] if p.grad is not None]
         fresh: dict[str, Tensor] = {}
-        parts: dict[tuple[Any, ...], list[Tensor]] = {}
+        parts: dict[Any, list[Tensor]] = {}
+        counters = self.counters
         for param in active:
             self._check_grad(param)
             state = self.state[param]
@@ -330,10 +337,10 @@ class Optimizer:
                         fresh = {name: self._new_counter(name, group) for name in self.counters}
                     state.update(fresh)
                     state.update(self._new_state(param, group))
-            parts.setdefault((param.dtype, *[id(state[c]) for c in self.counters]), []).append(
-                param
-            )
-        for (dtype, *_), params in parts.items():
+            key = (param.dtype, *[id(state[c]) for c in counters]) if counters else param.dtype
+            parts.setdefault(key, []).append(param)
+        for params in parts.values():
+            dtype = params[0].dtype
             self._separate_counters(group, params)
             if dtype.is_complex:
                 with self._as_real(params) as real:
@@ -613,6 +620,16 @@ def gradient(param: Tensor, group: dict[str, Any], numbers: Numbers, decay: bool
     if decay and group.get("weight_decay", 0) != 0:
         grad = grad + numbers("weight_decay", lambda: group["weight_decay"]) * numbers.wide(param)
     return grad
+
+
+def update(
+    name: str, op: Any, targets: Sequence[Tensor], operands: Sequence[Tensor], **attrs: Any
+) -> None:
+    """Write the results of an op to `targets`, by one node; `name` as for `run`."""
+    if not replaced(op, targets, operands, attrs):
+        made = run(name, op, *operands, **attrs)
+        for target, new in zip(targets, made, strict=True):
+            assign(target, new)
 
 
 def moving(average: Tensor, new: Tensor, weight: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ from graphtorch.ir import ops
 from graphtorch.ir.graph import Value
 
 from .._deferred.tensor import Tensor
-from .._deferred.write import assign
 from .._ops.base import run
 from .optimizer import (
     Numbers,
@@ -19,6 +18,7 @@ from .optimizer import (
     check_common,
     existing,
     gradient,
+    update,
     zeros_like,
 )
 
@@ -88,9 +88,8 @@ class SGD(Optimizer):
             return False
         momentum = numbers("momentum", lambda: group["momentum"])
         given = param, gradient(param, group, numbers), buffer, lr, momentum
-        made = run("SGD", ops.momentum_update, *given, nesterov=bool(group["nesterov"]))
-        for target, new in zip((param, buffer), made, strict=True):
-            assign(target, new)
+        nesterov = bool(group["nesterov"])
+        update("SGD", ops.momentum_update, (param, buffer), given, nesterov=nesterov)
         return True
 
     def _momentum(self, param: Tensor) -> Tensor:

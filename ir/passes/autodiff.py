@@ -38,16 +38,10 @@ def pullback(
             break
     else:
         return (None,) * len(node.operands)
-    key = (
-        node.op,
-        None if node.attrs is NO_ATTRS else node.attrs,
-        *[v.type for v in node.operands],
-        *[c is None for c in cotangents],
-        wanted,
-    )
+    key = _key(node, [c is not None for c in cotangents], wanted)
     template = _templates.get(key)
     if template is not None:
-        return template.apply(node, cotangents)
+        return tuple(template.apply(node, cotangents))
     found = _pulled(node, cotangents)
     # their rules keep plans of their own
     plans = node.op.kind is Kind.CONTROL or node.op.name == "region"
@@ -60,12 +54,32 @@ def pullback(
     return found
 
 
+def _key(node: Node, arrives: Iterable[bool], wanted: tuple[bool, ...]) -> tuple[object, ...]:
+    """What `pullback` repeats the same nodes for."""
+    attrs = None if node.attrs is NO_ATTRS else node.attrs
+    return (node.op, attrs, *[v.type for v in node.operands], *arrives, wanted)
+
+
+def template_of(
+    node: Node, arrives: Iterable[bool], wanted: tuple[bool, ...] = ()
+) -> Template | None:
+    """What `pullback` repeats for nodes such as this one: None for those that it did not meet twice
+    or makes anew each time.
+
+    Args:
+        arrives: for which results there is a cotangent.
+        wanted: as for `pullback`.
+    """
+    return _templates.get(_key(node, arrives, wanted))
+
+
 def pullback_of(
     node: Node, operands: Sequence[Value], results: Sequence[Value], cotangents: Cotangents
 ) -> tuple[Value | None, ...]:
     """`pullback` of a node as if its operands and results were these, of the same types."""
     template = Template(node, [c is not None for c in cotangents], ())
-    return template.made([*operands, *results, *cotangents, *template.fixed], node.location)
+    given = [*operands, *results, *cotangents, *template.fixed]
+    return tuple(template.made(given, node.location))
 
 
 def _pulled(node: Node, cotangents: Cotangents) -> tuple[Value | None, ...]:
@@ -128,11 +142,11 @@ class Template:
                 count += 1
         self.gradients = [None if g is None else position[g] for g in found]
 
-    def apply(self, node: Node, cotangents: Cotangents) -> tuple[Value | None, ...]:
+    def apply(self, node: Node, cotangents: Cotangents) -> list[Value | None]:
         """The gradients for another node of the same op, attributes and types."""
         return self.made([*node.operands, *node.results(), *cotangents, *self.fixed], node.location)
 
-    def made(self, values: list[Any], location: Location | None) -> tuple[Value | None, ...]:
+    def made(self, values: list[Any], location: Location | None) -> list[Value | None]:
         """The gradients for these operands, results, cotangents and `fixed`."""
         for op, attrs, types, row in self.rows:
             made = Node(op, tuple([values[p] for p in row]), attrs, types, location)
@@ -140,7 +154,7 @@ class Template:
                 values.append(Value(types[0], made))
             else:
                 values += made.results()
-        return tuple([None if p is None else values[p] for p in self.gradients])
+        return [None if p is None else values[p] for p in self.gradients]
 
 
 TEMPLATES_LIMIT = 4096

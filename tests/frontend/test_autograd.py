@@ -239,3 +239,35 @@ def test_what_a_printed_loss_computed_is_not_computed_again_for_its_gradient(
     value.backward()
     q.grad.numpy()
     assert sum(runs) == 1
+
+
+def test_operations_met_often_are_checked_as_at_first():
+    """What a pass repeats of an operation that came before is its arithmetic alone."""
+    for _ in range(4):
+        x = param(1.0, 2.0)
+        kept = x * 2
+        loss = (kept * kept).sum()
+        kept.add_(1)
+        with pytest.raises(RuntimeError, match="modified by an inplace"):
+            loss.backward()
+        loss = (x * x).sum()
+        loss.backward()
+        assert x.grad.tolist() == [2, 4]
+        with pytest.raises(RuntimeError, match="second time"):
+            loss.backward()
+        loss = (x * x).sum()
+        x.data.fill_(5.0)  # which no version counts: the gradient reads what is there now
+        loss.backward()
+        assert x.grad.tolist() == [12, 14]
+        seen = []
+        x.grad, square = None, x * x
+        square.grad_fn.register_hook(lambda found, given, seen=seen: seen.append(found[0].tolist()))
+        square.sum().backward()
+        assert seen == [[5, 5]] and x.grad.tolist() == [10, 10]
+
+
+def test_gradients_nobody_wants_are_left_out_however_often():
+    for wanted in ((True, False), (False, True), (True, True)) * 3:
+        a, b = (torch.tensor([3.0], requires_grad=w) for w in wanted)
+        (a * b).backward()
+        assert [t.grad is not None for t in (a, b)] == list(wanted)

@@ -248,3 +248,51 @@ def test_an_update_is_one_node(at_once):
                     if state != "step":
                         opt.state[p][state] = opt.state[p][state].double()
     np.testing.assert_allclose(plain.detach().numpy(), double.detach().numpy(), rtol=1e-6)
+
+
+def _in_numpy():
+    array = np.array([1.0, -2.0], np.float32)
+    return torch.from_numpy(array).requires_grad_(), lambda: array
+
+
+def _in_a_part():
+    base = torch.tensor([7.0, 1.0, -2.0, 8.0])
+    return base[1:3].requires_grad_(), lambda: base.numpy()[1:3]
+
+
+def _alone():
+    p = param(1.0, -2.0)
+    alias = p.detach()
+    return p, lambda: alias.numpy()
+
+
+@pytest.mark.parametrize("place", [_alone, _in_numpy, _in_a_part])
+@pytest.mark.parametrize("kind", ["Adam", "momentum"])
+def test_updates_land_where_the_parameter_is(kind, place):
+    """In memory shared with NumPy, in the tensor that a parameter is a part of, in an alias."""
+    make = {
+        "Adam": lambda p: optim.Adam(p, lr=0.1),
+        "momentum": lambda p: optim.SGD(p, lr=0.1, momentum=0.9),
+    }[kind]
+    plain = param(1.0, -2.0)
+    p, seen = place()
+    for q in (plain, p):
+        opt = make([q])
+        for step in range(3):
+            q.grad = torch.tensor([0.5, step - 1.0])
+            before = q._version
+            opt.step()
+            assert q._version == before + 1
+    np.testing.assert_array_equal(seen(), plain.detach().numpy())
+
+
+@pytest.mark.parametrize("kind", ["Adam", "momentum"])
+def test_a_gradient_that_reads_an_updated_parameter_is_refused(kind):
+    p = param(1.0, -2.0)
+    opt = optim.Adam([p]) if kind == "Adam" else optim.SGD([p], lr=0.1, momentum=0.9)
+    for _ in range(4):
+        p.grad = torch.ones(2)
+        loss = (p * p).sum()
+        opt.step()
+        with pytest.raises(RuntimeError, match="modified by an inplace"):
+            loss.backward()

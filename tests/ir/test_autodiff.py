@@ -13,7 +13,7 @@ from graphtorch.ir.dtype import DType, f32, f64, i64
 from graphtorch.ir.graph import Graph, Location, Type, Value, located
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.op import OPS, Kind, NoBatch, NoGradient, Op, Weight
-from graphtorch.ir.passes.autodiff import pullback, vjp
+from graphtorch.ir.passes.autodiff import pullback, template_of, vjp
 from graphtorch.ir.verify import verify
 from random_graphs import Generator
 
@@ -204,3 +204,28 @@ def test_f32_stays_f32() -> None:
     x = tensor(3, dtype=f32)
     (g,) = gradient(ops.gelu(x, approximate="tanh"), x)
     assert g.type is x.type
+
+
+def test_a_template_makes_what_the_rule_makes_and_comes_with_the_second_time() -> None:
+    x, y = (
+        tensor(2, 5),
+        tensor(5, name="y"),
+    )  # types that no other test has: what came before counts
+    wanted = (False, True)
+
+    def pulled() -> tuple[Value, Value, tuple[Value | None, ...]]:
+        product = ops.mul(ops.sin(x), y)
+        given = ops.expand(number(2.0), shape=(2, 5))
+        return product, given, pullback(product.node, [given], wanted)
+
+    product, given, first = pulled()
+    assert template_of(product.node, (True,), wanted) is None
+    pulled()
+    template = template_of(product.node, (True,), wanted)
+    assert template is not None and template_of(product.node, (True,), (True, True)) is None
+    none, found = template.apply(product.node, [given])
+    assert none is None and found is not None and first[1] is not None
+    arrays = np.arange(10.0).reshape(2, 5), np.arange(5.0)
+    np.testing.assert_array_equal(
+        run([x, y], [found], *arrays)[0], run([x, y], [first[1]], *arrays)[0]
+    )

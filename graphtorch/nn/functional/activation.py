@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+from graphtorch.ir.dtype import Kind
+
 from ..._deferred.making import beside
 from ..._deferred.tensor import Tensor
 from ..._ops.autocast import lower_precision, single_precision_on_gpus
@@ -58,11 +60,13 @@ SELU_SCALE = 1.0507009873554804934193349852946
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """max(x, 0), elementwise; any real dtype."""
-    if input.dtype.is_complex:
+    kind = input._type.dtype.kind
+    if kind is Kind.COMPLEX:
         raise RuntimeError(f"relu is not supported for complex dtypes, got {input.dtype}")
-    if input._type.dtype.is_bool:
+    if kind is Kind.BOOL:
         raise RuntimeError("Boolean inputs not supported for relu")
-    return in_place(input, call("relu", input), inplace)
+    result = call("relu", input)
+    return in_place(input, result, inplace) if inplace else result
 
 
 def relu_(input: Tensor) -> Tensor:

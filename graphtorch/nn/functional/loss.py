@@ -71,7 +71,7 @@ def legacy_reduction(reduction: str, size_average: bool | None, reduce: bool | N
 
 
 def _warn_broadcast(input: Tensor, target: Tensor) -> None:
-    if tuple(input.shape) != tuple(target.shape):
+    if input._type.shape != target._type.shape:
         warnings.warn(
             f"Using a target size ({target.size()}) that is different to the input size "
             f"({input.size()}). This will likely lead to incorrect results due to "
