@@ -19,6 +19,7 @@ from ..kernels.program.repeat import lower_once
 from ..kernels.program.share import share_kernels
 from ..kernels.verify import verify_program
 from .contraction.lower import contract, lower_contraction
+from .control.projections import with_projections
 from .control.steps import lower_control
 from .loops.nest import MapKernel, lower_copy
 from .loops.pieces import concat_of, cut_values, lower_pieces, place_parts, with_pieces
@@ -47,7 +48,10 @@ def lower(
     Raises:
         TypeError: an op or dtype that has no kernel, naming node and line.
     """
-    lowering = Lowering(graph, machine or Machine(), schedules, stable)
+    machine = machine or Machine()
+    if not machine.tasks_are_threads:
+        graph = with_projections(graph)
+    lowering = Lowering(graph, machine, schedules, stable)
     place_parts(graph, lowering)
     lowering.cut = cut_values(graph)
     for node in graph.nodes:

@@ -23,6 +23,8 @@ from .expr import Expressions
 from .processor import Processor
 from .types import constant, mangled, memory, register
 
+COPIES = 4  # of the body of a loop that sums in registers
+LINE = 64  # bytes of code that a core reads at a time: such a loop begins with one
 UNROLL_LIMIT = 64  # an `unroll` loop of more constant iterations is left to LLVM
 LIBM = {"rem": "fmod"}
 
@@ -35,7 +37,7 @@ class ModuleEmitter:
         self.target = target
         self.functions: list[str] = []
         self.declarations: dict[str, str] = {}
-        self._rolled = 0
+        self._loops: list[str] = []
         self._kernels: dict[tuple[Kernel, tuple[int, ...]], str] = {}
         self._math: dict[tuple[str, KType], str | None] = {}
         self._symbols: set[str] = set()
@@ -50,15 +52,16 @@ class ModuleEmitter:
             f"attributes #1 = {{ alwaysinline nounwind willreturn memory(none) {width} }}",
             "attributes #2 = { nounwind willreturn memory(none) }",
             '!0 = !{!"llvm.loop.unroll.disable"}',
-            *(f"!{i} = distinct !{{!{i}, !0}}" for i in range(1, self._rolled + 1)),
+            f'!1 = !{{!"llvm.loop.align", i32 {LINE}}}',
+            *(f"!{i} = distinct !{{!{i}, {facts}}}" for i, facts in enumerate(self._loops, 2)),
         ]
         return "\n".join(parts) + "\n"
 
-    def rolled(self) -> str:
+    def rolled(self, aligned: bool) -> str:
         """New loop metadata that forbids unrolling: a `rolled` body fills the registers as it
         is."""
-        self._rolled += 1
-        return f"!{self._rolled}"
+        self._loops.append("!0, !1" if aligned else "!0")
+        return f"!{len(self._loops) + 1}"
 
     def symbol(self, hint: str) -> str:
         """A new function name."""
@@ -341,29 +344,49 @@ class FunctionEmitter(Expressions):
         self.depth -= 1
 
     def _loop(self, s: k.For) -> None:
-        lo, hi, step = self.value(s.lo), self.value(s.hi), self.value(s.step)
+        lo, hi = self.value(s.lo), self.value(s.hi)
+        if is_repeated(s):
+            whole = self._whole(s, lo, hi)
+            if whole != lo:
+                self._iterate(s, lo, whole, COPIES)
+            lo = whole
+            if lo == hi:
+                return
+        self._iterate(s, lo, hi, 1)
+
+    def _whole(self, s: k.For, lo: str, hi: str) -> str:
+        """Where those iterations end of which there are COPIES each time."""
+        size = s.step.value * COPIES  # type: ignore[attr-defined]
+        if _numbers(lo, hi):
+            return str(int(lo) + max(0, int(hi) - int(lo)) // size * size)
+        span = self.let(f"sub nsw i64 {hi}, {lo}")
+        times = self.let(f"sdiv i64 {span}, {size}")  # towards zero: what is left of none is none
+        return self.let(f"add nsw i64 {lo}, {self.let(f'mul nsw i64 {times}, {size}')}")
+
+    def _iterate(self, s: k.For, lo: str, hi: str, copies: int) -> None:
+        """The loop from lo to hi; `copies` of its body do as many iterations at a time."""
         body, after = self.fresh("loop"), self.fresh("done")
-        if not (
-            isinstance(s.lo, k.Const) and isinstance(s.hi, k.Const) and s.lo.value < s.hi.value
-        ):
+        if not _numbers(lo, hi) or int(lo) >= int(hi):
             enter = self.let(f"icmp slt i64 {lo}, {hi}")
             ahead = self.fresh("ahead")
             self.put(f"br i1 {enter}, label %{ahead}, label %{after}")
             self.label(ahead)
+        step = self.value(s.step)
         before = self.block
         self.put(f"br label %{body}")
         self.label(body)
-        i, following = "%" + self.fresh("i"), "%" + self.fresh("i")
+        first = i = "%" + self.fresh("i")
         phi = len(self.lines)
         self.lines.append("")
-        self.values[s.var] = i
         self.depth += 1
-        self.statements(s.body)
+        for _ in range(copies):
+            self.values[s.var] = i
+            self.statements(s.body)
+            i = self.let(f"add nsw i64 {i}, {step}")
         self.depth -= 1
-        self.lines[phi] = f"  {i} = phi i64 [ {lo}, %{before} ], [ {following}, %{self.block} ]"
-        self.put(f"{following} = add nsw i64 {i}, {step}")
-        again = self.let(f"icmp slt i64 {following}, {hi}")
-        rolled = f", !llvm.loop {self.owner.rolled()}" if stays_rolled(s) else ""
+        self.lines[phi] = f"  {first} = phi i64 [ {lo}, %{before} ], [ {i}, %{self.block} ]"
+        again = self.let(f"icmp slt i64 {i}, {hi}")
+        rolled = f", !llvm.loop {self.owner.rolled(copies > 1)}" if stays_rolled(s) else ""
         self.put(f"br i1 {again}, label %{body}, label %{after}{rolled}")
         self.label(after)
 
@@ -417,6 +440,26 @@ class FunctionEmitter(Expressions):
             outer.finish(f"define internal void @{name}(ptr %ctx, i64 %task) #0")
         )
         return name
+
+
+def is_repeated(s: k.For) -> bool:
+    """Whether a loop has its body COPIES times, for as many iterations at a time: the innermost
+    ones whose sums fill the registers.
+
+    A core that runs another thread as well takes three instructions a cycle for each instead of
+    six: those that count and jump are then missing from the multiply-adds.
+    """
+    return (
+        s.kind == "rolled"
+        and isinstance(s.step, k.Const)
+        and s.step.value > 0
+        and any(isinstance(x, k.Assign) for x in s.body)
+        and not any(isinstance(x, (k.For, k.While)) for x in k.walk(s.body))
+    )
+
+
+def _numbers(*values: str) -> bool:
+    return all(v.lstrip("-").isdigit() for v in values)
 
 
 # constant trip counts that LLVM would write out as scalars before it could vectorise

@@ -22,7 +22,7 @@ from graphtorch.ir.graph import Graph, Type, Value
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.passes import pipeline
 from graphtorch.ir.passes.autodiff import vjp
-from graphtorch.ir.shape import symbol
+from graphtorch.ir.shape import Dim, symbol
 from recurrences import BODIES, arrays_for, gru, looped, value
 
 
@@ -148,6 +148,61 @@ def test_loops_in_parts(body: Graph, carries: int, parts: int, reverse: bool) ->
 def test_loops_that_stay_whole(body: Graph) -> None:
     (loop,) = [i for i in program_of(looped(body, 1, 20)).launches if isinstance(i, Loop)]
     assert loop.parts == 1
+
+
+def projected(
+    batch: int, hidden: int, length: Dim = 6, reverse: bool = False, kept: bool = False
+) -> Graph:
+    """A GRU over x [length, batch, 24], projected for all steps at once; `kept`: the projected
+    input is a result as well."""
+    body, gates = gru(batch, hidden), 3 * hidden
+    h, x, v, u = (
+        value("h", batch, hidden),
+        value("x", length, batch, 24),
+        value("v", gates, 24),
+        value("u", gates),
+    )
+    w, b = value("w", gates, hidden), value("b", gates)
+    flat = ops.reshape(x, shape=(length * batch, 24))
+    rows = ops.add(ops.matmul(flat, ops.permute(v, dims=(1, 0))), u)
+    all_steps = ops.reshape(rows, shape=(length, batch, gates))
+    results = ops.scan(
+        h, all_steps, w, b, body=body, carries=1, stacked=1, length=length, reverse=reverse
+    )
+    return Graph("projected", [h, x, v, u, w, b], [*results, *([all_steps] * kept)])
+
+
+def products(program: Program) -> tuple[int, int]:
+    """How many products the steps of a program's loops hold, and how many it has beside them."""
+    inside = [n for i in program.launches if isinstance(i, Loop) for n in flat([i])]
+    beside = [i for i in program.launches if isinstance(i, Launch)]
+    counts = (sum("matmul" in n.kernel.name for n in launches) for launches in (inside, beside))
+    return next(counts), next(counts)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("length", [6, symbol("length", 1, 99)])
+def test_a_projection_is_computed_in_the_parts_of_a_loop(length: Dim, reverse: bool) -> None:
+    graph = projected(64, 64, length, reverse)
+    assert products(program_of(graph)) == (2, 0)
+    sizes = {s.name: 6 for s in graph.symbols()}
+    arrays = arrays_for(graph, sizes)
+    for found, expected in zip(run(graph, arrays), evaluate(graph, arrays), strict=True):
+        assert_close(found, expected)
+
+
+def test_gradients_of_a_loop_with_its_projection() -> None:
+    compare(with_gradients(projected(32, 96)), arrays_for(with_gradients(projected(32, 96))))
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [projected(33, 96), projected(64, 8), projected(64, 64, kept=True)],
+    ids=["rows that are no parts", "small", "read elsewhere"],
+)
+def test_a_projection_of_all_steps(graph: Graph) -> None:
+    assert products(program_of(graph)) == (1, 1)
+    compare(graph, arrays_for(graph))
 
 
 def test_explain_counts_every_step() -> None:

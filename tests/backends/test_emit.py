@@ -398,6 +398,43 @@ def test_control_flow_scratch_and_calls():
     run_kernel(kernel, [data, out], [-3])
 
 
+def sums(lo: int, hi: k.Expr | int, step: int) -> Kernel:
+    """Sums of two vectors at lo, lo + step, ... before hi, and the last such position."""
+    x, y, last = Buffer("x", f32), Buffer("y", f32, "readwrite"), Buffer("last", i64, "readwrite")
+    b = Builder()
+    totals = [b.var(Const(0.0, KType(f32, 4)), "c") for _ in range(2)]
+    with b.loop(hi, "rolled", "k", lo=lo, step=step) as at:
+        row = b.let(load(x, at * 4, 4), "v")
+        for scale, total in enumerate(totals):
+            b.assign(total, k.fma(row, Const(scale + 1.0, KType(f32, 4)), total))
+        b.store(last, 0, at)
+    for i, total in enumerate(totals):
+        b.store(y, 4 * i, total)
+    return Kernel("sums", (x, y, last), (N,), b.body)
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize(("lo", "step"), [(0, 1), (3, 1), (1, 3)])
+@pytest.mark.parametrize("hi", [*range(11), 40])
+def test_sums_of_several_iterations_at_a_time(known: bool, lo: int, step: int, hi: int) -> None:
+    """Each position counts once and in order, however many there are."""
+    kernel = sums(lo, hi if known else N, step)
+    x = np.random.default_rng(0).integers(-9, 9, (41, 4)).astype(np.float32)
+    y, last = np.full(8, 7, np.float32), np.full(1, -1)
+    run_kernel(kernel, [x.ravel(), y, last], [hi])
+    total = x[lo:hi:step].sum(0)
+    np.testing.assert_array_equal(y, [*total, *(2 * total)])
+    assert last[0] == max([-1, *range(lo, hi, step)])
+
+
+def test_sums_count_and_jump_once_for_several_iterations():
+    module = ModuleEmitter("m", host())
+    module.launcher("f", sums(0, N, 1), (0, 1, 2), "")
+    text = module.text()
+    assert text.count("store i64") == 4 + 1  # four at a time, and what is left
+    assert text.count("!llvm.loop ") == 2 and ".p2align\t6" in compile_assembly(text, host())
+
+
 @pytest.mark.parametrize("n", [0, 1, 5, 1000])
 def test_parallel_loops_take_along_what_they_use(n):
     x, y, b = Buffer("x", f32), Buffer("y", f32, "write"), Builder()

@@ -18,6 +18,7 @@ from ...dataclass import dataclass
 from ...kernels.contraction.problem import Axis, Contraction, Source, extent_of, is_affine, stride
 from ...kernels.machine import BYTE_WORK, SERIAL_WORK, Machine
 from .schedule import (
+    TASKS,
     Chunk,
     Schedule,
     Tiling,
@@ -253,7 +254,7 @@ def finished(p: Contraction, s: Schedule, machine: Machine) -> Schedule:
     sides = (p.a, (*p.batch, *p.m, *p.k)), (p.b, (*p.batch, *p.n, *p.k))
     read = sum(footprint(source, axes) for source, axes in sides)
     worth = max(work, read * BYTE_WORK) >= SERIAL_WORK
-    return replace(blocked(p, s, machine), parallel=not static or worth)
+    return blocked(p, replace(s, parallel=not static or worth), machine)
 
 
 def blocked(p: Contraction, s: Schedule, machine: Machine) -> Schedule:
@@ -271,6 +272,7 @@ def blocked(p: Contraction, s: Schedule, machine: Machine) -> Schedule:
         m.extent,
         n.extent,
         depth * inner,
+        TASKS if s.parallel else 1,
         max(1, others),
         p.acc.itemsize,
         machine,

@@ -95,7 +95,9 @@ def contract(problem: Contraction, region: Region, lowering: Lowering) -> Schedu
 def lower_scheduled(p: Contraction, s: Schedule, region: Region, lowering: Lowering) -> Schedule:
     """The launches of a schedule, which is returned with the parts that k was cut into."""
     parts = 1 if p.gated else parts_of(p, s, lowering.machine)
-    s = replace(s, split=parts, parallel=s.parallel and not lowering.serial)
+    s = replace(s, split=parts)
+    if lowering.serial and s.parallel:
+        s = blocked(p, replace(s, parallel=False), lowering.machine)
     if s.kind == "loops":
         lower_loop_nest(p, region, lowering)
     else:

@@ -158,6 +158,7 @@ def blocks(
     m: Dim,
     n: Dim,
     depth: int,
+    tasks: int,
     others: int,
     itemsize: int,
     machine: Machine,
@@ -166,6 +167,7 @@ def blocks(
 
     Args:
         m, n: extents of the blocked axes.
+        tasks: at least as many are wanted.
         depth: multiply-adds behind one position of the two blocked axes (k times the axes inside).
         others: combinations of all other axes; each is a task of its own.
     """
@@ -178,7 +180,7 @@ def blocks(
         side[0] = min(side[0], tiles_of(side[2], side[1]))
     while (
         sides[0][0] * sides[1][0] > 1
-        and _tasks(sides, others) < TASKS
+        and _tasks(sides, others) < tasks
         and math.prod(t * size for t, size, _ in sides) * depth > 2 * TASK_WORK
     ):
         side = sides[0] if sides[0][0] > 1 else sides[1]

@@ -21,14 +21,14 @@ from graphtorch.ir.ops.control import RegionAttrs
 from graphtorch.ir.ops.reduce import Reduce
 from graphtorch.ir.ops.scan_grad import ScanAttrs
 from graphtorch.ir.ops.shape import DimAttrs, DimsAttrs, PadAttrs, ReshapeAttrs, SliceAttrs
-from graphtorch.ir.shape import numel
+from graphtorch.ir.shape import Dim, numel
 
 from .. import cost
 
 ROWS = (16, 8)  # of a part: enough for a register tile; the first that divides the batch
 STEP_WORK = 150_000  # multiply-adds of a step: with fewer the loop is quick on one thread
 LOOP_WORK = 4_000_000  # and of all steps
-# bytes that all parts read in each step: more does not stay in a core's cache
+# bytes of a matrix that all parts read in each step: more does not stay in a core's cache
 WEIGHT_LIMIT = 1 << 19
 
 
@@ -49,7 +49,7 @@ def parted(attrs: ScanAttrs) -> tuple[Graph, int] | None:
         return None
     moving = [i < n + attrs.stacked and v.shape[:1] == (batch,) for i, v in enumerate(body.inputs)]
     try:
-        made, flags = _cut(body, moving, batch, rows)
+        made, flags = cut(body, moving, batch, rows)
     except Meet:
         return None
     return (made, batch // rows) if all(flags) else None
@@ -59,7 +59,7 @@ def _is_worth(attrs: ScanAttrs) -> bool:
     products = [n for r in attrs.body.nodes for n in _inner(r) if n.op is ops.matmul]
     step = sum(cost.guess(n.types[0].numel) * cost.guess(n.operands[0].shape[-1]) for n in products)
     fixed = attrs.body.inputs[attrs.carries + attrs.stacked :]
-    weights = sum(cost.guess(numel(v.shape)) * v.dtype.itemsize for v in fixed)
+    weights = max((cost.guess(numel(v.shape)) * v.dtype.itemsize for v in fixed), default=0)
     return (
         step >= STEP_WORK
         and step * cost.guess(attrs.length) >= LOOP_WORK
@@ -71,7 +71,7 @@ def _inner(node: Node) -> Sequence[Node]:
     return attrs_of(node, RegionAttrs).body.nodes if node.op is ops.region else (node,)
 
 
-def _cut(graph: Graph, moving: Sequence[bool], batch: int, rows: int) -> tuple[Graph, list[bool]]:
+def cut(graph: Graph, moving: Sequence[bool], batch: Dim, rows: Dim) -> tuple[Graph, list[bool]]:
     """`graph` for `rows` of `batch` rows of the inputs that are `moving`, and which outputs have
     rows."""
     table: dict[Value, Value] = {}
@@ -92,11 +92,11 @@ def _cut(graph: Graph, moving: Sequence[bool], batch: int, rows: int) -> tuple[G
 
 
 def _cut_node(
-    node: Node, operands: list[Value], mine: list[bool], batch: int, rows: int
+    node: Node, operands: list[Value], mine: list[bool], batch: Dim, rows: Dim
 ) -> tuple[Node, list[bool]]:
     if node.op is ops.region and any(mine):
         attrs = attrs_of(node, RegionAttrs)
-        body, flags = _cut(attrs.body, mine, batch, rows)
+        body, flags = cut(attrs.body, mine, batch, rows)
         types = tuple(v.type for v in body.outputs)
         return Node(
             node.op, tuple(operands), replace(attrs, body=body), types, node.location
@@ -112,7 +112,7 @@ def _cut_node(
     return node.op.node(tuple(operands), attrs_now, node.location), [True] * len(node.types)
 
 
-def _attrs(node: Node, mine: list[bool], batch: int, rows: int) -> Any:
+def _attrs(node: Node, mine: list[bool], batch: Dim, rows: Dim) -> Any:
     """The attributes for fewer rows.
 
     Raises:
@@ -146,7 +146,7 @@ def _attrs(node: Node, mine: list[bool], batch: int, rows: int) -> Any:
     return attrs
 
 
-def _check(node: Node, made: Node, has_rows: Sequence[bool], rows: int) -> None:
+def _check(node: Node, made: Node, has_rows: Sequence[bool], rows: Dim) -> None:
     """Everything but the number of rows is as before."""
     for before, after, flag in zip(node.types, made.types, has_rows, strict=True):
         if after != (Type(before.dtype, (rows, *before.shape[1:])) if flag else before):
