@@ -446,8 +446,8 @@ def is_repeated(s: k.For) -> bool:
     """Whether a loop has its body COPIES times, for as many iterations at a time: the innermost
     ones whose sums fill the registers.
 
-    A core that runs another thread as well takes three instructions a cycle for each instead of
-    six: those that count and jump are then missing from the multiply-adds.
+    A core that runs another thread as well takes fewer instructions a cycle from each than a full
+    tile needs: those that count and jump are then missing from the multiply-adds.
     """
     return (
         s.kind == "rolled"
