@@ -44,7 +44,8 @@ LIBRARY = frozenset(
         *("sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "erfc"),
     }
 )
-PRELUDE = frozenset({"sigmoid", "half_exp", "near_exp2"})  # functions of f32 that the prelude has
+# functions of f32 that the prelude has
+PRELUDE = frozenset({"sigmoid", "half_exp", "near_exp2", "exp_negative", "normal_cdf"})
 
 
 class Functions(Protocol):

@@ -200,6 +200,10 @@ GT_FUNCTION float gt_half_exp(float x) {  // e^x / 2 = 2^(n - 1) 2^f for a whole
   const float f = gt_fma(x, 0x1.4ae0cp-26f, gt_fma(x, 0x1.715476p+0f, -n));
   return gt_near_exp2(f) * gt_float_bits(gt_bitcast<gt_u32>(shifted) << 23);
 }
+GT_FUNCTION float gt_exp_negative(float x) { return expf(x); }
+GT_FUNCTION float gt_normal_cdf(float x) {
+  return gt_fma(erff(x * 0x1.6a09e6p-1f), 0.5f, 0.5f);
+}
 GT_FUNCTION float gt_sigmoid(float x) {  // 1/(1 + z), or z/(1 + z) for negative x; a Newton step makes up for roundings
   const float z = expf(-fabsf(x)), d = gt_add_rn(z, 1.0f), lost = gt_sub_rn(z, gt_sub_rn(d, 1.0f));
   const float near = gt_near_reciprocal(d);

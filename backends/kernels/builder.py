@@ -23,6 +23,7 @@ from .ir import (
     Scratch,
     Stmt,
     Store,
+    Stream,
     Var,
     While,
     as_expr,
@@ -133,6 +134,9 @@ class Builder:
 
     def store(self, buffer: Buffer, index: Operand, value: Expr, mask: Expr | None = None) -> None:
         self.emit(Store(buffer, as_expr(index), value, mask))
+
+    def stream(self, buffer: Buffer, index: Operand, count: Operand, source: Buffer) -> None:
+        self.emit(Stream(buffer, as_expr(index), as_expr(count), source))
 
     def scratch(self, dtype: DType, size: int, name: str = "s") -> Buffer:
         buffer = Buffer(self.fresh(name), dtype, "readwrite", 64)

@@ -6,6 +6,7 @@
              | "let" x "=" expr              a name for a value, never reassigned
              | "var" x "=" expr | x "=" expr  a register: declared once, assigned in loops
              | "store" buffer "[" expr "]" "=" expr ("if" mask)
+             | "stream" buffer "[" expr ":" expr "]" "=" scratch   past the caches
              | "add" buffer "[" expr "]" "+=" expr    at once, whatever other threads add to it
              | ("scratch" | "shared") buffer ":" dtype "[" n "]"   of this task, or of its block
              | "copy" shared "[" expr "]" "=" buffer "[" expr ":" lanes "]" "if" mask  not awaited
@@ -120,6 +121,7 @@ UNARY = frozenset(
         "exp",
         "exp2",
         "near_exp2",
+        "exp_negative",
         "expm1",
         "log",
         "log2",
@@ -140,6 +142,7 @@ UNARY = frozenset(
         "erf",
         "erfc",
         "erfinv",
+        "normal_cdf",
         "lgamma",
         "digamma",
         "sigmoid",
@@ -424,6 +427,18 @@ class Store:
 
 
 @dataclass(eq=False, slots=True)
+class Stream:
+    """Copies the first `count` elements of a task's scratch memory to `index` and on, past the
+    caches where the target can: nobody reads them soon. Memory is written without being read first.
+    """
+
+    buffer: Buffer
+    index: Expr
+    count: Expr
+    source: Buffer
+
+
+@dataclass(eq=False, slots=True)
 class AtomicAdd:
     """Adds to an element of memory, which other threads of a GPU may add to at the same time.
 
@@ -638,6 +653,7 @@ Stmt: TypeAlias = Union[
     Var,
     Assign,
     Store,
+    Stream,
     AtomicAdd,
     Scratch,
     Copy,

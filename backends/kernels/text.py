@@ -184,6 +184,9 @@ _STATEMENTS: dict[type, Callable[..., str]] = {
     k.Var: lambda s: f"var {s.name.name}: {s.name.type} = {_expr(s.value)}",
     k.Assign: lambda s: f"{s.name.name} = {_expr(s.value)}",
     k.Store: _store,
+    k.Stream: lambda s: (
+        f"stream {s.buffer.name}[{_expr(s.index)}:{_expr(s.count)}] = {s.source.name}"
+    ),
     k.AtomicAdd: lambda s: f"add {s.buffer.name}[{_expr(s.index)}] += {_expr(s.value)}",
     k.Scratch: lambda s: f"{_SPACES[s.space]} {s.buffer.name}: {s.buffer.dtype}[{s.size}]",
     k.Copy: _copy,

@@ -310,6 +310,25 @@ class _Verifier:
                 f"{stmt.value.type} is stored into {stmt.buffer.name} of {stmt.buffer.dtype}",
             )
 
+    def stream(self, stmt: k.Stream) -> None:
+        self.memory(stmt.buffer, "read", "written to")
+        self.memory(stmt.source, "", "used")
+        self.scalar(stmt.index)
+        self.scalar(stmt.count)
+        if stmt.buffer in self.spaces or self.spaces.get(stmt.source) != "private":
+            self.refuse(
+                "buffer",
+                f"{stmt.buffer.name} gets {stmt.source.name}: not memory what scratch has",
+            )
+        if stmt.source.dtype is not stmt.buffer.dtype:
+            self.refuse(
+                "type",
+                f"{stmt.source.dtype} is copied to {stmt.buffer.name} of {stmt.buffer.dtype}",
+            )
+        if isinstance(stmt.count, k.Const):
+            self.place(stmt.source, k.Const(0), None, int(stmt.count.value))
+            self.place(stmt.buffer, stmt.index, None, int(stmt.count.value))
+
     def atomic_add(self, stmt: k.AtomicAdd) -> None:
         self.store(k.Store(stmt.buffer, stmt.index, stmt.value))
         if stmt.buffer in self.spaces or stmt.buffer.access != "readwrite":
@@ -659,6 +678,7 @@ _STATEMENTS: dict[type, Callable[..., None]] = {
     k.Publish: _Verifier.publish,
     k.Barrier: _Verifier.barrier,
     k.Store: _Verifier.store,
+    k.Stream: _Verifier.stream,
     k.AtomicAdd: _Verifier.atomic_add,
     k.Call: _Verifier.call,
     k.Fail: _Verifier.fail,

@@ -19,6 +19,7 @@ from ..kernels import ir as k
 from ..kernels.body.maths import functions
 from ..kernels.builder import Builder
 from ..kernels.ir import INDEX, Buffer, Kernel, KType, Name, Stmt
+from . import streams
 from .expr import Expressions
 from .processor import Processor
 from .types import constant, mangled, memory, register
@@ -76,7 +77,14 @@ class ModuleEmitter:
         self.declarations[name] = f"declare {text}"
         return name
 
-    # ---- what expressions call
+    # ---- what functions call
+
+    def stream(self) -> str:
+        """The function that copies past the caches."""
+        if streams.NAME not in self._symbols:
+            self._symbols.add(streams.NAME)
+            self.functions.append(streams.text(self.target))
+        return streams.NAME
 
     def math(self, op: str, t: KType) -> str | None:
         key = (op, t)
@@ -193,6 +201,7 @@ class FunctionEmitter(Expressions):
         self.kernel = kernel
         self.allocas: list[str] = []
         self.depth = 0  # loops around the current statement
+        self.streams = False  # whether it writes past the caches
         self.declared: dict[Name, int] = {}
         self.is_task = False
 
@@ -201,6 +210,11 @@ class FunctionEmitter(Expressions):
         self.values.update({n: f"%n{i}" for i, n in enumerate(names)})
 
     def finish(self, header: str, returns: bool = False) -> str:
+        if self.streams and self.owner.target.is_x86:
+            # what passes by the caches is seen in order only behind a fence
+            self.put(
+                f"call void @{self.owner.declare(streams.FENCE, f'void @{streams.FENCE}()')}()"
+            )
         body = self.lines if returns else [*self.lines, "  ret void"]
         return "\n".join([header + " {", "entry:", *self.allocas, *body, "}", ""])
 
@@ -269,6 +283,12 @@ class FunctionEmitter(Expressions):
                 f"call void @llvm.masked.store.{self._memory_name(t)}.p0({m} {x}, ptr align {size} "
                 f"{p}, <{t.lanes} x i1> {mask})"
             )
+
+    def _stream(self, s: k.Stream) -> None:
+        self.streams = True
+        to, source = self.address(s.buffer, s.index), self.pointer(s.source)
+        size = self.let(f"mul nuw nsw i64 {self.value(s.count)}, {s.buffer.dtype.itemsize}")
+        self.put(f"call void @{self.owner.stream()}(ptr {to}, ptr {source}, i64 {size})")
 
     def _scatter(self, s: k.Store, x: str, t: KType, size: int) -> None:
         n = t.lanes
@@ -528,6 +548,7 @@ _EMIT: dict[type, Callable[..., None]] = {
     k.Var: FunctionEmitter._var,
     k.Assign: FunctionEmitter._assign,
     k.Store: FunctionEmitter._store,
+    k.Stream: FunctionEmitter._stream,
     k.Scratch: FunctionEmitter._scratch,
     k.If: FunctionEmitter._if,
     k.While: FunctionEmitter._while,

@@ -58,6 +58,28 @@ def test_half_exp():
     assert np.isnan(apply("half_exp", np.array([np.nan], np.float32))).all()
 
 
+def test_exp_negative():
+    x = sample()
+    x = x[(x <= 0) | np.isnan(x)]
+    with np.errstate(all="ignore"):
+        assert ulps(apply("exp_negative", x), np.exp(x.astype(np.float64))).max() <= 2
+    x = -np.random.default_rng(4).uniform(0, 1, 1000)
+    np.testing.assert_allclose(apply("exp_negative", x, dtype=f64), np.exp(x), rtol=1e-15)
+
+
+def test_normal_cdf():
+    """Beside 1 what is off counts, as where it is 1/2 + erf/2; gelu = x cdf(x) is 0 far below 0."""
+    x = np.concatenate([sample(), np.linspace(-6, 6, 200_001).astype(np.float32)])
+    got, exact = apply("normal_cdf", x), special.ndtr(x.astype(np.float64))
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(x))
+    assert np.nanmax(np.abs(got - exact)) <= 3.5 * 2.0**-24
+    assert (got[x < -5.4] == 0).all() and (got[x > 5.4] == 1).all()
+    gelu, positive = x * got, (x > 0) & np.isfinite(x)
+    assert ulps(gelu, x * exact)[positive].max() <= 4
+    x = np.linspace(-9, 9, 1001)
+    np.testing.assert_allclose(apply("normal_cdf", x, dtype=f64), special.ndtr(x), atol=1e-15)
+
+
 def test_huge_angles():
     """Numbers next to multiples of pi/2 lose most bits: the worst f32 of each range (Payne and
     Hanek)."""

@@ -20,6 +20,7 @@ from graphtorch.ir.passes import pipeline
 F32, F32X8, F64, I32, BOOL = KType(f32), KType(f32, 8), KType(f64), KType(i32), KType(boolean)
 ONE, LINE, YES, ZERO = Const(1.0, F32), Const(1.0, F32X8), Const(True, BOOL), Const(0)
 X, Y, S = Buffer("x", f32), Buffer("y", f32, "write"), Buffer("s", f32, "readwrite", 64)
+D = Buffer("d", f64, "readwrite", 64)
 N, VAR, J, T, R = Name("n"), Name("i"), Name("j"), Name("t", F32), Name("acc", F32)
 
 
@@ -112,6 +113,36 @@ FAULTS: dict[str, tuple[Kernel, str, str, str]] = {
         "access",
         "y, declared write, is read",
         "let t: f32 = y[n]",
+    ),
+    "stream of what is no scratch": (
+        kernel(k.Stream(Y, ZERO, N, X)),
+        "buffer",
+        "y gets x",
+        "stream y[0:n] = x",
+    ),
+    "stream to scratch": (
+        kernel(k.Scratch(S, 8), k.Stream(S, ZERO, N, S)),
+        "buffer",
+        "s gets s",
+        "stream s[0:n] = s",
+    ),
+    "stream to what is read": (
+        kernel(k.Scratch(S, 8), k.Stream(X, ZERO, N, S)),
+        "access",
+        "x, declared read, is written",
+        "stream x[0:n] = s",
+    ),
+    "stream of another dtype": (
+        kernel(k.Scratch(D, 8), k.Stream(Y, ZERO, N, D)),
+        "type",
+        "f64 is copied to y of f32",
+        "stream y[0:n] = d",
+    ),
+    "stream of too much": (
+        kernel(k.Scratch(S, 8), k.Stream(Y, ZERO, Const(9), S)),
+        "bounds",
+        "elements 0 to 8 of s are touched, which has 8",
+        "stream y[0:9] = s",
     ),
     "store of another dtype": (
         kernel(put(Const(1.0, F64))),

@@ -30,12 +30,13 @@ from contraction import Bound, aligned, peak_kernel
 from graphtorch.backends import Buffer
 from graphtorch.backends.kernels.builder import Builder
 from graphtorch.backends.kernels.ir import Buffer as Array
-from graphtorch.backends.kernels.ir import Kernel, load
+from graphtorch.backends.kernels.ir import Const, Expr, Kernel, binary, load
 from graphtorch.backends.llvm.processor import host
 from graphtorch.ir.dtype import f32
 from kernels import Timed, measure
 
 MEMORY = 64 << 20  # bytes at least that are copied in memory; three times the last cache if more
+CHUNK = 1024  # elements that are written past the caches at a time
 LEAST = 0.1  # microseconds: of a kernel that takes less than the clock's own noise
 COPIED = 256 << 20  # bytes that one measurement of a level copies
 
@@ -88,26 +89,39 @@ def _quick(call: Callable[[], None], times: int = 9) -> float:
     return min(seen)
 
 
-def copy_kernel(threads: int, used: int) -> tuple[Bound, int]:
+def copy_kernel(threads: int, used: int, past_caches: bool = False) -> tuple[Bound, int]:
     """Copies of one half of `used` bytes to the other, a part each thread; and the bytes moved."""
     b, lanes = Builder(), host().machine.lanes(4)
     source, target = Array("x", f32, "read", 64), Array("out", f32, "readwrite", 64)
     each = used // 8 // threads // (4 * lanes) * (4 * lanes)
     rounds = max(1, COPIED // (8 * each * threads))
-    with (
-        b.loop(threads, "parallel", "task") as task,
-        b.loop(rounds),
-        b.loop(each // lanes // 4) as i,
-    ):
-        for part in range(4):
-            place = b.let(task * each + (i * 4 + part) * lanes, "place")
-            b.store(target, place, load(source, place, lanes))
+    with b.loop(threads, "parallel", "task") as task, b.loop(rounds):
+        first = b.let(task * each, "first")
+        (_write_past_caches if past_caches else _write)(b, source, target, first, each, lanes)
     memory = aligned(2 * each * threads, np.dtype(np.float32))
     memory[:] = 1.0  # the system has no pages for memory that was never written
     addresses = [memory.ctypes.data, memory[each * threads :].ctypes.data]
     bound = Bound(Kernel("copy", (source, target), (), b.body), addresses, [])
     bound.memory = memory
     return bound, 8 * each * threads * rounds
+
+
+def _write(b: Builder, source: Array, target: Array, first: Expr, each: int, lanes: int) -> None:
+    with b.loop(each // lanes // 4) as i:
+        for part in range(4):
+            place = b.let(first + (i * 4 + part) * lanes, "place")
+            b.store(target, place, load(source, place, lanes))
+
+
+def _write_past_caches(
+    b: Builder, source: Array, target: Array, first: Expr, each: int, lanes: int
+) -> None:
+    line = b.scratch(f32, CHUNK, "line")
+    with b.loop(each, "serial", "at", 0, CHUNK) as at:
+        count = b.let(binary("min", Const(each) - at, Const(CHUNK)), "count")
+        with b.loop(count, "vector") as i:
+            b.store(line, i, load(source, first + at + i))
+        b.stream(target, first + at, count, line)
 
 
 class Row(NamedTuple):

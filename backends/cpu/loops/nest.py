@@ -23,6 +23,7 @@ from ...kernels.ir import Const, load
 from ...kernels.program.lowering import Lowering, Region
 from ...kernels.program.program import Slot
 from .. import cost
+from .streams import StreamScope
 from .tasks import Nest
 from .transposes import TileScope, edge_for
 
@@ -153,17 +154,18 @@ class MapKernel:
 
     def emit_lines(self, loops: list[Loop]) -> None:
         """All elements in the order of the loops."""
-        scope = Scope(self.lowering, self.region.label)
+        scope = StreamScope(self.lowering, self.region.label, self.stored())
         index = self.begin(scope, loops)
         many = len(self.region.nodes) >= MANY_NODES
-        with Nest(scope, variables(loops, index), self.grain(), many).open():
+        nest = Nest(scope, variables(loops, index), self.grain(), many)
+        with scope.past_caches(), nest.open():
             self.store_all(scope, Evaluator(scope, self.leaves), index)
         self.finish(scope)
 
     def emit_squares(self, loops: list[Loop], across: int) -> None:
         """Squares of the innermost loop and of the one numbered `across`."""
         edge = edge_for(self.lowering.machine, self.tiled_bytes(across))
-        scope = TileScope(self.lowering, self.region.label, edge)
+        scope = TileScope(self.lowering, self.region.label, edge, self.stored())
         index = self.begin(scope, loops)
         with scope.squares(variables(loops, index), across, self.grain()):
             self.store_all(scope, Evaluator(scope, self.leaves), index)
@@ -183,6 +185,9 @@ class MapKernel:
         for target in self.targets:
             value = evaluator.at(target.value, index)
             scope.put(target.slot, target.place(scope, index), value)
+
+    def stored(self) -> list[Slot]:
+        return [target.slot for target in self.targets]
 
     def analyse(self) -> list[Loop]:
         """The loops that are left after merging, found by a dry run."""

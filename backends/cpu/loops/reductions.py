@@ -12,7 +12,7 @@ of threads.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from graphtorch.ir.dtype import DType, boolean, f32
 from graphtorch.ir.graph import Node, Value
@@ -30,6 +30,7 @@ from ...kernels.program.lowering import Lowering, Region
 from ...kernels.program.program import Slot
 from .. import cost
 from .nest import Loop, Target
+from .streams import StreamScope
 from .tasks import task_rows
 
 # of REDUCTIONS
@@ -64,7 +65,9 @@ def combine(node: Node, total: Expr, x: Expr) -> Expr:
     """One more element."""
     op = combination(node)
     if op in ("max", "min"):
-        return maximum(total, x) if op == "max" else minimum(total, x)
+        # in this order: where a total in memory came first, x86's code would store it under a mask
+        # of those that are no NaN, which takes ten times as long
+        return maximum(x, total) if op == "max" else minimum(x, total)
     return binary(op, total, x)
 
 
@@ -186,7 +189,8 @@ class RowKernel:
         scope.launch(self.region.label, cost.flops(self.region.nodes), moved)
 
     def new_scope(self) -> Scope:
-        return Scope(self.lowering, self.region.label)
+        whole = [o.target.slot for o in self.outputs if not o.per_row]
+        return StreamScope(self.lowering, self.region.label, whole)
 
     def new_evaluator(self) -> Evaluator:
         return Evaluator(self.scope, self.leaves)
@@ -344,6 +348,9 @@ class RowKernel:
     def write(self, slot: Slot, position: Expr, value: Expr) -> None:
         self.scope.b.store(self.scope.buffer(slot, "write"), position, value)
 
+    def put(self, slot: Slot, position: Dim, value: Expr) -> None:
+        self.scope.put(slot, position, value)
+
     def row_position(self) -> Expr:
         kept = tuple(i for axis, i in enumerate(self.index) if axis not in self.group.dims)
         position = self.scope.expr(self.scope.space.linear(kept, self.group.kept))
@@ -453,18 +460,23 @@ class RowKernel:
         whole = [o.target for o in self.outputs if not o.per_row and o.level == last]
         per_row = [o.target for o in self.outputs if o.per_row]
         if whole:
-            with self.over_row():
+            with self.past_caches(), self.over_row():
                 self.store(whole, self.index)
         if per_row:
             with self.over_columns():
                 for target in per_row:
                     self.store([target], row_index(target.shape, self.group, self.index))
 
+    def past_caches(self) -> AbstractContextManager[None]:
+        """Around the loops that store what is left of a row."""
+        scope = self.scope
+        return scope.past_caches() if isinstance(scope, StreamScope) else nullcontext()
+
     def store(self, targets: Sequence[Target], index: Index) -> None:
         scope = self.scope
         for target in targets:
             value = self.evaluator.at(target.value, index)
-            self.write(target.slot, scope.expr(target.place(scope, index)), value)
+            self.put(target.slot, target.place(scope, index), value)
 
 
 def kept_index(node: Node, index: Index) -> Index:

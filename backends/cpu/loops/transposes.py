@@ -10,7 +10,7 @@ parts, and log2 steps of interleaving them in pairs turn every part by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from graphtorch.ir.dtype import DType, boolean, u8
@@ -22,6 +22,8 @@ from ...kernels.ir import Buffer, Const, Expr, KType, Shuffle, cast, load
 from ...kernels.machine import Machine
 from ...kernels.program.lowering import Lowering
 from ...kernels.program.program import Slot
+from .. import cost
+from .streams import StreamScope
 from .tasks import task_rows
 
 EDGES = (128, 64, 32)  # elements along a square, the first one whose tiles fit into the L1 cache
@@ -52,11 +54,11 @@ class Squares(Scope):
         return not any(depends(position, s) for s in inner - {across, along})
 
 
-class TileScope(Squares):
-    """A kernel over squares whose edges have `edge` elements."""
+class TileScope(Squares, StreamScope):
+    """A kernel over squares whose edges have `edge` elements; it stores to `slots`."""
 
-    def __init__(self, lowering: Lowering, hint: str, edge: int):
-        super().__init__(lowering, hint)
+    def __init__(self, lowering: Lowering, hint: str, edge: int, slots: Iterable[Slot] = ()):
+        super().__init__(lowering, hint, slots)
         self.edge = edge
         self._tiles: dict[tuple[Slot, Dim], Buffer] = {}
         self._full: list[tuple[Slot, Dim, Buffer]] = []
@@ -91,11 +93,20 @@ class TileScope(Squares):
         self.columns = b.let(self.rest(self.width, self.right), "columns")
         with b.loop(self.rows, "serial", "row") as self.row:
             self.space.bind(self.across, b.let(self.top + self.row, "i"), b.depth)
-            with b.loop(self.columns, "vector", "column") as self.column:
+            with self.run(), b.loop(self.columns, "vector", "column") as self.column:
                 self.space.bind(self.along, b.let(self.right + self.column, "j"), b.depth)
                 yield
         for slot, position, tile in self._full:
             self.empty(slot, position, tile)
+
+    @contextmanager
+    def run(self) -> Iterator[None]:
+        """Around the loop over the columns of a row."""
+        if not (self.large and self.pays(min(self.edge, cost.guess(self.width)))):
+            yield
+            return
+        with self.chunk(self.along, self.right, self.columns, self.edge):
+            yield
 
     def _bind_strip(self, strip: Expr) -> None:
         self.top = self.b.let(strip * self.edge, "top")

@@ -284,6 +284,9 @@ class SharedRows(RowKernel):
     def write(self, slot: Slot, position: Expr, value: Expr) -> None:
         self.scope.b.store(self.scope.buffer(slot, "write"), position, value, self.mask)
 
+    def put(self, slot: Slot, position: Dim, value: Expr) -> None:
+        self.write(slot, self.scope.expr(position), value)
+
     def flush(self, scope: WideScope) -> None:
         """Store what a group of elements has computed."""
         scope.flush()

@@ -47,7 +47,10 @@ def emit_op(b: Builder, node: Node, operands: Iterable[Expr]) -> Expr:
             b.let(cast(x, wide(x.type.dtype)), "x") if wide(x.type.dtype) is not x.type.dtype else x
             for x in xs
         ]
-    result = rule(b, node.attrs, dtype, *xs)
+    if name == "exp" and is_below_maximum(node.operands[0]):
+        result = unary("exp_negative", *xs)
+    else:
+        result = rule(b, node.attrs, dtype, *xs)
     return b.let(cast(result, dtype), name)
 
 
@@ -57,6 +60,15 @@ def emit_pointwise(b: Builder, nodes: Iterable[Node], env: dict[Value, Expr]) ->
     for node in nodes:
         env[node.result()] = emit_op(b, node, [env[v] for v in node.operands])
     return env
+
+
+def is_below_maximum(value: Value) -> bool:
+    """Whether `value` is x minus a maximum of x, as in a softmax: NaN or not above 0."""
+    if value.node is None or value.node.op.name != "sub":
+        return False
+    x, maximum = value.node.operands
+    of = maximum.node
+    return of is not None and of.op.name == "max" and of.operands[0] == x and of.attrs.keepdim
 
 
 def is_pointwise(node: Node) -> bool:
@@ -246,12 +258,11 @@ def _silu(b: Builder, attrs: Any, dtype: DType, x: Expr) -> Expr:
 
 @rule("gelu")
 def _gelu(b: Builder, attrs: Any, dtype: DType, x: Expr) -> Expr:
+    if attrs.approximate == "none":
+        return binary("mul", x, unary("normal_cdf", x))
     half = binary("mul", x, number(0.5, x))
-    if attrs.approximate == "tanh":
-        cubic = fma(binary("mul", binary("mul", x, x), x), number(0.044715, x), x)
-        inner = unary("tanh", binary("mul", cubic, number(math.sqrt(2 / math.pi), x)))
-    else:
-        inner = unary("erf", binary("mul", x, number(math.sqrt(0.5), x)))
+    cubic = fma(binary("mul", binary("mul", x, x), x), number(0.044715, x), x)
+    inner = unary("tanh", binary("mul", cubic, number(math.sqrt(2 / math.pi), x)))
     return binary("mul", half, binary("add", number(1, x), inner))
 
 

@@ -39,6 +39,7 @@ from ..ir import (
     Splat,
     Stmt,
     Store,
+    Stream,
     Unary,
     Var,
     While,
@@ -189,6 +190,9 @@ class Numbers:
             case Store():
                 value, mask = self.expr(s.value), None if s.mask is None else self.expr(s.mask)
                 return Store(s.buffer, self.place(s.buffer, s.index), value, mask)
+            case Stream():
+                index, count = self.expr(s.index), self.expr(s.count)
+                return Stream(s.buffer, index, count, s.source)
             case AtomicAdd():
                 return AtomicAdd(s.buffer, self.place(s.buffer, s.index), self.expr(s.value))
             case If():

@@ -51,6 +51,7 @@ F32 = {
     "exp": Definition(e.exp),
     "exp2": Definition(e.exp2),
     "near_exp2": Definition(e.exp2),
+    "exp_negative": Definition(e.exp_negative),
     "expm1": Definition(e.expm1),
     "log": Definition(e.log),
     "log2": Definition(e.log2),
@@ -75,12 +76,15 @@ F32 = {
     "erf": Definition(s.erf),
     "erfc": Definition(s.erfc),
     "erfinv": Definition(s.erfinv),
+    "normal_cdf": Definition(s.normal_cdf),
     "lgamma": Definition(s.lgamma),
     "digamma": Definition(s.digamma),
 }
 F64 = {
+    "exp_negative": Definition(lambda b, x: unary("exp", x)),
     "half_exp": Definition(s.half_exp64),
     "sigmoid": Definition(s.sigmoid64),
     "erfinv": Definition(s.erfinv64),
+    "normal_cdf": Definition(s.normal_cdf64),
     "digamma": Definition(s.digamma64),
 }

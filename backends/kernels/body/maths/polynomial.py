@@ -31,6 +31,26 @@ def fit(f: Callable[[float], float], low: float, high: float, degree: int) -> tu
     return tuple(float(c) for c in polynomial.coef)
 
 
+def fit_ratio(
+    f: Callable[[float], float], high: float, degree: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Coefficients, lowest power first, of two polynomials of `degree` whose ratio interpolates `f`
+    on ``0..high``: at the squares of Chebyshev nodes, for what is smooth in the root of its
+    variable. The lower one is 1 at 0."""
+    count = 2 * degree + 1
+    nodes = (1 + np.cos(np.pi * (np.arange(count) + 0.5) / count)) ** 2 / 4  # of 0..1
+    values = np.array([f(high * float(s)) for s in nodes])
+    basis = np.polynomial.chebyshev.chebvander(2 * nodes - 1, degree)
+    equations = np.hstack([basis, -values[:, None] * basis[:, 1:]])
+    series = np.linalg.solve(equations, values)
+    line = np.polynomial.Polynomial([-1, 2 / high])
+    upper, lower = (
+        np.polynomial.Polynomial(np.polynomial.chebyshev.cheb2poly(c))(line).coef
+        for c in (series[: degree + 1], [1, *series[degree + 1 :]])
+    )
+    return tuple(float(c / lower[0]) for c in upper), tuple(float(c / lower[0]) for c in lower)
+
+
 def horner(b: Builder, x: Expr, coefficients: Sequence[float]) -> Expr:
     """The polynomial at `x` by Horner's rule, one fused multiply-add a coefficient."""
     total: Expr = Const(coefficients[-1], x.type)
