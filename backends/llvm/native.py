@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+import mmap
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
+import numpy as np
 
 from ..buffer import MADV_DONTNEED, advise, give_back
 from ..locks import lock_across_forks, open_after_forks
@@ -136,23 +139,39 @@ def let_go() -> None:
     used again.
     """
     give_back()
-    if sys.platform == "linux":
-        for first, last in unchanged_parts(Path("/proc/self/smaps").read_text(), _LIBRARY):
-            advise(first, last, MADV_DONTNEED)
+    if sys.platform != "linux":
+        return
+    with contextlib.suppress(OSError):  # not everywhere may a process look at its memory
+        for first, last in read_only_parts(Path("/proc/self/maps").read_text(), _LIBRARY):
+            if is_as_in_file(first, last):
+                advise(first, last, MADV_DONTNEED)
 
 
 _LIBRARY = "libllvmlite.so"
+# bits of an entry of /proc/self/pagemap: https://docs.kernel.org/admin-guide/mm/pagemap.html
+_HERE, _SWAPPED, _OF_FILE = (np.uint64(1 << bit) for bit in (63, 62, 61))
 
 
-def unchanged_parts(smaps: str, name: str) -> Iterator[tuple[int, int]]:
-    """Where parts of the file `name` lie in memory that are as they are in the file, and that
-    nobody can write to: read off a text such as /proc/self/smaps."""
-    mapping = rf"^(\w+)-(\w+) (\S+) .*/{re.escape(name)}\n((?:\w+:.*\n?)*)"
-    for first, last, rights, about in re.findall(mapping, smaps, re.MULTILINE):
-        sizes = dict(re.findall(r"^(\w+): +(\d+)", about, re.MULTILINE))
-        # pages of its own, here or swapped out
-        if "w" not in rights and sizes.get("Anonymous") == sizes.get("Swap") == "0":
+def read_only_parts(maps: str, name: str) -> Iterator[tuple[int, int]]:
+    """Where parts of the file `name` lie in memory that nobody can write to: read off a text such
+    as /proc/self/maps."""
+    mapping = rf"^(\w+)-(\w+) (\S+) .*/{re.escape(name)}$"
+    for first, last, rights in re.findall(mapping, maps, re.MULTILINE):
+        if "w" not in rights:
             yield int(first, 16), int(last, 16)
+
+
+def is_as_in_file(first: int, last: int) -> bool:
+    """Whether no page of memory that was mapped from a file was written to (as those that hold
+    addresses are, when a library is loaded).
+
+    Raises OSError where the system does not tell.
+    """
+    with open("/proc/self/pagemap", "rb") as file:
+        file.seek(first // mmap.PAGESIZE * 8)
+        pages = np.frombuffer(file.read((last - first) // mmap.PAGESIZE * 8), np.uint64)
+    own = ((pages & _HERE) != 0) & ((pages & _OF_FILE) == 0) | ((pages & _SWAPPED) != 0)
+    return len(pages) > 0 and not own.any()
 
 
 class Linker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import sys
 from pathlib import Path
 
@@ -15,42 +16,47 @@ from graphtorch.ir import ops
 from graphtorch.ir.dtype import f32
 from graphtorch.ir.graph import Graph, Type, Value
 
-SMAPS = """\
+MAPS = """\
 55d0-55d8 r--p 00000000 fe:00 12    /opt/a folder/libllvmlite.so
-Rss:                   8 kB
-Anonymous:             0 kB
-Swap:                  0 kB
-VmFlags: rd mr mw me
 55d8-55e0 r-xp 00008000 fe:00 12    /opt/a folder/libllvmlite.so
-Rss:                   8 kB
-Anonymous:             4 kB
-Swap:                  0 kB
-55e0-55e8 r--p 00010000 fe:00 12    /opt/a folder/libllvmlite.so
-Anonymous:             0 kB
-Swap:                  4 kB
 55e8-55f0 rw-p 00018000 fe:00 12    /opt/a folder/libllvmlite.so
-Anonymous:             0 kB
-Swap:                  0 kB
-55f0-55f8 r-xp 00018000 fe:00 12    /opt/a folder/libllvmlite.so
-Rss:                   8 kB
 5600-5608 r-xp 00000000 fe:00 13    /opt/libllvmlite.so.1
-Anonymous:             0 kB
-Swap:                  0 kB
 5608-5610 rw-p 00000000 00:00 0
-Anonymous:             0 kB
-Swap:                  0 kB
-5610-5618 r-xp 00000000 fe:00 14    /libllvmlite.so
-Anonymous:             0 kB
-Swap:                  0 kB
+5610-5618 r-xp 00000000 fe:00 14    /opt/other_libllvmlite.so
 """
 
 
-def test_parts_are_given_up_only_where_all_of_them_is_in_the_file():
-    # of its own (relocated, swapped out), writable, untold and others' memory stays
-    assert list(native.unchanged_parts(SMAPS, "libllvmlite.so")) == [
-        (0x55D0, 0x55D8),
-        (0x5610, 0x5618),
-    ]
+def test_parts_of_a_library_that_nobody_can_write_to():
+    found = list(native.read_only_parts(MAPS, "libllvmlite.so"))
+    assert found == [(0x55D0, 0x55D8), (0x55D8, 0x55E0)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is looked at in /proc")
+def test_pages_that_were_written_to_are_told_from_those_of_the_file(tmp_path):
+    path = tmp_path / "pages"
+    path.write_bytes(bytes(range(256)) * (16 * mmap.PAGESIZE // 256))
+    with open(path, "rb") as file:
+        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    array = np.frombuffer(pages, np.uint8)
+    first = array.ctypes.data
+    assert native.is_as_in_file(first, first + len(pages))  # not even read
+    assert int(array[:: mmap.PAGESIZE].sum()) == 0
+    assert native.is_as_in_file(first, first + len(pages))
+    array[5 * mmap.PAGESIZE] = 1
+    assert not native.is_as_in_file(first, first + len(pages))
+    assert native.is_as_in_file(first, first + 5 * mmap.PAGESIZE)
+    other = np.ones(8 * mmap.PAGESIZE, np.uint8)  # of no file
+    inside = -(-other.ctypes.data // mmap.PAGESIZE) * mmap.PAGESIZE
+    assert not native.is_as_in_file(inside, inside + mmap.PAGESIZE)
+
+
+def test_nothing_is_given_up_where_the_system_does_not_tell(monkeypatch):
+    def refuse(*_: int) -> bool:
+        raise PermissionError
+
+    monkeypatch.setattr(native, "is_as_in_file", refuse)
+    monkeypatch.setattr(native, "advise", lambda *_: pytest.fail("memory was given up"))
+    native.let_go()
 
 
 def kibibytes_of_llvm() -> int:
