@@ -130,6 +130,15 @@ def give_back() -> None:
         _libc.malloc_trim(ctypes.c_size_t(0))
 
 
+def discard(address: int, size: int) -> None:
+    """Let the system take the pages of memory of ours whose contents nobody needs any more. The
+    memory may be used again, and then takes pages again."""
+    first = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
+    last = (address + size) // mmap.PAGESIZE * mmap.PAGESIZE
+    if last > first and sys.platform == "linux":
+        advise(first, last, MADV_DONTNEED)
+
+
 class _Process(ctypes.Array):  # type: ignore[type-arg]
     """All memory that a process can have."""
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from graphtorch.ir.shape import evaluate
 
-from ..buffer import HUGE, Block, Buffer, give_back, size_class
+from ..buffer import HUGE, Block, Buffer, discard, give_back, size_class
 from ..kernels.program.abi import CALL, END, HEADER, SIZES
 from ..record import Record
 from .builtin import launch
@@ -53,6 +53,9 @@ class Packed:
         sizes = {s.name: v for s, v in zip(self._record.symbols, symbols, strict=True)}
         weights = {i: inputs[i] for i in self._inputs}
         block = run_prologue(self._record, self._linked, sizes, weights, words, arena)
+        scratch = int(evaluate(self._record.arena, sizes))
+        if scratch >= HUGE:  # calls may need far less of it
+            discard(arena, scratch)
         self._held = (symbols, [weakref.ref(inputs[i]) for i in self._inputs], block)
         return block
 

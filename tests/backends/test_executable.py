@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from graphtorch.backends import Buffer, compile
-from graphtorch.backends.buffer import size_class
+from graphtorch.backends.buffer import HUGE, discard, size_class
 from graphtorch.backends.llvm import debug
 from graphtorch.backends.llvm.executable import Executable
 from graphtorch.backends.record import Record, dim_from_json, dim_to_json
@@ -131,6 +131,37 @@ def test_stable_inputs_are_packed_once_for_each_buffer():
     for scale in (1, 2):
         y = run([Buffer.of(a * scale), kept])[0].numpy()
         np.testing.assert_allclose(y, scale * a @ first, rtol=1e-3, atol=1e-4)
+
+
+def test_memory_that_preparing_weights_took_is_used_again():
+    size = 1100  # its temporaries are large enough to be given to the system
+    x, v, w = given((size, size)), given((size, size), name="v"), given((size, size), name="w")
+    product = ops.matmul(ops.exp(v), ops.tanh(w))
+    run = compile(Graph("g", [x, v, w], [ops.matmul(ops.tanh(x), product)]), stable=(1, 2))
+    sizes = [d for d in (run.record.arena, run.record.packed) if isinstance(d, int)]
+    assert run.record.prologue and len(sizes) == 2 and min(sizes) >= HUGE
+    a, first, second = (0.1 * floats(size, size, seed=s) for s in (1, 2, 3))
+    weights = [Buffer.of(first), Buffer.of(second)]
+    for one, other in ((0, 1), (0, 1), (1, 0), (1, 1), (0, 1)):
+        u, t = weights[one], weights[other]
+        (y,) = run([Buffer.of(a), u, t])
+        want = np.tanh(a) @ (np.exp(u.numpy()) @ np.tanh(t.numpy()))
+        np.testing.assert_allclose(y.numpy(), want, rtol=1e-3, atol=2e-3)
+
+
+def test_only_whole_pages_inside_are_discarded():
+    buffer = Buffer.empty(f32, (3 * HUGE // 4,))
+    array = buffer.numpy()
+    array[:] = np.arange(array.size)
+    size = array.nbytes // 3
+    discard(buffer.address + 4 * 100, size)
+    kept = np.concatenate([array[:100], array[100 + size // 4 :]])
+    want = np.arange(array.size, dtype=np.float32)
+    np.testing.assert_array_equal(kept, np.concatenate([want[:100], want[100 + size // 4 :]]))
+    array[:] = want[::-1]
+    np.testing.assert_array_equal(array, want[::-1])
+    discard(buffer.address + 1, 64)  # no whole page
+    np.testing.assert_array_equal(array, want[::-1])
 
 
 def test_many_threads_share_an_executable():
