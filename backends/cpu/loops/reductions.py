@@ -65,9 +65,7 @@ def combine(node: Node, total: Expr, x: Expr) -> Expr:
     """One more element."""
     op = combination(node)
     if op in ("max", "min"):
-        # in this order: where a total in memory came first, x86's code would store it under a mask
-        # of those that are no NaN, which takes ten times as long
-        return maximum(x, total) if op == "max" else minimum(x, total)
+        return maximum(total, x) if op == "max" else minimum(total, x)
     return binary(op, total, x)
 
 
@@ -336,7 +334,9 @@ class RowKernel:
         if isinstance(total, Name):
             b.assign(total, combine(node, total, x))
         else:
-            b.store(total, self.column(), combine(node, load(total, self.column()), x))
+            # The total comes last: of a maximum that begins with what is in memory x86's code is
+            # a store under a mask of those that are no NaN, which takes ten times as long.
+            b.store(total, self.column(), combine(node, x, load(total, self.column())))
 
     def complete(self, node: Node, total: Name | Buffer) -> None:
         self.registers[node] = total
