@@ -117,6 +117,18 @@ def test_gradients_of_strides_by_residue() -> None:
     check({name: CASES[name] for name in STRIDED}, backward)
 
 
+@pytest.mark.usefixtures("split")
+@pytest.mark.parametrize("dtype", ["f32", "f16"])
+def test_nothing_is_multiplied_where_no_tap_meets_an_element(dtype: str) -> None:
+    """Of the gradient of a convolution of one tap a quarter is a product; the rest, zeros with what
+    is done after it, is stored by a thread each."""
+    case = ((2, 32, 20, 24), (64, 32, 1, 1), dtype, (2, 2), ((0, 0), (0, 0)), (1, 1), 1)
+    built = build(backward(case), Unit())
+    stages = [s for kernel in built.kernels for s in kernel.stages]
+    assert len(stages) > 1 and sum(s.threads > 0 for s in stages) == 1
+    check({"one tap": case}, backward)
+
+
 def backward(case: tuple[Any, ...]) -> Graph:
     """The gradient of the image, with a bias and a maximum after it."""
     made = graph(case)

@@ -36,12 +36,13 @@ def lower_blocks(p: Contraction, region: Region, lowering: Lowering) -> None:
     dtype.
 
     Tiles of a depthwise convolution would be all but empty: there each thread sums what one result
-    takes.
+    takes. So it does where there is nothing to sum, as between the pixels that a strided
+    convolution of one tap has read: zeros, and what is done with them.
     """
     regroup(p)
     gpu = gpu_of(lowering)
     m, n, k = (guess(extent_of(axes)) for axes in (p.m, p.n, p.k))
-    if not takes(p) or (min(m, n) <= NARROW and k <= SHORT):
+    if not takes(p) or not k or (min(m, n) <= NARROW and k <= SHORT):
         lower_loop_nest(p if n <= m else p.swapped(), region, lowering)
         return
     p = along_columns(p)

@@ -84,8 +84,6 @@ def _seen(p: Contraction) -> Contraction | None:
     """The contraction without gates that let everything, or nothing, pass; None where one of the
     others moves with no axis of k, by which tiles would know."""
     gates = tuple(g for g in p.b.gates if not p.space.within(g.coordinate, g.extent))
-    if any(isinstance(g.coordinate, int) for g in gates):  # of results that no element is met for
-        return replace(p, k=[axis(p.space, 0)], b=replace(p.b, gates=()))
     moving = [x for x in p.k if x.extent != 1]
     if not all(any(depends(g.coordinate, x.name) for x in moving) for g in gates):
         return None

@@ -125,15 +125,14 @@ def _moved(source: Source, gate: Gate, coordinate: Dim) -> Source:
 
 
 def _nothing(p: Contraction, pairs: list[tuple[_Line, int]]) -> Contraction:
-    """Results that no element is met for: sums of one product, of what is outside of the image."""
-    renamed = {x: axis(p.space, 1) for x in p.k}
-    values: dict[str, Dim] = {x.name: 0 for x in p.k}
-    b = p.b
+    """Results that no element is met for: sums of nothing."""
+    renamed, values = dict[Axis, Axis](), dict[str, Dim]()
     for line, r in pairs:
-        out, values[line.out.name] = _results(p, line, r)
-        renamed[line.out] = out
-        b = _moved(b, line.gate, -1)
-    return _substituted(replace(p, b=b), renamed, values)
+        renamed[line.out], values[line.out.name] = _results(p, line, r)
+    for x in p.k:
+        values[x.name] = 0
+    empty = replace(p, k=[axis(p.space, 0)], b=replace(p.b, gates=()))
+    return _substituted(empty, renamed, values)
 
 
 def _substituted(p: Contraction, renamed: dict[Axis, Axis], values: dict[str, Dim]) -> Contraction:
