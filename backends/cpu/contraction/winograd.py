@@ -8,7 +8,7 @@ pixel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from graphtorch.ir.graph import Node
 from graphtorch.ir.ops.checks import attrs_of
@@ -52,10 +52,13 @@ def _combined(row: Sequence[float], values: Sequence[Expr]) -> Expr:
     return total
 
 
-def on_both_sides(e: Scope, matrix: Matrix, square: Sequence[Sequence[Expr]]) -> list[list[Expr]]:
-    """``matrix @ square @ matrix^T``."""
+def on_both_sides(
+    e: Scope, matrix: Matrix, square: Sequence[Sequence[Expr]]
+) -> Iterator[list[Expr]]:
+    """``matrix @ square @ matrix^T``, row by row: what is stored at once needs no register."""
     columns = [transformed(e, matrix, [row[j] for row in square]) for j in range(len(square[0]))]
-    return [transformed(e, matrix, [column[i] for column in columns]) for i in range(len(matrix))]
+    for i in range(len(matrix)):
+        yield transformed(e, matrix, [column[i] for column in columns])
 
 
 def along_channels(
@@ -97,7 +100,7 @@ def lower_winograd_result(region: Region, lowering: Lowering, node: Node) -> Non
             return e.b.let(cast(load(given, place, chunk.lanes, mask), acc), "m")
 
         square = [[read(i, j) for j in range(window)] for i in range(window)]
-        made = on_both_sides(e, form.result, square)
+        made = list(on_both_sides(e, form.result, square))
         column = Column({f.name: f.variable}, f, chunk, chunk.valid)
         for i in range(size):
             for j in range(size):

@@ -63,8 +63,7 @@ def _lower_tiles(
     def vector(at: Expr, c: Expr, chunk: Chunk, i: int, j: int, inside: Expr | None) -> Expr:
         mask = lane_mask(chunk.valid, chunk.lanes)
         if inside is not None:
-            here = splat(inside, chunk.lanes)
-            mask = here if mask is None else binary("and", mask, here)
+            mask = inside if mask is None else binary("and", mask, inside)
         where = at + e.expr((i * width + j) * channels) + c
         return e.b.let(cast(load(given, where, chunk.lanes, mask), acc), "d")
 
@@ -79,7 +78,9 @@ def _lower_tiles(
                     chunk,
                     i,
                     j,
-                    binary("and", inside[0][i], inside[1][j]) if inside else None,
+                    binary("and", *(splat(x, chunk.lanes) for x in (inside[0][i], inside[1][j])))
+                    if inside
+                    else None,
                 )
                 for j in range(window)
             ]
