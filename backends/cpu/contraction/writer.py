@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from graphtorch.ir.shape import Dim, evaluate
 
-from ...kernels.body.access import Reader, lane_mask, store_lanes
+from ...kernels.body.access import Reader, store_lanes
 from ...kernels.body.scope import Scope
 from ...kernels.body.space import coefficient
 from ...kernels.contraction.problem import Axis, Contraction, stride
@@ -47,7 +47,7 @@ class ResultWriter:
         space, lanes = self.e.space, value.type.lanes
         space.vector = axis.name if axis is not None and lanes > 1 else None
         space.lanes = lanes
-        mask = self.reader.mask = lane_mask(valid, lanes)
+        mask = self.reader.limit(valid, lanes)
         index = [evaluate(i, at) for i in self.p.index]
         address = evaluate(self.p.address, at)
         self.reader.whole = self.p.shape, index, address

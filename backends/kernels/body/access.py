@@ -89,14 +89,25 @@ class Reader:
         self.space = space
         self.buffer_of = buffer_of
         self.memo: dict[tuple[object, ...], Expr] = {}
-        self.mask: Expr | None = None
+        self.mask: Expr | None = None  # of the lanes that are read
+        self._masks: dict[tuple[int | Expr, int], Expr | None] = {}
         # a shape, an index into it, and its position
         self.whole: tuple[tuple[Dim, ...], Sequence[Dim], Dim] | None = None
+
+    def limit(self, valid: int | Expr, lanes: int) -> Expr | None:
+        """Read the first `valid` lanes from now on; their mask, the same object for the same
+        `valid`: what lies in two places of a tile at one address is only read once for both if as
+        many lanes are."""
+        key = valid, lanes
+        if key not in self._masks:
+            self._masks[key] = lane_mask(valid, lanes)
+        self.mask = self._masks[key]
+        return self.mask
 
     def read(self, address: Dim, buffer: Buffer) -> Expr:
         """The elements at `address`: a scalar where it is the same for all lanes of the space's
         vector."""
-        key = (buffer, address, self.space.vector, self.space.lanes)
+        key = (buffer, address, self.space.vector, self.space.lanes, self.mask)
         if key not in self.memo:
             self.memo[key] = self.b.let(self._load(address, buffer), buffer.name + "_v")
         return self.memo[key]
