@@ -31,12 +31,14 @@ from .schedule import (
 )
 
 UNKNOWN = 64  # what a size known at run time only counts as
+DEEP = 512  # a k known at run time only, of which operands have to fit a cache
 LARGE = 1024  # the largest that one is likely to be
 LATENCY = 4  # cycles until an accumulator can be added to again
 # bytes: rows of A whose elements lie further apart along k cost an address translation each
 PAGE = 4096
 LOADS = 2  # loads a cycle
 MAX_ROWS = 28
+ADDRESSES = 6  # rows whose distances are not known, so that each has a register for its address
 DOT_TILES = ((1, 4), (1, 8), (1, 12), (2, 6), (3, 4), (4, 6))
 WIDTHS = (1, 2, 3, 4, 6, 8, 12)  # vectors in a tile's columns; the wide ones for few rows
 
@@ -77,6 +79,16 @@ def candidates(p: Contraction, lanes: int, machine: Machine) -> Iterator[tuple[f
     feed = feeding(p, machine)
     if p.gated:
         feed = replace(feed, pack_a=False)
+    yield from _tiles(p, feed, MAX_ROWS, lanes, machine)
+    if feed.pack_a and not _fixed_rows(p) and is_affine(p.a.address, [*p.batch, *p.m, *p.k]):
+        direct = feeding(p, machine, pack_a=False)
+        yield from _tiles(p, direct, ADDRESSES, lanes, machine)
+
+
+def _tiles(
+    p: Contraction, feed: Feeding, limit: int, lanes: int, machine: Machine
+) -> Iterator[tuple[float, Schedule]]:
+    """Tiles of all widths, of at most `limit` rows."""
     seen: set[Tiling] = set()
     for vectors in WIDTHS:
         columns = column_tiling(p.n, vectors, lanes, not feed.pack_b)
@@ -86,7 +98,7 @@ def candidates(p: Contraction, lanes: int, machine: Machine) -> Iterator[tuple[f
         seen.add(columns)
         partial = columns.ragged or any(c.valid < c.lanes for c in parts)
         masked = partial and not feed.pack_b and not machine.masks  # the mask takes a register
-        most = min(most_rows(len(parts), machine.registers - masked), MAX_ROWS)
+        most = min(most_rows(len(parts), machine.registers - masked), limit)
         rows = row_tiling(p.m, most, not feed.pack_a and _fixed_rows(p))
         cost = total_cost(p, rows, columns, lanes, machine) + feed.cost
         yield cost, Schedule("tile", lanes, False, rows, columns, feed.pack_a, feed.pack_b)
@@ -138,9 +150,10 @@ def row_tiling(axes: Sequence[Axis], most: int, direct: bool) -> Tiling:
     return Tiling(row_sizes(extent, most))
 
 
-def feeding(p: Contraction, machine: Machine) -> Feeding:
+def feeding(p: Contraction, machine: Machine, pack_a: bool | None = None) -> Feeding:
     """Operands are packed where tiles cannot read them in place, or would read them badly."""
-    pack_a, pack_b = must_pack_rows(p, machine), must_pack_columns(p, machine)
+    pack_a = must_pack_rows(p, machine) if pack_a is None else pack_a
+    pack_b = must_pack_columns(p, machine)
     cost = 0.0
     for packed, source, along in ((pack_a, p.a, p.m), (pack_b, p.b, p.n)):
         if packed and not source.stable and not source.reused:
@@ -225,12 +238,10 @@ def tile_shapes(axes: Sequence[Axis], rows: Tiling) -> list[tuple[int, int]]:
 def column_shapes(axes: Sequence[Axis], columns: Tiling) -> list[tuple[list[int], int]]:
     """(widths of the pieces of rows, how often) for each size of tile."""
     if not columns.inner:
-        extent = axes[-1].extent
-        known = isinstance(extent, int)
-        return [
-            ([w], t)
-            for w, t in sweep(int(extent) if known else 10 * columns.sizes[0], columns.sizes)
-        ]
+        extent, width = axes[-1].extent, columns.sizes[0]
+        if not isinstance(extent, int):
+            return [([width], -(-LARGE // width))]
+        return [([w], t) for w, t in sweep(extent, columns.sizes)]
     return [
         ([w] * a, x * y)
         for a, x in sweep(guess(axes[-2].extent), columns.sizes)
@@ -262,7 +273,7 @@ def blocked(p: Contraction, s: Schedule, machine: Machine) -> Schedule:
     m, n = p.m[-2 if s.rows.inner else -1], p.n[-2 if s.columns.inner else -1]
     sides = (p.m[-1], s.rows.inner), (p.n[-1], s.columns.inner)
     inner = math.prod(guess(x.extent) for x, spans_two in sides if spans_two)
-    depth = max(1, guess(extent_of(p.k)))
+    depth = max(1, math.prod(x.extent if isinstance(x.extent, int) else DEEP for x in p.k))
     known = math.prod(x.extent for x in (*p.batch, *p.m, *p.n) if isinstance(x.extent, int))
     inside = math.prod(x.extent for x in (m, n) if isinstance(x.extent, int)) * inner
     others = known // max(1, inside)  # a symbolic batch may be 1: it does not count as tasks

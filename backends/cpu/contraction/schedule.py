@@ -20,6 +20,7 @@ from ...kernels.machine import Machine
 
 TASK_WORK = 60_000  # multiply-adds that make a task worth its start
 FULL_ROWS = 0.7  # of the rows that fit: a tile of fewer does not keep the units busy
+LIKELY = 256  # an extent that is known at run time only
 TASKS = 16  # enough tasks to balance a few threads
 
 
@@ -202,7 +203,7 @@ def tiles_of(extent: Dim, size: int) -> int:
 
 def _tasks(sides: list[list[int]], others: int) -> int:
     return others * math.prod(
-        -(-tiles_of(extent, size) // tiles) if isinstance(extent, int) else 1
+        -(-tiles_of(extent if isinstance(extent, int) else LIKELY, size) // tiles)
         for tiles, size, extent in sides
     )
 
