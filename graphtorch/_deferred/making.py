@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import weakref
 from collections.abc import Sequence
 from typing import Any
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import ALL, DType
-from graphtorch.ir.graph import Type, Value, located
+from graphtorch.ir.dtype import ALL
+from graphtorch.ir.graph import Type, Value
 from graphtorch.ir.literal import Literal
 
 from .._types import CPU, META, device
@@ -94,14 +93,8 @@ def beside(tensor: Tensor, value: Value, order: Order | None = None) -> Tensor:
     return in_order(value, order, tensor.device)
 
 
-@functools.lru_cache(maxsize=64)
-def _one(dtype: DType) -> Value:
-    with located(None):  # shared by whoever needs it
-        return ops.constant(value=Literal.of(1, dtype))  # type: ignore[no-any-return]
-
-
 def _constant_one(type_: Type) -> Value:
-    one = _one(type_.dtype)
+    one = ops.constant(value=Literal.of(1, type_.dtype))
     return ops.expand(one, shape=type_.shape) if type_.shape else one
 
 

@@ -100,7 +100,7 @@ class Template:
     inference take.
 
     Attributes:
-        fixed: values that do not depend on the node or the cotangents (constants): shared by all.
+        fixed: operands that do not depend on the node or the cotangents (constants): shared by all.
         rows: op, attributes, types and operands of each node. Operands are positions in the list of
             the node's operands, its results, the cotangents, `fixed`, and the results of the rows
             before.
@@ -126,8 +126,11 @@ class Template:
         for n in made:
             if any(v in position or v.node in depends for v in n.operands):
                 depends.add(n)
+        for g in found:  # a gradient is the user's: what is kept of its node is not to be shared
+            if g is not None and g not in position and g.node not in depends:
+                depends.update(topological([g], frozenset(position)))
         self.fixed: list[Value] = []
-        for v in (*(v for n in depends for v in n.operands), *(g for g in found if g is not None)):
+        for v in (v for n in made if n in depends for v in n.operands):
             if v not in position and v.node not in depends:
                 position[v] = len(given) + len(self.fixed)
                 self.fixed.append(v)

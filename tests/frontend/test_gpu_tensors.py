@@ -207,6 +207,18 @@ def test_gradients_cross_devices() -> None:
     assert first.tolist() == [2, 4] and w.grad.tolist() == [2, 2] and set(seen) == {"cuda"}
 
 
+@pytest.mark.parametrize("function", [torch.sign, torch.floor, torch.sum, torch.ones_like])
+def test_gradients_that_are_constants_stay_with_their_device(function: Any) -> None:
+    """What was computed on one device is not found for the other."""
+    for name in ("cuda", "cuda", "cuda", "cpu", "cuda", "cpu"):
+        x = torch.ones(3, device=name, requires_grad=True)
+        loss = (function(x) + x).sum()
+        loss.retain_grad()
+        loss.backward()
+        assert loss.grad.device.type == x.grad.device.type == name
+        assert loss.grad.item() == 1 and x.grad.tolist() == [4 if function is torch.sum else 1] * 3
+
+
 def test_mapped_functions() -> None:
     x = there(1, 2, 3)
     found = torch.vmap(lambda t: t * t)(x)
