@@ -250,7 +250,8 @@ def _compute(
     with _keeping:
         for value, leaf in zip(outputs, leaves, strict=True):
             node = value.node
-            if node is not None:
+            # a constant is made again: one node may stand in many graphs, for other devices too
+            if node is not None and node.operands:
                 if node.memory is None:
                     node.memory = {value.index: leaf}
                 else:
@@ -258,9 +259,9 @@ def _compute(
     found: dict[Value, Leaf] | None = None
     made: list[Leaf] = []
     for _, value in held:
-        if value.node is not None:
+        if value.node is not None and value.node.operands:
             made.append(value.node.memory[value.index])  # type: ignore[index]
-        else:  # it stood for an input of a capture
+        else:  # a constant, or it stood for an input of a capture
             found = found or dict(zip(outputs, leaves, strict=True))
             made.append(found[value])
     computed(held, made)

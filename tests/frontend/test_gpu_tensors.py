@@ -18,6 +18,8 @@ from graphtorch import nn
 from graphtorch._deferred.making import from_value
 from graphtorch.backends.gpu import emulated
 from graphtorch.ir import ops
+from graphtorch.ir.dtype import f32
+from graphtorch.ir.ops import common
 from graphtorch.nn import functional as F
 
 pytestmark = pytest.mark.skipif(
@@ -217,6 +219,16 @@ def test_gradients_that_are_constants_stay_with_their_device(function: Any) -> N
         loss.backward()
         assert loss.grad.device.type == x.grad.device.type == name
         assert loss.grad.item() == 1 and x.grad.tolist() == [4 if function is torch.sum else 1] * 3
+
+
+def test_constants_are_found_by_no_other_device() -> None:
+    """Rules of gradients share them."""
+    for place, other in (("cuda", "cpu"), ("cpu", "cuda")):
+        for number in (0.0, 1.0, 2.0):
+            made = from_value(common.full((), number, f32), torch.ones(1, device=place).device)
+            assert made.item() == number and made.device.type == place
+            beside = from_value(common.full((), number, f32), torch.ones(1, device=other).device)
+            assert (beside + torch.ones((), device=other)).item() == number + 1
 
 
 def test_mapped_functions() -> None:
