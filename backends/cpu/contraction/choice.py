@@ -151,7 +151,10 @@ def row_tiling(axes: Sequence[Axis], most: int, direct: bool) -> Tiling:
 
 
 def feeding(p: Contraction, machine: Machine, pack_a: bool | None = None) -> Feeding:
-    """Operands are packed where tiles cannot read them in place, or would read them badly."""
+    """Operands are packed where tiles cannot read them in place, or would read them badly.
+
+    Args: pack_a: whether rows are, for tiles that can read them in place; None: as for any tile.
+    """
     pack_a = must_pack_rows(p, machine) if pack_a is None else pack_a
     pack_b = must_pack_columns(p, machine)
     cost = 0.0

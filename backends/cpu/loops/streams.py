@@ -19,9 +19,8 @@ from ...kernels.program.lowering import Lowering
 from ...kernels.program.program import Slot
 from .. import cost
 
-CHUNK = (
-    512  # bytes, of the widest elements, that are copied on at a time: what buffers of a core take
-)
+# bytes, of the widest elements, that are copied on at a time: what buffers of a core take
+CHUNK = 512
 LEAST = 256  # bytes side by side for which that pays
 
 
