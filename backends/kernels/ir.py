@@ -267,12 +267,13 @@ class Binary(Expr):
 
 @dataclass(eq=False, slots=True)
 class Fma(Expr):
-    """``a * b + c`` rounded once."""
+    """``a * b + c``, rounded once where the target has an instruction for it; `exact`: anywhere."""
 
     a: Expr
     b: Expr
     c: Expr
     type: KType
+    exact: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -757,10 +758,11 @@ def unary(op: str, x: Expr) -> Expr:
     return Unary(op, x, KType(dtype, x.type.lanes))
 
 
-def fma(a: Expr, b: Expr, c: Expr) -> Expr:
+def fma(a: Expr, b: Expr, c: Expr, exact: bool = False) -> Expr:
+    """See `Fma`; `exact` is slow where there is no such instruction."""
     lanes = max(a.type.lanes, b.type.lanes, c.type.lanes)
     a, b, c = (splat(v, lanes) for v in (a, b, c))
-    return Fma(a, b, c, c.type)
+    return Fma(a, b, c, c.type, exact)
 
 
 def select(condition: Expr, a: Operand, b: Operand) -> Expr:

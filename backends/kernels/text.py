@@ -243,7 +243,7 @@ _EXPRESSIONS: dict[type, Callable[..., str]] = {
     k.Load: _load,
     k.Binary: _binary,
     k.Unary: lambda e: f"{e.op}({_expr(e.x)})",
-    k.Fma: lambda e: f"fma({_expr(e.a)}, {_expr(e.b)}, {_expr(e.c)})",
+    k.Fma: lambda e: f"{'exact_' * e.exact}fma({_expr(e.a)}, {_expr(e.b)}, {_expr(e.c)})",
     k.Select: lambda e: f"select({_expr(e.condition)}, {_expr(e.a)}, {_expr(e.b)})",
     k.Cast: lambda e: f"{e.type}({_expr(e.x)})",
     k.Splat: lambda e: f"{e.type}({_expr(e.x)})",

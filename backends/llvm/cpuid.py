@@ -61,6 +61,32 @@ BITS = {
     "sahf": (0x80000001, 0, 2, 0),
     "lzcnt": (0x80000001, 0, 2, 5),
 }
+# what a feature brings with it, as LLVM has it, and is not there without
+_NEEDS = {
+    "ssse3": "sse3",
+    "sse4.1": "ssse3",
+    "sse4.2": "sse4.1",
+    "avx": "sse4.2",
+    "avx2": "avx",
+    "f16c": "avx",
+    "fma": "avx",
+    "avx512f": "avx2 f16c fma",
+    "avx512bw": "avx512f",
+    "avx512cd": "avx512f",
+    "avx512dq": "avx512f",
+    "avx512vl": "avx512f",
+    "avx512ifma": "avx512f",
+    "avx512vnni": "avx512f",
+    "avx512vpopcntdq": "avx512f",
+    "avx512vbmi": "avx512bw",
+    "avx512vbmi2": "avx512bw",
+    "avx512bitalg": "avx512bw",
+    "avx512bf16": "avx512bw",
+    "avx512fp16": "avx512bw avx512dq avx512vl",
+    "avxvnni": "avx2",
+    "vaes": "aes avx2",
+    "vpclmulqdq": "avx pclmul",
+}
 OSXSAVE = 27  # of leaf 1, register c: the system says in XCR0 which registers it saves
 SAVED, SAVED_WIDE = 0x6, 0xE6  # of XCR0: 256-bit registers, 512-bit ones and masks
 
@@ -69,11 +95,24 @@ BASELINE = '"target-cpu"="x86-64" "target-features"=""'
 
 
 def flags_of(cpu: str, features: str) -> frozenset[str]:
-    """Features of a processor: those of its generation, where that is known, and those named."""
+    """Features of a processor: those of its generation, where that is known, and those named.
+
+    As LLVM has it one brings others with it, and goes with those that need it: ``-avx`` takes
+    ``avx2`` and ``fma`` away.
+    """
     found = {f for level in _LEVELS[: LEVEL_OF.get(cpu, 1) - 1] for f in level.split()}
     for feature in filter(None, features.split(",")):
-        (found.add if feature[0] == "+" else found.discard)(feature[1:])
+        if feature[0] == "+":
+            found |= _needed(feature[1:])
+        else:
+            found = {f for f in found if feature[1:] not in _needed(f)}
     return frozenset(found)
+
+
+def _needed(feature: str) -> set[str]:
+    """A feature and all that it needs."""
+    needs = _NEEDS.get(feature, "").split()
+    return {feature}.union(*map(_needed, needs))
 
 
 class _Leaf(NamedTuple):

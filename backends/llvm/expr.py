@@ -16,7 +16,9 @@ from graphtorch.ir.dtype import DType, bf16, boolean, f16, f32, f64, i32, i64, n
 
 from ..kernels import ir as k
 from ..kernels.ir import COMPARISONS, Buffer, Expr, KType, Name
-from .types import constant, integer, mangled, memory, register, scalar, vector
+from . import halves
+from .processor import Processor
+from .types import constant, mangled, memory, register, scalar, vector
 
 FLOAT_BINARY = {
     "add": "fadd",
@@ -62,6 +64,7 @@ class Functions(Protocol):
     """The module that holds an expression: what the expression may call."""
 
     name: str
+    target: Processor
 
     def math(self, op: str, t: KType) -> str | None:
         """The name of our own function for `op` on `t`, emitted into the module; None where there
@@ -199,11 +202,22 @@ class Expressions:
         t = register(wide)
         if not wide.dtype.is_floating_point:
             return self.let(f"add {t} {self.let(f'mul {t} {a}, {b}')}, {c}")
-        flags = "reassoc nsz contract " if reassoc else self.flags()
-        if reassoc:  # as two operations, which the vectoriser knows as a reduction and fuses again
-            return self.let(f"fadd {flags}{t} {c}, {self.let(f'fmul {flags}{t} {a}, {b}')}")
-        r = self.call(f"llvm.fma.{mangled(wide)}", t, (t, a), (t, b), (t, c), flags=flags)
+        fuses = self.module.target.fma
+        # Terms of explicit vectors stay in order where each is a register until it is added.
+        if reassoc and not e.exact and (fuses or e.type.lanes == 1):
+            # as two operations, which the vectoriser knows as a reduction and fuses again
+            return self._two(t, "reassoc nsz contract ", a, b, c)
+        if fuses or e.exact:
+            r = self.call(
+                f"llvm.fma.{mangled(wide)}", t, (t, a), (t, b), (t, c), flags=self.flags()
+            )
+        else:  # LLVM would call libm for each element
+            r = self._two(t, self.flags(), a, b, c)
         return self.cast(r, wide, e.type)
+
+    def _two(self, t: str, flags: str, a: str, b: str, c: str) -> str:
+        """a * b + c in two operations."""
+        return self.let(f"fadd {flags}{t} {c}, {self.let(f'fmul {flags}{t} {a}, {b}')}")
 
     @staticmethod
     def wide(t: KType) -> KType:
@@ -297,6 +311,8 @@ class Expressions:
         if source is target:
             return x
         if target is boolean:
+            if source is f16:  # LLVM would widen it first, perhaps by a library
+                x, a = self.cast(x, a, self.wide(a)), self.wide(a)
             compare = "fcmp une" if source.is_floating_point else "icmp ne"
             return self.let(f"{compare} {register(a)} {x}, zeroinitializer")
         if source.is_floating_point:
@@ -333,13 +349,13 @@ class Expressions:
                 f"llvm.{op}.sat.{mangled(b)}.{mangled(a)}", register(b), (register(a), x)
             )
         if source is bf16:
-            return self._widen_bf16(x, a)
+            return halves.widen_bf16(self.let, x, a)
         if target is bf16:
-            return self._round_bf16(self.cast(x, a, single), b)
+            return halves.round_bf16(self.let, self.cast(x, a, single), b)
         if source is f64 and target is f16:
-            return self.let(
-                f"fptrunc {register(single)} {self._round_to_odd(x, a)} to {register(b)}"
-            )
+            return self.cast(self._round_to_odd(x, a), single, b)
+        if f16 in (source, target) and not self.module.target.converts_f16:
+            return (halves.widen_f16 if source is f16 else halves.round_f16)(self.let, x, a.lanes)
         op = "fptrunc" if target.bits < source.bits else "fpext"
         return self.let(f"{op} {register(a)} {x} to {register(b)}")
 
@@ -357,30 +373,6 @@ class Expressions:
             if b.dtype.bits < through.bits
             else x
         )
-
-    def _widen_bf16(self, x: str, a: KType) -> str:
-        wide = vector("i32", a.lanes)
-        bits = self.let(f"bitcast {register(a)} {x} to {integer(a)}")
-        bits = self.let(f"zext {integer(a)} {bits} to {wide}")
-        bits = self.let(f"shl {wide} {bits}, {constant(16, KType(i32, a.lanes))}")
-        return self.let(f"bitcast {wide} {bits} to {vector('float', a.lanes)}")
-
-    def _round_bf16(self, x: str, b: KType) -> str:
-        """To nearest even on the bits: the hardware's instruction flushes denormals."""
-        t, n = KType(i32, b.lanes), b.lanes
-        wide, single = register(t), vector("float", n)
-        bits = self.let(f"bitcast {single} {x} to {wide}")
-        high = self.let(f"lshr {wide} {bits}, {constant(16, t)}")
-        odd = self.let(f"and {wide} {high}, {constant(1, t)}")
-        bias = self.let(f"add {wide} {odd}, {constant(0x7FFF, t)}")
-        rounded = self.let(
-            f"lshr {wide} {self.let(f'add {wide} {bits}, {bias}')}, {constant(16, t)}"
-        )
-        quiet = self.let(f"or {wide} {high}, {constant(0x40, t)}")
-        nan = self.let(f"fcmp uno {single} {x}, zeroinitializer")
-        picked = self.let(f"select {vector('i1', n)} {nan}, {wide} {quiet}, {wide} {rounded}")
-        narrow = self.let(f"trunc {wide} {picked} to {integer(b)}")
-        return self.let(f"bitcast {integer(b)} {narrow} to {register(b)}")
 
     def _round_to_odd(self, x: str, a: KType) -> str:
         """f64 to f32 such that a second rounding to f16 equals one rounding (Boldo & Melquiond

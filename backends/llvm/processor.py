@@ -3,6 +3,7 @@ one."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import os
@@ -15,7 +16,9 @@ from typing import Any
 from .. import cache
 from ..dataclass import dataclass
 from ..kernels.machine import Machine
-from .cpuid import flags_of
+from .cpuid import LEVEL_OF, flags_of
+
+VARIABLE = "GRAPHTORCH_TARGET_CPU"
 
 FEATURE_WIDTHS = (
     ("avx512f", 512),
@@ -64,10 +67,17 @@ class Processor:
         return flags_of(self.cpu, self.features)
 
     @property
+    def converts_f16(self) -> bool:
+        """Whether instructions turn f16 into f32 and back."""
+        return not self.is_x86 or "f16c" in self.flags
+
+    @property
     def machine(self) -> Machine:
         """What schedules look at in it."""
         narrow = self.vector_bits == 512 and self.cpu in ONE_WIDE_UNIT
-        return Machine(self.vector_bits // 8, self.registers, self.caches, 1 if narrow else 2)
+        # without fused ones a product is in a register until it is added
+        registers = self.registers - (not self.fma)
+        return Machine(self.vector_bits // 8, registers, self.caches, 1 if narrow else 2)
 
     def describe(self) -> str:
         kib = "/".join(str(c >> 10) for c in self.caches)
@@ -139,16 +149,61 @@ def verify(target: Processor) -> None:
 
 @functools.cache
 def host() -> Processor:
-    """This machine."""
+    """What code for this process is compiled for: this machine, or the processor that
+    GRAPHTORCH_TARGET_CPU names.
+
+    Raises: ValueError: this machine cannot run that one's code, or LLVM does not know it.
+    """
+    asked = os.environ.get(VARIABLE, "").strip()
+    return posing(asked) if asked else machine()
+
+
+@functools.cache
+def machine() -> Processor:
+    """This machine, all that it has."""
     told = _told()
     flags = dict(told["flags"])
     text = ",".join(("+" if on else "-") + name for name, on in sorted(flags.items()))
-    plain = named(
-        told["triple"], told["cpu"], ",".join("+" + name for name, on in flags.items() if on)
+    return dataclasses.replace(
+        named(told["triple"], told["cpu"], _list("+", {n for n, on in flags.items() if on})),
+        features=text,
+        caches=_cache_sizes(),
     )
-    return Processor(
-        plain.triple, plain.cpu, text, plain.vector_bits, plain.registers, plain.fma, _cache_sizes()
-    )
+
+
+def posing(asked: str) -> Processor:
+    """This machine as another one: `asked` is LLVM's name of a processor, or ``native``, followed
+    by features to add and to leave out, as in ``x86-64-v3,-fma``.
+
+    What this machine lacks is never used, also where nothing is known of the processor's features.
+
+    Raises: ValueError: this machine cannot run its code, or LLVM does not know it.
+    """
+    real = machine()
+    cpu, *listed = (part.strip() for part in asked.split(","))
+    features = ",".join(listed)
+    if cpu in ("native", real.cpu):
+        cpu, features = real.cpu, ",".join((real.features, *listed))
+    found = named(real.triple, cpu, features)
+    if features or cpu not in LEVEL_OF:
+        try:
+            verify(found)
+        except ValueError as error:
+            raise ValueError(f"{VARIABLE}={asked}: {error}") from None
+    lacking = found.flags - real.flags
+    if lacking:
+        raise ValueError(
+            f"{VARIABLE}={asked}: this machine ({real.cpu or 'generic'}) cannot run such code, it "
+            f"lacks {', '.join(sorted(lacking))}"
+        )
+    listed = features.split(",")
+    without = [f for f in real.features.split(",") if f.startswith("-") and f not in listed]
+    text = ",".join(filter(None, (features, *without)))
+    return dataclasses.replace(found, features=text, caches=real.caches)
+
+
+def _list(sign: str, features: set[str]) -> str:
+    return ",".join(sign + f for f in sorted(features))
 
 
 def _told() -> dict[str, Any]:

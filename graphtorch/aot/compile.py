@@ -95,7 +95,7 @@ def compile(
         weights: ``"embedded"`` in the library, or ``"external"`` in ``name.safetensors``, mapped at
             run time.
         input_names, output_names: what messages and metadata call the tensors.
-        target: the machine to compile for; default: this one.
+        target: the machine to compile for; default: this one, or what GRAPHTORCH_TARGET_CPU names.
         device: ``"cpu"``, or ``"cuda"``: the library then takes tensors in a GPU's memory, and
             needs NVIDIA's driver where it runs; where it is made NVRTC, but no GPU.
         architectures: for CUDA what the library has code for: machine code by names such as

@@ -357,7 +357,7 @@ def _product(b: Builder, attrs: Any, dtype: DType, x: Expr, y: Expr) -> Expr:
 
 @rule("muladd")
 def _muladd(b: Builder, attrs: Any, dtype: DType, x: Expr, y: Expr, z: Expr) -> Expr:
-    return fma(x, y, z)
+    return fma(x, y, z, exact=True)
 
 
 @rule("div")

@@ -244,7 +244,7 @@ class Numbers:
             case Cast() | Splat():
                 return type(e)(self.expr(e.x), e.type)
             case Fma():
-                return Fma(self.expr(e.a), self.expr(e.b), self.expr(e.c), e.type)
+                return Fma(self.expr(e.a), self.expr(e.b), self.expr(e.c), e.type, e.exact)
             case Select():
                 return Select(self.expr(e.condition), self.expr(e.a), self.expr(e.b), e.type)
             case Shuffle():

@@ -88,7 +88,7 @@ def erfc(b: Builder, x: Expr) -> Expr:
     """e^(-x^2) p, the square in two parts; 2 - erfc(-x) for negative x; 1 - erf(x) near 0."""
     a = b.let(select(compare("gt", magnitude(x), 10.5), like(x, 10.5), magnitude(x)), "a")
     square = b.let(a * a, "s")
-    rest = fma(a, a, unary("neg", square))
+    rest = fma(a, a, unary("neg", square), exact=True)  # what rounding took
     q = b.let((a - 2.0) / (a + 2.0), "q")
     p = b.let(horner(b, q, ERFC()) / (a * 2.0 + 1.0), "p")
     p = b.let(p - p * rest, "p")

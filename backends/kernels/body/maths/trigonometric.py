@@ -53,7 +53,7 @@ def reduce_angle(b: Builder, x: Expr) -> tuple[Expr, Expr]:
     """r (f32, |r| <= pi/4) and the quadrant (i32, two low bits) with x = quadrant * pi/2 + r."""
     wide = b.let(cast(x, f64), "w")
     q = b.let(unary("round", wide * (2 / math.pi)), "q")
-    r = fma(q, like(wide, -HALF_PI), wide)
+    r = fma(q, like(wide, -HALF_PI), wide, exact=True)
     r = b.let(fma(q, like(wide, -HALF_PI_LOW), r), "r")
     turns = q * 0.25
     quadrant = b.let(fma(unary("round", turns), like(wide, -4.0), q), "q")
