@@ -20,6 +20,7 @@ from .special import erf_numpy
 __all__ = [
     "elu",
     "gelu",
+    "gelu_slope",
     "hardsigmoid",
     "hardswish",
     "hardtanh",
@@ -142,6 +143,7 @@ softsign = unary(
 
 # constants of the tanh form, https://arxiv.org/abs/1606.08415
 TANH_GELU = math.sqrt(2 / math.pi), 0.044715
+PEAK = 1 / math.sqrt(2 * math.pi)  # of the normal distribution's density
 
 
 def _check_gelu(attrs: Gelu) -> None:
@@ -171,8 +173,15 @@ def _gelu_rule(attrs: Gelu, g: Expr, x: Expr, y: Expr) -> Expr:
         square = x * x
         t = fn.tanh(x * (square * cubic + 1) * scale)
         return g * 0.5 * (1 + t + x * (1 - t * t) * (square * (3 * cubic * scale) + scale))
-    density = fn.exp(x * x * -0.5) * (1 / math.sqrt(2 * math.pi))
-    return g * (0.5 * (1 + fn.erf(x * math.sqrt(0.5))) + x * density)
+    return g * fn.gelu_slope(x)
+
+
+def _gelu_slope_numpy(x: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + erf_numpy(x * math.sqrt(0.5))) + x * np.exp(-0.5 * x * x) * PEAK
+
+
+def _gelu_slope_formula(x: Expr) -> Expr:
+    return 0.5 * (1 + fn.erf(x * math.sqrt(0.5))) + x * fn.exp(x * x * -0.5) * PEAK
 
 
 def _silu_rule(g: Expr, x: Expr, y: Expr) -> Expr:
@@ -238,6 +247,16 @@ gelu = unary(
     attrs=Gelu,
     formula=_gelu_formula,
     check=_check_gelu,
+    weight=Weight.SLOW,
+)
+gelu_slope = unary(
+    "gelu_slope",
+    "The derivative of gelu (approximate: none): the normal distribution below x, and x times its "
+    "density.",
+    _gelu_slope_numpy,
+    lambda g, x, y: g * (2 - x * x) * fn.exp(x * x * -0.5) * PEAK,
+    REAL_FLOATING,
+    formula=_gelu_slope_formula,
     weight=Weight.SLOW,
 )
 silu = unary(

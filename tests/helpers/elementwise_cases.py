@@ -107,6 +107,9 @@ UNARY: dict[str, list[Case]] = {
             lambda t, x: t.nn.functional.gelu(x, approximate="tanh"), attrs={"approximate": "tanh"}
         ),
     ],
+    "gelu_slope": [
+        Case(lambda t, x: t.special.ndtr(x) + x * t.exp(-0.5 * x * x) / math.sqrt(2 * math.pi))
+    ],
     "silu": [Case("nn.functional.silu")],
     "softplus": [
         Case("nn.functional.softplus", attrs={"beta": 1.0, "threshold": 20.0}),

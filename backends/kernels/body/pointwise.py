@@ -266,6 +266,14 @@ def _gelu(b: Builder, attrs: Any, dtype: DType, x: Expr) -> Expr:
     return binary("mul", half, binary("add", number(1, x), inner))
 
 
+@rule("gelu_slope")
+def _gelu_slope(b: Builder, attrs: Any, dtype: DType, x: Expr) -> Expr:
+    below = unary("normal_cdf", x)
+    exponent = b.let(binary("mul", x, binary("mul", x, number(-0.5, x))), "exponent")
+    density = binary("mul", unary("exp_negative", exponent), number(1 / math.sqrt(2 * math.pi), x))
+    return fma(x, density, below)
+
+
 def softplus(b: Builder, x: Expr, beta: float, threshold: float) -> Expr:
     """log(1 + exp(beta x)) / beta, and x itself where beta x > threshold."""
     scaled = x if beta == 1 else b.let(binary("mul", x, number(beta, x)))
