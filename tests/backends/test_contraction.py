@@ -238,6 +238,35 @@ def test_golden_kernels(machine: str, golden: Callable[[str, str], None]) -> Non
     golden(f"contraction_linear_{machine}", print_program(program))
 
 
+@pytest.mark.parametrize("rows", [128, 134, 259])
+@pytest.mark.parametrize("dtype", [f32, bf16])
+def test_narrow_tiles_are_packed_side_by_side(rows: int, dtype: DType) -> None:
+    """Tiles that share cache lines are copied together, those left over by themselves."""
+    program = check(turned_times, [(300, rows), (300, 100)], dtype)
+    assert any(launch.label.startswith("pack matmul rows") for launch in program.launches)
+    check(turned_times, [(3, 300, rows), (3, 300, 100)], dtype)
+
+
+@pytest.mark.parametrize(("steps", "packed"), [(32, False), (600, True)])
+def test_rows_far_apart_along_k_are_packed(steps: int, packed: bool) -> None:
+    """Each step of k would touch another cache line of few used elements; where all of them stay
+    in the first cache, nothing is copied."""
+    machine = Machine(32, 16, (32 << 10, 512 << 10, 16 << 20))
+    program = check(turned_times, [(steps, 96), (steps, 320)], machine=machine)
+    labels = [launch.label for launch in program.launches]
+    assert any(label.startswith("pack matmul rows") for label in labels) == packed
+
+
+def test_columns_are_packed_for_rows_of_two_axes() -> None:
+    """What counts is how often the columns are read, over all rows."""
+
+    def build(x: Value, w: Value) -> Value:
+        return ops.matmul(ops.permute(x, dims=(1, 0, 2)), w)
+
+    program = check(build, [(4, 128, 300), (300, 400)])
+    assert any(launch.label.startswith("pack matmul columns") for launch in program.launches)
+
+
 def test_equal_copies_are_made_once() -> None:
     def steps(x: Value, w: Value) -> Value:
         return times_turned(times_turned(x, w), w)

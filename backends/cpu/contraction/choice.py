@@ -36,6 +36,7 @@ LARGE = 1024  # the largest that one is likely to be
 LATENCY = 4  # cycles until an accumulator can be added to again
 # bytes: rows of A whose elements lie further apart along k cost an address translation each
 PAGE = 4096
+LINE = 64
 LOADS = 2  # loads a cycle
 MAX_ROWS = 28
 ADDRESSES = 6  # rows whose distances are not known, so that each has a register for its address
@@ -180,10 +181,17 @@ def must_pack_rows(p: Contraction, machine: Machine) -> bool:
         return True
     hop, step = stride(p.a.address, p.m[-1]), stride(p.a.address, p.k[-1]) if p.k else 0
     crowded = isinstance(hop, int) and hop * p.a.dtype.itemsize % 2048 == 0 and hop > 0
-    distant = isinstance(step, int) and step * p.a.dtype.itemsize >= PAGE
+    distant = isinstance(step, int) and _are_distant(p, step * p.a.dtype.itemsize, machine)
     reused = math.prod(guess(x.extent) for x in p.n)
     badly = (crowded and guess(p.n[-1].extent) > 256) or (distant and reused > 64)
     return badly and guess(p.m[-1].extent) > 4 and guess(extent_of(p.k)) >= 64
+
+
+def _are_distant(p: Contraction, step: int, machine: Machine) -> bool:
+    """Whether elements `step` bytes apart along k cost more than a load each: a page, or a cache
+    line of which too little is used before it has left the first cache."""
+    steps = math.prod(x.extent if isinstance(x.extent, int) else DEEP for x in p.k)
+    return step >= PAGE or (step >= LINE and steps * LINE > machine.caches[0] // 2)
 
 
 def _fixed_rows(p: Contraction) -> bool:
@@ -202,7 +210,8 @@ def must_pack_columns(p: Contraction, machine: Machine) -> bool:
     # long without, small ones take a little longer with, and up to twice where rows are few
     size = _most(p.n[-1].extent) * _most(p.k[0].extent) * p.b.dtype.itemsize
     room = machine.caches[0] // 2 if p.b.stable else machine.caches[1] // 4
-    return size > room and guess(p.m[-1].extent) > (4 if p.b.stable else 24)
+    rows = math.prod(guess(x.extent) for x in p.m)
+    return size > room and rows > (4 if p.b.stable else 24)
 
 
 def _most(dim: Dim) -> int:

@@ -7,7 +7,9 @@ moves as vectors; where it is contiguous along k, as square blocks transposed in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from graphtorch.ir.dtype import DType
 from graphtorch.ir.shape import Dim, evaluate
@@ -26,8 +28,10 @@ from ...kernels.contraction.problem import (
 from ...kernels.ir import Const, Expr, KType, binary, cast, load, splat
 from ...kernels.program.lowering import Lowering
 from ...kernels.program.program import Slot
-from .schedule import TASKS, Tiling, chunks, padded
+from .schedule import TASKS, Tiling, chunks, padded, tiles_of
 from .tile import sweep_axis, transpose
+
+LINE = 64  # bytes of a cache line
 
 
 class Packing:
@@ -98,7 +102,8 @@ def _launch_pack(lowering: Lowering, q: Packing, acc: DType, label: str, paralle
     make = lowering.packed if stable else lowering.temporary
     slot = make(acc, (q.elements,))
     e = Scope(lowering, "pack", q.space)
-    main = q.tiling.sizes[0]
+    sizes = (q.tiling.sizes[0] * _tiles_at_once(q), *q.tiling.sizes)
+    main = sizes[0]
     extent = q.along.extent
     tile = Axis(q.space.opaque((extent + (main - 1)) // main), (extent + (main - 1)) // main)
     spread = len(q.k) > 1 and few(extent_of([*q.around, tile]))
@@ -113,12 +118,26 @@ def _launch_pack(lowering: Lowering, q: Packing, acc: DType, label: str, paralle
             q.along,
             first,
             length,
-            q.tiling,
+            replace(q.tiling, sizes=tuple(dict.fromkeys(sizes))),
             lambda size, valid: _pack_tile(e, q, q.k[spread:], slot, acc, size, valid),
         )
     moved = q.elements * (acc.itemsize + q.source.dtype.itemsize)
     e.launch(label, 0, moved, prologue=stable)
     return slot
+
+
+def _tiles_at_once(q: Packing) -> int:
+    """How many tiles a task copies side by side, where the source is contiguous along them: of a
+    narrow tile each step of k is a part of a cache line, which would be fetched for each of the
+    tiles that share it."""
+    extent, size = q.along.extent, q.tiling.sizes[0]
+    if not _moves_as_vectors(q, size) or q.tiling.ragged or not isinstance(extent, int):
+        return 1
+    tiles = LINE // math.gcd(LINE, size * q.source.dtype.itemsize)
+    groups = extent // (size * tiles)
+    around = extent_of(q.around)
+    enough = groups * (around if isinstance(around, int) else 1) >= TASKS
+    return tiles if enough or groups == tiles_of(extent, size) else 1
 
 
 def few(count: Dim) -> bool:
@@ -138,7 +157,7 @@ def _pack_tile(
     width = q.width(size)
     if not is_affine(q.source.address, [q.along, *q.k]):
         _pack_scalars(e, q, k, slot, acc, base, width, valid)
-    elif stride(q.source.address, q.along) == 1 and size >= 4:
+    elif _moves_as_vectors(q, size):
         _pack_vectors(e, q, k, slot, acc, base, size, valid)
     elif (
         k and stride(q.source.address, k[-1]) == 1 and size >= 4 and known(k[-1].extent) >= q.lanes
@@ -146,6 +165,11 @@ def _pack_tile(
         _pack_transposed(e, q, k, slot, acc, base, size, valid)
     else:
         _pack_scalars(e, q, k, slot, acc, base, width, valid)
+
+
+def _moves_as_vectors(q: Packing, size: int) -> bool:
+    affine = is_affine(q.source.address, [q.along, *q.k])
+    return affine and stride(q.source.address, q.along) == 1 and size >= 4
 
 
 def _converted(value: Expr, source: Source, acc: DType) -> Expr:
@@ -199,17 +223,20 @@ def _pack_vectors(
     size: int,
     valid: int | Expr,
 ) -> None:
+    """`size` rows or columns: a tile, or several whole ones."""
     source, target = e.buffer(q.source.slot, hint="x"), e.buffer(slot, "write", "packed")
-    width = q.width(size)
-    parts = chunks(size, q.lanes)
+    one = min(size, q.tiling.sizes[0])
     with e.nested([x.loop for x in k]):
-        at = e.b.let(base + e.expr(flat(q.k)) * width, "at")
+        at = e.b.let(base + e.expr(flat(q.k)) * q.width(one), "at")
         start = e.b.let(e.expr(q.source.address), "from")
-        for c in parts:
-            inside = c.valid if isinstance(valid, int) else valid - c.offset
-            value = load(source, start + c.offset, c.lanes, lane_mask(inside, c.lanes))
-            kept = c.lanes if q.fill else c.valid
-            store_lanes(e.b, target, at + c.offset, _converted(value, q.source, acc), kept, e.masks)
+        for tile in range(0, size, one):
+            to = at if tile == 0 else e.b.let(at + e.expr(q.depth) * tile, "at")
+            for c in chunks(one, q.lanes):
+                inside = c.valid if isinstance(valid, int) else valid - c.offset
+                value = load(source, start + (tile + c.offset), c.lanes, lane_mask(inside, c.lanes))
+                kept = c.lanes if q.fill else c.valid
+                value = _converted(value, q.source, acc)
+                store_lanes(e.b, target, to + c.offset, value, kept, e.masks)
 
 
 def _pack_transposed(
