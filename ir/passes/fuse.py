@@ -135,9 +135,20 @@ def stored_views(graph: Graph, limits: Limits) -> set[Node]:
         for value in node.operands:
             if value.node is None or not is_free(value.node) or takes_views(node):
                 continue
-            if node.op.weight not in limits.strided or not is_absorbed(value, stored):
+            if node.op.weight not in limits.strided:
                 stored.add(value.node)
+            elif not is_absorbed(value, stored):
+                stored.add(_deepest(value.node))
     return stored
+
+
+def _deepest(node: Node) -> Node:
+    """What to store of a chain of views for one that reads through strides: its order of memory
+    is that of the chain's beginning, which makes it the quicker copy."""
+    below = node.operands[0].node
+    if node.op is not ops.permute or below is None or not is_free(below):
+        return node
+    return _deepest(below)
 
 
 def is_absorbed(value: Value, stored: Container[Node]) -> bool:
@@ -253,7 +264,7 @@ def _few_buffers(parts: Division, producer: Group, consumer: Group) -> bool:
 def _join_aligned(parts: Division, producer: Group, consumer: Group, reads: list[Read]) -> bool:
     """One loop nest: every read finds its element at the position where it was computed."""
     table = translation(producer, reads, consumer, operand_axes)
-    if table is None:
+    if table is None or (consumer.space.reduced and _stores_pieces(parts, producer, consumer)):
         return False
     space = _common_space(producer.space, consumer.space, table)
     if space is None or not _rows_fit(parts, producer, consumer, table, space):
@@ -263,6 +274,18 @@ def _join_aligned(parts: Division, producer: Group, consumer: Group, reads: list
     parts.merge(producer, consumer)
     consumer.space = space
     return True
+
+
+def _stores_pieces(parts: Division, producer: Group, consumer: Group) -> bool:
+    """Whether the producer joins reshaped parts for others than the consumer as well: by itself it
+    copies each part as it lies, in a reduction it would look for the place of every element."""
+    inside = {*producer.nodes, *consumer.nodes}
+    return any(
+        n.op is ops.concat
+        and any(v.op is ops.reshape for read in parts.operands[n] for v in read.chain)
+        and (n.result() in parts.escaping or not parts.readers.get(n.result(), set()) <= inside)
+        for n in producer.nodes
+    )
 
 
 def _common_space(producer: Space, consumer: Space, table: dict[int, int]) -> Space | None:

@@ -235,6 +235,31 @@ def test_views_of_a_contraction_are_absorbed_where_strides_express_them() -> Non
     ]
 
 
+def test_what_is_stored_for_a_contraction_keeps_the_order_of_its_beginning() -> None:
+    """A transposed copy would be the slower one, and the contraction reads either."""
+    x, w = tensor("x", 4, 32, 24), tensor("w", 128, 40)
+    rows = ops.reshape(ops.permute(x, dims=(1, 0, 2)), shape=(128, 24))
+    graph = compiled(ops.matmul(ops.permute(rows, dims=(1, 0)), w), [x, w])
+    copy, product = [n.attrs.body for n in graph.nodes if n.op is ops.region]
+    assert [str(v.type) for v in copy.outputs] == ["f32[128, 24]"]
+    assert [n.op.name for n in product.nodes] == ["permute", "matmul"]
+
+
+def test_reshaped_parts_that_are_stored_are_not_put_together_in_a_sum_as_well() -> None:
+    x, y, w = tensor("x", 4, 64, 6), tensor("y", 64, 40), tensor("w", 64, 30)
+    moved = ops.reshape(ops.permute(x, dims=(1, 0, 2)), shape=(64, 24))
+    for part, kernels in (
+        (moved, [["concat"], ["sum"], ["matmul"]]),
+        (y, [["concat", "sum"], ["matmul"]]),
+    ):
+        joined = ops.concat(part, y, dim=1)
+        total = ops.sum(joined, dims=(0,), keepdim=False)
+        assert regions(compiled(total, [x, y])) == [("loop", ["concat", "sum"])]
+        product = ops.matmul(ops.permute(joined, dims=(1, 0)), w)
+        both = compiled([total, product], [x, y, w])
+        assert [names for _, names in regions(both)] == kernels
+
+
 def test_a_cast_is_absorbed_by_the_contraction_that_reads_it() -> None:
     x, w = tensor("x", 16, 8, dtype=bf16), tensor("w", 8, 4)
     assert regions(compiled(ops.matmul(ops.cast(x, dtype=f32), w), [x, w])) == [
