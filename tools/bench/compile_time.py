@@ -1,8 +1,8 @@
 """What compiling takes: models cold and from the disk cache, and how it grows with samples and
 layers.
 
-    python tools/bench compile_time                  all tables (minutes)
-    python tools/bench/compile_time.py NAME ...      some models, or `samples`, `layers`
+    python -m tools.bench compile_time               all tables (minutes)
+    python -m tools.bench compile_time NAME ...      some models, or `samples`, `layers`
 
 Every row is a new Python process. "cold" has an empty cache folder, "cached" what the cold one
 left. Seconds of the first call: `wall` by the clock, `cpu` of all threads. The process' own start
@@ -184,8 +184,8 @@ def table(title: str, names: list[str]) -> None:
         )
 
 
-def main(chosen: list[str] | None = None) -> None:
-    names = chosen or [*USUAL, "samples", "layers"]
+def main() -> None:
+    names = sys.argv[1:] or [*USUAL, "samples", "layers"]
     models = [n for n in names if n not in ("samples", "layers")]
     if models:
         table("model", models)
@@ -199,4 +199,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--one"]:
         print(json.dumps(first_call(sys.argv[2])))
     else:
-        main(sys.argv[1:])
+        main()

@@ -1,7 +1,7 @@
 """Models in PyTorch's API, built with whichever library is passed in, and inputs for them.
 
-`STANDARD` are four that are measured everywhere, `ZOO` twelve and more of other kinds. Each has a
-small version of the same layers, for tests.
+`FIRST` are three of a beginner's, `STANDARD` four that are measured everywhere, `ZOO` twelve and
+more of other kinds. Each has a small version of the same layers, for tests.
 """
 
 from __future__ import annotations
@@ -57,6 +57,12 @@ def word_and_past(rng: np.random.Generator, small: bool) -> Arrays:
     return rng.integers(0, vocabulary, (1, 1)), np.full((1, 1), length), past
 
 
+FIRST = {
+    "mlp": Model(convolutional.mlp, floats((1, 1000), (1, 30))),
+    "lenet": Model(convolutional.lenet, floats((1, 1, 32, 32), (1, 1, 32, 32))),
+    "resnet18": Model(convolutional.resnet18, image(224)),
+}
+
 STANDARD = {
     "resnet50": Model(convolutional.resnet50, image(224)),
     "mobilenetv2": Model(convolutional.mobilenetv2, image(224)),
@@ -80,7 +86,7 @@ ZOO = {
     "tcn": Model(convolutional.tcn, floats((8, 8, 1024), (2, 8, 64))),
 }
 
-MODELS = STANDARD | ZOO
+MODELS = FIRST | STANDARD | ZOO
 
 
 def lively(torch: Library, model: Module, inputs: Sequence[Any]) -> Module:

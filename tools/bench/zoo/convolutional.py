@@ -8,6 +8,31 @@ from typing import Any
 from .parts import Library, Module, head, joints, residual, squeeze, unit
 
 
+def mlp(torch: Library, small: bool = False) -> Module:
+    nn, scale = torch.nn, 10 if small else 1
+    sizes = (30 if small else 1000, 100 // scale, 10)
+    return nn.Sequential(nn.Linear(*sizes[:2]), nn.ReLU(), nn.Linear(*sizes[1:]))
+
+
+def lenet(torch: Library, small: bool = False) -> Module:
+    """LeNet-5 (LeCun et al., 1998), as tutorials write it."""
+    nn = torch.nn
+    layers: list[Module] = []
+    for channels, out in ((1, 6), (6, 16)):
+        layers += [nn.Conv2d(channels, out, 5), nn.ReLU(), nn.MaxPool2d(2)]
+    layers += [nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(84, 10))
+
+
+def basic(torch: Library, channels: int, out: int, stride: int) -> Module:
+    """A block of a residual net of fewer layers (He et al., 2015)."""
+    nn = torch.nn
+    body = nn.Sequential(
+        *unit(torch, channels, out, 3, stride, act=nn.ReLU), *unit(torch, out, out, 3)
+    )
+    return nn.Sequential(residual(torch, body, _short(torch, channels, out, stride)), nn.ReLU())
+
+
 def bottleneck(torch: Library, channels: int, width: int, stride: int) -> Module:
     """A block of a residual net of 50 layers or more (He et al., 2015)."""
     nn, out = torch.nn, 4 * width
@@ -24,6 +49,16 @@ def _short(torch: Library, channels: int, out: int, stride: int) -> Module:
     if stride == 1 and channels == out:
         return torch.nn.Identity()
     return torch.nn.Sequential(*unit(torch, channels, out, 1, stride))
+
+
+def resnet18(torch: Library, small: bool = False) -> Module:
+    nn = torch.nn
+    layers, channels = [*unit(torch, 3, 64, 7, 2, act=nn.ReLU), nn.MaxPool2d(3, 2, 1)], 64
+    for stage, depth in enumerate((1, 1) if small else (2, 2, 2, 2)):
+        for i in range(depth):
+            layers.append(basic(torch, channels, 64 << stage, 2 if i == 0 and stage else 1))
+            channels = 64 << stage
+    return nn.Sequential(*layers, *head(torch, channels))
 
 
 def resnet50(torch: Library, small: bool = False) -> Module:
