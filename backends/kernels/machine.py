@@ -23,6 +23,7 @@ class Machine:
         registers: number of them.
         caches: bytes of L1 data, L2 (of a core) and L3 (shared) cache.
         multiply_adds: of whole vectors a cycle.
+        fused: whether a multiply-add is one instruction.
         task_ns: nanoseconds of work that make a task worth handing to another thread; 0 where tasks
             are threads of their own, as on a GPU.
     """
@@ -31,6 +32,7 @@ class Machine:
     registers: int = 32
     caches: tuple[int, ...] = (32 << 10, 1 << 20, 16 << 20)
     multiply_adds: int = 2
+    fused: bool = True
     task_ns: float = TASK_NS
 
     def lanes(self, itemsize: int) -> int:

@@ -75,9 +75,10 @@ class Processor:
     def machine(self) -> Machine:
         """What schedules look at in it."""
         narrow = self.vector_bits == 512 and self.cpu in ONE_WIDE_UNIT
-        # without fused ones a product is in a register until it is added
-        registers = self.registers - (not self.fma)
-        return Machine(self.vector_bits // 8, registers, self.caches, 1 if narrow else 2)
+        # a product by itself is in a register until it is added, as the next one is by then
+        registers = self.registers - (0 if self.fma else 2)
+        width, each_cycle = self.vector_bits // 8, 1 if narrow else 2
+        return Machine(width, registers, self.caches, each_cycle, self.fma)
 
     def describe(self) -> str:
         kib = "/".join(str(c >> 10) for c in self.caches)

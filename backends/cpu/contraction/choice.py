@@ -38,6 +38,7 @@ LATENCY = 4  # cycles until an accumulator can be added to again
 PAGE = 4096
 LINE = 64
 LOADS = 2  # loads a cycle
+ISSUED = 6  # instructions a cycle
 MAX_ROWS = 28
 ADDRESSES = 6  # rows whose distances are not known, so that each has a register for its address
 DOT_TILES = ((1, 4), (1, 8), (1, 12), (2, 6), (3, 4), (4, 6))
@@ -267,6 +268,8 @@ def tile_cost(rows: int, widths: Sequence[int], lanes: int, machine: Machine) ->
     row = sum(1.0 if c.lanes == lanes else machine.narrow_cost for c in parts)
     multiply = max(rows * row / machine.multiply_adds, float(LATENCY))
     loads = rows + len(parts)
+    if not machine.fused:  # a copy, a product and a sum each; a scalar is loaded, and then spread
+        multiply = max(multiply, (len(parts) + 2 * rows + 3 * rows * len(parts)) / ISSUED)
     return max(multiply, loads / LOADS) + 0.25 + 0.02 * loads
 
 
