@@ -37,7 +37,7 @@ from aot_models import (
     words_of,
 )
 from dltensors import Raw, tensor
-from graphtorch import aot
+from graphtorch import aot, nn
 from graphtorch.aot import loader
 from graphtorch.backends.llvm import cpuid
 from graphtorch.backends.llvm.processor import host, named
@@ -394,7 +394,7 @@ X86 = "x86_64-unknown-linux-gnu"
 # beyond x86-64-v2: VEX and EVEX codes, whose names begin with v, and the new integer instructions;
 # tzcnt is bsf where it is not known, and gives the same unless its operand is 0
 BEYOND_V2 = re.compile(
-    r"^(?!verr|verw)v|^(andn|bextr|bls\w+|bzhi|pdep|pext|mulx|rorx|sarx|shlx|shrx|lzcnt|movbe)"
+    r"^(?!verr|verw)v|^(andn|bextr|bls\w+|bzhi|pdep|pext|mulx|rorx|sarx|shlx|shrx|lzcnt|movbe)[lq]?\s"
 )
 # beyond x86-64-v3: masks, wide and additional registers, and what has a feature of its own
 BEYOND_V3 = re.compile(
@@ -418,8 +418,55 @@ needs_objdump = pytest.mark.skipif(
 )
 
 
+class Everything(nn.Module):
+    """Kernels of all kinds, and weights that are folded, transformed and packed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16)
+        self.depthwise = nn.Conv2d(16, 16, 3, groups=16)
+        self.mixed = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        self.recurrent = nn.LSTM(16, 8, batch_first=True)
+
+    def forward(self, x: Any, n: Any) -> Any:
+        x = self.depthwise(self.norm(self.conv(x))).flatten(2).mT
+        x, _ = self.recurrent(self.mixed(x.half().float()))
+        x = x.sin().exp() + x.double().erf().float() + x.bfloat16().float().cumsum(1)
+        low, order = x.sort(1)
+        return low.gather(1, order.sort(1)[1]), n // 7 % 5 + (n << 2), x.half()
+
+
+LEVELS = pytest.mark.parametrize(
+    ("cpu", "pattern"), [("x86-64-v2", BEYOND_V2), ("x86-64-v3", BEYOND_V3)]
+)
+
+
 @needs_objdump
-@pytest.mark.parametrize(("cpu", "pattern"), [("x86-64-v2", BEYOND_V2), ("x86-64-v3", BEYOND_V3)])
+@LEVELS
+def test_no_instruction_of_any_kernel_or_of_preparing_weights_is_beyond_the_level(
+    tmp_path, cpu, pattern
+):
+    """With weights in a file `create` has what prepares other ones."""
+    target, x = named(X86, cpu), (torch.randn(1, 16, 12, 12), torch.randint(-99, 99, (50,)))
+    made, compiled = library(tmp_path, "all.so", Everything, x, target=target, weights="external")
+    assert len(instructions(compiled.path)) > 5000 and beyond(pattern, compiled.path) == set()
+    if not target.flags <= host().flags:
+        return
+    given, want = [v.numpy() for v in x], made(*x)
+    other = tmp_path / "other.safetensors"
+    with compiled.load() as loaded:
+        found = loaded(*given)
+        state = made.state_dict()
+        torch.save_safetensors({n: state[n] for n in loaded.metadata["weights"]}, other)
+    for a, b, tolerance in zip(found, want, (1e-4, 0, 2e-3), strict=True):
+        np.testing.assert_allclose(a, b.detach().numpy(), rtol=tolerance, atol=tolerance)
+    with aot.load(compiled.path, weights=other) as loaded:
+        for a, b in zip(loaded(*given), found, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@needs_objdump
+@LEVELS
 def test_no_instruction_is_beyond_the_level(tmp_path, cpu, pattern):
     target = named(X86, cpu)
     made, compiled = library(tmp_path, "level.so", Cnn, torch.zeros(2, 1, 8, 8), target=target)
