@@ -30,14 +30,19 @@ MODELS = ("mlp", "resnet18", "resnet50", "bertbase")
 
 
 def library_call(
-    library: loader.Library, arrays: list[np.ndarray]
+    library: loader.Library, arrays: list[np.ndarray], threads: int
 ) -> tuple[Callable[[], int], list[np.ndarray]]:
-    """A call of the library's function on tensors that stay; what it writes to."""
+    """A call of the library's function on memory that stays, which gives its code; what it writes
+    to."""
+    library._library[f"{library.name}_set_num_threads"](threads)
     outputs = library._outputs(arrays)
     ins, outs = loader._tensors(arrays), loader._tensors(outputs)
-    run, context = library._run, library._context
     counts = len(arrays), len(outputs)
-    return lambda: run(context, ins, counts[0], outs, counts[1]), outputs
+
+    def call() -> int:  # which keeps the library
+        return int(library._run(library._context, ins, counts[0], outs, counts[1]))
+
+    return call, outputs
 
 
 def creations(made: Any, times: int = 9) -> list[float]:
@@ -55,7 +60,7 @@ def creations(made: Any, times: int = 9) -> list[float]:
     return seen
 
 
-def measured(name: str, rounds: int, seconds: float) -> dict[str, float]:
+def measured(name: str, threads: int, rounds: int, seconds: float) -> dict[str, float]:
     source = zoo.MODELS[name]
     arrays = list(source.arrays())
     inputs = [torch.from_numpy(a) for a in arrays]
@@ -74,7 +79,7 @@ def measured(name: str, rounds: int, seconds: float) -> dict[str, float]:
         created = creations(made)
         row |= {"first": created[0], "create": statistics.median(created)}
         with made.load() as library:
-            call, outputs = library_call(library, arrays)
+            call, outputs = library_call(library, arrays, threads)
             if call():
                 raise SystemExit(library._error(library._context))
             for ours, theirs in zip(jit(), outputs, strict=True):
@@ -99,7 +104,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     for name in options.models or MODELS:
         torch.manual_seed(0)
-        row = measured(name, options.rounds, options.seconds)
+        row = measured(name, options.threads, options.rounds, options.seconds)
         print(
             f"{name:10s} jit {1e3 * row['jit']:.4g} ms, library {1e3 * row['library']:.4g} ms, "
             f"ratio {row['jit'] / row['library']:.3f}; create {1e3 * row['create']:.2f} ms, "

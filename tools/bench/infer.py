@@ -5,6 +5,7 @@ in one process.
     python -m tools.bench infer --zoo              thirteen others
     python -m tools.bench infer swin_t gpt2        these
     python -m tools.bench infer --skip openvino --seconds 0.3 --json FILE
+    python -m tools.bench infer mlp --library      our library, called as C does, too
 
 Times are medians in milliseconds, of two threads if no other number is given (--threads 1 where
 others work on the machine: a thread that waits for a core holds up its whole engine); the ratio
@@ -35,6 +36,7 @@ import numpy as np
 import graphtorch
 import zoo
 from _timing import medians_in_turn
+from aot import library_call
 
 BOUND, WINOGRAD_BOUND = 1e-4, 2e-3
 Call = Callable[[], list[np.ndarray]]
@@ -47,7 +49,7 @@ class Case:
         import torch
 
         torch.manual_seed(0)
-        self.torch, self.name, self.small, self._folder = torch, name, small, folder
+        self.torch, self.name, self.small, self.folder = torch, name, small, folder
         self.threads, self.source = threads, zoo.MODELS[name]
         self.arrays = self.source.arrays(small)
         self.tensors = [torch.from_numpy(a) for a in self.arrays]
@@ -61,7 +63,7 @@ class Case:
     @cached_property
     def onnx(self) -> str:
         """The model as a file, by PyTorch's own exporter."""
-        path = str(self._folder / f"{self.name}.onnx")
+        path = str(self.folder / f"{self.name}.onnx")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.torch.onnx.export(
@@ -130,18 +132,39 @@ def ours(case: Case) -> Call:
     return call
 
 
+def library(case: Case) -> Call:
+    """The model as a shared library, whose function is called on memory that stays."""
+    model = case.source.build(graphtorch, case.small)
+    zoo.with_weights_of(case.model, model, graphtorch.from_numpy)
+    examples = tuple(map(graphtorch.from_numpy, case.arrays))
+    path = case.folder / f"{case.name}.so"
+    loaded = graphtorch.aot.compile(model, examples, path, weights="external").load()
+    run, found = library_call(loaded, list(case.arrays), case.threads)
+
+    def call() -> list[np.ndarray]:
+        if run():
+            raise SystemExit("the library reports an error")
+        return found
+
+    return call
+
+
 ENGINES = {
     "eager": ("torch", eager),
     "onnxruntime": ("onnxruntime", onnxruntime),
     "openvino": ("openvino", openvino),
     "graphtorch": ("graphtorch", ours),
+    "library": ("graphtorch", library),
 }
+OURS = ("graphtorch", "library")
 
 
-def installed(skip: Sequence[str] = ()) -> dict[str, Callable[[Case], Call]]:
+def installed(skip: Sequence[str] = (), library: bool = False) -> dict[str, Callable[[Case], Call]]:
     """The engines there are; a line for each of the others."""
     found = {}
     for name, (package, make) in ENGINES.items():
+        if name == "library" and not library:
+            continue
         if name in skip:
             print(f"{name} is left out, as asked")
         elif importlib.util.find_spec(package) is None:
@@ -170,7 +193,7 @@ def measured(
             row["winograd"] = any("winograd" in text for text in made)
     times = medians_in_turn(calls, rounds, seconds)
     row["milliseconds"] = {name: 1e3 * t for name, t in times.items()}
-    peers = {name: t for name, t in times.items() if name != "graphtorch"}
+    peers = {name: t for name, t in times.items() if name not in OURS}
     if peers and "graphtorch" in times:
         row["best_peer"] = min(peers, key=peers.__getitem__)
         row["ratio"] = peers[row["best_peer"]] / times["graphtorch"]
@@ -203,7 +226,7 @@ def bound(row: dict[str, Any]) -> float:
 
 def wrong(row: dict[str, Any]) -> bool:
     """Whether it is more than that (or no number)."""
-    return not row["errors"].get("graphtorch", 0.0) <= bound(row)
+    return not all(row["errors"].get(name, 0.0) <= bound(row) for name in OURS)
 
 
 def line(name: str, row: dict[str, Any]) -> str:
@@ -231,6 +254,7 @@ def main() -> None:
     parser.add_argument("--zoo", action="store_true", help="all models of the zoo")
     parser.add_argument("--small", action="store_true", help="their small versions")
     parser.add_argument("--skip", action="append", default=[], choices=list(ENGINES))
+    parser.add_argument("--library", action="store_true", help="time our library as well")
     parser.add_argument("--threads", type=int, default=2, help="of each engine")
     parser.add_argument("--rounds", type=int, default=5, help="turns of the engines")
     parser.add_argument("--seconds", type=float, default=0.3, help="of each engine in a turn")
@@ -242,7 +266,7 @@ def main() -> None:
     if importlib.util.find_spec("torch") is None:
         raise SystemExit("infer compares with PyTorch: install it (pip install -e .[oracle])")
     names = options.models or (zoo.ZOO if options.zoo else zoo.STANDARD)
-    engines, rows = installed(options.skip), {}
+    engines, rows = installed(options.skip, options.library), {}
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
             case = Case(name, Path(folder), options.small, options.threads)
