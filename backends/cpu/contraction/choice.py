@@ -123,7 +123,8 @@ def dot_candidates(
         cost = 0.0
         for a, x in sweep(guess(p.m[-1].extent), rows.sizes):
             for b, y in sweep(guess(p.n[-1].extent), columns.sizes):
-                step = max(a * b / machine.multiply_adds, (a + b) / LOADS, float(LATENCY)) + 0.5
+                step = max(a * b / machine.multiply_adds, (a + b) / LOADS, float(LATENCY))
+                step = max(step, 0.0 if machine.fused else issue(a + b, a * b)) + 0.5
                 cost += x * y * (step * depth + 8 * a * b + 20)
         others = math.prod(guess(x.extent) for x in (*p.batch, *p.m[:-1], *p.n[:-1]))
         yield cost * others, Schedule("dot", lanes, False, rows, columns)
@@ -262,14 +263,20 @@ def column_shapes(axes: Sequence[Axis], columns: Tiling) -> list[tuple[list[int]
     ]
 
 
+def issue(others: int, products: int) -> float:
+    """Cycles that instructions take where a product that is added is three: a copy of an operand,
+    a product and a sum."""
+    return (others + 3 * products) / ISSUED
+
+
 def tile_cost(rows: int, widths: Sequence[int], lanes: int, machine: Machine) -> float:
     """Cycles of one step of k for a tile."""
     parts = [c for w in widths for c in chunks(w, lanes)]
     row = sum(1.0 if c.lanes == lanes else machine.narrow_cost for c in parts)
     multiply = max(rows * row / machine.multiply_adds, float(LATENCY))
     loads = rows + len(parts)
-    if not machine.fused:  # a copy, a product and a sum each; a scalar is loaded, and then spread
-        multiply = max(multiply, (len(parts) + 2 * rows + 3 * rows * len(parts)) / ISSUED)
+    if not machine.fused:  # a scalar is loaded, and then spread
+        multiply = max(multiply, issue(2 * rows + len(parts), rows * len(parts)))
     return max(multiply, loads / LOADS) + 0.25 + 0.02 * loads
 
 
