@@ -21,8 +21,8 @@
              | "while" expr "{" stmt* "}"    expr is of registers and memory that the body changes
              | "call" kernel "(" arg* ")"    arg: expr, or buffer + offset
              | "fail" expr                   report a data-dependent error, of a site, and go on
-    expr   ::= const | x | "load" buffer "[" expr "]" | unary | binary | "fma" | "select" | "cast"
-             | "splat" | "reduce" | "shuffle" | "warp" | "pair" | "aligned" buffer
+    expr   ::= const | x | "load" buffer "[" expr "]" | unary | binary | "exact_"? "fma" | "select"
+             | "cast" | "splat" | "reduce" | "shuffle" | "warp" | "pair" | "aligned" buffer
     left   ::= shared "[" expr "]" | x "[" expr "]"
     kind   ::= serial | parallel | vector | unroll | rolled | block threads ("resident" int)?
              | thread
