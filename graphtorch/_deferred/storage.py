@@ -76,6 +76,26 @@ class MetaLeaf(Leaf):
         )
 
 
+class FreedLeaf(Leaf):
+    """The value of memory that ``untyped_storage().resize_(0)`` gave back: it has a type, and no
+    elements."""
+
+    __slots__ = ()
+
+    def __init__(self, type_: Type):
+        self.type = type_  # type: ignore[misc]
+        self.node = None  # type: ignore[misc]
+        self.index = 0  # type: ignore[misc]
+        self.name = ""  # type: ignore[misc]
+
+    @property
+    def buffer(self) -> Buffer:  # type: ignore[override]
+        raise RuntimeError(
+            "the memory of a tensor was given back by untyped_storage().resize_(0): resize it to "
+            f"{self.type.numel * self.type.dtype.itemsize} bytes before its elements are read"
+        )
+
+
 def any_meta(values: Iterable[Any]) -> bool:
     """Whether one of `values` is that of a tensor without elements."""
     for value in values:  # noqa: SIM110 - asked at every operation of programs that have such tensors

@@ -155,15 +155,34 @@ class Tensor:
             if part is not None:
                 return part
         base = self._base
-        if base is not None:
-            source = base._value()
-            steps = view.steps if base._view is None else view.steps[len(base._view.steps) :]
+        if base is None or base._storage is not self._storage or base._view is not None:
+            source, steps = self._beneath(view)
         else:
-            source, steps = self._storage.read(), view.steps
+            source, steps = base._value(), view.steps
         cached = self._cached
         if cached is None or cached[0] is not source:
             cached = self._cached = (source, self._show(source, steps))
         return cached[1]
+
+    def _beneath(self, view: View) -> tuple[Value, tuple[Step, ...]]:
+        """What `view` is a view of, and the steps from there: the base, while that shows memory of
+        which this is a part (it may have got another one since)."""
+        base = self._base
+        if base is None or not base._shows_whole(self):
+            return self._storage.read(), view.steps
+        own = base._view
+        return base._value(), view.steps if own is None else view.steps[len(own.steps) :]
+
+    def _shows_whole(self, part: Tensor) -> bool:
+        """Whether `part`, a view of this tensor, still shows a part of what this one shows."""
+        if self._storage is not part._storage:
+            return False
+        own = self._view
+        return own is None or own.steps == part._view.steps[: len(own.steps)]  # type: ignore[union-attr]
+
+    def _stand_alone(self) -> None:
+        """From now on this is no view of a tensor, but one of its memory; its history stays."""
+        self._fn, self._base, self._parent = self.grad_fn, None, None
 
     def _show(self, source: Value, steps: tuple[Step, ...]) -> Value:
         if type(source) is MetaLeaf:
@@ -478,10 +497,16 @@ class Tensor:
             )
         self._rebind(value)
 
+    @data.deleter
+    def data(self) -> None:
+        raise RuntimeError("Deleting tensor data is not allowed. Delete tensor instead!")
+
     def _rebind(self, value: Tensor) -> None:
         """From now on this tensor shows the memory of another one."""
         if recorder.capture is not None:
             recorder.capture.rebound(self)
+        if self._base is not None:
+            self._stand_alone()
         self._storage, self._view, self._cached = value._storage, value._view, None
 
     # -- what it is --------------------------------------------------------------------------------

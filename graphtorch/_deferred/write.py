@@ -138,6 +138,9 @@ def assign(tensor: Tensor, result: Tensor, fills: bool = False, updates: bool = 
     if type(value) is MetaLeaf and not tensor.is_meta:
         value.buffer  # noqa: B018 - which says that there is nothing to be written
     base = tensor._base
+    if base is not None and not base._shows_whole(tensor):
+        tensor._stand_alone()  # its base got other memory
+        base = None
     keep_history = modes.grad and (
         result.requires_grad or (base if base is not None else tensor).requires_grad
     )
@@ -183,14 +186,19 @@ def replaced(op: Any, targets: Sequence[Tensor], operands: Sequence[Any], attrs:
     return True
 
 
-def forget_target(tensor: Tensor, result: Tensor) -> None:
-    """Let all operations that lead from `tensor` to `result`, which was made of it alone, read the
-    elements from before it is written to: as `assign` does for the last one."""
+def forget_target(tensor: Tensor, result: Tensor, start: int = 0) -> None:
+    """Let all operations that lead from `tensor` to `result` read the elements from before it is
+    written to: as `assign` does for the last one.
+
+    Args:
+        start: the number that was new when they began (see `new_number`), where they read other
+            tensors that have a history, too.
+    """
     waiting: list[Any] = [result._fn]
     done = {tensor._fn, None}
     while waiting:
         fn = waiting.pop()
-        if fn not in done and hasattr(fn, "seen"):
+        if fn not in done and fn.sequence > start and hasattr(fn, "seen"):
             done.add(fn)
             _forget(fn, tensor)
             waiting += [edge[0] for edge in fn.edges if edge is not None]

@@ -25,9 +25,10 @@ from .._deferred.memory_order import order_of
 from .._deferred.running import flush, locate, settle, user_line
 from .._deferred.storage import Leaf, Storage, number_in_all, recorder
 from .._deferred.tensor import Tensor
-from .._deferred.write import assign, cast_tensor, check_overlap
+from .._deferred.write import assign, cast_tensor, check_overlap, forget_target
 from .._types import CPU
 from ..autograd.grad_mode import modes
+from ..autograd.nodes import new_number
 
 FLOATS = frozenset(d for d in ALL if d.is_differentiable)
 SHORT = frozenset({f16, bf16})
@@ -90,7 +91,11 @@ def in_place(name: str, define: Callable[..., Any], fills: bool = False) -> Call
             for x in (*args, *kwargs.values()) if kwargs else args:
                 if isinstance(x, Tensor):
                     check_overlap(self, x, identical)
-        return assign(self, define(self, *args, **kwargs), fills, updates=True)
+        start = new_number() if modes.grad else 0
+        result = define(self, *args, **kwargs)
+        if modes.grad and result._fn is not None:
+            forget_target(self, result, start)
+        return assign(self, result, fills, updates=True)
 
     write.__name__ = write.__qualname__ = name
     return write

@@ -16,6 +16,7 @@ from .base import (
     common_dtype,
     elementwise,
     floating,
+    in_place,
     register,
     rounded_once,
 )
@@ -75,12 +76,7 @@ def _polygamma_method(self: Tensor, n: int) -> Tensor:
     return _derivative(n, self)
 
 
-def _write_polygamma(self: Tensor, n: int) -> Tensor:
-    """As `polygamma`, written into the tensor."""
-    return self.copy_(_derivative(n, self))  # type: ignore[attr-defined,no-any-return]
-
-
-METHODS["polygamma_"] = _write_polygamma
+METHODS["polygamma_"] = in_place("polygamma_", _polygamma_method)
 
 
 @register(inplace=True, out=True)

@@ -27,6 +27,7 @@ from .base import (
     common_dtype,
     elementwise,
     floating,
+    in_place,
     is_operand,
     register,
     rounded_once,
@@ -260,6 +261,9 @@ def logical_not(input: Tensor) -> Tensor:
 def conj(input: Tensor) -> Tensor:
     """The complex conjugate."""
     return run("Conj", ops.conj, input) if input._type.dtype.is_complex else input
+
+
+FUNCTIONS["conj_physical_"] = METHODS["conj_physical_"] = in_place("conj_physical_", conj)
 
 
 @register("resolve_conj", "resolve_neg")
@@ -542,13 +546,28 @@ def logaddexp2(input: Tensor, other: Tensor) -> Tensor:
     return div(logaddexp(mul(input, ln2), mul(other, ln2)), ln2)
 
 
-@register(inplace=True, out=True)
+@register(out=True)
 def float_power(input: Any, exponent: Any) -> Tensor:
     """input ** exponent in double precision."""
     dtype = _types.DTYPES["complex128" if common_dtype(input, exponent).is_complex else "float64"]
     number = complex if dtype.is_complex else float
     base, power = (x.to(dtype) if isinstance(x, Tensor) else number(x) for x in (input, exponent))
     return pow(base, power)
+
+
+def _float_power_of_double(input: Tensor, exponent: Any) -> Tensor:
+    """As `float_power`. Raises RuntimeError: the base has not the dtype of the result."""
+    made = float_power(input, exponent)
+    if made._type.dtype is not input._type.dtype:
+        given, needed = (SCALAR_NAMES[x._type.dtype] for x in (input, made))
+        raise RuntimeError(
+            f"the base given to float_power_ has dtype {given} but the operation's result requires "
+            f"dtype {needed}"
+        )
+    return made
+
+
+METHODS["float_power_"] = in_place("float_power_", _float_power_of_double)
 
 
 def _extremum(

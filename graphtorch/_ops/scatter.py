@@ -336,7 +336,7 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
     check_index_dtype("index_copy", index)
     axis = _axis(input, dim)
     if input.ndim == 0:
-        return reshape(source, ()).clone()
+        return reshape(index_copy(reshape(input, (1,)), 0, index, reshape(source, (1,))), ())
     _check_entries(input, axis, index)
     if source.ndim == 0:
         source = reshape(source, (1,) * input.ndim)

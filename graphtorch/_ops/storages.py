@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from .._deferred import running
+from .._deferred.storage import FreedLeaf, recorder
 from .._deferred.tensor import Tensor
 from .._types import device, dtype
 from ..autograd.grad_mode import no_grad
 from .base import METHODS, register
-from .creation import from_array, from_numpy
+from .creation import from_array, from_numpy, full_value
 
 
 class _Memory(ABC):
@@ -147,6 +149,35 @@ class UntypedStorage(_Memory):
 
     def size(self) -> int:
         return self.nbytes()
+
+    def nbytes(self) -> int:
+        return 0 if type(self._tensor._storage.value) is FreedLeaf else super().nbytes()
+
+    def resize_(self, nbytes: int) -> UntypedStorage:
+        """Give the memory back (`nbytes` is 0), or get as much again, of zeros.
+
+        Raises:
+            RuntimeError: the memory is shared with code outside.
+            NotImplementedError: it is to have another size.
+        """
+        storage, full = self._tensor._storage, super().nbytes()
+        if nbytes == self.nbytes():
+            return self
+        if storage.host is not None:
+            raise RuntimeError("Trying to resize storage that is not resizable")
+        if recorder.capture is not None:
+            recorder.capture.rebound(self._tensor)
+        if nbytes not in (0, full):
+            raise NotImplementedError(
+                f"a storage of {full} bytes can be resized to 0 and back to {full}, but not to "
+                f"{nbytes}: use resize_ of the tensor"
+            )
+        value = self._tensor._type
+        if nbytes == 0:
+            storage.put(FreedLeaf(value))
+        else:
+            running.store(storage, full_value(value.shape, 0, value.dtype))
+        return self
 
     def element_size(self) -> int:
         return 1

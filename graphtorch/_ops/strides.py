@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ir import ops
+from graphtorch.ir.dtype import SCALAR_NAMES
 from graphtorch.ir.graph import Type
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import SymInt, contiguous_strides, numel
@@ -19,7 +20,7 @@ from .._deferred.storage import Leaf, Take, ViewDtype, copied, is_contiguous, re
 from .._deferred.tensor import Tensor
 from .._deferred.write import check_writable
 from .._types import Size, preserve_format
-from .base import FUNCTIONS, axis_of, check_tensor, register, shape_of
+from .base import FUNCTIONS, METHODS, axis_of, check_tensor, register, shape_of
 from .creation import full_value
 from .storages import TypedStorage, UntypedStorage
 from .views import _offset, narrow, permute, reshape, squeeze, t, transpose, unsqueeze
@@ -246,6 +247,11 @@ def resize_(self: Tensor, *sizes: Any, memory_format: Any = None) -> Tensor:
     target = shape_of(sizes)
     before = self.numel()
     wanted = numel(target)
+    if memory_format is None and _has_room(self, target):
+        if target != self._type.shape:
+            self._rebind(_part_of_memory(self, target, contiguous_strides(target), _offset(self)))
+            self._counter.number += 1
+        return self
     flat = reshape(self.detach(), (before,)) if before else None
     if flat is None or wanted == 0:
         value = full_value(target, 0, self._type.dtype)
@@ -263,6 +269,29 @@ def resize_(self: Tensor, *sizes: Any, memory_format: Any = None) -> Tensor:
     self._storage, self._view, self._base, self._cached = made._storage, made._view, None, None
     self._counter.number += 1
     return self
+
+
+def _memory(x: Tensor) -> Tensor:
+    """All elements of the memory that `x` shows some of, in one dimension and of its dtype."""
+    return _as_dtype(UntypedStorage(x)._tensor, x.dtype)
+
+
+def _as_dtype(whole: Tensor, dtype: Any) -> Tensor:
+    flat = reshape(whole, (-1,))
+    return flat if flat.dtype is dtype else METHODS["view"](flat, dtype)  # type: ignore[no-any-return]
+
+
+def _part_of_memory(x: Tensor, size: Any, stride: Any, offset: int) -> Tensor:
+    return as_strided(_memory(x), size, stride, offset).detach()
+
+
+def _has_room(x: Tensor, shape: tuple[Any, ...]) -> bool:
+    """Whether the memory that `x` shows some of holds a tensor of that shape where `x` begins."""
+    offset, dims = _offset(x), (*shape, *x._storage.value.type.shape)
+    if not all(isinstance(d, int) for d in (offset, *dims)) or x.is_meta:
+        return False
+    room = x._storage.value.type.numel * x._storage.value.dtype.itemsize
+    return (offset + numel(shape)) * x.itemsize <= room  # type: ignore[operator]
 
 
 def _zero(x: Tensor) -> Any:
@@ -283,11 +312,21 @@ def resize_as_(input: Tensor, other: Tensor, *, memory_format: Any = None) -> Te
 def set_(
     self: Tensor, source: Any = None, storage_offset: int = 0, size: Any = None, stride: Any = None
 ) -> Tensor:
-    """Use the memory of `source`, under a size and stride if given."""
+    """Use the memory of `source`, a tensor or a storage, under a size and stride if given.
+
+    Raises:
+        RuntimeError: `source` has another dtype or device, or its memory does not hold such a
+            tensor.
+    """
+    check_writable(self)
     if source is None:
         source = beside(self, full_value((0,), 0, self._type.dtype))
-    if isinstance(source, (TypedStorage, UntypedStorage)):
-        source = source._tensor
+    given = source._tensor if isinstance(source, (TypedStorage, UntypedStorage)) else source
+    if given.dtype is not self.dtype and not isinstance(source, UntypedStorage):
+        mine, theirs = (SCALAR_NAMES[x._type.dtype].lower() for x in (self, given))
+        raise RuntimeError(f"Could not set tensor of type {theirs} to a tensor of type {mine}")
+    if given is not source:
+        source = _as_dtype(given, self.dtype)
     if source.device is not self.device:
         raise RuntimeError(
             f'Attempted to set the storage of a tensor on device "{self.device}" to a storage '
@@ -295,13 +334,10 @@ def set_(
             "must match."
         )
     if size is not None:
-        source = as_strided(
-            source,
-            size,
-            contiguous_strides(tuple(size)) if stride is None else stride,
-            storage_offset,
-        )
-    self.data = source
+        stride = contiguous_strides(tuple(size)) if stride is None else stride
+        source = as_strided(_memory(source), size, stride, storage_offset)
+    self.data = source.detach()
+    self._counter.number += 1
     return self
 
 

@@ -136,7 +136,7 @@ class Task:
             _retain(fn, cotangents)
         if is_leaf:
             if self.accumulates and (not self.wanted or (fn, 0) in self.wanted):
-                accumulate(fn.variable, cotangents[0], self.create_graph)  # type: ignore[attr-defined]
+                self._accumulate(fn, cotangents)  # type: ignore[arg-type]
             return None
         return None if ends else self._apply(fn, cotangents)
 
@@ -148,21 +148,20 @@ class Task:
 
     def _apply(self, fn: GradNode, cotangents: list[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
         if fn.node_prehooks or fn.node_hooks:
-            cotangents = [_tensor(c, fn.place) for c in cotangents]
-        if fn.node_prehooks:
-            for hook in list(fn.node_prehooks.values()):
-                changed = hook(tuple(cotangents))
-                if changed is not None:
-                    cotangents = list(changed) if isinstance(changed, (tuple, list)) else [changed]
+            cotangents = _before(fn, cotangents)
         edges = fn.edges
         gradients = self._watched(fn, cotangents) if modes.anomaly else self._pulled(fn, cotangents)
         if fn.node_hooks:
-            gradients = [_tensor(g, fn.place) for g in gradients]
-            for hook in list(fn.node_hooks.values()):
-                changed = hook(tuple(gradients), tuple(cotangents))
-                if changed is not None:
-                    gradients = list(changed) if isinstance(changed, (tuple, list)) else [changed]
+            gradients = _after(fn, gradients, cotangents)
         return edges, gradients
+
+    def _accumulate(self, fn: AccumulateGrad, cotangents: list[Any]) -> None:
+        """The end of a path: the gradient becomes part of its leaf's."""
+        if fn.node_prehooks or fn.node_hooks:
+            cotangents = _before(fn, cotangents)
+        accumulate(fn.variable, cotangents[0], self.create_graph)
+        if fn.node_hooks:
+            _after(fn, [], cotangents)
 
     def _pulled(self, fn: GradNode, cotangents: list[Any]) -> list[Any]:
         if fn.in_python:
@@ -228,6 +227,26 @@ class Task:
         if not self.retain_graph:
             fn.free(found, values)
         return gradients
+
+
+def _before(fn: GradNode, cotangents: list[Any]) -> list[Any]:
+    """The gradients that arrive at a node, as its hooks leave them."""
+    arrived = [_tensor(c, fn.place) for c in cotangents]
+    for hook in list((fn.node_prehooks or {}).values()):
+        changed = hook(tuple(arrived))
+        if changed is not None:
+            arrived = list(changed) if isinstance(changed, (tuple, list)) else [changed]
+    return arrived
+
+
+def _after(fn: GradNode, gradients: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:
+    """The gradients that leave a node, as its hooks leave them."""
+    leaving = [_tensor(g, fn.place) for g in gradients]
+    for hook in list((fn.node_hooks or {}).values()):
+        changed = hook(tuple(leaving), tuple(cotangents))
+        if changed is not None:
+            leaving = list(changed) if isinstance(changed, (tuple, list)) else [changed]
+    return leaving
 
 
 def _tensor(gradient: Any, place: device) -> Any:

@@ -7,4 +7,5 @@ from .._torch.absent import attribute_of
 __getattr__ = attribute_of(
     __name__,
     {"_pytree", "checkpoint", "data", "dlpack", "flop_counter", "model_zoo", "tensorboard"},
+    {"swap_tensors": ".swapping"},
 )
