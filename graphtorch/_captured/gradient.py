@@ -171,6 +171,8 @@ class Backward:
         graph."""
         seen, edges = self._ends
         if seen != changes.count:
+            # ends that nobody else holds are let go, and hooks that came to them with them
+            self._ends = -1, (edges := [])
             edges = self._edges(arguments)
         node: CompiledNode = _new(CompiledNode)  # without its constructors: every call makes one
         node.edges = edges  # type: ignore[assignment]
