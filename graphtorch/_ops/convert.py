@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from types import NoneType
 from typing import Any, NamedTuple
 
@@ -460,6 +461,36 @@ def fill_(input: Tensor, value: Any) -> Tensor:
 def fill(input: Tensor, value: Any) -> Tensor:
     """A tensor of the same shape filled with `value`."""
     return fill_(METHODS["clone"](input), value)
+
+
+@register(function=False)
+def apply_(self: Tensor, callable: Callable[[Any], Any]) -> Tensor:
+    """Every element becomes ``callable(element)``: slow, for small tensors.
+
+    Raises: RuntimeError: the tensor requires grad.
+    """
+    return _mapped("apply_", self, callable, self)
+
+
+@register(function=False)
+def map_(self: Tensor, tensor: Tensor, callable: Callable[[Any, Any], Any]) -> Tensor:
+    """Every element becomes ``callable(element, element of tensor)``; `tensor` is broadcast.
+
+    Raises: RuntimeError: one of them requires grad.
+    """
+    return _mapped("map_", self, callable, self, tensor)
+
+
+def _mapped(name: str, target: Tensor, change: Callable[..., Any], *given: Tensor) -> Tensor:
+    if any(x.requires_grad for x in given):
+        raise RuntimeError(
+            f"Can't call {name}() on Variable that requires grad. Use var.detach().{name}() "
+            "instead."
+        )
+    shape = target._type.shape
+    numbers = [METHODS["expand"](x, shape).reshape(-1).tolist() for x in given]
+    made = FUNCTIONS["tensor"](list(map(change, *numbers)), dtype=target.dtype)
+    return copy_(target, made.reshape(shape))
 
 
 @register("zero_")

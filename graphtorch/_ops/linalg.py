@@ -114,6 +114,9 @@ def mm(input: Tensor, mat2: Tensor) -> Tensor:
     return run("Mm", ops.matmul, input, mat2)
 
 
+FUNCTIONS["spmm"] = FUNCTIONS["dsmm"] = FUNCTIONS["mm"]  # as programs with sparse matrices call it
+
+
 @register(out=True)
 @lower_precision
 def bmm(input: Tensor, mat2: Tensor) -> Tensor:

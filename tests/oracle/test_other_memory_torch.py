@@ -543,3 +543,21 @@ def test_in_place_operations_of_several_steps_have_gradients(
     if expected != "refused":
         for a, b in zip(expected, found, strict=True):
             np.testing.assert_allclose(b, a, 1e-5, 1e-6)
+
+
+def _mapped(t: Any) -> Any:
+    x, columns = t.arange(6.0).reshape(2, 3), t.zeros(3, 2)
+    return [
+        x.apply_(lambda v: 2 * v + 1).tolist(),
+        x.map_(t.tensor([1.0, 2.0, 3.0]), lambda a, b: a * b).tolist(),
+        columns.t().apply_(lambda v: v - 1).stride(),
+        columns.tolist(),
+        t.tensor([1, 2]).apply_(lambda v: v + 1).tolist(),
+    ]
+
+
+def test_functions_of_elements() -> None:
+    assert _mapped(graphtorch) == _mapped(torch)
+    for t in (torch, graphtorch):
+        with pytest.raises(RuntimeError, match=r"Use var.detach\(\).apply_\(\) instead"):
+            t.ones(2, requires_grad=True).apply_(lambda v: v)

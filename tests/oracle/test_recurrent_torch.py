@@ -201,3 +201,22 @@ def test_scan_stacks_along_the_scanned_dimension() -> None:
             found = gt.scan(step, mine_of(start), mine_of(x), dim=dim, reverse=reverse)
             for a, b in zip(found, wanted, strict=True):
                 np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
+def test_dropout_between_layers_of_packed_sequences(name: str, bidirectional: bool) -> None:
+    def outputs(lib: Any) -> list[Any]:
+        lib.manual_seed(0)
+        layer = getattr(lib.nn, name)(
+            3, 4, num_layers=3, dropout=0.3, bidirectional=bidirectional, batch_first=True
+        )
+        x = lib.randn(4, 6, 3, requires_grad=True)
+        lengths = lib.tensor([2, 6, 3, 5])
+        packed = lib.nn.utils.rnn.pack_padded_sequence(x, lengths, True, enforce_sorted=False)
+        y, _ = layer(packed)
+        y.data.square().sum().backward()
+        return [y.data.detach(), x.grad, layer.weight_ih_l0.grad, lib.rand(2)]
+
+    for found, wanted in zip(outputs(gt), outputs(torch), strict=True):
+        np.testing.assert_allclose(found.numpy(), wanted.numpy(), 1e-4, 1e-5)

@@ -208,3 +208,16 @@ def test_compiled_step_with_sparse_gradients(padding: int | None) -> None:
         step(graphtorch.tensor([k, k, 1]))
     rest = [0.0, 1.0 if padding == 1 else -1.5, 0.0, 1.0, 1.0]
     np.testing.assert_array_equal(table.detach().numpy()[:, 0], rest)
+
+
+@pytest.mark.parametrize("name", ["spmm", "dsmm"])
+def test_older_names_of_the_product(name: str) -> None:
+    def outcome(lib: Any) -> list[Any]:
+        values = lib.tensor([2.0, 3.0], requires_grad=True)
+        dense = lib.tensor([[1.0, 4.0], [2.0, -1.0]], requires_grad=True)
+        sparse = lib.sparse_coo_tensor(lib.tensor([[0, 1], [1, 0]]), values, (2, 2))
+        product = getattr(lib, name)(sparse, dense)
+        (product * product).sum().backward()
+        return [product.tolist(), values.grad.tolist(), dense.grad.tolist()]
+
+    assert outcome(graphtorch) == outcome(torch)

@@ -216,6 +216,15 @@ class Packing(NamedTuple):
     mask: Tensor
     shape: tuple[int, int]
 
+    def padded(self, data: Tensor) -> Tensor:
+        """Packed data [R, I] as [T, N, I]; any of it stands at the places that do not count."""
+        return data.index_select(0, self.rows).reshape(*self.shape, data.shape[1])  # type: ignore[no-any-return]
+
+    def packed(self, x: Tensor) -> Tensor:
+        """What counts of x [T, N, I], as packed data [R, I]."""
+        flat = x.reshape(self.shape[0] * self.shape[1], x.shape[2])
+        return flat.index_select(0, self.places)  # type: ignore[no-any-return]
+
 
 def known_sizes(batch_sizes: Tensor) -> np.ndarray:
     """The numbers of a tensor that Python decides by; inside a captured function, of one that was
@@ -249,7 +258,7 @@ def _layers(
     dropout: float,
     train: bool,
     bidirectional: bool,
-    mask: Tensor | None = None,
+    where: Packing | None = None,
 ) -> tuple[Tensor, ...]:
     """Outputs [T, N, D * P] and the final states [L * D, N, *] for x [T, N, I]."""
     directions = 2 if bidirectional else 1
@@ -273,7 +282,7 @@ def _layers(
                 _layer,
                 x,
                 *(s[at] for s in states),
-                mask,
+                None if where is None else where.mask,
                 *own,
                 mode=mode,
                 reverse=bool(direction),
@@ -282,8 +291,13 @@ def _layers(
             finals.append(tuple(last))
         x = FUNCTIONS["cat"](outputs, 2) if bidirectional else outputs[0]
         if dropout and train and layer < num_layers - 1:
-            x = drop(x, dropout, True)
+            # of packed data, one number is drawn for each element that counts
+            x = drop(x, dropout, True) if where is None else _drop_packed(x, dropout, where)
     return (x, *(FUNCTIONS["stack"](states) for states in zip(*finals, strict=True)))
+
+
+def _drop_packed(x: Tensor, dropout: float, where: Packing) -> Tensor:
+    return where.padded(drop(where.packed(x), dropout, True))
 
 
 def _check_layers(x: Tensor, states: tuple[Tensor, ...]) -> None:
@@ -353,10 +367,8 @@ def _run_packed(
     mode: str, data: Tensor, batch_sizes: Tensor, states: tuple[Tensor, ...], rest: list[Any]
 ) -> tuple[Tensor, ...]:
     where = _packing(batch_sizes, data.device)
-    padded = data.index_select(0, where.rows).reshape(*where.shape, data.shape[1])
-    y, *finals = _layers(mode, padded, states, *rest, mask=where.mask)  # type: ignore[misc]
-    flat = y.reshape(where.shape[0] * where.shape[1], y.shape[2])
-    return (flat.index_select(0, where.places), *finals)
+    y, *finals = _layers(mode, where.padded(data), states, *rest, where=where)  # type: ignore[misc]
+    return (where.packed(y), *finals)
 
 
 def _function(mode: str) -> Any:
