@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from graphtorch.ir import ops
 from graphtorch.ir.graph import Graph, Node, Type, Value
-from graphtorch.ir.shape import Dim, Shape, numel
+from graphtorch.ir.shape import Dim, Shape, bounds, numel
 
 from ...kernels.body.evaluate import Evaluator, Mask, Result, Unready
 from ...kernels.body.expand import REDUCTIONS, expanded
@@ -232,12 +232,13 @@ class Stages(Places):
 
 
 def reduce_rows(stages: Stages, group: Group, outputs: list[Output], layout: Layout) -> None:
-    """Each row by one task, or by several where there are few rows, and long ones."""
+    """Each row by one task, or by several where there are few rows, and perhaps long ones: one too
+    many kernel costs little where they are short, one thread too few much where they are long."""
     grain = cost.grain(stages.region.nodes, 4.0)
-    total = cost.elements(group.shape)
+    most = bounds(numel(group.shape))[1]
     length, pieces = piece_length(layout, grain)
-    whole = 0 in group.shape or cost.guess(layout.rows()) >= MANY_TASKS or total <= 2 * grain
-    if whole or cost.guess(pieces) < 2:
+    whole = 0 in group.shape or cost.guess(layout.rows()) >= MANY_TASKS or most <= 2 * grain
+    if whole or bounds(pieces)[1] < 2:
         stages.whole_rows(group, outputs, layout)
     else:
         stages.cut_rows(group, outputs, layout, (pieces, length))
