@@ -112,13 +112,13 @@ def measured(
     """Seconds of each peer, the share of the fastest copy's speed that ours has, and its name."""
     x = torch.randn(case.shape(rows, columns))
     y = gt.from_numpy(x.numpy())
-    ours = gt.compile(lambda a: case.call(gt, a))
+    ours = gt.compile(lambda a: case.call(gt, a), dynamic=False)
     calls: dict[str, Callable[[], object]] = {
         "ours": lambda: ours(y),
         "eager": lambda: case.call(torch, x),
     }
     if options.inductor:
-        compiled = torch.compile(lambda a: case.call(torch, a))
+        compiled = torch.compile(lambda a: case.call(torch, a), dynamic=False)
         calls["inductor"] = lambda: compiled(x)
     result = calls["eager"]()
     assert isinstance(result, torch.Tensor)
