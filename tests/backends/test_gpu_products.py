@@ -11,6 +11,7 @@ import pytest
 from contracting import graph_of
 from graphtorch.backends import Buffer
 from graphtorch.backends import compile as compile_reference
+from graphtorch.backends.gpu import nvrtc
 from graphtorch.backends.gpu.buffer import DeviceBuffer
 from graphtorch.backends.gpu.compiler import build
 from graphtorch.backends.gpu.emulated import EmulatedDevice, compiler
@@ -144,6 +145,15 @@ def test_every_tile(tile: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(found, np.tanh(arrays[0] @ arrays[1]), 1e-5, 1e-5)
     (counts,) = device.counts.values()
     assert counts.turns <= 2 * counts.shared
+
+
+@pytest.mark.skipif(nvrtc.library() is None, reason="registers are told by NVRTC")
+def test_products_of_any_size_keep_their_registers() -> None:
+    """Transposed, all sizes told at the call, in the two tiles between which the call decides."""
+    unit, (m, k, n) = Unit(), (SymInt.atom(Symbol(name, 0, 1 << 40)) for name in "mkn")
+    build(graph(((m, k), (k, n), "f32", (True, False))), unit)
+    uses = nvrtc.resources(unit.text(), "sm_80")
+    assert len(uses) == 2 and not any(u.spilled for u in uses.values())
 
 
 STEPS = SymInt.atom(Symbol("steps", 1, 1000))

@@ -52,6 +52,8 @@ def lower_blocks(p: Contraction, region: Region, lowering: Lowering) -> None:
     if way is warpgroups:
         laid(p, region, lowering)
     tiles: Sequence[Size] = way.tiles_of(p)
+    if way is products and not gpu.warpgroups:
+        tiles = products.shallow(products.tiles_of(p), p)
     if way is warpgroups:
         tile: Size = warpgroups.tile_of(p, extra(p, region), gpu.multiprocessors)
     else:

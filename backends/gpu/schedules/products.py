@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any, Protocol, TypeAlias
 
 from graphtorch.ir.shape import Dim
@@ -51,7 +52,9 @@ LANES = 8  # threads of a warp side by side, which read 128 bytes of shared memo
 LEAST_DEPTH = 128  # steps of k that are worth a part of their own
 LONG = 1024  # steps of k for each part that are worth more than smaller tiles
 MOST_PARTS = 32
-RESIDENT = 2  # blocks of 256 threads, of 128 registers each
+# blocks of so many threads, of 128 and 168 registers each: places along one axis of k take few, and
+# blocks hide each other's waits
+RESIDENT = {256: 2, 64: 6}
 
 
 class Size(Protocol):
@@ -200,6 +203,28 @@ def tiles_of(p: Contraction) -> Sequence[Tile]:
     return TILES if p.acc.itemsize == 4 else TILES[1:]
 
 
+def shallow(tiles: Sequence[Tile], p: Contraction) -> Sequence[Tile]:
+    """The same with half as many steps of k in the largest, where sizes are told at the call: those
+    take registers, of which some GPUs' assemblers then leave too few for elements on their way."""
+    large = tiles[0]
+    if are_known(p) or p.acc.itemsize > 4:
+        return tiles
+    return replace(large, depth=large.depth // 2), *tiles[1:]
+
+
+def are_known(p: Contraction) -> bool:
+    """Whether rows, columns and steps of k are numbers."""
+    return all(isinstance(extent_of(axes), int) for axes in (p.m, p.n, p.k))
+
+
+def resident_of(p: Contraction, tile: Tile) -> int:
+    """How many blocks a multiprocessor is to have room for, as `For` has it. Without a bound
+    assemblers count on more small blocks than registers are left for, where sizes take some."""
+    if len(p.k) > 1 or p.acc.itemsize > 4 or (tile.threads == 64 and are_known(p)):
+        return 0
+    return RESIDENT.get(tile.threads, 0)
+
+
 def tile_of(p: Contraction, tiles: Sequence[Size], long: int, multiprocessors: int) -> Size:
     """The largest of `tiles` that leaves few multiprocessors without work, and wastes little at the
     edges. Args: long: as `is_enough` takes it."""
@@ -343,16 +368,16 @@ def emit(
 ) -> None:
     """The kernel's body; `finish` takes each sum where its m and n are bound."""
     b = e.b
-    # places along one axis of k take few registers: so that blocks hide each other's waits
-    resident = RESIDENT if len(p.k) == 1 and p.acc.itemsize == 4 and tile.threads == 256 else 0
-    with frame(e, p, tile, share, resident=resident) as f:
+    with frame(e, p, tile, share, resident=resident_of(p, tile)) as f:
         work = _Work(e, p, tile, f.thread)
         a = _Operated(work, p.m, p.a, tile.rows, (f.top, f.m, f.k), "a")
         c = _Operated(work, p.n, p.b, tile.columns, (f.left, f.n, f.k), "b")
         steps = steps_along(b, f.k, tile.depth)
-        together = both([test for o in (a, c) for test in o.tests])
+        tests = [test for o in (a, c) for test in o.tests]
+        # where there are two loops anyway, the one of parts takes no registers for single elements
+        together = both([*tests, *(test for o in (a, c) for test in o.aligned() if tests)])
         with b.when(together) if together is not None else nullcontext():
-            _along_k(work, (a.slices(a.lanes), c.slices(c.lanes)), steps)
+            _along_k(work, (a.slices(a.lanes, bool(tests)), c.slices(c.lanes, bool(tests))), steps)
         if together is not None:
             with b.otherwise():
                 _along_k(work, (a.slices(1), c.slices(1)), steps)
@@ -429,15 +454,21 @@ class _Operated:
         self.lanes = lanes if unknown is not None and fits else 1
         self.tests = [binary("eq", e.expr(n) % lanes, 0) for n in unknown or () if self.lanes > 1]
 
-    def slices(self, lanes: int) -> _Slice:
-        return _Slice(self, lanes)
+    def aligned(self) -> list[Expr]:
+        """What has to hold of its memory for parts to be read at once."""
+        known = self.lanes == 1 or self.buffer.align % COPIED == 0
+        return [] if known else [aligned(self.buffer)]
+
+    def slices(self, lanes: int, is_aligned: bool = False) -> _Slice:
+        return _Slice(self, lanes, is_aligned)
 
 
 class _Slice:
     """Slices of an operand, `depth` steps of k each. A thread has some items of one, of `lanes`
     neighbours along k, or along rows, which it holds in registers until they are `put`."""
 
-    def __init__(self, operated: _Operated, lanes: int):
+    def __init__(self, operated: _Operated, lanes: int, is_aligned: bool):
+        """Args: is_aligned: memory is known to be, where several lanes are read at once."""
         self.operated, self.lanes = operated, lanes
         work, source, axes = operated.work, operated.source, operated.axes
         self.work, self.size, self.room = work, operated.size, operated.room
@@ -453,7 +484,7 @@ class _Slice:
         self.all_rows = is_multiple(extent_of(axes), self.size)
         self.all_steps = is_multiple(extent_of(p.k), tile.depth) and not p.limits
         self.aligned = None
-        if lanes > 1 and self.buffer.align % COPIED:
+        if lanes > 1 and not is_aligned and operated.aligned():
             self.aligned = e.b.let(aligned(self.buffer), "aligned")
         self.operand = Operand(e, source, p.k, tile.depth, 2, not self.along_k)
         self.operand.find(
