@@ -25,6 +25,8 @@ from .schedules.running import lower_running
 WHOLE = {
     "attention": lower_attention,
     "attention_grad": lower_attention_grad,
+    "dropped_attention": lower_attention,
+    "dropped_attention_grad": lower_attention_grad,
     **dict.fromkeys(SCANS, lower_running),
 }
 # Pools have a thread for each element, or some neighbours: a row or a plane each would be few

@@ -29,6 +29,8 @@ CHANNELS_LAST = frozenset(
 CHOSEN = {
     "attention": attention.fits,
     "attention_grad": attention_grad.fits,
+    "dropped_attention": attention.fits,
+    "dropped_attention_grad": attention_grad.fits,
     # without windows to look into it is a sum at computed positions
     "max_pool_grad": lambda node: bool(node.attrs.kernel),
 }

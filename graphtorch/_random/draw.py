@@ -129,6 +129,12 @@ def noise(shape: Shape, dtype: DType, generator: Generator | None, chance: float
     return source(generator).draw("noise", shape, shape, chance, dtype)
 
 
+def place(generator: Generator, shape: Shape) -> tuple[Value, Value]:
+    """Seed and offset in a Philox stream, for an op that draws `noise` of this shape by itself."""
+    found: Any = generator.draw("place", OPERANDS, shape)
+    return found  # type: ignore[no-any-return]
+
+
 def below_each(generator: Generator | None, chances: Value) -> Value:
     """1 with the elements of `chances` as probabilities, else 0, in their dtype."""
     unit = source(generator).draw("unit", chances.shape, chances.shape, _real(chances.dtype))

@@ -260,6 +260,11 @@ class Philox(Stream):
 
         return generator.advance(step)
 
+    def place(self, generator: Drawing, shape: tuple[Any, ...]) -> tuple[Value, Value]:
+        """Seed and offset, for an op that draws numbers of this shape by itself."""
+        found: Any = self._take(generator, numel(shape), lambda seed, offset: (seed, offset))
+        return found  # type: ignore[no-any-return]
+
     def unit(self, generator: Drawing, shape: tuple[Any, ...], dtype: DType) -> Value:
         return self._take(
             generator,

@@ -260,7 +260,7 @@ def _calls(node: Node, function: str) -> Iterator[_Call]:
             ),
             out,
         )
-    elif name == "attention":
+    elif name in ("attention", "dropped_attention"):
         yield _Call("_scaled_dot_product_flash_attention", values[:3], out)
     elif _counts(node):
         raise NotImplementedError(

@@ -14,6 +14,7 @@ from .channels_last import *
 from .control import *
 from .conv import *
 from .draws import *
+from .dropped_attention import *
 from .elementwise import *
 from .factor import *
 from .gamma import *

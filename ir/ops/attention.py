@@ -92,7 +92,7 @@ def _check_mask(mask: Type, q: Type, scores: Shape) -> None:
         )
 
 
-def _attention_infer(
+def attention_infer(
     attrs: AttentionAttrs, q: Type, k: Type, v: Type, *mask: Type
 ) -> tuple[Type, ...]:
     _check(q, k, v)
@@ -102,10 +102,10 @@ def _attention_infer(
     return q.with_shape((*scores[:-1], v.shape[-1])), Type(wide_dtype(q.dtype), scores[:-1])
 
 
-def _attention_grad_infer(
+def attention_grad_infer(
     attrs: AttentionAttrs, q: Type, k: Type, v: Type, g: Type, lse: Type, delta: Type, *mask: Type
 ) -> tuple[Type, ...]:
-    out, rows = _attention_infer(attrs, q, k, v, *mask)
+    out, rows = attention_infer(attrs, q, k, v, *mask)
     for name, given, expected in (("g", g, out), ("lse", lse, rows), ("delta", delta, rows)):
         if given is not expected:
             raise RuntimeError(f"attention_grad: expected {name} {expected}, got {given}")
@@ -115,21 +115,19 @@ def _attention_grad_infer(
 # algebra ------------------------------------------------------------------------------------------
 
 
-def _widened(value: Value) -> Expr:
+def widened(value: Value) -> Expr:
     return Expr(cast_to(value, wide_dtype(value.dtype)))
 
 
-def _scores(attrs: AttentionAttrs, q: Value, k: Value, mask: tuple[Value, ...]) -> Expr:
+def scores_of(attrs: AttentionAttrs, q: Value, k: Value, mask: tuple[Value, ...]) -> Expr:
     """q k^T scale + mask; -inf where a position is not seen."""
-    scores = fn.matmul(_widened(q) * attrs.scale, Expr(swap_last(_widened(k).value)))
+    scores = fn.matmul(widened(q) * attrs.scale, Expr(swap_last(widened(k).value)))
     if attrs.is_causal:
         shape = scores.shape[-2:]
         row, column = (fn.iota(shape=shape, dim=d, dtype=i64) for d in (0, 1))
         scores = fn.where(row >= column, scores, -math.inf)
     for m in mask:
-        scores = (
-            fn.where(Expr(m), scores, -math.inf) if m.dtype is boolean else scores + _widened(m)
-        )
+        scores = fn.where(Expr(m), scores, -math.inf) if m.dtype is boolean else scores + widened(m)
     return scores
 
 
@@ -147,25 +145,27 @@ def _attention_decompose(node: Node) -> tuple[Value, ...]:
     q, k, v, *mask = node.operands
     if k.shape[-2] == 0:
         return zeros(node.types[0]), full(node.types[1].shape, -math.inf, node.types[1].dtype)
-    scores = _scores(attrs_of(node, AttentionAttrs), q, k, tuple(mask))
+    scores = scores_of(attrs_of(node, AttentionAttrs), q, k, tuple(mask))
+    shares, lse = softmax_of(scores, node.types[1].shape)
+    return cast_to(fn.matmul(shares, widened(v)).value, q.dtype), lse
+
+
+def softmax_of(scores: Expr, rows: Shape) -> tuple[Expr, Value]:
+    """The softmax of scores, and the log-sum-exp of their rows, expanded to the shape `rows`."""
     last = (len(scores.shape) - 1,)
     most = _finite(fn.max(scores, dims=last, keepdim=True))
     e = fn.exp(scores - most)
     total = fn.sum(e, dims=last, keepdim=True)
-    shares = e / fn.where(fn.eq(total, 0), 1, total)
-    out = fn.matmul(shares, _widened(v))
-    lse = fn.expand(
-        fn.reshape(most + fn.log(total), shape=scores.shape[:-1]), shape=node.types[1].shape
-    )
-    return cast_to(out.value, q.dtype), lse.value
+    lse = fn.expand(fn.reshape(most + fn.log(total), shape=scores.shape[:-1]), shape=rows)
+    return e / fn.where(fn.eq(total, 0), 1, total), lse.value
 
 
 def _shares(attrs: AttentionAttrs, q: Value, k: Value, lse: Value, mask: tuple[Value, ...]) -> Expr:
     """The softmax of the scores, from their log-sum-exp."""
-    return fn.exp(_scores(attrs, q, k, mask) - _finite(_column(lse)))
+    return fn.exp(scores_of(attrs, q, k, mask) - _finite(_column(lse)))
 
 
-def _grad_scores(
+def grads_of_scores(
     attrs: AttentionAttrs,
     q: Value,
     k: Value,
@@ -174,22 +174,33 @@ def _grad_scores(
     lse: Value,
     delta: Value,
     mask: tuple[Value, ...],
+    noise: Expr | None = None,
 ) -> tuple[Expr, Expr]:
-    """The shares p and the gradient of the scores, p (g v^T - delta)."""
+    """The shares p and the gradient of the scores, p (g v^T - delta). Args: noise: what the shares
+    were multiplied by."""
     p = _shares(attrs, q, k, lse, mask)
-    arrived = fn.matmul(_widened(g), Expr(swap_last(_widened(v).value)))
+    arrived = fn.matmul(widened(g), Expr(swap_last(widened(v).value)))
+    arrived = arrived if noise is None else arrived * noise
     return p, p * (arrived - _column(delta))
 
 
 def _attention_grad_decompose(node: Node) -> tuple[Value, ...]:
     q, k, v, g, lse, delta, *mask = node.operands
     attrs = attrs_of(node, AttentionAttrs)
-    p, ds = _grad_scores(attrs, q, k, v, g, lse, delta, tuple(mask))
+    p, ds = grads_of_scores(attrs, q, k, v, g, lse, delta, tuple(mask))
+    return grads_of_shares(attrs, (q, k, v), g, p, ds)
+
+
+def grads_of_shares(
+    attrs: AttentionAttrs, operands: tuple[Value, ...], g: Value, p: Expr, ds: Expr
+) -> tuple[Value, ...]:
+    """The gradients of q, k and v, of the shares p that weigh v and of the scores' gradient."""
+    q, k, v = operands
     scaled = ds * attrs.scale
     found = (
-        fn.matmul(scaled, _widened(k)),
-        fn.matmul(Expr(swap_last(scaled.value)), _widened(q)),
-        fn.matmul(Expr(swap_last(p.value)), _widened(g)),
+        fn.matmul(scaled, widened(k)),
+        fn.matmul(Expr(swap_last(scaled.value)), widened(q)),
+        fn.matmul(Expr(swap_last(p.value)), widened(g)),
     )
     return tuple(
         cast_to(sum_to(e.value, x.shape), x.dtype) for e, x in zip(found, (q, k, v), strict=True)
@@ -201,26 +212,41 @@ def _attention_vjp(node: Node, g: Value | None, g_lse: Value | None) -> tuple[Va
     attrs = attrs_of(node, AttentionAttrs)
     out, lse = node.results()
     g = zeros_like(out) if g is None else g
-    delta = algebra(
-        lambda a, b: fn.sum(a * b, dims=(out.rank - 1,), keepdim=False),
-        _widened(g).value,
-        _widened(out).value,
-    )
-    if g_lse is not None:
-        delta = ops.sub(delta, g_lse)
+    delta = delta_of(out, g, g_lse)
     found: list[Value | None] = list(
         ops.attention_grad(
             q, k, v, g, lse, delta, *mask, scale=attrs.scale, is_causal=attrs.is_causal
         )
     )
     for m in mask:
-        found.append(None if m.dtype is boolean else _mask_grad(attrs, node, g, delta, m))
+        is_added = m.dtype is not boolean
+        found.append(mask_grad(attrs, (q, k, v), g, lse, delta, m) if is_added else None)
     return tuple(found)
 
 
-def _mask_grad(attrs: AttentionAttrs, node: Node, g: Value, delta: Value, mask: Value) -> Value:
-    q, k, v = node.operands[:3]
-    _, ds = _grad_scores(attrs, q, k, v, g, node.result(1), delta, (mask,))
+def delta_of(out: Value, g: Value, g_lse: Value | None) -> Value:
+    """What the gradient of each row's scores is shifted by: the row sums of g * out, less what
+    arrives at the log-sum-exp."""
+    delta = algebra(
+        lambda a, b: fn.sum(a * b, dims=(out.rank - 1,), keepdim=False),
+        widened(g).value,
+        widened(out).value,
+    )
+    return delta if g_lse is None else ops.sub(delta, g_lse)
+
+
+def mask_grad(
+    attrs: AttentionAttrs,
+    operands: tuple[Value, ...],
+    g: Value,
+    lse: Value,
+    delta: Value,
+    mask: Value,
+    noise: Expr | None = None,
+) -> Value:
+    """The gradient of an additive mask. Args: noise: as `grads_of_scores` has it."""
+    q, k, v = operands
+    _, ds = grads_of_scores(attrs, q, k, v, g, lse, delta, (mask,), noise)
     return cast_to(sum_to(ds.value, mask.shape), mask.dtype)
 
 
@@ -243,14 +269,21 @@ def _scores_reference(
 def _attention_reference(
     attrs: AttentionAttrs, q: np.ndarray, k: np.ndarray, v: np.ndarray, *mask: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
+    shares, lse = reference_shares(attrs, q, k, mask)
+    out = np.matmul(shares, wide(v))
+    return out.astype(q.dtype), np.broadcast_to(lse, out.shape[:-1]).copy()
+
+
+def reference_shares(
+    attrs: AttentionAttrs, q: np.ndarray, k: np.ndarray, mask: tuple[np.ndarray, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The softmax of the scores, and the log-sum-exp of their rows."""
     scores = _scores_reference(attrs, q, k, mask)
     most = scores.max(-1, keepdims=True, initial=-np.inf)
     most = np.where(most == -np.inf, 0, most)
     e = np.exp(scores - most)
     total = e.sum(-1, keepdims=True)
-    out = np.matmul(e / np.where(total == 0, 1, total), wide(v))
-    lse = (most + np.log(total))[..., 0].astype(scores.dtype)
-    return out.astype(q.dtype), np.broadcast_to(lse, out.shape[:-1]).copy()
+    return e / np.where(total == 0, 1, total), (most + np.log(total))[..., 0].astype(scores.dtype)
 
 
 def _summed_to(x: np.ndarray, like: np.ndarray) -> np.ndarray:
@@ -271,11 +304,25 @@ def _attention_grad_reference(
     delta: np.ndarray,
     *mask: np.ndarray,
 ) -> tuple[np.ndarray, ...]:
+    return reference_grads(attrs, (q, k, v), g, lse, delta, mask)
+
+
+def reference_grads(
+    attrs: AttentionAttrs,
+    operands: tuple[np.ndarray, ...],
+    g: np.ndarray,
+    lse: np.ndarray,
+    delta: np.ndarray,
+    mask: tuple[np.ndarray, ...],
+    noise: np.ndarray | float = 1.0,
+) -> tuple[np.ndarray, ...]:
+    """The gradients of q, k and v. Args: noise: what the shares were multiplied by."""
+    q, k, v = operands
     scores = _scores_reference(attrs, q, k, mask)
     p = np.exp(scores - np.where(lse == -np.inf, 0, lse)[..., None])
-    ds = p * (np.matmul(wide(g), np.swapaxes(wide(v), -1, -2)) - delta[..., None])
+    ds = p * (np.matmul(wide(g), np.swapaxes(wide(v), -1, -2)) * noise - delta[..., None])
     ds = ds * ds.dtype.type(attrs.scale)
-    turned = np.swapaxes(ds, -1, -2), np.swapaxes(p, -1, -2)
+    turned = np.swapaxes(ds, -1, -2), np.swapaxes(p * noise, -1, -2)
     found = np.matmul(ds, wide(k)), np.matmul(turned[0], wide(q)), np.matmul(turned[1], wide(g))
     return tuple(_summed_to(x, like) for x, like in zip(found, (q, k, v), strict=True))
 
@@ -304,7 +351,7 @@ attention = Op(
     "log-sum-exp.",
     ("q", "k", "v", "mask?"),
     attrs=AttentionAttrs,
-    infer=_attention_infer,
+    infer=attention_infer,
     vjp=_attention_vjp,
     decompose=_attention_decompose,
     reference=_attention_reference,
@@ -319,7 +366,7 @@ attention_grad = Op(
     "* out.",
     ("q", "k", "v", "g", "lse", "delta", "mask?"),
     attrs=AttentionAttrs,
-    infer=_attention_grad_infer,
+    infer=attention_grad_infer,
     vjp=BY_DECOMPOSITION,
     decompose=_attention_grad_decompose,
     reference=_attention_grad_reference,

@@ -289,6 +289,9 @@ GROUPED = {
     "odd heads, large scores, a NaN": Case(f16, (5, 35), (3, 35), (3, 37), scale=-40.0),
     "floats, many keys": Case(f32, (2, 70, 128), (2, 90, 128), (2, 90, 100), causal=True),
     "one block of keys": Case(bf16, (1, 128, 64), (1, 64, 64), (1, 64, 64)),
+    "wide, causal and seldom seen": Case(
+        bf16, (130, 250), (140, 250), (140, 256), (boolean, (130, 140)), causal=True
+    ),
 }
 
 

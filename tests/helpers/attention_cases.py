@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ir import ops
+from graphtorch.ir.dtype import i64
 from graphtorch.ir.graph import Value
-from graphtorch.ir.ops.common import cast_to, wide_dtype
+from graphtorch.ir.ops.common import cast_to, full, wide_dtype
 from tensor_cases import Case, T
 
 SCALE = 0.4
@@ -42,6 +43,23 @@ def out_and_lse(*x: Value, causal: bool) -> tuple[Value, Value]:
 def grad(q: Value, k: Value, v: Value, g: Value, *rows: Value) -> Any:
     rows = tuple(cast_to(r, wide_dtype(q.dtype)) for r in rows)
     return ops.attention_grad(q, k, v, g, *rows, scale=SCALE, is_causal=True)
+
+
+def dropped(q: Value, k: Value, v: Value, *mask: Value) -> tuple[Value, Value]:
+    """Both in the dtype of the operands, as above."""
+    out, lse = ops.dropped_attention(q, k, v, *drawn(), *mask, scale=SCALE, kept=0.7)
+    return out, cast_to(lse, out.dtype)
+
+
+def dropped_grad(q: Value, k: Value, v: Value, g: Value, *rows: Value) -> Any:
+    rows = tuple(cast_to(r, wide_dtype(q.dtype)) for r in rows)
+    given = (q, k, v, g, *rows, *drawn())
+    return ops.dropped_attention_grad(*given, scale=SCALE, is_causal=True, kept=0.7)
+
+
+def drawn() -> tuple[Value, Value]:
+    """A seed and an offset."""
+    return full((), 5, i64), full((), 8, i64)
 
 
 def attention(
@@ -79,5 +97,16 @@ ATTENTION = [
         ((2, 2, 3, 2), (2, 1, 4, 2), (2, 2, 4, 3), (2, 2, 3, 3), (2, 2, 3), (2, 2, 3)),
         grad,
         symbolic=tuple((i, 0) for i in range(6)),
+    ),
+    Case("dropped_attention", ((2, 1, 3, 2), (1, 2, 4, 2), (2, 2, 4, 3)), dropped),
+    Case(
+        "dropped_attention added mask",
+        ((1, 2, 3, 2), (1, 2, 4, 2), (1, 2, 4, 3), (2, 1, 4)),
+        dropped,
+    ),
+    Case(
+        "dropped_attention_grad",
+        ((2, 2, 3, 2), (2, 1, 4, 2), (2, 2, 4, 3), (2, 2, 3, 3), (2, 2, 3), (2, 2, 3)),
+        dropped_grad,
     ),
 ]

@@ -42,7 +42,7 @@ def lower_loops(
     region: Region, lowering: Lowering, stages: Callable[..., Stages] | None = None
 ) -> None:
     """Kernels for a loop, window or opaque region. Args: stages: what orders them."""
-    body = expanded(region.body, frozenset(OPAQUE))
+    body = expanded(region.body, frozenset(OPAQUE) | lowering.schedules.whole.keys())
     region = Region(region.kind, body, region.operands, region.results, region.node)
     slots = dict(zip(body.inputs, map(lowering.slot, region.operands), strict=True))
     targets: list[Target] = []
@@ -99,9 +99,9 @@ class Stages(Places):
 
     def is_barrier(self, node: Node) -> bool:
         """Whether a node needs a kernel of its own before what reads it is computed."""
-        name = node.op.name
+        name, schedules = node.op.name, self.lowering.schedules
         return name in REDUCTIONS or (
-            name not in self.lowering.schedules.elementwise and is_opaque(node)
+            name not in schedules.elementwise and (name in schedules.whole or is_opaque(node))
         )
 
     def pending(self) -> list[Node]:

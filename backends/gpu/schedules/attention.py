@@ -47,6 +47,7 @@ from ...kernels.ir import (
 )
 from ...kernels.program.program import Slot
 from ..machine import gpu_of
+from .dropping import Dropping, Kept
 from .operands import bind
 from .panels import (
     Panel,
@@ -115,9 +116,7 @@ def sizes_of(p: AttentionProblem) -> Sizes:
         others = 64 if room <= 128 else 32 if room <= 256 or much else 16
         return Sizes(rows, others, resident=int(p.dtype is f64 or rows < 64))
     blocks = guess(numel(tuple(a.extent for a in p.batch))) * -(-length // 128)
-    small = (
-        wide > 128 or length <= 64 or bool(p.masks) or blocks < gpu_of(p.e.lowering).multiprocessors
-    )
+    small = wide > 128 or length <= 64 or p.crowded or blocks < gpu_of(p.e.lowering).multiprocessors
     return Sizes(64 if small else 128, 64 if wide <= 64 else 32)
 
 
@@ -137,8 +136,8 @@ def sizes_of_groups(p: AttentionProblem) -> Sizes:
     wide, length = max(int(p.inner.extent), int(p.feature.extent)), guess(p.query.extent)
     blocks = guess(numel(tuple(a.extent for a in p.batch))) * -(-length // (2 * TILE))
     groups = 1 if length <= TILE or blocks < gpu_of(p.e.lowering).multiprocessors else 2
-    others = 2 * TILE if LINE < wide <= 2 * LINE and not p.masks else TILE
-    resident = 2 if wide <= LINE and not p.masks else 1
+    others = 2 * TILE if LINE < wide <= 2 * LINE and not p.crowded else TILE
+    resident = 2 if wide <= LINE and not p.crowded else 1
     return Sizes(groups * TILE, others, groups * GROUP, resident)
 
 
@@ -154,7 +153,7 @@ class AttentionProblem:
     def __init__(self, places: Places, node: Node, hint: str):
         self.places, self.node = places, node
         q, k, v = node.operands[:3]
-        grad = node.op.name == "attention_grad"
+        grad = node.op.name.endswith("_grad")
         shape = node.operands[4].shape if grad else node.types[1].shape
         self.dtype = q.dtype
         self.acc = KType(f64 if q.dtype is f64 else f32)
@@ -176,7 +175,20 @@ class AttentionProblem:
         self.q, self.k, self.v = (
             self.operand(x, i) for x, i in ((q, self.of_q), (k, self.of_k), (v, self.of_v))
         )
-        masks = node.operands[6:] if grad else node.operands[3:]
+        rest = node.operands[6:] if grad else node.operands[3:]
+        self.dropping: Dropping | None = None
+        masks = rest
+        if node.op.name.startswith("dropped"):
+            seed, offset, *masks = rest
+            state = places.materialise(seed), places.materialise(offset)
+            self.dropping = Dropping(self.e, state, float(node.attrs.kept), k.shape[-2])
+            self.scores = Source(
+                state[0],
+                self.acc.dtype,
+                space.linear((*self.of_query, self.key.variable), (*shape, k.shape[-2])),
+            )
+        # masks, and what is kept, take registers, of which more queries leave none
+        self.crowded = bool(masks) or self.dropping is not None
         self.masks = [self.operand(m, (*self.of_query, self.key.variable)) for m in masks]
         self.is_causal, self.scale = bool(node.attrs.is_causal), float(node.attrs.scale)
         self.folded = self.scale > 0 and all(m.dtype.is_bool for m in self.masks)
@@ -211,6 +223,11 @@ class AttentionProblem:
         flops = products * work * (int(self.inner.extent) + int(self.feature.extent))
         self.e.launch(label, flops, traffic((*self.node.operands, *self.node.results())))
 
+    @property
+    def factor(self) -> float:
+        """What shares that are kept are multiplied by."""
+        return 1.0 if self.dropping is None else 1.0 / self.dropping.kept
+
     # -- the parts of kernels
 
     @contextmanager
@@ -233,6 +250,8 @@ class AttentionProblem:
             if batch:
                 bind(e, batch, b.let(block // tiles, "rest"))
             start = b.let(tile * sizes.rows, "start")
+            if self.dropping is not None:
+                self.dropping.begin()
             yield start, thread_of(e, sizes.threads)
 
     def base(self, source: Source) -> Expr:
@@ -279,6 +298,25 @@ class AttentionProblem:
                 b.store(scores, at, x)
         with b.when(logical_not(visible)):
             self._hide(products, scores, others, own, met)
+
+    def kept(
+        self,
+        products: Products[Any],
+        others: int,
+        own: tuple[Axis, Expr],
+        met: tuple[Axis, Expr],
+    ) -> Kept | None:
+        """Which of the scores of `own` rows by `met` columns from these first ones on are kept;
+        None: all."""
+        if self.dropping is None:
+            return None
+        first = self.e.b.let(self.base(self.scores), "scores")
+
+        def position(i: Expr, j: Expr) -> Expr:
+            at = {own[0]: own[1] + products.row(i), met[0]: met[1] + products.column(j)}
+            return self.place(self.scores, first, at)
+
+        return self.dropping.bits(products, others, position, met[0] is self.key)
 
     def _hide(
         self,
@@ -445,6 +483,16 @@ class _Kernel(ABC, Generic[P]):
             b.store(total, i, part)
             scale(i, factor)
 
+    def drop(self, step: Expr) -> None:
+        """Exponentials of a step become 0 where shares are dropped, after their row was summed."""
+        p, b, others = self.p, self.e.b, self.sizes.others
+        own, met = (p.query, self.start), (p.key, b.let(step * others, "first"))
+        kept = p.kept(self.products, others, own, met)
+        if kept is not None:
+            columns = self.products.columns(others)
+            with each(self.e, self.products, others) as (i, j, at):
+                b.store(self.scores, at, kept.only(i * columns + j, load(self.scores, at)))
+
     def _finish(self) -> None:
         p, e, b, products = self.p, self.e, self.e.b, self.products
         out, lse = (
@@ -455,7 +503,7 @@ class _Kernel(ABC, Generic[P]):
             row = b.let(self.start + products.row(i), "row")
             whole = b.let(warp_reduce("add", load(self.total, i), products.shared_by), "total")
             none, zero = binary("eq", whole, p.constant(0.0)), p.constant(0.0)
-            factor = b.let(select(none, zero, p.constant(1.0) / whole), "factor")
+            factor = b.let(select(none, zero, p.constant(p.factor) / whole), "factor")
             with b.when(binary("lt", row, e.expr(p.query.extent))):
                 stored(
                     e,
@@ -504,6 +552,7 @@ class _Forward(_Kernel[Panel]):
             products.multiply(self.scores, self.q, self.k, self.stage(step, 0))
             self.see(step)
             self._exponentials(lambda i, factor: self._scale(i, factor))
+            self.drop(step)
             products.hold(self.weights, self.scores)
             if products.staged:
                 b.barrier()
@@ -572,6 +621,7 @@ class _Pipelined(_Kernel[TilePanel]):
         b.emit(Settle(p.weighing if later else 0, self.scores))
         self.see(step)
         self._exponentials(lambda i, factor: b.store(self.factors, i, factor))
+        self.drop(step)
         if later:
             b.emit(Settle(p.weighing, self.scores))
         # under a condition, which the compiler does not move what stands before it beyond: not to

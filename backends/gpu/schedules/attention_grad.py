@@ -26,6 +26,7 @@ from ...kernels.contraction.problem import Axis, Source, stride
 from ...kernels.ir import Await, Buffer, Const, Expr, binary, fma, load, select, unary
 from ...kernels.program.program import Slot
 from .attention import LOG2E, AttentionProblem, fits_blocks
+from .dropping import Kept
 from .operands import bind
 from .panels import Panel, Products, Sizes, each, padded, products_of, stored, sums_of
 
@@ -160,7 +161,7 @@ class _Gradient:
             self._fetch((y, w), Const(0))
             wanted = [
                 (to, panel, factor)
-                for to, panel, factor in ((to_x, y, p.scale), (to_u, w, 1.0))
+                for to, panel, factor in ((to_x, y, p.scale), (to_u, w, p.factor))
                 if to is not None
             ]
             sums = [sums_of(e, products, panel.width, "sums") for _, panel, _ in wanted]
@@ -235,7 +236,8 @@ class _Gradient:
                 rows = self._rows(
                     products.columns(others), lambda j: self.first + products.column(j)
                 )
-            self._moves(products, shares, moved, rows)
+            kept = p.kept(products, others, (self.own.axis, start), (self.met.axis, first))
+            self._moves(products, shares, moved, rows, kept)
             pairs = [(moved, y), (shares, w)][0 if self.moves else 1 :]
             for weight, (values, _) in zip(weights, pairs, strict=False):
                 products.hold(weight, values)
@@ -271,19 +273,28 @@ class _Gradient:
         return lse, delta
 
     def _moves(
-        self, products: Products[Panel], shares: Buffer, moved: Buffer, rows: tuple[Buffer, Buffer]
+        self,
+        products: Products[Panel],
+        shares: Buffer,
+        moved: Buffer,
+        rows: tuple[Buffer, Buffer],
+        kept: Kept | None,
     ) -> None:
         """From scores and what arrives at them the shares, and what moves the scores."""
         b, late = self.e.b, self.p.constant(self.p.late)
         lse, delta = rows
+        columns, factor = products.columns(self.sizes.others), self.p.constant(self.p.factor)
         with each(self.e, products, self.sizes.others) as (i, j, at):
             row = i if self.by_queries else j
             share = b.let(
                 unary(self.p.power, fma(load(shares, at), late, -load(lse, row))), "share"
             )
-            b.store(shares, at, share)
+            number, arrived = i * columns + j, load(moved, at)
+            b.store(shares, at, share if kept is None else kept.only(number, share))
             if self.moves:
-                b.store(moved, at, share * (load(moved, at) - load(delta, row)))
+                if kept is not None:
+                    arrived = kept.only(number, arrived * factor)
+                b.store(moved, at, share * (arrived - load(delta, row)))
 
     def _store(
         self,

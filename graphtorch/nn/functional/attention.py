@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from graphtorch.ir import ops
+from graphtorch.ir.graph import Value
+from graphtorch.ir.shape import broadcast
 
 from ..._deferred.tensor import Tensor
 from ..._ops.autocast import lower_precision
 from ..._ops.base import rounded_once, run
+from ..._random import draw
 from ...autograd.keeps import keeps
 from ._common import call, constant_like, where
 from .activation import softmax
@@ -31,7 +35,7 @@ def scaled_dot_product_attention(
     """softmax(Q K^T scale + mask) V for Q [*, L, E], K [*, S, E], V [*, S, Ev]; result [*, L, Ev].
 
     A row that sees no position gives zeros. The scores are not kept for the backward pass, except
-    with dropout.
+    with dropout on a CPU.
 
     Args:
         attn_mask: boolean (True takes part) or additive, broadcast to [*, L, S].
@@ -51,14 +55,37 @@ def scaled_dot_product_attention(
     if enable_gqa:
         query, key, value, attn_mask = _grouped(query, key, value, attn_mask)
     factor = _default_scale(query.shape[-1]) if scale is None else float(scale)
-    if dropout_p > 0:
+    masks = () if attn_mask is None else (attn_mask,)
+    name = "Attention" if _is_fused(query, key, value) else "AttentionOfParts"
+    how: Any = {"scale": factor, "is_causal": bool(is_causal)}
+    drawn = _drawn_by_position(query, key, value, attn_mask, dropout_p)
+    if dropout_p == 0:
+        out = run(name, ops.attention, query, key, value, *masks, **how)[0]
+    elif drawn is None:
         out = _with_dropout(query, key, value, attn_mask, dropout_p, is_causal, factor)
     else:
-        masks = () if attn_mask is None else (attn_mask,)
-        name = "Attention" if _is_fused(query, key, value) else "AttentionOfParts"
-        operands = (query, key, value, *masks)
-        out = run(name, ops.attention, *operands, scale=factor, is_causal=bool(is_causal))[0]
+        operands = (query, key, value, *drawn, *masks)
+        out = run(name, ops.dropped_attention, *operands, kept=1 - float(dropout_p), **how)[0]
     return out.reshape(shape) if enable_gqa else out
+
+
+def _drawn_by_position(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, p: float
+) -> tuple[Value, Value] | None:
+    """Seed and offset for shares that one kernel may drop: on a GPU, whose stream has numbers by
+    their positions. None: the scores' dropout draws them, the same ones."""
+    if not 0.0 < p < 1.0 or query.device.type != "cuda":
+        return None
+    generator = draw.source_beside(query, None)
+    if generator is None or generator.stream.name != "philox":
+        return None
+    if 0 in (*query.shape, *key.shape, *value.shape):
+        return None
+    scores = broadcast(tuple(query.shape[:-2]), tuple(key.shape[:-2]))
+    others = (value, key if mask is None else mask)
+    if broadcast(scores, *[tuple(t.shape[:-2]) for t in others]) != scores:
+        return None  # the scores that are drawn for have another shape than the result's rows
+    return draw.place(generator, (*scores, query.shape[-2], key.shape[-2]))
 
 
 def _is_fused(query: Tensor, key: Tensor, value: Tensor) -> bool:
