@@ -13,10 +13,16 @@ from .schedules import attention, attention_grad
 
 # Passes over rows of any length read again what they need: a row in between, in memory, is one
 # more to write and to read, and mostly of wider elements. Rows are cut where there are few of them.
-LIMITS = Limits(row=UNBOUNDED, few_rows=0, winograd=False)
+LIMITS = Limits(row=UNBOUNDED, few_rows=0, winograd=False, floats=(f32, f32))
 # Kernels made of vectors, or of blocks that one thread owns.
 LEFT_OUT = frozenset(
-    {"max_pool_input_grad", "winograd_image", "winograd_result", "winograd_result_grad"}
+    {
+        "max_pool_input_grad",
+        "narrow_linear",
+        "winograd_image",
+        "winograd_result",
+        "winograd_result_grad",
+    }
 )
 # Worth turning images for where tiles of them are multiplied whose lines are copied.
 CHANNELS_LAST = frozenset(

@@ -21,8 +21,9 @@
              | "while" expr "{" stmt* "}"    expr is of registers and memory that the body changes
              | "call" kernel "(" arg* ")"    arg: expr, or buffer + offset
              | "fail" expr                   report a data-dependent error, of a site, and go on
-    expr   ::= const | x | "load" buffer "[" expr "]" | unary | binary | "exact_"? "fma" | "select"
-             | "cast" | "splat" | "reduce" | "shuffle" | "warp" | "pair" | "aligned" buffer
+    expr   ::= const | x | "load" buffer "[" expr "]" | unary | binary | "exact_"? "fma" | "dot"
+             | "select" | "cast" | "splat" | "reduce" | "shuffle" | "warp" | "pair"
+             | "aligned" buffer
     left   ::= shared "[" expr "]" | x "[" expr "]"
     kind   ::= serial | parallel | vector | unroll | rolled | block threads ("resident" int)?
              | thread
@@ -43,7 +44,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias, Union
 
-from graphtorch.ir.dtype import DType, boolean, i64, u32
+from graphtorch.ir.dtype import DType, bf16, boolean, f32, i8, i16, i32, i64, u8, u32
 
 from ..dataclass import dataclass, field
 
@@ -274,6 +275,32 @@ class Fma(Expr):
     c: Expr
     type: KType
     exact: bool = False
+
+
+# What a word of 32 bits holds, by kind of `Dot`, and what the products are summed in.
+WORDS: dict[str, tuple[DType, DType, DType]] = {
+    "i16": (i16, i16, i32),
+    "i8": (i8, i8, i32),
+    "u8_i8": (u8, i8, i32),
+    "i8_u8": (i8, u8, i32),
+    "bf16": (bf16, bf16, f32),
+}
+NARROW = frozenset(dtype for kind in WORDS.values() for dtype in kind[:2])
+
+
+@dataclass(eq=False, slots=True)
+class Dot(Expr):
+    """``c`` plus the products of the numbers that each lane of `a` and `b`, words of 32 bits as
+    i32, holds: pairs of 16 bits or quads of 8, of the dtypes that WORDS has for `kind`.
+
+    Sums of integers wrap; what f32 sums are rounded to on the way is the target's.
+    """
+
+    kind: str
+    a: Expr
+    b: Expr
+    c: Expr
+    type: KType
 
 
 @dataclass(eq=False, slots=True)
@@ -763,6 +790,12 @@ def fma(a: Expr, b: Expr, c: Expr, exact: bool = False) -> Expr:
     lanes = max(a.type.lanes, b.type.lanes, c.type.lanes)
     a, b, c = (splat(v, lanes) for v in (a, b, c))
     return Fma(a, b, c, c.type, exact)
+
+
+def dot(kind: str, a: Expr, b: Expr, c: Expr) -> Expr:
+    lanes = max(a.type.lanes, b.type.lanes, c.type.lanes)
+    a, b, c = (splat(v, lanes) for v in (a, b, c))
+    return Dot(kind, a, b, c, c.type)
 
 
 def select(condition: Expr, a: Operand, b: Operand) -> Expr:

@@ -24,6 +24,9 @@ class Machine:
         caches: bytes of L1 data, L2 (of a core) and L3 (shared) cache.
         multiply_adds: of whole vectors a cycle.
         fused: whether a multiply-add is one instruction.
+        quads: whether it multiplies quads of u8 and i8 at once, and adds them to sums; else pairs
+            of i16 are.
+        bfloat: whether it multiplies pairs of bf16 so.
         task_ns: nanoseconds of work that make a task worth handing to another thread; 0 where tasks
             are threads of their own, as on a GPU.
     """
@@ -34,6 +37,8 @@ class Machine:
     multiply_adds: int = 2
     fused: bool = True
     task_ns: float = TASK_NS
+    quads: bool = False
+    bfloat: bool = False
 
     def lanes(self, itemsize: int) -> int:
         """Elements of `itemsize` bytes in a vector register, at least 1."""

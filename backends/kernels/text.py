@@ -244,6 +244,7 @@ _EXPRESSIONS: dict[type, Callable[..., str]] = {
     k.Binary: _binary,
     k.Unary: lambda e: f"{e.op}({_expr(e.x)})",
     k.Fma: lambda e: f"{'exact_' * e.exact}fma({_expr(e.a)}, {_expr(e.b)}, {_expr(e.c)})",
+    k.Dot: lambda e: f"dot_{e.kind}({_expr(e.a)}, {_expr(e.b)}, {_expr(e.c)})",
     k.Select: lambda e: f"select({_expr(e.condition)}, {_expr(e.a)}, {_expr(e.b)})",
     k.Cast: lambda e: f"{e.type}({_expr(e.x)})",
     k.Splat: lambda e: f"{e.type}({_expr(e.x)})",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
-from graphtorch.ir.dtype import DType, bf16, boolean, f16, f32, u32
+from graphtorch.ir.dtype import DType, bf16, boolean, f16, f32, i32, u32
 from graphtorch.ir.shape import Dim
 
 from ..dataclass import dataclass
@@ -40,7 +40,8 @@ RULES = {
     "register": "only registers are assigned to, and in the task that declared them",
     "call": "a call passes what the kernel's parameters take, and that kernel has no parallel or "
     "block loop",
-    "launch": "a launch passes a slot of its dtype for each buffer, and a size for each size",
+    "launch": "a launch passes a slot of its dtype, or of numbers whose words a kernel reads, for "
+    "each buffer, and a size for each size",
     "writes": "a launch writes to memory that is the program's to write, given to it once",
 }
 TASKS = ("parallel", "block")
@@ -96,7 +97,8 @@ def _verify_launch(launch: Launch, donated: set[int], extents: Extents) -> None:
     kernel = launch.kernel
     given = [s.dtype.name for s in launch.slots], len(launch.sizes)
     taken = [b.dtype.name for b in kernel.buffers], len(kernel.sizes)
-    if given != taken:
+    fits = len(launch.slots) == len(kernel.buffers) and given[1] == taken[1]
+    if not (fits and all(map(_is_taken, launch.slots, kernel.buffers))):
         raise KernelError(
             "launch",
             kernel,
@@ -110,6 +112,7 @@ def _verify_launch(launch: Launch, donated: set[int], extents: Extents) -> None:
             if launch.slots.count(slot) > 1:
                 raise KernelError("writes", kernel, f"{buffer.name} is given a second time")
         last, size = extents.last.get(buffer, -1), _room(slot)
+        size = size * slot.dtype.itemsize // buffer.dtype.itemsize
         if isinstance(size, int) and last >= size:
             raise KernelError(
                 "bounds",
@@ -117,6 +120,12 @@ def _verify_launch(launch: Launch, donated: set[int], extents: Extents) -> None:
                 f"element {last} of {buffer.name} is touched; in the launch "
                 f"{launch.label!r} it has {size}",
             )
+
+
+def _is_taken(slot: Slot, buffer: k.Buffer) -> bool:
+    """Whether a kernel's buffer may be a slot: of its dtype, or the words of narrow numbers."""
+    words = buffer.dtype is i32 and buffer.access == "read" and slot.dtype in k.NARROW
+    return slot.dtype is buffer.dtype or words
 
 
 def _room(slot: Slot) -> Dim:
@@ -597,6 +606,17 @@ class _Verifier:
         if not e.type.dtype.is_floating_point:
             self.refuse("type", f"fma of {e.type}")
 
+    def dot(self, e: k.Dot) -> None:
+        for x in (e.a, e.b, e.c):
+            self.expression(x)
+        if e.kind not in k.WORDS:
+            self.refuse("op", f"no products of words of {e.kind!r}")
+            return
+        word = k.KType(i32, e.type.lanes)
+        for x, want in ((e.a, word), (e.b, word), (e.c, e.type)):
+            self.fits("type", want, x.type, "dot")
+        self.fits("type", k.KType(k.WORDS[e.kind][2], e.type.lanes), e.type, "dot")
+
     def select(self, e: k.Select) -> None:
         for x in (e.condition, e.a, e.b):
             self.expression(x)
@@ -689,6 +709,7 @@ _EXPRESSIONS: dict[type, Callable[..., None]] = {
     k.Unary: _Verifier.unary,
     k.Binary: _Verifier.binary,
     k.Fma: _Verifier.fma,
+    k.Dot: _Verifier.dot,
     k.Select: _Verifier.select,
     k.Cast: _Verifier.cast,
     k.Splat: _Verifier.splat,

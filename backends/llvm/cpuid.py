@@ -23,6 +23,14 @@ _GENERATIONS = {
 }
 LEVEL_OF = {name: level for level, names in _GENERATIONS.items() for name in names.split()}
 
+# what processors have beside their generation's features, as far as code is chosen by it
+_MORE = {
+    "avx512vnni": "cascadelake cooperlake icelake-client icelake-server tigerlake rocketlake "
+    "sapphirerapids graniterapids znver4 znver5",
+    "avx512bf16": "cooperlake sapphirerapids graniterapids znver4 znver5",
+    "avxvnni": "alderlake sapphirerapids graniterapids znver5",
+}
+
 # LLVM's name of a feature: leaf, subleaf, register (a, b, c, d: 0 to 3), bit
 BITS = {
     "sse3": (1, 0, 2, 0),
@@ -101,6 +109,7 @@ def flags_of(cpu: str, features: str) -> frozenset[str]:
     ``avx2`` and ``fma`` away.
     """
     found = {f for level in _LEVELS[: LEVEL_OF.get(cpu, 1) - 1] for f in level.split()}
+    found.update(f for f, names in _MORE.items() if cpu in names.split())
     for feature in filter(None, features.split(",")):
         if feature[0] == "+":
             found |= _needed(feature[1:])

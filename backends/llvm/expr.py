@@ -17,6 +17,7 @@ from graphtorch.ir.dtype import DType, bf16, boolean, f16, f32, f64, i32, i64, n
 from ..kernels import ir as k
 from ..kernels.ir import COMPARISONS, Buffer, Expr, KType, Name
 from . import halves
+from .dots import dot
 from .processor import Processor
 from .types import constant, mangled, memory, register, scalar, vector
 
@@ -218,6 +219,10 @@ class Expressions:
     def _two(self, t: str, flags: str, a: str, b: str, c: str) -> str:
         """a * b + c in two operations."""
         return self.let(f"fadd {flags}{t} {c}, {self.let(f'fmul {flags}{t} {a}, {b}')}")
+
+    def _dot(self, e: k.Dot) -> str:
+        a, b, c = (self.value(x) for x in (e.a, e.b, e.c))
+        return dot(self, self.module.target, e.kind, e.type, a, b, c)
 
     @staticmethod
     def wide(t: KType) -> KType:
@@ -608,6 +613,7 @@ _EMIT: dict[type[Expr], Callable[..., str]] = {
     k.Splat: Expressions._splat,
     k.Lanes: Expressions._lanes,
     k.Shuffle: Expressions._shuffle,
+    k.Dot: Expressions._dot,
     k.Select: Expressions._select,
     k.Load: Expressions._load,
     k.Cast: Expressions._cast,

@@ -16,6 +16,7 @@ from typing import Any
 from .. import cache
 from ..dataclass import dataclass
 from ..kernels.machine import Machine
+from . import dots
 from .cpuid import LEVEL_OF, flags_of
 
 VARIABLE = "GRAPHTORCH_TARGET_CPU"
@@ -78,7 +79,15 @@ class Processor:
         # a product by itself is in a register until it is added, as the next one is by then
         registers = self.registers - (0 if self.fma else 2)
         width, each_cycle = self.vector_bits // 8, 1 if narrow else 2
-        return Machine(width, registers, self.caches, each_cycle, self.fma)
+        return Machine(
+            width,
+            registers,
+            self.caches,
+            each_cycle,
+            self.fma,
+            quads=dots.has("u8_i8", self),
+            bfloat=dots.has("bf16", self),
+        )
 
     def describe(self) -> str:
         kib = "/".join(str(c >> 10) for c in self.caches)

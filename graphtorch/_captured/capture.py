@@ -102,6 +102,7 @@ class Capture:
     """
 
     numbers_vary = False  # numbers of the program are constants
+    differentiates = False  # whether gradients are computed in the call
 
     def __init__(self, constants: bool, fullgraph: bool = False):
         """Args:

@@ -14,6 +14,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from graphtorch.ir.graph import Graph
+from graphtorch.ir.ops.narrow import PRECISIONS
 from graphtorch.ir.ops.require import RAISED
 
 from .._deferred.programs import Serving
@@ -60,9 +61,16 @@ _UNKNOWN = object()
 class Compiled:
     """A function that is recorded at its first call with given types, and replayed from then on."""
 
-    def __init__(self, function: Callable[..., Any], dynamic: Any = None, fullgraph: bool = False):
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        dynamic: Any = None,
+        fullgraph: bool = False,
+        precision: str | None = None,
+    ):
         self._function = function
         self._fullgraph = fullgraph
+        self._precision = precision
         self._sizes = SizesOf(function, dynamic)
         self._dynamic = dynamic
         self._entries: dict[Any, Kind] = {}
@@ -93,7 +101,7 @@ class Compiled:
             and functools.reduce(lambda o, n: getattr(o, n, None), name.split("."), place) is self
         ):
             return name
-        return type(self), (self._function, self._dynamic, self._fullgraph)
+        return type(self), (self._function, self._dynamic, self._fullgraph, self._precision)
 
     def __get__(self, owner: Any, kind: Any = None) -> Any:
         return self if owner is None else types.MethodType(self, owner)
@@ -303,7 +311,7 @@ class Compiled:
             capture,
             run,
             Given(call.tensors, stands),
-            self._program_sizes,
+            self._serving,
             self._segments,
             judge if stands else None,
             symbols,
@@ -333,12 +341,13 @@ class Compiled:
         return result
 
     @property
-    def _program_sizes(self) -> Serving:
-        """Which sizes a program may serve. What is compiled anew in a loop is one function."""
+    def _serving(self) -> Serving:
+        """Which sizes a program may serve, and how exactly. What is compiled anew in a loop is one
+        function."""
         dynamic = self._dynamic if isinstance(self._dynamic, bool) else None
         function = self._function
         whose = getattr(function, "__self__", None) or getattr(function, "__code__", function)
-        return Serving(dynamic, id(whose))
+        return Serving(dynamic, id(whose), self._precision)
 
     def _watched(
         self,
@@ -489,11 +498,17 @@ class OptimizedModule(Module):
     """A module whose `forward` is compiled; parameters, buffers and state_dict are those of the
     module it wraps."""
 
-    def __init__(self, module: Module, dynamic: Any = None, fullgraph: bool = False):
+    def __init__(
+        self,
+        module: Module,
+        dynamic: Any = None,
+        fullgraph: bool = False,
+        precision: str | None = None,
+    ):
         super().__init__()
         del self.__dict__["training"]  # that of `module`
         self._orig_mod = module
-        object.__setattr__(self, "_compiled", Compiled(module, dynamic, fullgraph))
+        object.__setattr__(self, "_compiled", Compiled(module, dynamic, fullgraph, precision))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self._compiled(*args, **kwargs)
@@ -561,6 +576,7 @@ def compile(
     recompile_limit: int | None = None,
     isolate_recompiles: bool = False,
     shapes_spec: Any = None,
+    precision: str | None = None,
 ) -> Any:
     """A function or module that records one call and replays it with next to no Python.
 
@@ -584,14 +600,21 @@ def compile(
         mode, options: checked as PyTorch's, of which they choose between schedules; they change
             nothing here.
         disable: return `model` as it is.
+        precision: of products (`linear`, `@`) of f32 with matrices that are no arguments, such as
+            the weights of a `Linear`, in inference. None: f32. ``"int8"``: by whole numbers of 8
+            bits, with a scale for each output of the weights, and one for each row of the input,
+            taken at each call; a row with an infinity or nan gives nan. ``"bf16"``: by numbers
+            rounded to bfloat16, summed in f32.
         name, recompile_limit, isolate_recompiles, shapes_spec: accepted as PyTorch's.
 
     Raises:
         AssertionError: `model` cannot be called.
         TypeError: `dynamic` is none of these.
+        ValueError: there is no such `precision`.
         InvalidBackend: (a RuntimeError) there is no backend of this name.
         RuntimeError: no such mode, or both `mode` and `options`; with `fullgraph`, at the first
-            call, where the function needs a value in Python.
+            call, where the function needs a value in Python; with `precision`, where a call needs
+            a gradient.
     """
     if model is None:
         return functools.partial(
@@ -602,15 +625,27 @@ def compile(
             mode=mode,
             options=options,
             disable=disable,
+            precision=precision,
         )
     _check_arguments(model, backend, mode, options)
+    check_precision("compile()", precision)
     if disable:
         return model
     _check_dynamic(dynamic)
     if inspect.isclass(model):
-        setattr(model, "__call__", Compiled(model.__call__, dynamic, fullgraph))  # noqa: B010
+        setattr(model, "__call__", Compiled(model.__call__, dynamic, fullgraph, precision))  # noqa: B010
         return model
-    return (OptimizedModule if isinstance(model, Module) else Compiled)(model, dynamic, fullgraph)
+    kind = OptimizedModule if isinstance(model, Module) else Compiled
+    return kind(model, dynamic, fullgraph, precision)
+
+
+def check_precision(caller: str, precision: Any) -> None:
+    """Raise ValueError where `precision` is none of those that products can be computed at."""
+    if precision is not None and precision not in PRECISIONS:
+        raise ValueError(
+            f"{caller}: precision={precision!r}, expected {', '.join(map(repr, PRECISIONS))}, or "
+            "None for that of the operands"
+        )
 
 
 def _check_dynamic(dynamic: Any) -> None:

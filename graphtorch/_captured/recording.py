@@ -48,6 +48,9 @@ def record(
 
     Returns:
         A `Made`; the call's result where the capture was called off.
+
+    Raises:
+        RuntimeError: a gradient is to be computed, in the call or later, and not in full precision.
     """
     with nullcontext() if judge is None else assuming(judge):
         result = capture.call(call)
@@ -57,6 +60,8 @@ def record(
         if judge is not None:
             recording.assume(judge, symbols)
     capture.restore()
+    if recording.backward is not None or capture.differentiates:
+        refuse_gradient("compile()", serving.precision)
     return Made(recording.replay(), recording.guards())
 
 
@@ -81,6 +86,16 @@ def _sorted(capture: Capture, result: Any, *others: Any) -> Recording | None:
     finally:
         recorder.capture = None
     return None
+
+
+def refuse_gradient(caller: str, precision: str | None) -> None:
+    """Raise RuntimeError where products that are to be computed at `precision` have a gradient."""
+    if precision is not None:
+        raise RuntimeError(
+            f"{caller}: products at precision={precision!r} have no gradient, but one is needed "
+            "here: call the function under torch.no_grad() or torch.inference_mode(), freeze the "
+            "model with requires_grad_(False), or leave out precision= where it is trained"
+        )
 
 
 class Recording:

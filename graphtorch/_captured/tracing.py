@@ -68,7 +68,10 @@ class TracedGraph:
         conditions: what the sizes of the arguments have to be, beside the ranges of their `Dim`s:
             expressions that are at least 0. Comparisons that the ranges leave open went as those of
             the example did.
+        differentiates: whether gradients are computed in the function.
     """
+
+    differentiates = False
 
     def __init__(
         self,
@@ -175,7 +178,9 @@ def _traced(
         capture.inputs[storage].name = known.get(storage, capture.inputs[storage].name)
     closed = Closed("main", [*capture.stand_ins, *(capture.inputs[s] for s in storages)], values)
     parameters = {capture.inputs[s].name: _holder(function, s) for s in storages}
-    return TracedGraph(closed.graph, parameters, tuple(stands), result)
+    traced = TracedGraph(closed.graph, parameters, tuple(stands), result)
+    traced.differentiates = capture.differentiates
+    return traced
 
 
 def _value_within(capture: Capture, tensor: Tensor) -> Value:

@@ -26,6 +26,7 @@ from graphtorch.ir.evaluate import Plan, places_of
 from graphtorch.ir.failure import InternalError
 from graphtorch.ir.generalize import Variant, generalize, scalar_arrays
 from graphtorch.ir.graph import Graph, Location, Value, topological
+from graphtorch.ir.passes import precision
 from graphtorch.ir.shape import Condition
 from graphtorch.ir.structure import Number, split_attrs, split_type
 
@@ -90,17 +91,20 @@ class Program:
 
 
 class Serving(NamedTuple):
-    """Which sizes a program of a compiled function may serve.
+    """Which sizes a program of a compiled function may serve, and how exactly.
 
     Attributes:
         dynamic: whether others than its recording's: False: no; True: from the first on; None: once
             they change.
         owner: of the function, a number. Only what differs between its own recordings changes: two
             models of one structure keep the sizes of their weights.
+        precision: of products with what seldom changes (`ir.passes.precision`); None: that of their
+            operands.
     """
 
     dynamic: bool | None = None
     owner: int = 0
+    precision: str | None = None
 
 
 ANY_SIZES = Serving()
@@ -368,6 +372,8 @@ def recorded_program(
         places: the devices of the outputs; none said: the CPU. What is computed on the CPU there
             has no operands elsewhere.
     """
+    if serving.precision is not None:
+        graph = precision.run(graph, {graph.inputs[i] for i in stable}, serving.precision)
     found = list(dict.fromkeys(places)) or [CPU]
     if len(found) == 1:
         return Recorded(graph, stable, serving, conditions, found[0])

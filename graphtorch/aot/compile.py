@@ -32,8 +32,11 @@ from graphtorch.ir.generalize import Hints
 from graphtorch.ir.graph import Graph
 from graphtorch.ir.judge import assuming
 from graphtorch.ir.passes.limits import Exactness
+from graphtorch.ir.passes.precision import run as lowered_precision
 from graphtorch.ir.shape import UNBOUNDED, Condition, Dim, Known, bounds, without_implied
 
+from .._captured.compile import check_precision
+from .._captured.recording import refuse_gradient
 from .._captured.tracing import example_sizes, trace_but_for_numbers
 from .._settings import deterministic, tf32
 from .._torch.dataclass import dataclass
@@ -81,6 +84,7 @@ def compile(
     target: Processor | None = None,
     device: str = "cpu",
     architectures: Sequence[str] | None = None,
+    precision: str | None = None,
 ) -> Compiled:
     """Compile `model` ahead of time into a library with a C interface.
 
@@ -104,17 +108,21 @@ def compile(
             Default: every generation from ``sm_80`` on that NVRTC knows, and ``compute_90``; with
             GRAPHTORCH_CUDA=emulated ``"emulated"``, for `emulated_driver`.
 
+        precision: of products with weights, as `graphtorch.compile` takes it. How int8 products are
+            computed is chosen for `target`; all machines get the same whole numbers.
+
     Raises:
         TypeError: `example` holds arrays instead of tensors, or the model returns no tensor.
-        ValueError: the file's suffix, `name`, `weights`, `device` or an architecture is none of the
-            above; LLVM knows no such target.
+        ValueError: the file's suffix, `name`, `weights`, `device`, `precision` or an architecture
+            is none of the above; LLVM knows no such target.
         NotImplementedError: the target is neither a 64-bit x86 nor a 64-bit ARM.
         RuntimeError: no linker for a ``.so``; a size that no input has; no compiler for the
-            kernels.
+            kernels; a gradient is computed in the model, and `precision` is given.
     """
     path = Path(path)
     name = name or path.stem.removeprefix("lib")
     _check_arguments(path, name, weights)
+    check_precision("aot.compile", precision)
     gpus = _architectures(device, architectures)
     if target is not None and target != host():
         verify(target)
@@ -128,11 +136,17 @@ def compile(
         raise TypeError(
             "aot.compile: the model returns no tensor: return what the library is to compute"
         )
+    if traced.differentiates:
+        refuse_gradient("aot.compile", precision)
     arrays = {key: tensor.detach().cpu().numpy() for key, tensor in traced.parameters.items()}
+    graph = traced.graph
+    if precision is not None:
+        weighty = {v for v in graph.inputs if v.name in arrays}
+        graph = lowered_precision(graph, weighty, precision)
     conditions = without_implied(hints.conditions)
     with assuming(Known(conditions)) if conditions else nullcontext():
         return compile_graph(
-            traced.graph,
+            graph,
             arrays,
             path,
             name,

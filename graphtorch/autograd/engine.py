@@ -63,6 +63,8 @@ class Task:
 
     def run(self, roots: Sequence[tuple[tuple[GradNode, int], Any]]) -> None:
         before, around = modes.grad, current.task
+        if recorder.capture is not None:
+            recorder.capture.differentiates = True
         modes.grad, current.task = self.create_graph, self
         try:
             self._run(roots)

@@ -22,6 +22,7 @@ from .index import *
 from .linalg import *
 from .loss import *
 from .mersenne import *
+from .narrow import *
 from .norm import *
 from .pool import *
 from .random import *

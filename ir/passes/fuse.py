@@ -451,6 +451,8 @@ def _join_prologue(parts: Partition, producer: Group, consumer: Group, reads: li
     lone = len(producer.nodes) == 1 and producer.nodes[0].op is ops.cast
     if not lone or consumer.kind != "contraction" or not parts.read_only_by(producer, consumer):
         return False
+    if any(r.node.op is ops.narrow_linear for r in reads):
+        return False  # it takes rows by words, as they lie in memory
     if any(r.node.op.kind is not Kind.CONTRACTION for r in reads) or not all(
         is_strided(r) for rs in producer.reads.values() for r in rs
     ):

@@ -6,6 +6,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from ..dataclass import dataclass
+from ..dtype import DType, bf16, i8
 from ..op import Weight
 
 
@@ -37,6 +38,9 @@ class Limits:
         reading: multiply-adds of 32-bit floats in the time in which one of these is read from
             beyond the cache next to a core.
         winograd: whether it has kernels for Winograd's transforms.
+        integers: the dtypes of quantised numbers that it multiplies best, as `narrow_linear` takes
+            them.
+        floats: the dtypes of numbers rounded to bf16 that it multiplies best.
     """
 
     nodes: int = 128
@@ -47,3 +51,5 @@ class Limits:
     strided: frozenset[Weight] = frozenset((Weight.CONTRACTION,))
     reading: float = 26.0
     winograd: bool = True
+    integers: tuple[DType, DType] = (i8, i8)
+    floats: tuple[DType, DType] = (bf16, bf16)

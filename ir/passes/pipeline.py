@@ -5,6 +5,8 @@
     fold        before cse: equal constants are made here and become one there
     cse         before legalize: equal composites are merged while they are one node each
     dce         before legalize: a target need not support what nobody uses
+    narrow      before legalize, which would not know what the target multiplies best; after cse:
+                equal products are one by then
     pairs       before all that follows: targets compute with real numbers; complex inputs and
                 outputs get a last dimension of 2
     pools       before legalize: a target need not take what it makes
@@ -45,6 +47,7 @@ from . import (
     fuse,
     layout,
     legalize,
+    narrow,
     nested,
     pads,
     pairs,
@@ -120,6 +123,7 @@ def stages(
         Stage("fold", fold.run),
         Stage("cse", cse.run),
         Stage("dce", dce.run),
+        Stage("narrow", partial(narrow.run, limits=limits)),
         Stage("pairs", pairs.run),
         Stage("pools", pools.run),
         Stage("pads", pads.run),

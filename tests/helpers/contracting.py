@@ -12,7 +12,7 @@ from graphtorch.backends.kernels.machine import Machine
 from graphtorch.backends.kernels.program.program import Program, Slot
 from graphtorch.backends.llvm.jit import run_kernel
 from graphtorch.backends.llvm.processor import host
-from graphtorch.ir.dtype import DType, f32
+from graphtorch.ir.dtype import DType, f32, i32
 from graphtorch.ir.evaluate import evaluate as interpret
 from graphtorch.ir.graph import Graph, Type, Value
 from graphtorch.ir.passes import fuse
@@ -60,10 +60,17 @@ def run(
 
     for launch in (*program.prologue, *program.launches):
         values = [int(evaluate(d, sizes)) for d in launch.sizes]
-        run_kernel(launch.kernel, [array(s) for s in launch.slots], values)
+        given = zip(launch.slots, launch.kernel.buffers, strict=True)
+        run_kernel(launch.kernel, [words(array(s), b.dtype) for s, b in given], values)
     shapes = [tuple(int(evaluate(d, sizes)) for d in s.shape) for s in program.outputs]
     slots = zip(program.outputs, shapes, strict=True)
     return [array(slot)[: int(np.prod(shape))].reshape(shape) for slot, shape in slots]
+
+
+def words(array: np.ndarray, dtype: DType) -> np.ndarray:
+    """Narrow numbers as a kernel that multiplies words of 32 bits takes them."""
+    narrow = dtype is i32 and array.dtype.itemsize < 4
+    return array.reshape(-1).view(np.int32) if narrow else array
 
 
 def garbage(elements: int, dtype: DType) -> np.ndarray:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -180,6 +181,17 @@ def products() -> Iterator[Sample]:
         x, w, b = (rng.standard_normal(s) for s in (shape, (4, 3), (4,)))
         yield sample("linear", ops.linear, x, w)
         yield sample("affine", ops.affine, b, x, w)
+
+
+def products_of_few_digits() -> Iterator[Sample]:
+    rng = np.random.default_rng(3)
+    for shape in ((8,), (2, 8), (2, 2, 7)):
+        x, w = (rng.standard_normal(s).astype(np.float32) for s in (shape, (4, shape[-1])))
+        for precision in ("int8", "bf16"):
+            op = partial(ops.low_linear, precision=precision)
+            yield sample("low_linear", op, x, w, gradients=False)
+        q, v = ((30 * a).astype(np.int8) for a in (x, w))
+        yield sample("narrow_linear", ops.narrow_linear, q, v, gradients=False)
 
 
 def convolutions() -> Iterator[Sample]:
@@ -409,6 +421,7 @@ def words() -> Iterator[Sample]:
 GROUPS = (
     others,
     products,
+    products_of_few_digits,
     convolutions,
     channels_last,
     minimal_filtering,

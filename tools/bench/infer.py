@@ -6,6 +6,7 @@ in one process.
     python -m tools.bench infer swin_t gpt2        these
     python -m tools.bench infer --skip openvino --seconds 0.3 --json FILE
     python -m tools.bench infer mlp --library      our library, called as C does, too
+    python -m tools.bench infer bertbase --precision int8     products of few digits, see below
 
 Times are medians in milliseconds, of two threads if no other number is given (--threads 1 where
 others work on the machine: a thread that waits for a core holds up its whole engine); the ratio
@@ -13,6 +14,11 @@ is the best peer's time to graphtorch's, so that more than 1 is ahead. Errors ar
 float64, relative to the largest number of a result; graphtorch's may be 1e-4, or 2e-3 where it
 takes Winograd's convolutions. Peers that are not installed are skipped: the extras `oracle` and
 `bench` install them.
+
+With --precision the turns are those of graphtorch in f32, of `graphtorch.compile(precision=)`, and
+for int8 of ONNX Runtime on what its `quantize_dynamic` makes of the model (signed weights, a scale
+for each of their outputs); the speedup is over graphtorch in f32, and the errors are what few
+digits cost.
 """
 
 from __future__ import annotations
@@ -27,7 +33,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +43,7 @@ import graphtorch
 import zoo
 from _timing import medians_in_turn
 from aot import library_call
+from graphtorch.ir.ops.narrow import PRECISIONS
 
 BOUND, WINOGRAD_BOUND = 1e-4, 2e-3
 Call = Callable[[], list[np.ndarray]]
@@ -99,6 +106,18 @@ def onnxruntime(case: Case) -> Call:
     return lambda: session.run(None, case.feeds)
 
 
+def onnxruntime_int8(case: Case) -> Call:
+    import onnxruntime as runtime
+    from onnxruntime.quantization import quantize_dynamic
+
+    path = case.onnx.replace(".onnx", ".int8.onnx")
+    quantize_dynamic(case.onnx, path, per_channel=True)
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = case.threads
+    session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda: session.run(None, case.feeds)
+
+
 def openvino(case: Case) -> Call:
     import openvino as runtime
 
@@ -118,11 +137,11 @@ def openvino(case: Case) -> Call:
     return call
 
 
-def ours(case: Case) -> Call:
+def ours(case: Case, precision: str | None = None) -> Call:
     graphtorch.set_num_threads(case.threads)
     model = case.source.build(graphtorch, case.small)
     zoo.with_weights_of(case.model, model, graphtorch.from_numpy)
-    compiled = graphtorch.compile(model)
+    compiled = graphtorch.compile(model, precision=precision)
 
     def call() -> list[np.ndarray]:
         with graphtorch.no_grad():
@@ -174,6 +193,17 @@ def installed(skip: Sequence[str] = (), library: bool = False) -> dict[str, Call
     return found
 
 
+def low(precision: str) -> dict[str, Callable[[Case], Call]]:
+    """graphtorch in f32 and at `precision`, and who else can do that."""
+    engines: dict[str, Callable[[Case], Call]] = {
+        "graphtorch": ours,
+        f"graphtorch {precision}": partial(ours, precision=precision),
+    }
+    if precision == "int8" and all(map(importlib.util.find_spec, ("onnxruntime", "onnx"))):
+        engines["onnxruntime int8"] = onnxruntime_int8
+    return engines
+
+
 # --------------------------------------------------------------------------------------- measuring
 
 
@@ -193,10 +223,13 @@ def measured(
             row["winograd"] = any("winograd" in text for text in made)
     times = medians_in_turn(calls, rounds, seconds)
     row["milliseconds"] = {name: 1e3 * t for name, t in times.items()}
-    peers = {name: t for name, t in times.items() if name not in OURS}
-    if peers and "graphtorch" in times:
+    subject = next((n for n in times if n.startswith("graphtorch ")), "graphtorch")
+    peers = {name: t for name, t in times.items() if name not in (*OURS, subject)}
+    if peers and subject in times:
         row["best_peer"] = min(peers, key=peers.__getitem__)
-        row["ratio"] = peers[row["best_peer"]] / times["graphtorch"]
+        row["ratio"] = peers[row["best_peer"]] / times[subject]
+    if subject != "graphtorch":
+        row["speedup"] = times["graphtorch"] / times[subject]
     return row
 
 
@@ -233,6 +266,7 @@ def line(name: str, row: dict[str, Any]) -> str:
     times = "  ".join(f"{k} {v:.4g}" for k, v in row["milliseconds"].items())
     ratio = f"  ratio {row['ratio']:.2f} to {row['best_peer']}" if "ratio" in row else ""
     errors = "  ".join(f"{k} {v:.1e}" for k, v in row["errors"].items())
+    ratio += f"  {row['speedup']:.2f} x f32" if "speedup" in row else ""
     mark = f"  WRONG: error above {bound(row):g}" if wrong(row) else ""
     return f"{name:16s} ms: {times}{ratio}  errors: {errors}{mark}"
 
@@ -255,6 +289,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="their small versions")
     parser.add_argument("--skip", action="append", default=[], choices=list(ENGINES))
     parser.add_argument("--library", action="store_true", help="time our library as well")
+    parser.add_argument("--precision", choices=PRECISIONS, help="beside f32, by few digits")
     parser.add_argument("--threads", type=int, default=2, help="of each engine")
     parser.add_argument("--rounds", type=int, default=5, help="turns of the engines")
     parser.add_argument("--seconds", type=float, default=0.3, help="of each engine in a turn")
@@ -266,7 +301,10 @@ def main() -> None:
     if importlib.util.find_spec("torch") is None:
         raise SystemExit("infer compares with PyTorch: install it (pip install -e .[oracle])")
     names = options.models or (zoo.ZOO if options.zoo else zoo.STANDARD)
-    engines, rows = installed(options.skip, options.library), {}
+    engines = installed(options.skip, options.library)
+    if options.precision:
+        engines = low(options.precision)
+    rows = {}
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
             case = Case(name, Path(folder), options.small, options.threads)

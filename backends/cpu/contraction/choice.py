@@ -55,7 +55,7 @@ def choose(p: Contraction, machine: Machine) -> tuple[Contraction, Schedule]:
     An image in its borders, the second operand, is the one that tiles read element by element.
     """
     lanes = machine.lanes(p.acc.itemsize)
-    if not p.acc.is_floating_point:
+    if not (p.acc.is_floating_point or p.words):
         return p, Schedule("loops", lanes)
     best: tuple[float, Contraction, Schedule] | None = None
     for swap in (True,) if p.gated else (False, True):
@@ -100,7 +100,8 @@ def _tiles(
         seen.add(columns)
         partial = columns.ragged or any(c.valid < c.lanes for c in parts)
         masked = partial and not feed.pack_b and not machine.masks  # the mask takes a register
-        most = min(most_rows(len(parts), machine.registers - masked), limit)
+        product = p.words == "i16"  # is added to a sum by an instruction of its own
+        most = min(most_rows(len(parts), machine.registers - masked - product), limit)
         rows = row_tiling(p.m, most, not feed.pack_a and _fixed_rows(p))
         cost = total_cost(p, rows, columns, lanes, machine) + feed.cost
         yield cost, Schedule("tile", lanes, False, rows, columns, feed.pack_a, feed.pack_b)

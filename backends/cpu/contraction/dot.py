@@ -15,7 +15,7 @@ from graphtorch.ir.shape import Dim
 from ...kernels.body.access import lane_mask
 from ...kernels.body.scope import Scope
 from ...kernels.contraction.problem import Axis, Contraction
-from ...kernels.ir import Const, Expr, KType, Name, cast, fma, load, reduce
+from ...kernels.ir import Expr, KType, Name, cast, constant, load, reduce
 from .tile import Column, Direct, Packed, Row, Writer, steps_of
 
 
@@ -35,7 +35,7 @@ def _dot_tile(
     writer: Writer,
 ) -> None:
     sums = {
-        (i, j): e.b.var(Const(0.0, KType(p.acc, lanes)), "c")
+        (i, j): e.b.var(constant(0, KType(p.acc, lanes)), "c")
         for i in range(len(rows))
         for j in range(len(columns))
     }
@@ -47,7 +47,7 @@ def _dot_tile(
         left = [_vector(e, p, a, a_at + o, lanes, mask) for o in a_offsets]
         right = [_vector(e, p, b, b_at + o, lanes, mask) for o in b_offsets]
         for (i, j), total in sums.items():
-            e.b.assign(total, fma(left[i], right[j], total))
+            e.b.assign(total, p.multiply_add(left[i], right[j], total))
 
     def row(a_at: Expr, b_at: Expr) -> None:
         _along(e, p.k[-1].extent, lanes, a_at, b_at, sums, step)
@@ -61,8 +61,9 @@ def _dot_tile(
 def _vector(
     e: Scope, p: Contraction, feed: Direct | Packed, at: Expr, lanes: int, mask: Expr | None
 ) -> Expr:
-    value: Expr = load(e.buffer(feed.source.slot), at, lanes, mask)
-    for dtype in (*feed.source.casts, p.acc):
+    buffer = e.buffer(feed.source.slot, dtype=feed.source.dtype)
+    value: Expr = load(buffer, at, lanes, mask)
+    for dtype in (*feed.source.casts, p.factor):
         value = cast(value, dtype)
     return e.b.let(value, "v")
 

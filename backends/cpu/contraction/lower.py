@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TypeAlias
 
+from graphtorch.ir.dtype import DType, bf16, f16
 from graphtorch.ir.graph import Node
 from graphtorch.ir.shape import Dim
 
@@ -21,7 +22,7 @@ from ...kernels.contraction.conv import (
     conv_transpose_problems,
     conv_weight_grad_problem,
 )
-from ...kernels.contraction.matmul import matmul_problem
+from ...kernels.contraction.matmul import matmul_problem, narrow_problem
 from ...kernels.contraction.operands import passing
 from ...kernels.contraction.problem import (
     Contraction,
@@ -32,7 +33,7 @@ from ...kernels.contraction.problem import (
 )
 from ...kernels.ir import Expr, KType, binary, cast, constant, fma, load
 from ...kernels.program.lowering import Lowering, Region
-from .choice import blocked, choose
+from .choice import blocked, choose, guess
 from .diagonal import diagonal, diagonal_schedule, diagonal_tile
 from .dot import dot_tile
 from .packing import Packing, pack
@@ -50,6 +51,7 @@ def _one(make: Callable[[Node, Region, Lowering], Contraction]) -> Problems:
 Problems: TypeAlias = Callable[[Node, Region, Lowering], Iterable[Contraction]]
 PROBLEMS: dict[str, Problems] = {
     "matmul": _one(matmul_problem),
+    "narrow_linear": _one(narrow_problem),
     "conv": _one(conv_problem),
     "conv_transpose": conv_transpose_problems,
     "conv_weight_grad": _one(conv_weight_grad_problem),
@@ -57,6 +59,9 @@ PROBLEMS: dict[str, Problems] = {
     "channels_last_conv_transpose": conv_transpose_problems,
     "channels_last_conv_weight_grad": _one(conv_weight_grad_problem),
 }
+
+HALVES = (f16, bf16)
+FEW_ROWS = 2  # that share what is widened of a column
 
 WITHOUT_SUMS: dict[str, Callable[[Region, Lowering, Node], None]] = {
     "winograd_result": lower_winograd_result
@@ -168,8 +173,16 @@ def packed_slot(
 ) -> tuple[Source, Packing]:
     packing = packing_of(p, s, source, rows)
     label = f"pack {p.node.op.name} {'rows' if rows else 'columns'}"
-    slot = pack(lowering, packing, p.acc, label, s.parallel)
-    return Source(slot, p.acc, 0), packing
+    dtype = packed_dtype(p, source, rows)
+    slot = pack(lowering, packing, dtype, label, s.parallel)
+    return Source(slot, dtype, 0), packing
+
+
+def packed_dtype(p: Contraction, source: Source, rows: bool) -> DType:
+    """That of what is multiplied; or that of weights of 16 bits which few rows read, since that
+    takes as long as reading them does."""
+    narrow = source.stable and not rows and source.dtype in HALVES and not source.casts
+    return source.dtype if narrow and guess(extent_of(p.m)) <= FEW_ROWS else p.factor
 
 
 def feed(

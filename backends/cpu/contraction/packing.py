@@ -25,7 +25,7 @@ from ...kernels.contraction.problem import (
     is_affine,
     stride,
 )
-from ...kernels.ir import Const, Expr, KType, binary, cast, load, splat
+from ...kernels.ir import Const, Expr, KType, binary, cast, constant, load, splat
 from ...kernels.program.lowering import Lowering
 from ...kernels.program.program import Slot
 from .schedule import TASKS, Tiling, chunks, padded, tiles_of
@@ -196,7 +196,8 @@ def _scalar_step(
     e: Scope, q: Packing, slot: Slot, acc: DType, base: Expr, width: int, valid: int | Expr
 ) -> None:
     """One step of k of one tile, element by element, and the zeros after them."""
-    source, target = e.buffer(q.source.slot, hint="x"), e.buffer(slot, "write", "packed")
+    source = e.buffer(q.source.slot, hint="x", dtype=q.source.dtype)
+    target = e.buffer(slot, "write", "packed")
     start = e.space.env[q.along.name]
     at = e.b.let(base + e.expr(flat(q.k)) * width, "at")
     inside = (
@@ -210,7 +211,7 @@ def _scalar_step(
     e.space.bind(q.along.variable, start)
     if not (isinstance(valid, int) and valid >= width):
         with e.b.loop(width, name="r", lo=inside) as r:
-            e.b.store(target, at + r, Const(0.0, KType(acc)))
+            e.b.store(target, at + r, constant(0, KType(acc)))
 
 
 def _pack_vectors(
@@ -224,7 +225,8 @@ def _pack_vectors(
     valid: int | Expr,
 ) -> None:
     """`size` rows or columns: a tile, or several whole ones."""
-    source, target = e.buffer(q.source.slot, hint="x"), e.buffer(slot, "write", "packed")
+    source = e.buffer(q.source.slot, hint="x", dtype=q.source.dtype)
+    target = e.buffer(slot, "write", "packed")
     one = min(size, q.tiling.sizes[0])
     with e.nested([x.loop for x in k]):
         at = e.b.let(base + e.expr(flat(q.k)) * q.width(one), "at")
@@ -290,7 +292,8 @@ def _turn(
     valid: int | Expr,
 ) -> None:
     """`count` rows from `first` on, read along k, transposed, stored along the tile."""
-    source, target = e.buffer(q.source.slot, hint="x"), e.buffer(slot, "write", "packed")
+    source = e.buffer(q.source.slot, hint="x", dtype=q.source.dtype)
+    target = e.buffer(slot, "write", "packed")
     width, lanes, (at, start) = q.width(size), q.lanes, places
     hop = e.b.let(e.expr(stride(q.source.address, q.along)), "hop")
     rows = []
@@ -298,7 +301,7 @@ def _turn(
         mask = None if isinstance(valid, int) else splat(binary("lt", first + i, valid), lanes)
         value = load(source, start + (first + i) * hop, lanes, mask)
         rows.append(e.b.let(_converted(value, q.source, acc), "row"))
-    zero = Const(0.0, KType(acc, lanes))
+    zero = constant(0, KType(acc, lanes))
     turned = transpose(e, rows + [zero] * (lanes - count))
     for i in range(lanes):
         kept = lanes if count == lanes else width - size + count

@@ -14,7 +14,7 @@ from graphtorch.ir.shape import Dim, evaluate
 
 from ...kernels.body.scope import Scope
 from ...kernels.contraction.problem import Axis, Contraction, axis, extent_of, flat
-from ...kernels.ir import Const, KType, binary, load
+from ...kernels.ir import Const, KType, binary, constant, load
 from ...kernels.machine import SERIAL_WORK, Machine
 from ...kernels.program.lowering import Lowering, Region
 from ...kernels.program.program import Slot
@@ -128,7 +128,7 @@ def add_parts(
     def tile(size: int, valid: object) -> None:
         writer.reader.memo.clear()
         for column in tile_columns(side, (size,), valid, s.lanes):  # type: ignore[arg-type]
-            total = e.b.var(Const(0.0, KType(p.acc, column.chunk.lanes)), "sum")
+            total = e.b.var(constant(0, KType(p.acc, column.chunk.lanes)), "sum")
             with e.b.loop(part.extent if isinstance(part.extent, int) else 1, name="part") as i:
                 e.space.bind(part.variable, i)
                 where = e.expr(evaluate(address, column.at))

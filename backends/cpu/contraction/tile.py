@@ -18,7 +18,19 @@ from ...dataclass import dataclass
 from ...kernels.body.access import lane_mask
 from ...kernels.body.scope import Level, Scope
 from ...kernels.contraction.problem import Axis, Contraction, Source, extent_of, stride
-from ...kernels.ir import Const, Expr, KType, Name, Shuffle, binary, cast, fma, load, select, splat
+from ...kernels.ir import (
+    Const,
+    Expr,
+    KType,
+    Name,
+    Shuffle,
+    binary,
+    cast,
+    constant,
+    load,
+    select,
+    splat,
+)
 from .borders import Borders, all_of
 from .schedule import Chunk, Schedule, Tiling, chunks
 
@@ -305,7 +317,7 @@ def register_tile(
 ) -> None:
     """Accumulate one tile over all of k and hand it to `writer`."""
     accumulators = {
-        (i, j): e.b.var(Const(0.0, KType(p.acc, c.chunk.lanes)), "c")
+        (i, j): e.b.var(constant(0, KType(p.acc, c.chunk.lanes)), "c")
         for i in range(len(rows))
         for j, c in enumerate(columns)
     }
@@ -390,17 +402,18 @@ class _Step:
             b.let(self._vector(b_at + offset, c), "v")
             for offset, c in zip(self.offsets, self.columns, strict=True)
         ]
-        a_buffer = self.e.buffer(self.a.source.slot, hint="a")
+        a_buffer = self.e.buffer(self.a.source.slot, hint="a", dtype=self.a.source.dtype)
         for i, row in enumerate(self.rows):
             scalar = b.let(self._cast(load(a_buffer, a_at + row), self.a), "s")
             if self.inside:
                 scalar = b.let(select(self.inside[i], scalar, Const(0.0, scalar.type)), "s")
             for j, vector in enumerate(vectors):
                 total = self.accumulators[i, j]
-                b.assign(total, fma(splat(scalar, vector.type.lanes), vector, total))
+                wide = splat(scalar, vector.type.lanes)
+                b.assign(total, self.p.multiply_add(wide, vector, total))
 
     def _vector(self, index: Expr, column: Column) -> Expr:
-        buffer = self.e.buffer(self.b.source.slot, hint="b")
+        buffer = self.e.buffer(self.b.source.slot, hint="b", dtype=self.b.source.dtype)
         lanes = column.chunk.lanes
         mask = None if isinstance(self.b, Packed) else column.mask()
         return self._cast(load(buffer, index, lanes, mask), self.b)
@@ -408,7 +421,7 @@ class _Step:
     def _cast(self, value: Expr, feed: Direct | Packed) -> Expr:
         for dtype in feed.source.casts:
             value = cast(value, dtype)
-        return cast(value, self.p.acc)
+        return cast(value, self.p.factor)
 
 
 # of a register: shuffles inside these blocks, and of whole ones, are one instruction

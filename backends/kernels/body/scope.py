@@ -66,10 +66,14 @@ class Scope:
         size = self._sizes[name] = Name(self.b.fresh(self._symbols[name].name))
         return size
 
-    def buffer(self, slot: Slot, access: str = "read", hint: str = "") -> Buffer:
+    def buffer(
+        self, slot: Slot, access: str = "read", hint: str = "", dtype: DType | None = None
+    ) -> Buffer:
         """The parameter for `slot`, one even where it is both read and written.
 
-        Args: hint: its name; by default a letter for the kind of the slot.
+        Args:
+            hint: its name; by default a letter for the kind of the slot.
+            dtype: i32 where a kernel takes the words of narrower numbers; it takes them so only.
         """
         if slot in self._private:
             return self._private[slot]
@@ -77,7 +81,7 @@ class Scope:
         if found is None:
             name = self.b.fresh(hint or PREFIXES.get(slot.kind, "t"))
             align = 64 if slot.kind in ("temporary", "packed", "constant") else slot.dtype.itemsize
-            found = self._buffers[slot] = Buffer(name, slot.dtype, access, align)
+            found = self._buffers[slot] = Buffer(name, dtype or slot.dtype, access, align)
         elif found.access != access:
             found.access = "readwrite"
         return found

@@ -1,14 +1,22 @@
-"""Matrix products as contractions."""
+"""Matrix products as contractions, of numbers and of words of narrow numbers."""
 
 from __future__ import annotations
 
-from graphtorch.ir.graph import Node
+from dataclasses import replace
+
+from graphtorch.ir.dtype import i32
+from graphtorch.ir.graph import Node, Value
 
 from ..body.access import broadcast_to
 from ..body.space import Space, depends
+from ..ir import WORDS
 from ..program.lowering import Lowering, Region
-from .operands import accumulator, source_of
-from .problem import Axis, Contraction, axis
+from .operands import accumulator, plain_source, source_of
+from .problem import Axis, Contraction, Source, axis
+
+WORD_BYTES = 4
+# of `Dot`, by the dtypes of the operands
+KINDS = {(a, b): kind for kind, (a, b, _) in WORDS.items()}
 
 
 def matmul_problem(node: Node, region: Region, lowering: Lowering) -> Contraction:
@@ -39,4 +47,30 @@ def matmul_problem(node: Node, region: Region, lowering: Lowering) -> Contractio
         space.linear(index, shape),
         shape,
         accumulator(node.types[0].dtype),
+    )
+
+
+def narrow_problem(node: Node, region: Region, lowering: Lowering) -> Contraction:
+    """``C[*lead, n]`` of `narrow_linear`. Where both operands are narrow k counts words of 32 bits,
+    of which their rows are made."""
+    space = Space()
+    x, w = node.operands
+    kind = KINDS.get((x.dtype, w.dtype), "")
+    parts = WORD_BYTES // x.dtype.itemsize if kind else 1
+    depth = x.shape[-1] // parts
+    shape = node.types[0].shape
+    rows = [axis(space, d) for d in shape[:-1]]
+    n, k = axis(space, shape[-1]), axis(space, depth)
+
+    def rows_of(value: Value, *at: Axis) -> Source:
+        source = plain_source(region, lowering, value)
+        lead = value.shape[:-1]
+        address = space.linear([*(a.variable for a in at), k.variable], (*lead, depth))
+        return replace(source, dtype=i32 if kind else value.dtype, address=address)
+
+    index = (*(m.variable for m in rows), n.variable)
+    left, right = rows_of(x, *rows), rows_of(w, n)
+    address, acc = space.linear(index, shape), node.types[0].dtype
+    return Contraction(
+        node, space, [], rows, [n], [k], left, right, index, address, shape, acc, words=kind
     )

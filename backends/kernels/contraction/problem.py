@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from graphtorch.ir.dtype import DType
+from graphtorch.ir.dtype import DType, i32
 from graphtorch.ir.graph import Node
 from graphtorch.ir.shape import Dim, Shape, SymInt, evaluate
 
 from ...dataclass import dataclass, field
 from ..body.space import Space, coefficient, depends, name_of
+from ..ir import Expr, dot, fma
 from ..program.program import Slot
 
 
@@ -100,6 +101,8 @@ class Contraction:
         acc: dtype of the sums.
         limits: by name of a k axis a size that its extent is cut to.
         channel: the dimension of the result that a bias runs along.
+        words: the kind of `Dot` that multiplies words of narrow numbers, of which k counts; "" for
+            numbers that are multiplied as `acc`.
     """
 
     node: Node
@@ -116,6 +119,12 @@ class Contraction:
     acc: DType
     limits: dict[str, Dim] = field(default_factory=dict)
     channel: int = 1
+    words: str = ""
+
+    @property
+    def factor(self) -> DType:
+        """The dtype of what is multiplied."""
+        return i32 if self.words else self.acc
 
     @property
     def gated(self) -> bool:
@@ -124,7 +133,12 @@ class Contraction:
 
     def swapped(self) -> Contraction:
         """The same with the operands' roles exchanged."""
-        return replace(self, m=self.n, n=self.m, a=self.b, b=self.a)
+        words = "_".join(reversed(self.words.split("_")))
+        return replace(self, m=self.n, n=self.m, a=self.b, b=self.a, words=words)
+
+    def multiply_add(self, a: Expr, b: Expr, total: Expr) -> Expr:
+        """`total` plus the product of elements, or vectors, of the operands."""
+        return dot(self.words, a, b, total) if self.words else fma(a, b, total)
 
     def axes(self) -> list[Axis]:
         return [*self.batch, *self.m, *self.n, *self.k]

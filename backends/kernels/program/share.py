@@ -25,6 +25,7 @@ from ..ir import (
     Buffer,
     Cast,
     Const,
+    Dot,
     Expr,
     Fma,
     For,
@@ -245,6 +246,8 @@ class Numbers:
                 return type(e)(self.expr(e.x), e.type)
             case Fma():
                 return Fma(self.expr(e.a), self.expr(e.b), self.expr(e.c), e.type, e.exact)
+            case Dot():
+                return Dot(e.kind, self.expr(e.a), self.expr(e.b), self.expr(e.c), e.type)
             case Select():
                 return Select(self.expr(e.condition), self.expr(e.a), self.expr(e.b), e.type)
             case Shuffle():
