@@ -31,6 +31,7 @@ from .judge import Judge, is_users, judge_here
 RESERVED = frozenset(
     ("None", "True", "False", "graph", "return", "into", "in", "inf", "nan", *BY_NAME)
 )
+SIDE = 224  # what a symbol of an image's height or width is most likely to be
 UNBOUNDED = 2**48  # stands for "no upper limit"; an array of more elements does not fit any memory
 
 
@@ -344,6 +345,22 @@ def without_implied(conditions: Iterable[Condition]) -> list[Condition]:
         if not any(bounds(condition - other)[0] >= 0 for other in kept):
             kept = [other for other in kept if bounds(other - condition)[0] < 0] + [condition]
     return kept
+
+
+def unit(dim: Dim) -> int:
+    """The greatest number that divides `dim`, whatever its symbols are; 0 for 0."""
+    return math.gcd(*(factor for _, factor in _terms(dim)))
+
+
+def likely(dim: Dim, size: int) -> int:
+    """`dim` where each symbol is `size`, or what of its range is nearest; at least 1."""
+    if isinstance(dim, int):
+        return dim
+    near: dict[str, Dim] = {s.name: min(max(size, s.min), s.max) for s in symbols([dim])}
+    try:
+        return max(1, int(evaluate(dim, near)))
+    except ZeroDivisionError:  # by a difference that other symbols would have
+        return max(1, size)
 
 
 def assumed_equal(a: Dim, b: Dim) -> bool:

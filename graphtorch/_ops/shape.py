@@ -10,7 +10,7 @@ from graphtorch.ir import ops
 from graphtorch.ir.dtype import SCALAR_NAMES, i32, i64
 from graphtorch.ir.graph import Value
 from graphtorch.ir.literal import Literal
-from graphtorch.ir.shape import broadcast
+from graphtorch.ir.shape import assumed_equal, broadcast
 
 from .._deferred.making import beside, common_place, wrap
 from .._deferred.memory_order import order_asked
@@ -113,7 +113,7 @@ def _check_joins(first: Tensor, other: Tensor, at: int, position: int) -> None:
             f"Tensors must have same number of dimensions: got {first.ndim} and {other.ndim}"
         )
     for i, (a, b) in enumerate(zip(first._type.shape, other._type.shape, strict=True)):
-        if i != at and a != b:
+        if i != at and a != b and not assumed_equal(a, b):
             raise RuntimeError(
                 f"Sizes of tensors must match except in dimension {at}. Expected size {a} but got "
                 f"size {b} for tensor number {position} in the list."

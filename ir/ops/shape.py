@@ -394,7 +394,7 @@ def _check_concat(first: Type, x: Type, position: int, dim: int) -> None:
             "dtype"
         )
     for axis, (a, b) in enumerate(zip(first.shape, x.shape, strict=True)):
-        if axis != dim and a != b:
+        if axis != dim and a != b and not assumed_equal(a, b):
             raise RuntimeError(
                 f"Sizes of tensors must match except in dimension {dim}. Expected size {a} but got "
                 f"size {b} for tensor number {position} in the list."

@@ -28,7 +28,7 @@ from ..ops.common import count
 from ..ops.pool import AdaptiveAttrs
 from ..ops.reduce import Reduce
 from ..ops.shape import DimAttrs, DimsAttrs, PadAttrs, SliceAttrs
-from ..shape import Dim, bounds
+from ..shape import SIDE, Dim, likely
 from .legalize import Supports
 
 CONVOLUTIONS: dict[Op, Op] = {
@@ -43,7 +43,7 @@ WINDOWS = (
     ops.avg_pool,
     ops.avg_pool_grad,
 )
-UNKNOWN = 8  # what a size known at run time only counts as
+UNKNOWN = 8  # what the symbol of a batch counts as
 NARROW = 8  # output channels that do not fill a vector
 # bytes: what convolutions lose by less takes no longer than starting to turn images
 LEAST = 1 << 17
@@ -126,13 +126,13 @@ def _of_convolution(node: Node) -> Way:
     x, y = node.operands[0], node.operands[1] if grad else node.result()
     moved = _bytes(x) + _bytes(y)
     groups: int = getattr(attrs, "groups")  # noqa: B009  (of three records)
-    each = [_guess(v.shape[1]) / groups for v in (x, y)]
+    each = [likely(v.shape[1], SIDE) / groups for v in (x, y)]
     if each == [1, 1]:  # depthwise: vectors along channels only
         return Way(images, (not grad,), lambda v: op.node(tuple(v), attrs).results(), 3 * moved)
     kernel: Sequence[Dim] = node.types[0].shape[2:] if grad else node.operands[1].shape[2:]
     taps = 1.0
     for k in kernel:
-        taps *= _guess(k)
+        taps *= likely(k, SIDE)
     flops = 2 * _elements(y) * each[0] * taps
     wasted = flops / FLOPS * (NARROW / min(each[1], NARROW) - 1)
     strided = taps > 1 and max(attrs.stride) > 1  # type: ignore[attr-defined]
@@ -344,17 +344,10 @@ def _turns(node: Node, value: Value) -> bool:
     return _is_turn(node, last_dims) and node.operands[0] == value
 
 
-def _guess(dim: Dim) -> int:
-    if isinstance(dim, int):
-        return dim
-    low, high = bounds(dim)
-    return int(max(1, low, min(high, UNKNOWN)))
-
-
 def _elements(value: Value) -> float:
-    total = 1.0
-    for d in value.shape:
-        total *= _guess(d)
+    total = float(likely(value.shape[0], UNKNOWN)) if value.shape else 1.0
+    for d in value.shape[1:]:
+        total *= likely(d, SIDE)
     return total
 
 

@@ -21,9 +21,9 @@ from ..literal import Literal
 from ..op import Op
 from ..ops.checks import attrs_of
 from ..ops.conv import AnyConvAttrs, ConvAttrs, ConvTransposeAttrs, ConvWeightGradAttrs
-from ..ops.winograd import FORMS, Form, tiles
+from ..ops.winograd import FORMS, Form, results, tiles
 from ..rewrite import rewrite
-from ..shape import Dim
+from ..shape import SIDE, Dim, likely
 from . import affine
 from .limits import Limits
 
@@ -38,6 +38,10 @@ NEAR_BYTES = 1 << 20  # of filters that stay in the cache next to a core
 TILED = 2.0  # transforming an image's tiles, for each number made
 RESULT = 1.0  # transforming tiles back, for each number read
 
+# What the symbol of a batch counts as: few images where filters are kept, for which reading larger
+# ones has to pay; a batch of training where they change.
+FEW, BATCH = 2, 16
+
 Paddings: TypeAlias = Sequence[tuple[int, int]]
 
 
@@ -46,7 +50,7 @@ class Layer:
     """A 3 x 3 convolution of stride 1, or a gradient of one.
 
     Attributes:
-        pixels: images, height and width of the results; of unknown images 1.
+        pixels: images, height and width of the results; of unknown ones what is likely.
         channels, filters: of the image, and of the results.
         kept: the filters seldom change.
         gradient: what is made are the gradients of filters.
@@ -95,7 +99,8 @@ class Choice:
         the convolution stays as it is."""
         kept, gradient = w is not None and w in self.seldom, w is None
         reading = self.limits.reading
-        layer = Layer(_pixels(y), int(channels), int(filters), kept, reading, gradient)  # type: ignore[arg-type]
+        pixels = _pixels(y, FEW if kept else BATCH)
+        layer = Layer(pixels, int(channels), int(filters), kept, reading, gradient)  # type: ignore[arg-type]
         best, time = None, layer.plain()
         for form in FORMS.values():
             if layer.filtered(form) < GAIN * time:
@@ -103,9 +108,9 @@ class Choice:
         return best
 
 
-def _pixels(y: Value) -> tuple[int, int, int]:
-    images, height, width = (d if isinstance(d, int) else 1 for d in y.shape[:3])
-    return images, height, width
+def _pixels(y: Value, count: int) -> tuple[int, int, int]:
+    images, height, width = y.shape[:3]
+    return likely(images, count), likely(height, SIDE), likely(width, SIDE)
 
 
 def run(graph: Graph, stable: Container[Value], limits: Limits) -> Graph:
@@ -124,14 +129,11 @@ def _replaced(node: Node, choice: Choice) -> Value | None:
 
 def _is_plain(node: Node, attrs: AnyConvAttrs) -> bool:
     """Whether it is a 3 x 3 convolution of stride 1 in f32, or a gradient of one, of known
-    sizes."""
-    sizes = [v.shape[1:] for v in (*node.operands[:2], node.result())]
-    if not all(isinstance(d, int) for shape in sizes for d in shape):
-        return False
+    channels."""
     taps = node.result() if isinstance(attrs, ConvWeightGradAttrs) else node.operands[1]
     return (
         taps.shape[2:] == (3, 3)
-        and isinstance(taps.shape[0], int)
+        and all(isinstance(d, int) for d in taps.shape)
         and {*attrs.stride, *attrs.dilation, attrs.groups} == {1}
         and node.result().dtype.itemsize == 4
         and min(taps.shape[:2]) >= CHANNELS  # type: ignore[type-var,operator]
@@ -160,12 +162,17 @@ def _by_tiles(
     (x, w, *bias), y = node.operands, node.result()
     channels, filters = (w.shape[d] for d in dims)
     form = choice.form(y, channels, filters, w)
-    if form is None or min(min(p) for p in padding) < 0:
+    if form is None or not _is_covered(x, padding, y):
         return None
     tiled = ops.winograd_image(x, padding=padding, tile=form.tile)
     product = ops.matmul(tiled, _filters(w, dims, form, order))
     made = ops.winograd_result(product, shape=y.shape, tile=form.tile)
     return ops.add(made, bias[0]) if bias else made  # type: ignore[no-any-return]
+
+
+def _is_covered(x: Value, padding: Paddings, y: Value) -> bool:
+    """Whether tiles of x make all of y; sizes may be unknown."""
+    return min(min(p) for p in padding) >= 0 and results(x.shape[1:3], padding) == y.shape[1:3]
 
 
 def _filters(w: Value, dims: tuple[int, int], form: Form, order: int = 1) -> Value:
@@ -191,7 +198,7 @@ def _weight_grad(node: Node, choice: Choice) -> Value | None:
     (x, g), w, attrs = node.operands, node.result(), attrs_of(node, ConvWeightGradAttrs)
     filters, channels = w.shape[:2]
     form = choice.form(g, channels, filters, None)
-    if form is None or min(min(p) for p in attrs.padding) < 0:
+    if form is None or not _is_covered(x, attrs.padding, g):
         return None
     tiled = ops.winograd_image(x, padding=attrs.padding, tile=form.tile, again=True)
     given = ops.winograd_result_grad(g, tile=form.tile)

@@ -16,7 +16,7 @@ from graphtorch.ir import ops
 from graphtorch.ir.dtype import f32
 from graphtorch.ir.graph import Graph, Type, Value
 from graphtorch.ir.passes import pipeline
-from graphtorch.ir.shape import Dim, symbol
+from graphtorch.ir.shape import Dim, evaluate, symbol
 from random_graphs import Generator
 
 
@@ -53,6 +53,29 @@ def test_memory_is_used_again() -> None:
     placed = plan(program)
     apart = sum(64 * 32 * 4 for _ in program.temporaries())
     assert isinstance(placed.size, int) and placed.size < apart
+
+
+def test_a_batch_takes_the_memory_of_known_sizes() -> None:
+    placed = plan(layers(symbol("n", 1, 512)))
+    for n in (1, 7, 64):
+        assert evaluate(placed.size, {"n": n}) == n * 512
+    known = plan(layers(64)).size
+    assert known == 64 * 512
+
+
+def test_sizes_of_several_kinds_have_places_of_their_own() -> None:
+    """Most are multiples of the batch, those of the other image are not."""
+    batch, side = symbol("batch", 1, 64), symbol("side", 1, 64)
+    x, other = (Value(Type(f32, (n, 24)), name=name) for name, n in (("x", batch), ("y", side)))
+    w = Value(Type(f32, (24, 24)), name="w")
+    found = [x]
+    for _ in range(5):
+        found.append(ops.add(ops.matmul(found[-1], w), found[max(0, len(found) - 3)]))
+    aside = ops.matmul(ops.matmul(other, w), w)
+    program = lowered(Graph("two", [x, other, w], [found[-1], aside]))
+    placed = plan(program)
+    for sizes in ((1, 64), (64, 1), (3, 5)):
+        check_plan(program, placed, dict(zip(("batch", "side"), sizes, strict=True)))
 
 
 def broken(offset: int, size: int | None = None) -> tuple[Program, Plan]:

@@ -338,3 +338,30 @@ def test_what_cannot_be_symbolic_is_not_handled_by_the_function() -> None:
     compiled = torch.compile(seeded, dynamic=True)
     for n in (3, 4, 3, 4):
         assert compiled(torch.ones(n)).tolist() == seeded(torch.ones(n)).tolist()
+
+
+class Joined(nn.Module):
+    """A level of a U-Net: down, up again, beside what it was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.up = nn.Conv2d(4, 8, 3, padding=1), nn.ConvTranspose2d(8, 4, 2, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        inside = self.up(torch.relu(self.inner(nn.functional.max_pool2d(x, 2))))
+        return torch.cat([x, inside], 1)
+
+
+def test_images_that_are_halved_and_joined_again_state_that_they_can_be() -> None:
+    torch.manual_seed(0)
+    model, dims = Joined(), {2: torch.Dim("height", min=2), 3: torch.Dim("width", min=2)}
+    x = torch.randn(2, 4, 8, 6)
+    traced = torch.trace(model, x, dynamic={0: dims})
+    assert {"height-2*(height//2)", "-height+2*(height//2)"} <= set(map(str, traced.conditions))
+    called = torch.compile(model, dynamic=True)
+    for height, width in ((8, 6), (4, 10), (2, 2), (16, 16)):
+        x = torch.randn(3, 4, height, width)
+        assert torch.allclose(called(x), model(x), atol=1e-6)
+    for f in (model, called):
+        with pytest.raises(RuntimeError, match="Sizes of tensors must match"):
+            f(torch.randn(1, 4, 5, 6))

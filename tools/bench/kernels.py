@@ -30,7 +30,7 @@ from graphtorch.backends.llvm.processor import host
 from graphtorch.backends.llvm.runtime import pool
 from graphtorch.backends.llvm.units import images, unit
 from graphtorch.ir.graph import Graph
-from graphtorch.ir.shape import evaluate
+from graphtorch.ir.shape import Dim, SymInt, evaluate, symbols
 from graphtorch.nn import functional as F
 
 
@@ -50,38 +50,77 @@ class Timed(NamedTuple):
 def measure(
     graph: Graph, inputs: Sequence[Buffer], rounds: int = 300, stable: Sequence[int] = ()
 ) -> list[Timed]:
-    """The kernel calls of `graph` (of static shapes) compiled for this machine, run on copies of
-    `inputs`."""
-    program, plan, _ = lower_graph(graph, host(), stable)
-    writer = Writer(program, plan)
-    prologue, launches = (_alone(writer, items) for items in (program.prologue, program.launches))
-    table = writer.table
-    held = [Buffer.of(b.numpy().copy()) for b in inputs]
-    outputs = [
-        held[s.alias.index] if s.alias else Buffer.empty(s.dtype, s.shape) for s in program.outputs
-    ]
-    arena = Buffer.empty(torch.uint8, (int(evaluate(plan.size, {})) + 64,))
-    packed = Buffer.empty(torch.uint8, (int(evaluate(packed_layout(program)[1], {})) + 64,))
-    constants = Buffer.of(np.frombuffer(table.constants + bytes(64), np.uint8))
-    sizes = (ctypes.c_int64 * len(table.sizes))(*table.sizes)
-    units = [unit(kernel, memory, host()) for kernel, memory in table.kernels]
-    code = Code(
-        [image.code for image in images(units, host())], [u.name for u in units], pool().address
-    )
-    functions = (ctypes.c_void_p * len(units))(*(code.address(u.name) for u in units))
-    frame = (ctypes.c_int64 * table.words)()
-    frame[abi.OPERANDS], frame[abi.WORDS], frame[abi.FUNCTIONS] = (
-        table.operands,
-        table.words,
-        ctypes.addressof(functions),
-    )
-    words = [constants.address, ctypes.addressof(sizes)]
-    words += [b.address for b in (*held, *outputs, arena, packed)]
-    frame[abi.CONSTANTS : abi.CONSTANTS + len(words)] = words
-    return [
-        *_timed(program.prologue, _times(prologue, frame, min(rounds, 3)), True),
-        *_timed(program.launches, _times(launches, frame, rounds), False),
-    ]
+    """The kernel calls of `graph` compiled for this machine, run on copies of `inputs`."""
+    return Calls(graph, inputs, stable).timed(rounds)
+
+
+class Calls:
+    """The kernel calls of a graph, which run one by one on copies of `inputs`; their shapes tell
+    the sizes that are symbols."""
+
+    def __init__(self, graph: Graph, inputs: Sequence[Buffer], stable: Sequence[int] = ()):
+        program, plan, _ = lower_graph(graph, host(), stable)
+        self.program, self.values = program, _values(graph, inputs)
+        writer = Writer(program, plan)
+        self._prologue, self._launches = (
+            _alone(writer, items) for items in (program.prologue, program.launches)
+        )
+        self._frame = self._frame_of(writer, plan.size, inputs)
+        self._seen: list[list[float]] = [[] for _ in self._launches]
+
+    def _size(self, dim: Dim) -> int:
+        return int(evaluate(dim, self.values))
+
+    def _frame_of(self, writer: Writer, arena_size: Dim, inputs: Sequence[Buffer]) -> Any:
+        table, program = writer.table, self.program
+        held = [Buffer.of(b.numpy().copy()) for b in inputs]
+        outputs = [
+            held[s.alias.index]
+            if s.alias
+            else Buffer.empty(s.dtype, tuple(map(self._size, s.shape)))
+            for s in program.outputs
+        ]
+        arena = Buffer.empty(torch.uint8, (self._size(arena_size) + 64,))
+        packed = Buffer.empty(torch.uint8, (self._size(packed_layout(program)[1]) + 64,))
+        constants = Buffer.of(np.frombuffer(table.constants + bytes(64), np.uint8))
+        sizes = (ctypes.c_int64 * len(table.sizes))(*map(self._size, table.sizes))
+        units = [unit(kernel, memory, host()) for kernel, memory in table.kernels]
+        code = Code(
+            [image.code for image in images(units, host())], [u.name for u in units], pool().address
+        )
+        functions = (ctypes.c_void_p * len(units))(*(code.address(u.name) for u in units))
+        frame = (ctypes.c_int64 * table.words)()
+        frame[abi.OPERANDS], frame[abi.WORDS], frame[abi.FUNCTIONS] = (
+            table.operands,
+            table.words,
+            ctypes.addressof(functions),
+        )
+        words = [constants.address, ctypes.addressof(sizes)]
+        words += [b.address for b in (*held, *outputs, arena, packed)]
+        frame[abi.CONSTANTS : abi.CONSTANTS + len(words)] = words
+        self._memory = held, outputs, arena, packed, constants, sizes, code, functions
+        return frame
+
+    def timed(self, rounds: int) -> list[Timed]:
+        """Medians of all rounds so far, of which `rounds` are run now."""
+        once = _times(self._prologue, self._frame, min(rounds, 3))
+        for seen, times in zip(self._seen, _each(self._launches, self._frame, rounds), strict=True):
+            seen += times
+        return [
+            *_timed(self.program.prologue, once, self.values, True),
+            *_timed(self.program.launches, _medians(self._seen), self.values, False),
+        ]
+
+
+def _values(graph: Graph, inputs: Sequence[Buffer]) -> dict[str, int]:
+    """The sizes that stand alone in a shape of an input, by their symbols' names."""
+    return {
+        symbol.name: size
+        for value, buffer in zip(graph.inputs, inputs, strict=True)
+        for dim, size in zip(value.shape, buffer.shape, strict=True)
+        for symbol in symbols([dim])
+        if dim == SymInt.atom(symbol)
+    }
 
 
 def _alone(writer: Writer, launches: Sequence[Item]) -> list[Any]:
@@ -94,19 +133,36 @@ def _alone(writer: Writer, launches: Sequence[Item]) -> list[Any]:
     return codes
 
 
-def _timed(items: Sequence[Item], times: Sequence[float], once: bool) -> list[Timed]:
+def _timed(
+    items: Sequence[Item], times: Sequence[float], values: dict[str, int], once: bool
+) -> list[Timed]:
     """The items with their times, less that of nothing, which comes last."""
     found = []
     for item, time_ in zip(items, times[:-1], strict=True):
         calls = list(counted([item]))
-        flops = sum(int(launch.flops * count) for launch, count in calls)
-        moved = sum(int(launch.bytes * count) for launch, count in calls)
+        flops, moved = (
+            sum(int(evaluate(one * count, values)) for one, count in amounts)
+            for amounts in (
+                [(launch.flops, count) for launch, count in calls],
+                [(launch.bytes, count) for launch, count in calls],
+            )
+        )
         label = calls[0][0].label if len(calls) == 1 else f"loop of {len(calls)} kernels"
         found.append(Timed(label, flops, moved, max(0.0, time_ - times[-1]), once))
     return found
 
 
 def _times(codes: Sequence[Any], frame: Any, rounds: int) -> list[float]:
+    return _medians(_each(codes, frame, rounds))
+
+
+def _medians(seen: Sequence[Sequence[float]]) -> list[float]:
+    """In microseconds."""
+    return [statistics.median(t) * 1e6 for t in seen]
+
+
+def _each(codes: Sequence[Any], frame: Any, rounds: int) -> list[list[float]]:
+    """Seconds of each in each round."""
     run, address = pool().run, ctypes.addressof(frame)
     seen: list[list[float]] = [[] for _ in codes]
     for _ in range(rounds):
@@ -115,7 +171,7 @@ def _times(codes: Sequence[Any], frame: Any, rounds: int) -> list[float]:
             start = time.perf_counter()
             run(address)
             times.append(time.perf_counter() - start)
-    return [statistics.median(t) * 1e6 for t in seen]
+    return seen
 
 
 def report(name: str, timed: Sequence[Timed]) -> None:

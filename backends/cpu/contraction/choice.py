@@ -12,16 +12,25 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from graphtorch.ir.shape import Dim, bounds
+from graphtorch.ir.shape import Dim, Quotient, bounds, likely, unit
 
 from ...dataclass import dataclass
-from ...kernels.contraction.problem import Axis, Contraction, Source, extent_of, is_affine, stride
+from ...kernels.body.space import terms_of
+from ...kernels.contraction.problem import (
+    Axis,
+    Contraction,
+    Source,
+    extent_of,
+    is_affine,
+    stride,
+)
 from ...kernels.machine import BYTE_WORK, SERIAL_WORK, Machine
 from .schedule import (
     TASKS,
     Chunk,
     Schedule,
     Tiling,
+    any_row_sizes,
     blocks,
     chunks,
     column_sizes,
@@ -31,8 +40,12 @@ from .schedule import (
 )
 
 UNKNOWN = 64  # what a size known at run time only counts as
+# What symbols may be: rows, and the sides of images at the entry of a net.
+ROWS = (7, 14, 28, 56)
+SIDES = (160, 224, 320)
 DEEP = 512  # a k known at run time only, of which operands have to fit a cache
 LARGE = 1024  # the largest that one is likely to be
+IDLE = 1.25  # times as long as on paper, tiles take that do not keep the units busy
 LATENCY = 4  # cycles until an accumulator can be added to again
 # bytes: rows of A whose elements lie further apart along k cost an address translation each
 PAGE = 4096
@@ -104,7 +117,15 @@ def _tiles(
         most = min(most_rows(len(parts), machine.registers - masked - product), limit)
         rows = row_tiling(p.m, most, not feed.pack_a and _fixed_rows(p))
         cost = total_cost(p, rows, columns, lanes, machine) + feed.cost
+        if not isinstance(p.m[-1].extent, int) and not _is_busy(most, len(parts), machine):
+            cost *= IDLE
         yield cost, Schedule("tile", lanes, False, rows, columns, feed.pack_a, feed.pack_b)
+
+
+def _is_busy(rows: int, vectors: int, machine: Machine) -> bool:
+    """Whether a tile keeps the units busy whatever comes between: one of just as many sums as that
+    takes is as fast as others on paper only, and so is a row that shares nothing."""
+    return rows > 1 and rows * vectors > LATENCY * machine.multiply_adds
 
 
 def dot_candidates(
@@ -120,10 +141,12 @@ def dot_candidates(
     for r, c in DOT_TILES:
         if r * c + min(r, c) + 1 > machine.registers:
             continue
-        rows, columns = Tiling(row_sizes(p.m[-1].extent, r)), Tiling(row_sizes(p.n[-1].extent, c))
+        rows, columns = (
+            Tiling(sizes_of_rows(x[-1].extent, size)) for x, size in ((p.m, r), (p.n, c))
+        )
         cost = 0.0
-        for a, x in sweep(guess(p.m[-1].extent), rows.sizes):
-            for b, y in sweep(guess(p.n[-1].extent), columns.sizes):
+        for a, x in sweeps(p.m[-1].extent, rows.sizes):
+            for b, y in sweeps(p.n[-1].extent, columns.sizes):
                 step = max(a * b / machine.multiply_adds, (a + b) / LOADS, float(LATENCY))
                 step = max(step, 0.0 if machine.fused else issue(a + b, a * b)) + 0.5
                 cost += x * y * (step * depth + 8 * a * b + 20)
@@ -143,15 +166,41 @@ def column_tiling(axes: Sequence[Axis], vectors: int, lanes: int, direct: bool) 
     if direct and len(axes) > 1 and isinstance(extent, int):
         across = len(chunks(extent, lanes))
         if across and across <= vectors:
-            return Tiling(row_sizes(axes[-2].extent, vectors // across), (extent,))
+            return Tiling(sizes_of_rows(axes[-2].extent, vectors // across), (extent,))
     return Tiling(column_sizes(extent, vectors, lanes), ragged=not isinstance(extent, int))
 
 
 def row_tiling(axes: Sequence[Axis], most: int, direct: bool) -> Tiling:
     extent = axes[-1].extent
     if direct and len(axes) > 1 and isinstance(extent, int) and 0 < extent <= most // 2:
-        return Tiling(row_sizes(axes[-2].extent, most // extent), (extent,))
-    return Tiling(row_sizes(extent, most))
+        return Tiling(sizes_of_rows(axes[-2].extent, most // extent), (extent,))
+    return Tiling(sizes_of_rows(extent, most))
+
+
+def sizes_of_rows(extent: Dim, most: int) -> tuple[int, ...]:
+    """Of tiles of at most `most` rows, of which `extent` may be known at run time only."""
+    return row_sizes(extent, most) if isinstance(extent, int) else any_row_sizes(unit(extent), most)
+
+
+def sweeps(extent: Dim, sizes: tuple[int, ...]) -> list[tuple[int, float]]:
+    """(size, how often) of the tiles that cover `extent`: of one known at run time only, as in
+    `guess` of it on average."""
+    if isinstance(extent, int):
+        return [(size, float(count)) for size, count in sweep(extent, sizes)]
+    seen = likely_extents(extent)
+    return [
+        (size, count * guess(extent) / e / len(seen))
+        for e in seen
+        for size, count in sweep(e, sizes)
+    ]
+
+
+def likely_extents(extent: Dim) -> list[int]:
+    """What a size known at run time only may be: of rows of smaller images that nets make of an
+    image, or of some; for all pixels their products."""
+    sizes = SIDES if any(isinstance(a, Quotient) for m, _ in terms_of(extent) for a in m) else ROWS
+    step = unit(extent)
+    return [-(-likely(extent, size) // step) * step for size in sizes]
 
 
 def feeding(p: Contraction, machine: Machine, pack_a: bool | None = None) -> Feeding:
@@ -241,16 +290,16 @@ def total_cost(
     return cost * others
 
 
-def tile_shapes(axes: Sequence[Axis], rows: Tiling) -> list[tuple[int, int]]:
+def tile_shapes(axes: Sequence[Axis], rows: Tiling) -> list[tuple[int, float]]:
     """(rows, how often) for each size of tile."""
-    outer = sweep(guess(axes[-2 if rows.inner else -1].extent), rows.sizes)
+    outer = sweeps(axes[-2 if rows.inner else -1].extent, rows.sizes)
     if not rows.inner:
         return outer
-    inner = sweep(guess(axes[-1].extent), rows.inner)
+    inner = sweeps(axes[-1].extent, rows.inner)
     return [(a * b, x * y) for a, x in outer for b, y in inner]
 
 
-def column_shapes(axes: Sequence[Axis], columns: Tiling) -> list[tuple[list[int], int]]:
+def column_shapes(axes: Sequence[Axis], columns: Tiling) -> list[tuple[list[int], float]]:
     """(widths of the pieces of rows, how often) for each size of tile."""
     if not columns.inner:
         extent, width = axes[-1].extent, columns.sizes[0]
@@ -259,8 +308,8 @@ def column_shapes(axes: Sequence[Axis], columns: Tiling) -> list[tuple[list[int]
         return [([w], t) for w, t in sweep(extent, columns.sizes)]
     return [
         ([w] * a, x * y)
-        for a, x in sweep(guess(axes[-2].extent), columns.sizes)
-        for w, y in sweep(guess(axes[-1].extent), columns.inner)
+        for a, x in sweeps(axes[-2].extent, columns.sizes)
+        for w, y in sweeps(axes[-1].extent, columns.inner)
     ]
 
 

@@ -20,8 +20,8 @@ from ...kernels.contraction.problem import Axis, Contraction, extent_of, stride
 from ...kernels.ir import Const, Expr, KType, binary, cast, fma, load, splat
 from ...kernels.machine import SERIAL_WORK, Machine
 from .borders import Borders
-from .choice import guess
-from .schedule import Schedule, Tiling, column_sizes, row_sizes
+from .choice import guess, sizes_of_rows
+from .schedule import Schedule, Tiling, column_sizes
 from .tile import Column, Direct, Packed, Row, Writer, steps_of
 
 MOST_ROWS = 8  # of a tile one vector wide
@@ -42,6 +42,7 @@ def diagonal(p: Contraction) -> Contraction | None:
 def diagonal_schedule(p: Contraction, machine: Machine) -> Schedule:
     """Vectors along n, as many rows as have registers."""
     lanes = machine.lanes(p.acc.itemsize)
+    work = extent_of(p.axes())
     vectors = 1 if machine.registers <= 16 else 2
     return Schedule(
         "diagonal",
@@ -51,7 +52,7 @@ def diagonal_schedule(p: Contraction, machine: Machine) -> Schedule:
         Tiling(column_sizes(p.n[-1].extent, vectors, lanes)),
         False,
         stride(p.b.address, p.n[-1]) != 1,
-        parallel=guess(extent_of(p.axes())) >= SERIAL_WORK // lanes,
+        parallel=not isinstance(work, int) or work >= SERIAL_WORK // lanes,
     )
 
 
@@ -63,7 +64,7 @@ def _row_tiling(axes: Sequence[Axis], most: int) -> Tiling:
         and math.prod(guess(a.extent) for a in axes[-2:]) <= most + 1
     ):
         return Tiling((guess(axes[-2].extent),), (guess(extent),))
-    return Tiling(row_sizes(extent, most))
+    return Tiling(sizes_of_rows(extent, most))
 
 
 def diagonal_tile(

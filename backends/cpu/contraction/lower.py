@@ -30,6 +30,7 @@ from ...kernels.contraction.problem import (
     axis,
     extent_of,
     merge_axes,
+    part_axes,
 )
 from ...kernels.ir import Expr, KType, binary, cast, constant, fma, load
 from ...kernels.program.lowering import Lowering, Region
@@ -89,11 +90,13 @@ def lower_contraction(region: Region, lowering: Lowering) -> None:
 
 def contract(problem: Contraction, region: Region, lowering: Lowering) -> Schedule:
     """The launches of a contraction by the schedule that is returned."""
-    across = None if lowering.machine.tasks_are_threads else diagonal(problem)
-    if across is not None:
-        return lower_scheduled(
-            across, diagonal_schedule(across, lowering.machine), region, lowering
-        )
+    if not lowering.machine.tasks_are_threads:
+        part_axes(problem)
+        across = diagonal(problem)
+        if across is not None:
+            return lower_scheduled(
+                across, diagonal_schedule(across, lowering.machine), region, lowering
+            )
     return lower_scheduled(*choose(problem, lowering.machine), region, lowering)
 
 

@@ -128,6 +128,21 @@ def row_sizes(extent: Dim, most: int) -> tuple[int, ...]:
     return (size, extent % size) if extent % size else (size,)
 
 
+def any_row_sizes(unit: int, most: int) -> tuple[int, ...]:
+    """Tile sizes along rows of which there are some multiple of `unit`: one that divides it, or
+    the main tile and what leaves few tiles for the rest: halves of it, and three rows beside
+    four."""
+    exact = max(size for size in range(1, most + 1) if unit % size == 0)
+    if exact > most // 2:
+        return (exact,)
+    main = most if most < 8 else most - most % 2
+    step = math.gcd(unit, main)
+    rests = [step << i for i in range(main.bit_length()) if step << i < main]
+    if (main, step) == (4, 1):
+        rests = [1, 2, 3]
+    return (main, *reversed(rests))
+
+
 def _sweep_cost(extent: int, size: int, most: int) -> float:
     """Of tiles of `size` rows and one with the rest, in rows: one of few rows takes as long as its
     sums wait for each other, and each has a beginning and an end."""

@@ -8,9 +8,10 @@ does not depend on the number of threads.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
-from graphtorch.ir.shape import Dim, evaluate
+from graphtorch.ir.shape import Dim, evaluate, unit
 
 from ...kernels.body.scope import Scope
 from ...kernels.contraction.problem import Axis, Contraction, axis, extent_of, flat
@@ -24,6 +25,7 @@ from .tile import side_of, sweep_axis, tile_columns
 from .writer import ResultWriter
 
 PARTS = 16
+BATCH = 8  # images of a number that is not known
 FEW_TASKS = 8  # with as many, threads are busy without splitting k
 MOST_PARTS = 64
 LONG = 2048  # steps of k that are worth a pass over the results
@@ -32,7 +34,7 @@ SHORT = 256  # steps of a part at least
 
 def parts_of(p: Contraction, s: Schedule, machine: Machine) -> int:
     """How many parts to cut k into; 1 for none."""
-    if not s.parallel or not p.k or guess(extent_of(p.k)) < LONG:
+    if not s.parallel or not p.k or _depth(p.k) < LONG:
         return 1
     if s.kind == "dot" and len(p.k) == 1:
         return 1
@@ -45,6 +47,15 @@ def parts_of(p: Contraction, s: Schedule, machine: Machine) -> int:
     return _possible(p, max(fitting, min(PARTS, first) if isinstance(first, int) else PARTS))
 
 
+def _depth(k: Sequence[Axis]) -> int:
+    """Steps of k, of which there are a batch's number of times as many as are known."""
+    return math.prod(x.extent if isinstance(x.extent, int) else _many(x.extent) for x in k)
+
+
+def _many(extent: Dim) -> int:
+    return max(guess(extent), BATCH * unit(extent))
+
+
 def _fitting(p: Contraction, s: Schedule, machine: Machine) -> int:
     """Parts of which one's operands stay in the L2 cache; 1 where they do so for all of k, or where
     results are too many.
@@ -52,7 +63,7 @@ def _fitting(p: Contraction, s: Schedule, machine: Machine) -> int:
     Each tile reads its rows and columns along all of k: what does not stay is read from beyond the
     cache for each.
     """
-    m, n, depth = (guess(extent_of(axes)) for axes in (p.m, p.n, p.k))
+    m, n, depth = guess(extent_of(p.m)), guess(extent_of(p.n)), _depth(p.k)
     rows, columns = (t.sizes[0] * (t.inner or (1,))[0] for t in (s.rows, s.columns))
     room = machine.caches[1] // 2 // p.acc.itemsize
     if depth * (rows + columns) <= room:

@@ -174,6 +174,8 @@ def emit_tiles(
         _sweep_side(e, columns, spans, lambda sizes, valid: tile(row_sizes, sizes, valid))
 
     work = extent_of(p.axes())
+    if s.kind == "diagonal":  # a multiply-add of it is a load as well, of which none is shared
+        work = work * s.lanes
     with e.tasks(levels, s.parallel, work=work):
         if s.kind == "diagonal":  # both operands and the result lie along the columns
             _sweep_side(e, rows, spans, sweep_columns)

@@ -7,12 +7,15 @@ from dataclasses import replace
 
 from graphtorch.ir.dtype import DType, i32
 from graphtorch.ir.graph import Node
-from graphtorch.ir.shape import Dim, Shape, SymInt, evaluate
+from graphtorch.ir.shape import Dim, Shape, SymInt, evaluate, unit
 
 from ...dataclass import dataclass, field
 from ..body.space import Space, coefficient, depends, name_of
 from ..ir import Expr, dot, fma
 from ..program.program import Slot
+
+# Rows that are worth reading all columns for: matrices of fewer are better one large matrix.
+LEAST_PART = 32
 
 
 @dataclass(frozen=True)
@@ -217,6 +220,23 @@ def _merge(p: Contraction, outer: Axis, inner: Axis) -> Axis:
     }
     p.index = tuple(evaluate(i, parts) for i in p.index)
     return joined
+
+
+def part_axes(p: Contraction) -> None:
+    """Make two axes of each of m and n whose extent is an unknown number times a known one, such as
+    the pixels of a batch: the schedule of one image then is that of images of known number."""
+    for group in ("m", "n"):
+        axes: list[Axis] = getattr(p, group)
+        setattr(p, group, [part for a in axes for part in _parted(p, a)])
+
+
+def _parted(p: Contraction, a: Axis) -> list[Axis]:
+    inner = unit(a.extent)
+    if isinstance(a.extent, int) or inner < LEAST_PART:
+        return [a]
+    outer, within = axis(p.space, a.extent // inner), axis(p.space, inner)
+    _substitute(p, {a.name: outer.variable * inner + within.variable})
+    return [outer, within]
 
 
 def _substitute(p: Contraction, values: dict[str, Dim]) -> None:

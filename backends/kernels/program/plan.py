@@ -2,16 +2,17 @@
 
 A temporary lives from its first launch to its last; two that live at the same time may not overlap.
 Static sizes are packed by size, largest first, each at the lowest offset that is free for its whole
-life. Symbolic sizes share *shelves*: slots with disjoint lives and comparable sizes use the same
-shelf, whose size is the largest of theirs, and shelves stand one after the other, so that every
-offset is an expression over the symbols that compiled code evaluates at each call.
+life. So are sizes that are numbers times the same symbols, a batch most of all, in units of these.
+Other symbolic sizes share *shelves*: slots with disjoint lives and comparable sizes use the same
+shelf, whose size is the largest of theirs, and shelves stand one after the other. Every offset is
+an expression over the symbols that compiled code evaluates at each call.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphtorch.ir.shape import Dim, bounds
+from graphtorch.ir.shape import Dim, SymInt, bounds, unit
 
 from ...dataclass import dataclass, field
 from .program import Branch, Item, Loop, Program, Slot, touched
@@ -50,11 +51,15 @@ class Shelf:
 def plan(program: Program) -> Plan:
     """Place the temporaries of `program`."""
     lives = lifetimes(program)
-    static = [s for s in lives if isinstance(slot_bytes(s), int)]
-    offsets, end = _pack(static, lives)
-    symbolic = [s for s in lives if not isinstance(slot_bytes(s), int)]
-    total: Dim = end
-    for shelf in _shelves(symbolic, lives):
+    static = {s: n for s in lives if isinstance(n := slot_bytes(s), int)}
+    unit, common = _multiples([s for s in lives if s not in static])
+    offsets: dict[Slot, Dim] = {}
+    total: Dim = 0
+    for slots, one in ((static, 1), (common, unit)):
+        places, end = _pack(slots, lives)
+        offsets.update((slot, total + place * one) for slot, place in places.items())
+        total = total + end * one
+    for shelf in _shelves([s for s in lives if s not in offsets], lives):
         offsets.update(dict.fromkeys(shelf.slots, total))
         total = total + shelf.size
     return Plan(offsets, total, lives)
@@ -108,12 +113,27 @@ def _extend(lives: dict[Slot, Life], slot: Slot, time: int) -> None:
     lives[slot] = Life(min(known.first, time), max(known.last, time))
 
 
-def _pack(slots: Sequence[Slot], lives: dict[Slot, Life]) -> tuple[dict[Slot, Dim], int]:
-    """Offsets of slots with static sizes, and the end of the highest."""
-    offsets: dict[Slot, Dim] = {}
+def _multiples(slots: Sequence[Slot]) -> tuple[Dim, dict[Slot, int]]:
+    """A product of symbols, and the slots whose bytes are multiples of it with what they are
+    multiplied by: none unless these are most of them."""
+    found: dict[Dim, dict[Slot, int]] = {}
+    for slot in slots:
+        size = slot.elements * slot.dtype.itemsize
+        factor = unit(size)
+        product = size // factor if factor else 0
+        if isinstance(product, SymInt) and len(product.terms) == 1:
+            whole = -(-factor // ALIGNMENT) * ALIGNMENT
+            found.setdefault(product, {})[slot] = whole
+    product, most = max(found.items(), key=lambda item: len(item[1]), default=(0, {}))
+    return (product, most) if 2 * len(most) > len(slots) else (0, {})
+
+
+def _pack(sizes: dict[Slot, int], lives: dict[Slot, Life]) -> tuple[dict[Slot, int], int]:
+    """Offsets of slots of known sizes, and the end of the highest."""
+    offsets: dict[Slot, int] = {}
     placed = Placed(lives)
-    for slot in sorted(slots, key=lambda s: (-_static(s), lives[s].first)):
-        size = _static(slot)
+    for slot in sorted(sizes, key=lambda s: (-sizes[s], lives[s].first)):
+        size = sizes[slot]
         taken = placed.during(lives[slot])
         at = 0
         for start, stop in taken:
@@ -155,12 +175,6 @@ class Placed:
 
     def _is_long(self, life: Life) -> bool:
         return life.last - life.first >= self.STRETCH
-
-
-def _static(slot: Slot) -> int:
-    size = slot_bytes(slot)
-    assert isinstance(size, int)
-    return size
 
 
 def _shelves(slots: Sequence[Slot], lives: dict[Slot, Life]) -> list[Shelf]:
