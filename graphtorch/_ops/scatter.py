@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,9 @@ from .indexing import Arrays, _basic, _index, _put, _sliced, _source, full_numbe
 from .orders import order_kept, row_major
 from .strides import as_strided, diagonal
 from .views import reshape, select, slice_view
+
+BACKWARD = {"scatter": "Scatter", "scatter_add": "ScatterAdd"}
+COMBINING = {"prod": "scatter_mul", "amax": "scatter_max", "amin": "scatter_min"}
 
 
 def _index_list(x: Tensor, indices: Any) -> tuple[Tensor, Arrays]:
@@ -115,7 +119,7 @@ def _check_fits(name: str, x: Tensor, index: Tensor, axis: int, what: str) -> No
 def _scatter(
     name: str, input: Tensor, dim: int, index: Tensor, src: Any, kind: str = "runtime"
 ) -> Tensor:
-    """`scatter` or `scatter_add`; `kind` is that of the error for a place outside of the
+    """An op of `ir.ops` that writes at places; `kind` is that of the error for a place outside of the
     dimension."""
     check_index_dtype(name, index)
     axis = _axis(input, dim)
@@ -145,7 +149,7 @@ def _scatter(
         src = slice_view(src, (0,) * len(shape), shape, (1,) * len(shape))
     op = getattr(ops, name)
     return run(
-        name.capitalize(),
+        BACKWARD.get(name, "ScatterReduce"),
         lambda v, i, s: op(v, _index(i), s, dim=axis, kind=kind),
         input,
         index,
@@ -241,38 +245,29 @@ def _reduced(
             if input.dtype.is_floating_point
             else FUNCTIONS["div"](total, count, rounding_mode="floor")
         )
-    return _reduce_by_rounds(
-        input, _axis(input, dim), index, src, reduce, include_self, touched, kind
-    )
+    if not input.dtype.is_complex:
+        neutral = _neutral(reduce, input.dtype)
+        base = input if include_self else FUNCTIONS["where"](touched > 0, neutral, input)
+        return _scatter(COMBINING[reduce], base.to(input.dtype), dim, index, src, kind)
+    return _product_by_rounds(base, _axis(input, dim), index, src, kind)
 
 
-def _reduce_by_rounds(
-    x: Tensor,
-    axis: int,
-    index: Tensor,
-    src: Tensor,
-    reduce: str,
-    include_self: bool,
-    touched: Tensor,
-    kind: str,
-) -> Tensor:
-    """prod, amax and amin: each entry along `axis` of `src` in turn."""
-    combine = {
-        "prod": FUNCTIONS["mul"],
-        "amax": FUNCTIONS["maximum"],
-        "amin": FUNCTIONS["minimum"],
-    }[reduce]
-    info = x.dtype
-    neutral = {"prod": 1.0, "amax": -float("inf"), "amin": float("inf")}[reduce]
-    if not info.is_floating_point:
-        limits = iinfo(info)
-        neutral = {"prod": 1, "amax": limits.min, "amin": limits.max}[reduce]
-    result = x if include_self else FUNCTIONS["where"](touched > 0, neutral, x).to(x.dtype)
-    blank = FUNCTIONS["full_like"](x, neutral)
+def _neutral(reduce: str, dtype: Any) -> Any:
+    """What changes nothing."""
+    if reduce == "prod":
+        return 1
+    if dtype.is_floating_point:
+        return -math.inf if reduce == "amax" else math.inf
+    return iinfo(dtype).min if reduce == "amax" else iinfo(dtype).max
+
+
+def _product_by_rounds(base: Tensor, axis: int, index: Tensor, src: Tensor, kind: str) -> Tensor:
+    """Products of complex numbers: each entry along `axis` of `src` in turn."""
+    blank = FUNCTIONS["ones_like"](base)
     for at in range(index.shape[axis]):
         i = index.narrow(axis, at, 1)
-        result = combine(result, _scatter("scatter", blank, axis, i, src.narrow(axis, at, 1), kind))
-    return result
+        base = base * _scatter("scatter", blank, axis, i, src.narrow(axis, at, 1), kind)
+    return base
 
 
 def _along(line: Tensor, axis: int, rank: int) -> Tensor:

@@ -188,6 +188,21 @@ def _scatter_add(b: ModelBuilder, node: Node, x: list[str]) -> str:
 
 
 @_emits
+def _scatter_max(b: ModelBuilder, node: Node, x: list[str]) -> str:
+    return b.op("ScatterElements", x, axis=node.attrs.dim, reduction="max")
+
+
+@_emits
+def _scatter_min(b: ModelBuilder, node: Node, x: list[str]) -> str:
+    return b.op("ScatterElements", x, axis=node.attrs.dim, reduction="min")
+
+
+@_emits
+def _scatter_mul(b: ModelBuilder, node: Node, x: list[str]) -> str:
+    return b.op("ScatterElements", x, axis=node.attrs.dim, reduction="mul")
+
+
+@_emits
 def _index_select(b: ModelBuilder, node: Node, x: list[str]) -> str:
     return b.op("Gather", x, axis=node.attrs.dim)
 

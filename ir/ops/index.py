@@ -6,6 +6,7 @@ A position outside its dimension is an error of the run, never a read or write e
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,17 @@ from ..op import Attrs, Kind, NoGradient, Op, Weight
 from ..shape import Shape, broadcast
 from .batching import along
 from .checks import attrs_of, check_axis, ints, listed
-from .common import number, ops, sum_to, wide, zeros, zeros_like
+from .common import (
+    ORDERED,
+    REAL,
+    check_domain,
+    number,
+    ops,
+    sum_to,
+    wide,
+    zeros,
+    zeros_like,
+)
 from .index_batch import index_batch, index_put_batch, index_select_batch, searchsorted_batch
 from .require import FAILURES
 from .shape import DimAttrs, slice_dim
@@ -29,6 +40,9 @@ __all__ = [
     "index_select",
     "scatter",
     "scatter_add",
+    "scatter_max",
+    "scatter_min",
+    "scatter_mul",
     "searchsorted",
     "sort",
     "topk",
@@ -139,12 +153,7 @@ def _scatter_infer(attrs: DimAttrs, x: Type, index: Type, src: Type) -> tuple[Ty
 
 def _source_gradient(node: Node, g: Value) -> Value:
     """What arrives at src: elements that no index reads get zero."""
-    _, index, src = node.operands
-    found = ops.gather(g, index, dim=attrs_of(node, DimAttrs).dim)
-    if index.shape == src.shape:
-        return found
-    high = tuple(b - a for a, b in zip(index.shape, src.shape, strict=True))
-    return ops.pad(found, low=(0,) * src.rank, high=high, value=0)
+    return _padded(node, ops.gather(g, node.operands[1], dim=attrs_of(node, DimAttrs).dim))
 
 
 def _scatter_vjp(node: Node, g: Value) -> tuple[Value, None, Value]:
@@ -182,10 +191,12 @@ scatter = Op(
 )
 
 
-def _accumulate(x: np.ndarray, where: Any, src: np.ndarray) -> np.ndarray:
-    """x with src added at `where`, 16-bit floats summed in f32."""
+def _accumulate(
+    x: np.ndarray, where: Any, src: np.ndarray, combine: np.ufunc = np.add
+) -> np.ndarray:
+    """x with src combined at `where`, 16-bit floats in f32."""
     total = wide(x).copy()
-    np.add.at(total, where, src.astype(total.dtype))
+    combine.at(total, where, src.astype(total.dtype))
     return total.astype(x.dtype)
 
 
@@ -209,6 +220,89 @@ scatter_add = Op(
     raises=True,
     batch=along("dim"),
 )
+
+
+def _used(node: Node) -> tuple[Value, Value, Value, int]:
+    """x, the index, what of src it reads, and the dimension."""
+    x, index, src = node.operands
+    if src.shape != index.shape:
+        src = ops.slice(src, start=(0,) * src.rank, stop=index.shape, step=(1,) * src.rank)
+    return x, index, src, attrs_of(node, DimAttrs).dim
+
+
+def _padded(node: Node, gradient: Value) -> Value:
+    """The gradient of the part of src that is read as one of src."""
+    _, index, src = node.operands
+    if index.shape == src.shape:
+        return gradient
+    high = tuple(b - a for a, b in zip(index.shape, src.shape, strict=True))
+    return ops.pad(gradient, low=(0,) * src.rank, high=high, value=0)
+
+
+def _extreme_vjp(node: Node, g: Value) -> tuple[Value, None, Value]:
+    """Those that are the extreme of a place share its gradient."""
+    x, index, src, dim = _used(node)
+    result, dtype = node.result(), g.dtype
+    stays = ops.cast(ops.eq(x, result), dtype=dtype)
+    comes = ops.cast(ops.eq(src, ops.gather(result, index, dim=dim)), dtype=dtype)
+    share = ops.div(g, ops.scatter_add(stays, index, comes, dim=dim))
+    taken = ops.mul(comes, ops.gather(share, index, dim=dim))
+    return ops.mul(stays, share), None, _padded(node, taken)
+
+
+def _product_vjp(node: Node, g: Value) -> tuple[Value, None, Value]:
+    """The product of the others: a quotient, but for a place's only zero."""
+    x, index, src, dim = _used(node)
+    one, zero = number(1, x.dtype), number(0, x.dtype)
+    vanishes = ops.eq(src, zero)
+    nothing = zeros_like(x)
+    zeros_there = ops.scatter_add(nothing, index, ops.cast(vanishes, dtype=x.dtype), dim=dim)
+    lone = ops.logical_and(vanishes, ops.eq(ops.gather(zeros_there, index, dim=dim), one))
+    others = ops.scatter_mul(x, index, ops.where(lone, one, src), dim=dim)
+    quotient = ops.div(
+        ops.gather(ops.mul(g, node.result()), index, dim=dim), ops.where(vanishes, one, src)
+    )
+    taken = ops.where(lone, ops.gather(ops.mul(g, others), index, dim=dim), quotient)
+    factors = ops.scatter_mul(ops.add(nothing, one), index, src, dim=dim)
+    return ops.mul(g, factors), None, _padded(node, taken)
+
+
+def _combining(name: str, doc: str, combine: np.ufunc, vjp: Callable[..., Any], domain: Any) -> Op:
+    """A scatter that combines each element with all that src has for its place."""
+
+    def infer(attrs: DimAttrs, x: Type, index: Type, src: Type) -> tuple[Type, ...]:
+        check_domain(name, x, domain)
+        return _scatter_infer(attrs, x, index, src)
+
+    def reference(
+        attrs: PlacesAttrs, x: np.ndarray, index: np.ndarray, src: np.ndarray
+    ) -> np.ndarray:
+        _check_range(index, x.shape[attrs.dim], attrs.dim, kind=attrs.kind)
+        where = _coordinates(index, attrs.dim)
+        return _accumulate(x, where, _used_source(index, src), combine)
+
+    return Op(
+        name,
+        f"x with each element that index names along dim {doc} what src has for it.",
+        ("x", "index", "src"),
+        attrs=PlacesAttrs,
+        infer=infer,
+        vjp=vjp,
+        reference=reference,
+        kind=Kind.SCATTER,
+        weight=Weight.PLAIN,
+        raises=True,
+        batch=along("dim"),
+    )
+
+
+scatter_max = _combining(
+    "scatter_max", "the largest of itself and", np.maximum, _extreme_vjp, ORDERED
+)
+scatter_min = _combining(
+    "scatter_min", "the smallest of itself and", np.minimum, _extreme_vjp, ORDERED
+)
+scatter_mul = _combining("scatter_mul", "times all", np.multiply, _product_vjp, REAL)
 
 
 def _index_select_infer(attrs: DimAttrs, x: Type, index: Type) -> tuple[Type, ...]:

@@ -17,7 +17,7 @@ from graphtorch.ir.shape import Dim, Shape, broadcast, numel
 
 from ...dataclass import dataclass
 from ...kernels.body.evaluate import Evaluator, Mask, bounded, first_indexed
-from ...kernels.body.pointwise import wide
+from ...kernels.body.pointwise import maximum, minimum, wide
 from ...kernels.body.scope import Scope, upper_bound
 from ...kernels.body.views import Index, broadcast_index
 from ...kernels.ir import Buffer, Const, Expr, binary, cast, load
@@ -39,7 +39,13 @@ def added(old: Expr, update: Expr) -> Expr:
     return binary("or" if old.type.dtype.is_bool else "add", old, update)
 
 
-COMBINED: dict[str, Combine | None] = {"scatter": None, "scatter_add": added}
+COMBINED: dict[str, Combine | None] = {
+    "scatter": None,
+    "scatter_add": added,
+    "scatter_max": maximum,
+    "scatter_min": minimum,
+    "scatter_mul": lambda old, update: binary("mul", old, update),
+}
 SCATTERS = (*COMBINED, "index_put")
 
 
