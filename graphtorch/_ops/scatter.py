@@ -119,8 +119,8 @@ def _check_fits(name: str, x: Tensor, index: Tensor, axis: int, what: str) -> No
 def _scatter(
     name: str, input: Tensor, dim: int, index: Tensor, src: Any, kind: str = "runtime"
 ) -> Tensor:
-    """An op of `ir.ops` that writes at places; `kind` is that of the error for a place outside of the
-    dimension."""
+    """An op of `ir.ops` that writes at places; `kind` is that of the error for a place outside of
+    the dimension."""
     check_index_dtype(name, index)
     axis = _axis(input, dim)
     dtype = input._type.dtype
