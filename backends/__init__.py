@@ -51,6 +51,7 @@ def compile(
     device: int = 0,
     exact: Exactness = Exactness.NONE,
     tf32: Sequence[bool] = (),
+    tune: float = 0.0,
 ) -> Executable:
     """An executable of `graph`.
 
@@ -66,6 +67,7 @@ def compile(
         exact: what results have to be alike with.
         tf32: for the target "cuda": whether factors of f32 may be rounded to TF32, 10 bits of
             fraction, in products and in convolutions. As a rule neither.
+        tune: for the target "llvm": seconds for measuring schedules of kernels; 0: none are.
 
     Raises:
         ValueError: no such target.
@@ -75,7 +77,8 @@ def compile(
     if target not in TARGETS:
         raise ValueError(f"no target {target!r}: expected one of {', '.join(TARGETS)}")
     with assuming(Known(conditions)) if conditions else nullcontext():
-        more = {"cuda": (device, exact is Exactness.BITS, tf32), "llvm": (exact,)}.get(target, ())
+        options = {"cuda": (device, exact is Exactness.BITS, tf32), "llvm": (exact, tune)}
+        more = options.get(target, ())
         return importlib.import_module(TARGETS[target], __name__).compile(
             graph, tuple(stable), *more
         )

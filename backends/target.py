@@ -71,8 +71,16 @@ def lowered(
         exact=exact,
         on_stage=on_stage,
     )
+    program, placed = placed_program(graph, final, target, stable)
+    return program, placed, final
+
+
+def placed_program(
+    graph: Graph, final: Graph, target: Target[Code], stable: Sequence[int] = ()
+) -> tuple[Program, Plan]:
+    """The program of `final`, the regions of `graph`, and the placement of its temporaries."""
     with failure.stage("lowering", final):
         program = target.lower(final, target.machine, stable)
         assign_aliases(program, graph.donates)
         program.take_types(graph)
-        return program, plan(program), final
+        return program, plan(program)

@@ -1,4 +1,4 @@
-"""What the compiler did: kernels, their FLOPs and bytes, and memory."""
+"""What the compiler did: kernels, FLOPs, bytes and memory; and schedules by measurement."""
 
 import graphtorch as torch
 from graphtorch import nn
@@ -18,3 +18,10 @@ operations = len(compiled.graphs[0].nodes)
 print(f"{operations} operations recorded")
 assert torch.allclose(y.exp().sum(1), torch.ones(32))
 assert "FLOP" in text
+
+tuned = torch.compile(model, tune=1)  # seconds; tune=True takes up to 30 for each program
+with torch.no_grad():
+    z = tuned(torch.zeros(32, 256))
+print(tuned.explain().splitlines()[-1])
+assert torch.allclose(z.exp().sum(1), torch.ones(32))
+assert "by measurement" in tuned.explain()

@@ -103,7 +103,11 @@ def captured(compiled: Callable[..., Any], arguments: Sequence[torch.Tensor]) ->
     seen: list[Recorded] = []
 
     def taken(
-        graph: Graph, stable: Sequence[int] = (), conditions: Sequence[Condition] = (), *where: Any
+        graph: Graph,
+        stable: Sequence[int] = (),
+        conditions: Sequence[Condition] = (),
+        *where: Any,
+        **how: Any,
     ) -> Any:
         seen.append(Recorded(graph, tuple(stable), tuple(conditions)))
         raise Captured

@@ -10,6 +10,7 @@ from graphtorch.ir.graph import Graph
 from graphtorch.ir.passes.limits import Exactness
 from graphtorch.ir.printer import print_graph
 
+from ..cpu.choices import Choices
 from ..cpu.lower import lower
 from ..cpu.supports import limits, supports
 from ..explain import explain, statistics
@@ -27,8 +28,14 @@ from .units import Image, images, unit
 Code: TypeAlias = tuple[list[str], list[Image]]
 
 
-def target_of(processor: Processor, name: str = "") -> Target[Code]:
-    """Kernels as object code for `processor`; `name`: of the program, for messages."""
+def target_of(processor: Processor, name: str = "", choices: Choices | None = None) -> Target[Code]:
+    """Kernels as object code for `processor`.
+
+    Args:
+        name: of the program, for messages.
+        choices: of schedules; None: all are the cost model's.
+    """
+    own = limits(processor.machine)
 
     def emit(table: Table) -> Code:
         units = [
@@ -38,7 +45,13 @@ def target_of(processor: Processor, name: str = "") -> Target[Code]:
         return [u.name for u in units], images(units, processor, name)
 
     return Target(
-        "llvm", processor.machine, supports, limits(processor.machine), lower, emit, "cpu"
+        "llvm",
+        processor.machine,
+        supports,
+        choices.limits(own) if choices else own,
+        choices.lower if choices else lower,
+        emit,
+        "cpu",
     )
 
 
@@ -47,14 +60,17 @@ def build(
     processor: Processor,
     stable: Sequence[int] = (),
     exact: Exactness = Exactness.NONE,
+    choices: Choices | None = None,
 ) -> tuple[Record, bytes, list[Image]]:
     """The record of `graph`, its constants, and object code that defines its kernels."""
-    program, placed, final = lower_graph(graph, processor, stable, exact)
+    program, placed, final = lower_graph(graph, processor, stable, exact, choices)
     with failure.stage("code generation", graph):
         table = tabulate(program, placed)
         names, made = target_of(processor, graph.name).emit(table)
     counts = statistics(graph, final, program, placed, sum(len(image.code) for image in made))
     text = explain(program, placed, processor.describe(), counts)
+    if choices is not None:
+        text += choices.describe() + "\n"
     return record_of(program, placed, table, names, text, counts), table.constants, made
 
 
@@ -63,11 +79,13 @@ def lower_graph(
     processor: Processor,
     stable: Sequence[int] = (),
     exact: Exactness = Exactness.NONE,
+    choices: Choices | None = None,
 ) -> tuple[Program, Plan, Graph]:
     """`graph` as a program for `processor`, the placement of its temporaries, and the graph of
     regions."""
     debug.show("graph", graph.name, lambda: print_graph(graph))
-    program, placed, final = lowered(graph, target_of(processor), stable, exact, _show_pass)
+    target = target_of(processor, choices=choices)
+    program, placed, final = lowered(graph, target, stable, exact, _show_pass)
     debug.show("kernels", graph.name, lambda: print_program(program))
     return program, placed, final
 

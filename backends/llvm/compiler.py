@@ -19,6 +19,7 @@ from . import debug
 from .executable import Executable
 from .image import Image, remember
 from .processor import host
+from .runtime import pool
 
 # bytes of code, for which LLVM has worked for a second: it may take milliseconds to clean up then
 LARGE = 24 << 10
@@ -27,10 +28,14 @@ compiled_count = 0  # executables made so far in this process, from the cache or
 # Programs in use, by the name of their cache entry: a step recorded again with gradients in place
 # of None is the same program.
 _alive: weakref.WeakValueDictionary[str, Executable] = weakref.WeakValueDictionary()
+_unfinished: set[str] = set()  # those of which kernels are still to be measured
 
 
 def compile(
-    graph: Graph, stable: Sequence[int] = (), exact: Exactness = Exactness.NONE
+    graph: Graph,
+    stable: Sequence[int] = (),
+    exact: Exactness = Exactness.NONE,
+    tune: float = 0.0,
 ) -> Executable | mixed.Mixed:
     """Native code for `graph` on this machine, from the cache where it was compiled before.
 
@@ -42,34 +47,42 @@ def compile(
         stable: positions of inputs that seldom change: what is packed from them is kept between
             calls.
         exact: what results have to be alike with.
+        tune: seconds for measuring schedules; 0: none are.
 
     Raises:
         NotImplementedError: an op that has no native code, naming it and the user's line.
     """
     foreign = pairs.foreign(graph)
     return (
-        mixed.Mixed(graph, foreign, partial(compile_native, exact=exact))
+        mixed.Mixed(graph, foreign, partial(compile_native, exact=exact, tune=tune))
         if foreign
-        else compile_native(graph, stable, exact)
+        else compile_native(graph, stable, exact, tune)
     )
 
 
 def compile_native(
-    graph: Graph, stable: Sequence[int] = (), exact: Exactness = Exactness.NONE
+    graph: Graph,
+    stable: Sequence[int] = (),
+    exact: Exactness = Exactness.NONE,
+    tune: float = 0.0,
 ) -> Executable:
     """Native code for a graph all of whose nodes have some."""
     global compiled_count
     compiled_count += 1
-    name = cache.key(cache_text(graph), repr(host()), repr((*stable, int(exact))), repr(assumed()))
+    tuned = ("tuned", str(pool().get_num_threads())) if tune else ()
+    name = cache.key(
+        cache_text(graph), repr(host()), repr((*stable, int(exact))), repr(assumed()), *tuned
+    )
     known = _alive.get(name)
-    if known is None or debug.wanted():
-        known = _alive[name] = _load(name, stable) or _build(name, graph, stable, exact)
+    if known is None or debug.wanted() or name in _unfinished:
+        known = _load(name, stable) or _build(name, graph, stable, exact, tune)
+        _alive[name] = known
     return known
 
 
 def _load(name: str, stable: Sequence[int]) -> Executable | None:
     found = None if debug.wanted() else cache.load(name)
-    if found is None:
+    if found is None or found[0].get("left"):
         return None
     entry, data = found
     images, start = [], entry["constants"]
@@ -80,14 +93,22 @@ def _load(name: str, stable: Sequence[int]) -> Executable | None:
     return Executable(Record.from_json(entry["record"]), data[: entry["constants"]], images, stable)
 
 
-def _build(name: str, graph: Graph, stable: Sequence[int], exact: Exactness) -> Executable:
+def _build(
+    name: str, graph: Graph, stable: Sequence[int], exact: Exactness, tune: float
+) -> Executable:
     # the passes, lowerings and emitters are not even imported where the cache has the code
     build = importlib.import_module(".build", __package__).build
-    record, constants, images = build(graph, host(), stable, exact)
+    choices, left = None, 0
+    if tune:
+        search = importlib.import_module(".tune", __package__).tune
+        choices, left = search(graph, host(), stable, exact, tune)
+        (_unfinished.add if left else _unfinished.discard)(name)
+    record, constants, images = build(graph, host(), stable, exact, choices)
     entry = {
         "record": record.to_json(),
         "constants": len(constants),
         "images": [(image.names, len(image.code)) for image in images],
+        "left": left,  # kernels that there was no time to measure: the next process goes on
     }
     cache.store(name, entry, b"".join((constants, *(image.code for image in images))))
     made = Executable(record, constants, images, stable)

@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable
 
-STAGES = ("graph", "passes", "kernels", "llvm", "asm")
+STAGES = ("graph", "passes", "tuning", "kernels", "llvm", "asm")
 REPORT = "programs"  # not a stage: graphtorch/_deferred/report.py prints it when the process ends
 
 

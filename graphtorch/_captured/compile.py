@@ -38,6 +38,7 @@ from .signature import modules_of, shared_by, signature, state_of
 from .sizes import Assumed, Axes, Call, SizesOf
 from .status import BACKENDS, MODES, ConstraintViolationError, InvalidBackend, compiled, status
 from .tracing import argument_names, stand_ins, symbolic
+from .tuning import seconds_of
 
 SIGNATURES_BOUND = 128  # kinds of call that a function keeps recordings of; the oldest goes first
 ENTRIES_BOUND = 8  # recordings of one kind of call, for different states
@@ -67,10 +68,12 @@ class Compiled:
         dynamic: Any = None,
         fullgraph: bool = False,
         precision: str | None = None,
+        tune: float = 0.0,
     ):
         self._function = function
         self._fullgraph = fullgraph
         self._precision = precision
+        self._tune = tune
         self._sizes = SizesOf(function, dynamic)
         self._dynamic = dynamic
         self._entries: dict[Any, Kind] = {}
@@ -101,7 +104,8 @@ class Compiled:
             and functools.reduce(lambda o, n: getattr(o, n, None), name.split("."), place) is self
         ):
             return name
-        return type(self), (self._function, self._dynamic, self._fullgraph, self._precision)
+        given = (self._function, self._dynamic, self._fullgraph, self._precision, self._tune)
+        return type(self), given
 
     def __get__(self, owner: Any, kind: Any = None) -> Any:
         return self if owner is None else types.MethodType(self, owner)
@@ -347,7 +351,7 @@ class Compiled:
         dynamic = self._dynamic if isinstance(self._dynamic, bool) else None
         function = self._function
         whose = getattr(function, "__self__", None) or getattr(function, "__code__", function)
-        return Serving(dynamic, id(whose), self._precision)
+        return Serving(dynamic, id(whose), self._precision, self._tune)
 
     def _watched(
         self,
@@ -504,11 +508,13 @@ class OptimizedModule(Module):
         dynamic: Any = None,
         fullgraph: bool = False,
         precision: str | None = None,
+        tune: float = 0.0,
     ):
         super().__init__()
         del self.__dict__["training"]  # that of `module`
         self._orig_mod = module
-        object.__setattr__(self, "_compiled", Compiled(module, dynamic, fullgraph, precision))
+        compiled = Compiled(module, dynamic, fullgraph, precision, tune)
+        object.__setattr__(self, "_compiled", compiled)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self._compiled(*args, **kwargs)
@@ -577,6 +583,7 @@ def compile(
     isolate_recompiles: bool = False,
     shapes_spec: Any = None,
     precision: str | None = None,
+    tune: bool | float = False,
 ) -> Any:
     """A function or module that records one call and replays it with next to no Python.
 
@@ -606,11 +613,16 @@ def compile(
             taken at each call; a row with an infinity or nan gives nan. ``"bf16"``: by numbers
             rounded to bfloat16, summed in f32.
         name, recompile_limit, isolate_recompiles, shapes_spec: accepted as PyTorch's.
+        tune: measure a few schedules of each matrix product and convolution when a program is made,
+            and keep the fastest: for at most so many seconds a program, or 30 if True. What was
+            measured is kept in the cache. For CPUs, and sizes that are known.
 
     Raises:
         AssertionError: `model` cannot be called.
-        TypeError: `dynamic` is none of these.
-        ValueError: there is no such `precision`.
+        TypeError: `dynamic` is none of these; `tune` is neither a bool nor a number.
+        ValueError: there is no such `precision`; `tune` is a number of seconds that is not positive
+            and finite.
+        NotImplementedError: at the first call, where `tune` is asked for on a GPU.
         InvalidBackend: (a RuntimeError) there is no backend of this name.
         RuntimeError: no such mode, or both `mode` and `options`; with `fullgraph`, at the first
             call, where the function needs a value in Python; with `precision`, where a call needs
@@ -626,17 +638,20 @@ def compile(
             options=options,
             disable=disable,
             precision=precision,
+            tune=tune,
         )
+    seconds = seconds_of(tune, "compile()")
     _check_arguments(model, backend, mode, options)
     check_precision("compile()", precision)
     if disable:
         return model
     _check_dynamic(dynamic)
     if inspect.isclass(model):
-        setattr(model, "__call__", Compiled(model.__call__, dynamic, fullgraph, precision))  # noqa: B010
+        call = Compiled(model.__call__, dynamic, fullgraph, precision, seconds)
+        setattr(model, "__call__", call)  # noqa: B010
         return model
     kind = OptimizedModule if isinstance(model, Module) else Compiled
-    return kind(model, dynamic, fullgraph, precision)
+    return kind(model, dynamic, fullgraph, precision, seconds)
 
 
 def check_precision(caller: str, precision: Any) -> None:

@@ -52,11 +52,15 @@ def captured_program(
     conditions: Sequence[Condition] = (),
     place: device = CPU,
     exact: Exactness = Exactness.NONE,
+    tune: float = 0.0,
 ) -> Executable:
-    """What runs a graph that the user asked to compile; `stable` inputs seldom change."""
+    """What runs a graph that the user asked to compile; `stable` inputs seldom change.
+
+    Args: tune: seconds for measuring schedules of kernels; 0: none are.
+    """
     exact = Exactness.BITS if _settings.deterministic() else exact
     if place is CPU:
-        return _compile(graph, CHOSEN or "llvm", stable, conditions, exact=exact)
+        return _compile(graph, CHOSEN or "llvm", stable, conditions, exact=exact, tune=tune)
     number, tf32 = place.index or 0, _settings.tf32()
     return _compile(graph, "cuda", stable, conditions, device=number, exact=exact, tf32=tf32)
 

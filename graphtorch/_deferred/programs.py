@@ -80,7 +80,9 @@ class Program:
     ):
         start = time.perf_counter()
         if isinstance(walk, Captured):
-            self.run = captured_program(graph, walk.stable, conditions or walk.conditions, place)
+            self.run = captured_program(
+                graph, walk.stable, conditions or walk.conditions, place, tune=walk.tune
+            )
         else:
             self.run = pending_program(graph, conditions, place)
         self.seconds = time.perf_counter() - start
@@ -91,7 +93,7 @@ class Program:
 
 
 class Serving(NamedTuple):
-    """Which sizes a program of a compiled function may serve, and how exactly.
+    """Which sizes a program of a compiled function may serve, and how it is made.
 
     Attributes:
         dynamic: whether others than its recording's: False: no; True: from the first on; None: once
@@ -100,11 +102,13 @@ class Serving(NamedTuple):
             models of one structure keep the sizes of their weights.
         precision: of products with what seldom changes (`ir.passes.precision`); None: that of their
             operands.
+        tune: seconds for measuring schedules of its kernels; 0: none are.
     """
 
     dynamic: bool | None = None
     owner: int = 0
     precision: str | None = None
+    tune: float = 0.0
 
 
 ANY_SIZES = Serving()
@@ -307,12 +311,20 @@ class Captured:
         "rows",
         "sizes",
         "stable",
+        "tune",
         "wanted",
     )
 
-    def __init__(self, graph: Graph, stable: Sequence[int], conditions: Sequence[Condition] = ()):
-        """Args: stable, conditions: as `backends.compile` takes them."""
+    def __init__(
+        self,
+        graph: Graph,
+        stable: Sequence[int],
+        conditions: Sequence[Condition] = (),
+        tune: float = 0.0,
+    ):
+        """Args: stable, conditions, tune: as `backends.compile` takes them."""
         self._closed = graph
+        self.tune = tune
         self.conditions = tuple(conditions)
         self.leaves = graph.inputs
         self.nodes = graph.nodes
@@ -333,11 +345,13 @@ class Captured:
                 self.fixed += sizes
 
     def key(self) -> tuple[object, Sizes]:
-        """As `Walk.key`. A program that keeps packed copies of weights is not one that does not."""
+        """As `Walk.key`. A program that keeps packed copies of weights is not one that does not,
+        nor is one that was tuned, for a number of threads, one that was not."""
         kinds = [split_type(v.type) for v in self.leaves]
         key = (
             self.stable,
             _settings.deterministic(),
+            self.tune and (self.tune, _settings.get_num_threads()),
             self.conditions,
             tuple(self.fixed),
             tuple([k for k, _ in kinds]),
@@ -451,7 +465,12 @@ class Recorded:
         conditions: Sequence[Condition] = (),
         place: device = CPU,
     ):
-        self._captured = Captured(graph, stable, conditions)
+        if serving.tune and place is not CPU:
+            raise NotImplementedError(
+                f"compile(tune=...) measures kernels of CPUs, and this function runs on {place}: "
+                "kernels of GPUs are not tuned; leave tune= out"
+            )
+        self._captured = Captured(graph, stable, conditions, serving.tune)
         self.place = place
         self.program: Program | None = None
         self._extra: list[Buffer] = []

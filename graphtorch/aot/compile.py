@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from graphtorch.backends.cpu.choices import Choices
 from graphtorch.backends.gpu import devices
 from graphtorch.backends.gpu import library as cuda
 from graphtorch.backends.gpu.compiler import target_of as gpu_target
@@ -26,6 +27,7 @@ from graphtorch.backends.llvm.library import ABI_VERSION, exported, library_text
 from graphtorch.backends.llvm.native import compile_object
 from graphtorch.backends.llvm.prepared import layout_of, prepare
 from graphtorch.backends.llvm.processor import Processor, host, verify
+from graphtorch.backends.llvm.tune import tune as measured
 from graphtorch.backends.llvm.weights import Stored, Weights
 from graphtorch.backends.target import Target, lowered
 from graphtorch.ir.generalize import Hints
@@ -38,6 +40,7 @@ from graphtorch.ir.shape import UNBOUNDED, Condition, Dim, Known, bounds, withou
 from .._captured.compile import check_precision
 from .._captured.recording import refuse_gradient
 from .._captured.tracing import example_sizes, trace_but_for_numbers
+from .._captured.tuning import seconds_of
 from .._settings import deterministic, tf32
 from .._torch.dataclass import dataclass
 from ..version import __version__
@@ -85,6 +88,7 @@ def compile(
     device: str = "cpu",
     architectures: Sequence[str] | None = None,
     precision: str | None = None,
+    tune: bool | float | Sequence[Mapping[str, str]] = False,
 ) -> Compiled:
     """Compile `model` ahead of time into a library with a C interface.
 
@@ -107,14 +111,20 @@ def compile(
             no code of their own.
             Default: every generation from ``sm_80`` on that NVRTC knows, and ``compute_90``; with
             GRAPHTORCH_CUDA=emulated ``"emulated"``, for `emulated_driver`.
+        tune: measure a few schedules of each matrix product and convolution on this machine, for at
+            most so many seconds, or 30 if True, and keep the fastest; the library's metadata names
+            them (``"schedules"``). Or such a list, from the metadata of a library made before: the
+            same schedules, and nothing is measured. For CPUs only.
 
         precision: of products with weights, as `graphtorch.compile` takes it. How int8 products are
             computed is chosen for `target`; all machines get the same whole numbers.
 
     Raises:
-        TypeError: `example` holds arrays instead of tensors, or the model returns no tensor.
-        ValueError: the file's suffix, `name`, `weights`, `device`, `precision` or an architecture
-            is none of the above; LLVM knows no such target.
+        TypeError: `example` holds arrays instead of tensors, or the model returns no tensor;
+            `tune` is none of the above.
+        ValueError: the file's suffix, `name`, `weights`, `device`, `precision`, `tune` or an
+            architecture is none of the above; LLVM knows no such target; `tune` asks for measuring
+            kernels of a GPU or of a target that is not this machine.
         NotImplementedError: the target is neither a 64-bit x86 nor a 64-bit ARM.
         RuntimeError: no linker for a ``.so``; a size that no input has; no compiler for the
             kernels; a gradient is computed in the model, and `precision` is given.
@@ -124,6 +134,7 @@ def compile(
     _check_arguments(path, name, weights)
     check_precision("aot.compile", precision)
     gpus = _architectures(device, architectures)
+    tuning = _tuning(tune, device, target or host())
     if target is not None and target != host():
         verify(target)
     if path.suffix == ".so":
@@ -156,7 +167,30 @@ def compile(
             target or host(),
             conditions,
             gpus,
+            tuning,
         )
+
+
+def _tuning(tune: Any, device: str, target: Processor) -> float | dict[str, str]:
+    """Seconds for measuring (0: nothing is), or the schedules that were found before, by kernel."""
+    known = isinstance(tune, Sequence) and not isinstance(tune, (str, bytes))
+    if known and all(isinstance(x, Mapping) and {"key", "schedule"} <= set(x) for x in tune):
+        found: float | dict[str, str] = {x["key"]: x["schedule"] for x in tune}
+    elif known:
+        raise ValueError(
+            'aot.compile: tune: expected the list "schedules" of a library\'s metadata, of which '
+            'each entry has "key" and "schedule"'
+        )
+    else:
+        found = seconds_of(tune, "aot.compile")
+    if found and device != "cpu":
+        raise ValueError("aot.compile: tune= is for CPUs: kernels of GPUs are not tuned")
+    if isinstance(found, float) and found and target != host():
+        raise ValueError(
+            "aot.compile: tune= measures on this machine, and target= is another one: compile "
+            'there, and pass the list "schedules" of that library\'s metadata'
+        )
+    return found
 
 
 def _architectures(device: str, names: Sequence[str] | None) -> tuple[str, ...]:
@@ -186,18 +220,28 @@ def compile_graph(
     target: Processor,
     conditions: Sequence[Condition] = (),
     gpus: Sequence[str] = (),
+    tuning: float | Mapping[str, str] = 0.0,
 ) -> Compiled:
     """`compile` for a graph whose inputs named in `arrays` are weights; calls have to meet
     `conditions`.
 
-    Args: gpus: the architectures of a CUDA library; none for one for CPUs.
+    Args:
+        gpus: the architectures of a CUDA library; none for one for CPUs.
+        tuning: seconds for measuring schedules, or those that were found, by kernel.
     """
     stable = [i for i, v in enumerate(graph.inputs) if v.name in arrays]
     exact = Exactness.BITS if deterministic() else Exactness.NONE
     have_tf32 = all(cuda.Image(name, ()).machine[1:] >= HAVE_TF32 for name in gpus)
     gpu = Gpu(ordered=deterministic(), tf32=Tf32(*tf32()) if have_tf32 else EXACT)
-    chosen: Target[Any] = gpu_target(Unit(), gpu) if gpus else cpu_target(target)
+    choices = None
+    if isinstance(tuning, Mapping):
+        choices = Choices(tuning, exact)
+    elif tuning:
+        choices, _ = measured(graph, target, stable, exact, tuning)
+    chosen: Target[Any] = gpu_target(Unit(), gpu) if gpus else cpu_target(target, choices=choices)
     program, plan, _ = lowered(graph, chosen, stable, exact)
+    if choices is not None:
+        choices.check()
     table = tabulate(program, plan)
     data = [s for s in program.inputs if s.name not in arrays]
     _rename(data, program.outputs, input_names, output_names)
@@ -212,7 +256,9 @@ def compile_graph(
             {names[i] for i in read},
             layout_of(program, plan),
         )
-    metadata = _metadata(name, program, data, target, conditions, chosen.device, gpus, given)
+    metadata = _metadata(
+        name, program, data, target, conditions, chosen.device, gpus, given, choices
+    )
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "weights"
         source.write_bytes((made or given).data if embedded else b"")
@@ -373,6 +419,7 @@ def _metadata(
     device: str,
     gpus: Sequence[str],
     given: files.File,
+    choices: Choices | None,
 ) -> str:
     return json.dumps(
         {
@@ -391,6 +438,7 @@ def _metadata(
             "conditions": [f"{c} >= 0" for c in conditions],
             "device": device,
             **({"architectures": list(gpus)} if gpus else {}),
+            **({"schedules": choices.used()} if choices else {}),
         }
     )
 

@@ -3,10 +3,12 @@ compiled for, which a target states."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
 
 from ..dataclass import dataclass
 from ..dtype import DType, bf16, i8
+from ..graph import Node
 from ..op import Weight
 
 
@@ -22,6 +24,11 @@ class Exactness(IntEnum):
     NONE = 0
     ALGORITHM = 1
     BITS = 2
+
+
+def as_estimated(node: Node, kept: bool, tile: int) -> int:
+    """The tile that an estimate takes."""
+    return tile
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,8 @@ class Limits:
         integers: the dtypes of quantised numbers that it multiplies best, as `narrow_linear` takes
             them.
         floats: the dtypes of numbers rounded to bf16 that it multiplies best.
+        tile: the side of their tiles for a convolution that could be made by them, 0 for none; it
+            is given the node, whether its filters seldom change, and what an estimate takes.
     """
 
     nodes: int = 128
@@ -53,3 +62,4 @@ class Limits:
     winograd: bool = True
     integers: tuple[DType, DType] = (i8, i8)
     floats: tuple[DType, DType] = (bf16, bf16)
+    tile: Callable[[Node, bool, int], int] = as_estimated

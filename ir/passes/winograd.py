@@ -94,18 +94,20 @@ class Choice:
     seldom: Container[Value]
     limits: Limits
 
-    def form(self, y: Value, channels: Dim, filters: Dim, w: Value | None) -> Form | None:
-        """The form for results y and filters w, None for a gradient of these; None where
+    def form(
+        self, node: Node, y: Value, channels: Dim, filters: Dim, w: Value | None
+    ) -> Form | None:
+        """The form of a node for results y and filters w, None for a gradient of these; None where
         the convolution stays as it is."""
         kept, gradient = w is not None and w in self.seldom, w is None
         reading = self.limits.reading
         pixels = _pixels(y, FEW if kept else BATCH)
         layer = Layer(pixels, int(channels), int(filters), kept, reading, gradient)  # type: ignore[arg-type]
-        best, time = None, layer.plain()
+        best, time = 0, layer.plain()
         for form in FORMS.values():
             if layer.filtered(form) < GAIN * time:
-                best, time = form, layer.filtered(form)
-        return best
+                best, time = form.tile, layer.filtered(form)
+        return FORMS.get(self.limits.tile(node, kept, best))
 
 
 def _pixels(y: Value, count: int) -> tuple[int, int, int]:
@@ -161,8 +163,10 @@ def _by_tiles(
     for taps in reverse."""
     (x, w, *bias), y = node.operands, node.result()
     channels, filters = (w.shape[d] for d in dims)
-    form = choice.form(y, channels, filters, w)
-    if form is None or not _is_covered(x, padding, y):
+    if not _is_covered(x, padding, y):
+        return None
+    form = choice.form(node, y, channels, filters, w)
+    if form is None:
         return None
     tiled = ops.winograd_image(x, padding=padding, tile=form.tile)
     product = ops.matmul(tiled, _filters(w, dims, form, order))
@@ -197,8 +201,10 @@ def _weight_grad(node: Node, choice: Choice) -> Value | None:
     """What the sum over channels was, transposed: a sum over tiles; then G^T m G of each filter."""
     (x, g), w, attrs = node.operands, node.result(), attrs_of(node, ConvWeightGradAttrs)
     filters, channels = w.shape[:2]
-    form = choice.form(g, channels, filters, None)
-    if form is None or not _is_covered(x, attrs.padding, g):
+    if not _is_covered(x, attrs.padding, g):
+        return None
+    form = choice.form(node, g, channels, filters, None)
+    if form is None:
         return None
     tiled = ops.winograd_image(x, padding=attrs.padding, tile=form.tile, again=True)
     given = ops.winograd_result_grad(g, tile=form.tile)

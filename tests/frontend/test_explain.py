@@ -71,8 +71,8 @@ def test_debug_of_several_stages_and_of_code_in_the_cache(tmp_path):
             sorted(set(re.findall(r"^---- (\w+) of main", done.stderr, re.MULTILINE))) == expected
         )
     assert (
-        "GRAPHTORCH_DEBUG=kernel: known are graph, passes, kernels, llvm, asm, programs and all"
-        in run("kernel", tmp_path).stderr
+        "GRAPHTORCH_DEBUG=kernel: known are graph, passes, tuning, kernels, llvm, asm, programs "
+        "and all" in run("kernel", tmp_path).stderr
     )
 
 

@@ -7,6 +7,7 @@ in one process.
     python -m tools.bench infer --skip openvino --seconds 0.3 --json FILE
     python -m tools.bench infer mlp --library      our library, called as C does, too
     python -m tools.bench infer bertbase --precision int8     products of few digits, see below
+    python -m tools.bench infer resnet50 --tune    beside graphtorch with tuned schedules
 
 Times are medians in milliseconds, of two threads if no other number is given (--threads 1 where
 others work on the machine: a thread that waits for a core holds up its whole engine); the ratio
@@ -52,12 +53,15 @@ Call = Callable[[], list[np.ndarray]]
 class Case:
     """A model of PyTorch with its inputs, for all engines."""
 
-    def __init__(self, name: str, folder: Path, small: bool = False, threads: int = 2):
+    def __init__(
+        self, name: str, folder: Path, small: bool = False, threads: int = 2, tune: float = 30.0
+    ):
+        """Args: tune: seconds for measuring schedules, of the engine that does so."""
         import torch
 
         torch.manual_seed(0)
         self.torch, self.name, self.small, self.folder = torch, name, small, folder
-        self.threads, self.source = threads, zoo.MODELS[name]
+        self.threads, self.tune, self.source = threads, tune, zoo.MODELS[name]
         self.arrays = self.source.arrays(small)
         self.tensors = [torch.from_numpy(a) for a in self.arrays]
         self.model = zoo.lively(torch, self.source.build(torch, small), self.tensors)
@@ -137,11 +141,11 @@ def openvino(case: Case) -> Call:
     return call
 
 
-def ours(case: Case, precision: str | None = None) -> Call:
+def ours(case: Case, precision: str | None = None, tune: bool | float = False) -> Call:
     graphtorch.set_num_threads(case.threads)
     model = case.source.build(graphtorch, case.small)
     zoo.with_weights_of(case.model, model, graphtorch.from_numpy)
-    compiled = graphtorch.compile(model, precision=precision)
+    compiled = graphtorch.compile(model, precision=precision, tune=tune)
 
     def call() -> list[np.ndarray]:
         with graphtorch.no_grad():
@@ -168,6 +172,11 @@ def library(case: Case) -> Call:
     return call
 
 
+def tuned(case: Case) -> Call:
+    return ours(case, tune=case.tune)
+
+
+FIRST_CALL = {"graphtorch": "first_call_s", "tuned": "tuning_s"}
 ENGINES = {
     "eager": ("torch", eager),
     "onnxruntime": ("onnxruntime", onnxruntime),
@@ -175,7 +184,7 @@ ENGINES = {
     "graphtorch": ("graphtorch", ours),
     "library": ("graphtorch", library),
 }
-OURS = ("graphtorch", "library")
+OURS = ("graphtorch", "library", "tuned")
 
 
 def installed(skip: Sequence[str] = (), library: bool = False) -> dict[str, Callable[[Case], Call]]:
@@ -218,9 +227,9 @@ def measured(
             start = time.perf_counter()
             calls[name] = make(case)
             row["errors"][name] = zoo.error(calls[name](), case.exact)
-        if name == "graphtorch":
-            row["first_call_s"] = time.perf_counter() - start
-            row["winograd"] = any("winograd" in text for text in made)
+        if name in FIRST_CALL:
+            row[FIRST_CALL[name]] = time.perf_counter() - start
+            row["winograd"] = row.get("winograd", False) or any("winograd" in t for t in made)
     times = medians_in_turn(calls, rounds, seconds)
     row["milliseconds"] = {name: 1e3 * t for name, t in times.items()}
     subject = next((n for n in times if n.startswith("graphtorch ")), "graphtorch")
@@ -230,6 +239,8 @@ def measured(
         row["ratio"] = peers[row["best_peer"]] / times[subject]
     if subject != "graphtorch":
         row["speedup"] = times["graphtorch"] / times[subject]
+    if "graphtorch" in times and "tuned" in times:
+        row["gain"] = times["graphtorch"] / times["tuned"]
     return row
 
 
@@ -253,7 +264,7 @@ class kernels_made:
 
 
 def bound(row: dict[str, Any]) -> float:
-    """What graphtorch's error may be."""
+    """What graphtorch's error may be, tuned or not."""
     return WINOGRAD_BOUND if row.get("winograd") else BOUND
 
 
@@ -267,6 +278,8 @@ def line(name: str, row: dict[str, Any]) -> str:
     ratio = f"  ratio {row['ratio']:.2f} to {row['best_peer']}" if "ratio" in row else ""
     errors = "  ".join(f"{k} {v:.1e}" for k, v in row["errors"].items())
     ratio += f"  {row['speedup']:.2f} x f32" if "speedup" in row else ""
+    if "gain" in row:
+        ratio += f"  tuned {row['gain']:.3f} times as fast after {row['tuning_s']:.1f} s"
     mark = f"  WRONG: error above {bound(row):g}" if wrong(row) else ""
     return f"{name:16s} ms: {times}{ratio}  errors: {errors}{mark}"
 
@@ -293,6 +306,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="of each engine")
     parser.add_argument("--rounds", type=int, default=5, help="turns of the engines")
     parser.add_argument("--seconds", type=float, default=0.3, help="of each engine in a turn")
+    parser.add_argument(
+        "--tune",
+        type=float,
+        nargs="?",
+        const=30.0,
+        metavar="SECONDS",
+        help="also graphtorch with schedules that are measured for so long",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     unknown = [name for name in options.models if name not in zoo.MODELS]
@@ -301,13 +322,14 @@ def main() -> None:
     if importlib.util.find_spec("torch") is None:
         raise SystemExit("infer compares with PyTorch: install it (pip install -e .[oracle])")
     names = options.models or (zoo.ZOO if options.zoo else zoo.STANDARD)
-    engines = installed(options.skip, options.library)
+    engines, rows = installed(options.skip, options.library), {}
     if options.precision:
         engines = low(options.precision)
-    rows = {}
+    if options.tune:
+        engines["tuned"] = tuned
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
-            case = Case(name, Path(folder), options.small, options.threads)
+            case = Case(name, Path(folder), options.small, options.threads, options.tune)
             rows[name] = measured(case, engines, options.rounds, options.seconds)
         print(line(name, rows[name]), flush=True)
     total = summary(rows.values())

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 from graphtorch.ir.shape import Dim, Quotient, bounds, likely, unit
 
@@ -71,14 +72,34 @@ def choose(p: Contraction, machine: Machine) -> tuple[Contraction, Schedule]:
     if not (p.acc.is_floating_point or p.words):
         return p, Schedule("loops", lanes)
     best: tuple[float, Contraction, Schedule] | None = None
-    for swap in (True,) if p.gated else (False, True):
-        oriented = p.swapped() if swap else p
-        both = candidates(oriented, lanes, machine), dot_candidates(oriented, lanes, machine)
-        for cost, schedule in itertools.chain(*both):
-            if best is None or cost < best[0] * 0.999:
-                best = cost, oriented, replace(schedule, swap=swap)
+    for cost, oriented, schedule in ways(p, machine):
+        if best is None or cost < best[0] * 0.999:
+            best = cost, oriented, schedule
     assert best is not None
     return best[1], finished(best[1], best[2], machine)
+
+
+def ways(
+    p: Contraction, machine: Machine, feeding: Feed | None = None
+) -> Iterator[tuple[float, Contraction, Schedule]]:
+    """Every tile of the family: cycles, the contraction with its operands perhaps exchanged, and
+    the schedule, which is still to be `finished`.
+
+    Args: feeding: how operands are read, by the contraction; None: as costs less, and dot products
+        as well.
+    """
+    lanes = machine.lanes(p.acc.itemsize)
+    for swap in (True,) if p.gated else (False, True):
+        oriented = p.swapped() if swap else p
+        made = (
+            itertools.chain(
+                candidates(oriented, lanes, machine), dot_candidates(oriented, lanes, machine)
+            )
+            if feeding is None
+            else _fed(oriented, feeding(oriented, machine), lanes, machine)
+        )
+        for cost, schedule in made:
+            yield cost, oriented, replace(schedule, swap=swap)
 
 
 @dataclass(frozen=True)
@@ -98,6 +119,35 @@ def candidates(p: Contraction, lanes: int, machine: Machine) -> Iterator[tuple[f
     if feed.pack_a and not _fixed_rows(p) and is_affine(p.a.address, [*p.batch, *p.m, *p.k]):
         direct = feeding(p, machine, pack_a=False)
         yield from _tiles(p, direct, ADDRESSES, lanes, machine)
+
+
+def repacked_rows(p: Contraction, machine: Machine) -> Feeding | None:
+    """Rows packed where the estimate reads them in place, and the other way round; None where they
+    cannot be."""
+    packs = must_pack_rows(p, machine)
+    if p.gated or not is_affine(p.a.address, [*p.batch, *p.m, *p.k]) or not _fixed_rows(p):
+        return None
+    return feeding(p, machine, pack_a=not packs)
+
+
+def repacked_columns(p: Contraction, machine: Machine) -> Feeding | None:
+    """The same of columns."""
+    if not _reads_columns(p):
+        return None
+    return feeding(p, machine, pack_b=not must_pack_columns(p, machine))
+
+
+Feed: TypeAlias = Callable[[Contraction, Machine], Feeding | None]
+
+
+def _fed(
+    p: Contraction, feed: Feeding | None, lanes: int, machine: Machine
+) -> Iterator[tuple[float, Schedule]]:
+    """Tiles that read their operands as `feed` says."""
+    if feed is not None:
+        yield from _tiles(
+            p, replace(feed, pack_a=feed.pack_a and not p.gated), MAX_ROWS, lanes, machine
+        )
 
 
 def _tiles(
@@ -203,13 +253,16 @@ def likely_extents(extent: Dim) -> list[int]:
     return [-(-likely(extent, size) // step) * step for size in sizes]
 
 
-def feeding(p: Contraction, machine: Machine, pack_a: bool | None = None) -> Feeding:
+def feeding(
+    p: Contraction, machine: Machine, pack_a: bool | None = None, pack_b: bool | None = None
+) -> Feeding:
     """Operands are packed where tiles cannot read them in place, or would read them badly.
 
-    Args: pack_a: whether rows are, for tiles that can read them in place; None: as for any tile.
+    Args: pack_a, pack_b: whether rows and columns are, for tiles that can read them in place; None:
+        as for any tile.
     """
     pack_a = must_pack_rows(p, machine) if pack_a is None else pack_a
-    pack_b = must_pack_columns(p, machine)
+    pack_b = must_pack_columns(p, machine) if pack_b is None else pack_b
     cost = 0.0
     for packed, source, along in ((pack_a, p.a, p.m), (pack_b, p.b, p.n)):
         if packed and not source.stable and not source.reused:
@@ -254,7 +307,7 @@ def _fixed_rows(p: Contraction) -> bool:
 
 
 def must_pack_columns(p: Contraction, machine: Machine) -> bool:
-    if not is_affine(p.b.address, [*p.batch, *p.n, *p.k]) or stride(p.b.address, p.n[-1]) != 1:
+    if not _reads_columns(p):
         return True
     if len(p.n) > 1 or len(p.k) != 1:
         return False
@@ -264,6 +317,11 @@ def must_pack_columns(p: Contraction, machine: Machine) -> bool:
     room = machine.caches[0] // 2 if p.b.stable else machine.caches[1] // 4
     rows = math.prod(guess(x.extent) for x in p.m)
     return size > room and rows > (4 if p.b.stable else 24)
+
+
+def _reads_columns(p: Contraction) -> bool:
+    """Whether tiles can read columns where they lie."""
+    return is_affine(p.b.address, [*p.batch, *p.n, *p.k]) and stride(p.b.address, p.n[-1]) == 1
 
 
 def _most(dim: Dim) -> int:
@@ -340,8 +398,11 @@ def finished(p: Contraction, s: Schedule, machine: Machine) -> Schedule:
     return blocked(p, replace(s, parallel=not static or worth), machine)
 
 
-def blocked(p: Contraction, s: Schedule, machine: Machine) -> Schedule:
-    """With sizes of blocks, and the order in which they are computed."""
+def blocked(p: Contraction, s: Schedule, machine: Machine, tasks: int = TASKS) -> Schedule:
+    """With sizes of blocks, and the order in which they are computed.
+
+    Args: tasks: that there are to be at least, where several threads are worth it.
+    """
     m, n = p.m[-2 if s.rows.inner else -1], p.n[-2 if s.columns.inner else -1]
     sides = (p.m[-1], s.rows.inner), (p.n[-1], s.columns.inner)
     inner = math.prod(guess(x.extent) for x, spans_two in sides if spans_two)
@@ -355,7 +416,7 @@ def blocked(p: Contraction, s: Schedule, machine: Machine) -> Schedule:
         m.extent,
         n.extent,
         depth * inner,
-        TASKS if s.parallel else 1,
+        tasks if s.parallel else 1,
         max(1, others),
         p.acc.itemsize,
         machine,

@@ -34,12 +34,13 @@ from ...kernels.contraction.problem import (
 )
 from ...kernels.ir import Expr, KType, binary, cast, constant, fma, load
 from ...kernels.program.lowering import Lowering, Region
-from .choice import blocked, choose, guess
-from .diagonal import diagonal, diagonal_schedule, diagonal_tile
+from .choice import blocked, guess
+from .diagonal import diagonal_tile
 from .dot import dot_tile
+from .offers import planned
 from .packing import Packing, pack
 from .schedule import Schedule
-from .split import add_parts, partial_address, partial_slot, parts_of, split
+from .split import add_parts, partial_address, partial_slot, split
 from .tile import Direct, Packed, TileBody, emit_tiles, register_tile
 from .winograd import lower_winograd_result
 from .writer import PartialWriter, ResultWriter
@@ -92,18 +93,11 @@ def contract(problem: Contraction, region: Region, lowering: Lowering) -> Schedu
     """The launches of a contraction by the schedule that is returned."""
     if not lowering.machine.tasks_are_threads:
         part_axes(problem)
-        across = diagonal(problem)
-        if across is not None:
-            return lower_scheduled(
-                across, diagonal_schedule(across, lowering.machine), region, lowering
-            )
-    return lower_scheduled(*choose(problem, lowering.machine), region, lowering)
+    return lower_scheduled(*planned(problem, lowering.machine), region, lowering)
 
 
 def lower_scheduled(p: Contraction, s: Schedule, region: Region, lowering: Lowering) -> Schedule:
-    """The launches of a schedule, which is returned with the parts that k was cut into."""
-    parts = 1 if p.gated else parts_of(p, s, lowering.machine)
-    s = replace(s, split=parts)
+    """The launches of a schedule, which is returned as it is on the threads that there are."""
     if lowering.serial and s.parallel:
         s = blocked(p, replace(s, parallel=False), lowering.machine)
     if s.kind == "loops":

@@ -41,10 +41,10 @@ def parts_of(p: Contraction, s: Schedule, machine: Machine) -> int:
     first = p.k[0].extent
     fitting = _fitting(p, s, machine) if s.kind == "tile" else 1
     if tasks_of(p, s) >= FEW_TASKS:
-        return _possible(p, fitting)
+        return in_parts(p, fitting)
     if len(p.k) == 1 and isinstance(first, int):
         return max(fitting, 1, min(PARTS, first // (LONG // 4)))
-    return _possible(p, max(fitting, min(PARTS, first) if isinstance(first, int) else PARTS))
+    return in_parts(p, max(fitting, min(PARTS, first) if isinstance(first, int) else PARTS))
 
 
 def _depth(k: Sequence[Axis]) -> int:
@@ -73,7 +73,7 @@ def _fitting(p: Contraction, s: Schedule, machine: Machine) -> int:
     return parts if 4 * parts * m * n < saved else 1
 
 
-def _possible(p: Contraction, parts: int) -> int:
+def in_parts(p: Contraction, parts: int) -> int:
     """About as many: parts are made of the outermost axis of k, or of all of that and the next."""
     first = p.k[0].extent
     if not isinstance(first, int) or parts <= first:
