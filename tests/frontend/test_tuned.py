@@ -60,6 +60,17 @@ def test_results_are_those_of_the_untuned_program(second_wins: list[int]) -> Non
     assert "by measurement" in tuned.explain() and plain.explain() not in tuned.explain()
 
 
+@pytest.mark.parametrize("precision", ["int8", "bf16"])
+def test_products_of_fewer_digits_stay_as_they_are(second_wins: list[int], precision: str) -> None:
+    """What else a net has is tuned; the sums of whole numbers are the same ones."""
+    model, x = network(), torch.randn(2, 3, 16, 16)
+    plain = torch.compile(model, precision=precision)
+    tuned = torch.compile(model, precision=precision, tune=60)
+    with torch.no_grad():
+        assert torch.allclose(plain(x), tuned(x), rtol=1e-3, atol=1e-3)
+    assert "by measurement" in tuned.explain()
+
+
 def test_the_order_of_compiling_does_not_matter(second_wins: list[int]) -> None:
     x, w = torch.randn(33, 70), torch.randn(70, 50)
     tuned = torch.compile(lambda a, b: a @ b, tune=60)
