@@ -69,6 +69,7 @@ class Stages(Places):
         super().__init__(region, lowering, slots, targets)
         self._upstream: dict[Value, frozenset[Node]] = {}
         self._order = {n: i for i, n in enumerate(region.nodes)}
+        self.combines = False  # partial results, which are few
 
     def run(self) -> None:
         while True:
@@ -226,22 +227,28 @@ class Stages(Places):
             targets += targets_of(total, self.result_slot(node.result()))
         body = Graph("combine", inputs, results)
         region = Region("loop", body, self.region.operands, self.region.results, self.region.node)
-        Stages(
-            region, self.lowering, dict(zip(inputs, partials.values(), strict=True)), targets
-        ).run()
+        slots = dict(zip(inputs, partials.values(), strict=True))
+        stages = Stages(region, self.lowering, slots, targets)
+        stages.combines = True
+        stages.run()
 
 
 def reduce_rows(stages: Stages, group: Group, outputs: list[Output], layout: Layout) -> None:
     """Each row by one task, or by several where there are few rows, and perhaps long ones: one too
     many kernel costs little where they are short, one thread too few much where they are long."""
     grain = cost.grain(stages.region.nodes, 4.0)
-    most = bounds(numel(group.shape))[1]
+    size = cost.guess if stages.combines else _most
+    total = size(numel(group.shape))
     length, pieces = piece_length(layout, grain)
-    whole = 0 in group.shape or cost.guess(layout.rows()) >= MANY_TASKS or most <= 2 * grain
-    if whole or bounds(pieces)[1] < 2:
+    whole = 0 in group.shape or cost.guess(layout.rows()) >= MANY_TASKS or total <= 2 * grain
+    if whole or size(pieces) < 2:
         stages.whole_rows(group, outputs, layout)
     else:
         stages.cut_rows(group, outputs, layout, (pieces, length))
+
+
+def _most(dim: Dim) -> int:
+    return bounds(dim)[1]
 
 
 def piece_length(layout: Layout, grain: int) -> tuple[int, Dim]:
