@@ -484,7 +484,19 @@ def eye(
 # ------------------------------------------------------------------------------------------ windows
 
 
-def _window(name: str, terms: tuple[float, ...]) -> Callable[..., Tensor]:
+def _line(line: Callable[[np.ndarray], np.ndarray], length: int, periodic: bool) -> np.ndarray:
+    """`line` of places from -1 to 1; a periodic window leaves out the last of one more."""
+    if length == 1:
+        return np.ones(1)
+    places = length if periodic else length - 1
+    return line(np.arange(length) * (2 / max(places, 1)) - 1)
+
+
+def _cosines(*terms: float) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda x: sum(c * np.cos(k * math.pi * (x + 1)) for k, c in enumerate(terms))  # type: ignore[return-value]
+
+
+def _window(name: str, line: Callable[[np.ndarray], np.ndarray]) -> Callable[..., Tensor]:
     def make(
         window_length: int,
         periodic: bool = True,
@@ -494,25 +506,54 @@ def _window(name: str, terms: tuple[float, ...]) -> Callable[..., Tensor]:
         device: Any = None,
         requires_grad: bool = False,
     ) -> Tensor:
-        ir = _types.default_dtype() if dtype is None else to_ir(dtype)
-        place = check_device(device)
-        n = window_length + 1 if periodic and window_length > 1 else window_length
-        x = np.arange(window_length) * (2 * math.pi / max(n - 1, 1))
-        line = (
-            np.ones(1)
-            if window_length == 1
-            else sum(c * np.cos(k * x) for k, c in enumerate(terms))
-        )
-        return from_array(np.asarray(line).astype(ir.numpy), requires_grad, place)
+        ir, place = _window_type(name, window_length, dtype), check_device(device)
+        made = _line(line, window_length, periodic)
+        return from_array(np.asarray(made).astype(ir.numpy), requires_grad, place)
 
     make.__name__ = name
     make.__doc__ = f"The {name.replace('_', ' ')} of a length."
     return make
 
 
-hann_window = _window("hann_window", (0.5, -0.5))
-hamming_window = _window("hamming_window", (0.54, -0.46))
-blackman_window = _window("blackman_window", (0.42, -0.5, 0.08))
+def _window_type(name: str, length: int, dtype: Any) -> Any:
+    ir = _types.default_dtype() if dtype is None else to_ir(dtype)
+    if length < 0:
+        raise RuntimeError(
+            f"{name} requires non-negative window_length, got window_length={length}"
+        )
+    if not (ir.is_floating_point or ir.is_complex):
+        raise RuntimeError(f"{name} expects floating point dtypes, got: {ir}: pass a float dtype")
+    return ir
+
+
+def kaiser_window(
+    window_length: int,
+    periodic: bool = True,
+    beta: float = 12.0,
+    *,
+    dtype: Any = None,
+    layout: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """I0(beta sqrt(1 - x^2)) / I0(beta) for places x from -1 to 1: the larger `beta`, the narrower.
+
+    Raises:
+        RuntimeError: a negative length, or no floating dtype.
+    """
+    ir, place = _window_type("kaiser_window", window_length, dtype), check_device(device)
+
+    def line(x: np.ndarray) -> np.ndarray:
+        return np.i0(beta * np.sqrt(np.maximum(1 - x * x, 0))) / np.i0(beta)  # type: ignore[no-any-return]
+
+    made = _line(line, window_length, periodic)
+    return from_array(made.astype(ir.numpy), requires_grad, place)
+
+
+hann_window = _window("hann_window", _cosines(0.5, -0.5))
+hamming_window = _window("hamming_window", _cosines(0.54, -0.46))
+blackman_window = _window("blackman_window", _cosines(0.42, -0.5, 0.08))
+bartlett_window = _window("bartlett_window", lambda x: 1 - np.abs(x))
 
 
 # ------------------------------------------------------------------------------------ new_*, legacy
@@ -582,6 +623,8 @@ PUBLIC = {
         eye,
         hann_window,
         hamming_window,
+        bartlett_window,
         blackman_window,
+        kaiser_window,
     )
 } | {"asarray": as_tensor}

@@ -13,9 +13,12 @@ from .. import _types
 from .._deferred.making import common_place
 from .._deferred.tensor import Tensor
 from ..autograd.keeps import keeps_as_one
+from ..return_types import define
 from .base import FUNCTIONS, axis_of, check_tensor, checked, common_dtype, register, rounded_once
 from .compare import where
 from .order import sort
+
+HISTOGRAM = define("histogram", ("hist", "bin_edges"))
 
 
 @register()
@@ -137,6 +140,76 @@ def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Ten
     return counted.index_add(0, at, FUNCTIONS["ones_like"](x))[:bins]
 
 
+@register()
+def histogram(
+    input: Tensor,
+    bins: Any,
+    *,
+    range: tuple[float, float] | None = None,
+    weight: Tensor | None = None,
+    density: bool = False,
+) -> Any:
+    """How many elements of `input` (or how much of `weight`) fall into each bin.
+
+    Args:
+        bins: a number of equal parts of `range` (of the data's if None), or the bins' edges, in
+            order: a vector of `input`'s dtype. The last bin has its upper edge.
+        weight: what each element counts, of the shape and dtype of `input`.
+        density: divide by the total and the widths of the bins.
+
+    Returns: (hist, bin_edges), both of `input`'s dtype.
+
+    Raises:
+        RuntimeError: dtypes or shapes that differ, no bins, or ends out of order.
+        NotImplementedError: `input` is not of real floats.
+    """
+    check_tensor("histogram", "input", input)
+    x = input.detach().reshape(-1)
+    if not input._type.dtype.is_floating_point:
+        raise NotImplementedError(
+            f"\"histogram_cpu\" not implemented for '{SCALAR_NAMES[input._type.dtype]}': "
+            "convert it to a float dtype first"
+        )
+    if weight is not None and (weight.shape != input.shape or weight.dtype != input.dtype):
+        raise RuntimeError(
+            "torch.histogram(): if weight tensor is provided it should have the same shape and "
+            f"dtype as input: {list(input.shape)} {input.dtype}, not {list(weight.shape)} "
+            f"{weight.dtype}"
+        )
+    edges = _edges(x, bins, range)
+    count = edges.shape[0] - 1
+    place = FUNCTIONS["searchsorted"](edges, x, right=True) - 1
+    place = where(x == edges[-1], count - 1, place)
+    inside = (x >= edges[0]) & (x <= edges[-1])
+    amounts = FUNCTIONS["ones_like"](x) if weight is None else weight.detach().reshape(-1)
+    counted = x.new_zeros(count + 1).index_add(0, where(inside, place, count), amounts)[:count]
+    if density:
+        counted = counted / (counted.sum() * edges.diff())
+    return HISTOGRAM(counted, edges)
+
+
+def _edges(x: Tensor, bins: Any, ends: tuple[float, float] | None) -> Tensor:
+    if isinstance(bins, Tensor):
+        if ends is not None:
+            raise TypeError("torch.histogram(): range is for a number of bins, not for their edges")
+        if bins.dtype != x.dtype or bins.ndim != 1 or bins.shape[0] < 1:
+            raise RuntimeError(
+                "torch.histogram(): expected the edges of bins as a vector of the input's dtype, "
+                f"{x.dtype}, not {list(bins.shape)} {bins.dtype}"
+            )
+        return bins.detach()
+    if bins <= 0:
+        raise RuntimeError(f"torch.histogram(): bins must be > 0, but got {bins}")
+    if ends is None:
+        ends = (x.amin().item(), x.amax().item()) if x.numel() else (0, 1)
+    low, high = map(float, ends)
+    if not (math.isfinite(low) and math.isfinite(high)) or low > high:
+        raise RuntimeError(f"torch.histogram(): range {[low, high]} has to be finite and in order")
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    return FUNCTIONS["linspace"](low, high, bins + 1, dtype=x.dtype, device=x.device)  # type: ignore[no-any-return]
+
+
 def _range(x: Tensor, low: float, high: float) -> tuple[Any, Any]:
     """Ends of a histogram as 0-d tensors: a range of length 0 is widened by 1 on both sides."""
     if low != high or x.numel() == 0:
@@ -166,6 +239,85 @@ def cumulative_trapezoid(
 ) -> Tensor:
     """The integral from the first sample to each of the others."""
     return _areas(y, x, dx, dim).cumsum(axis_of(dim, y.ndim))
+
+
+@register(method=False)
+def gradient(
+    input: Tensor, *, spacing: Any = 1, dim: Any = None, edge_order: int = 1
+) -> tuple[Tensor, ...]:
+    """Derivatives of samples along each of `dim` (all dims if None): central differences inside,
+    one-sided ones of order `edge_order` (1 or 2) at both ends.
+
+    Args:
+        spacing: the distance of samples: a number for all dims, or for each dim a number or the
+            samples' places, a vector.
+
+    Raises:
+        RuntimeError: an order that is neither 1 nor 2, too few samples, or spacings that do not
+            fit the dims.
+    """
+    check_tensor("gradient", "input", input)
+    if edge_order not in (1, 2):
+        raise RuntimeError("torch.gradient only supports edge_order=1 and edge_order=2.")
+    if dim is None:
+        dims = tuple(range(input.ndim))
+    else:
+        dims = tuple(axis_of(d, input.ndim) for d in ([dim] if isinstance(dim, int) else dim))
+    if len(set(dims)) < len(dims):
+        raise RuntimeError(f"torch.gradient: dim {dim} names a dim twice")
+    spacings = list(spacing) if isinstance(spacing, (list, tuple)) else None
+    if spacings is None:
+        spacings = [1 if spacing is None else spacing] * len(dims)
+    elif len(spacings) != len(dims):
+        raise RuntimeError(
+            "torch.gradient expected spacing to be unspecified, a scalar, or one for each of "
+            f"{len(dims)} dims, but got {len(spacings)}"
+        )
+    for d in dims:
+        if input.shape[d] < edge_order + 1:
+            raise RuntimeError(
+                "torch.gradient expected each dimension size to be at least edge_order+1, but dim "
+                f"{d} has {input.shape[d]}"
+            )
+    return tuple(_slope(input, d, s, edge_order) for d, s in zip(dims, spacings, strict=True))
+
+
+def _slope(x: Tensor, axis: int, spacing: Any, order: int) -> Tensor:
+    """Derivatives along one dim, by the parabola through three neighbours."""
+    size = x.shape[axis]
+
+    def at(start: int, length: int = 1) -> Tensor:
+        return x.narrow(axis, start, length)
+
+    if isinstance(spacing, Tensor) and spacing.ndim == 1:
+        if spacing.shape[0] != size:
+            raise RuntimeError(
+                f"torch.gradient expected a place for each of {size} samples of dim {axis}, but "
+                f"got {spacing.shape[0]}"
+            )
+        steps = spacing.diff().reshape([-1 if d == axis else 1 for d in range(x.ndim)])
+    else:
+        steps = x.new_full([size - 1 if d == axis else 1 for d in range(x.ndim)], 1.0) * spacing
+    before, after = steps.narrow(axis, 0, size - 2), steps.narrow(axis, 1, size - 2)
+    inside = (
+        at(0, size - 2) * (-after / (before * (before + after)))
+        + at(1, size - 2) * ((after - before) / (before * after))
+        + at(2, size - 2) * (before / (after * (before + after)))
+    )
+    first, last = steps.narrow(axis, 0, 1), steps.narrow(axis, size - 2, 1)
+    if order == 1:
+        ends = (at(1) - at(0)) / first, (at(size - 1) - at(size - 2)) / last
+    else:
+        second, other = steps.narrow(axis, 1, 1), steps.narrow(axis, size - 3, 1)
+        ends = (
+            at(0) * (-(2 * first + second) / (first * (first + second)))
+            + at(1) * ((first + second) / (first * second))
+            - at(2) * (first / (second * (first + second))),
+            at(size - 3) * (last / (other * (last + other)))
+            - at(size - 2) * ((last + other) / (last * other))
+            + at(size - 1) * ((2 * last + other) / (last * (last + other))),
+        )
+    return FUNCTIONS["cat"]([ends[0], inside, ends[1]], axis)  # type: ignore[no-any-return]
 
 
 def _areas(y: Tensor, x: Tensor | None, dx: float, dim: int) -> Tensor:
