@@ -131,8 +131,10 @@ def _scatter(
             else _number_like(index, src, dtype)
         )
     elif src._type.dtype is not dtype:
+        public = name if name in BACKWARD else "scatter_reduce"
         raise RuntimeError(
-            f"{name}(): Expected self.dtype to be equal to src.dtype: {input.dtype} and {src.dtype}"
+            f"{public}(): Expected self.dtype to be equal to src.dtype: {input.dtype} and "
+            f"{src.dtype}"
         )
     if input.ndim == 0:
         flat = _scatter(
@@ -215,10 +217,14 @@ def _reduced(
     input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, include_self: bool, kind: str
 ) -> Tensor:
     """`scatter_reduce`; `kind` is that of the error for a place outside of the dimension."""
-    start = {"sum": 0, "mean": 0, "prod": 1, "amax": None, "amin": None}
-    if reduce not in start:
+    if reduce not in ("sum", "mean", *COMBINING):
         raise RuntimeError(
             f"reduce argument must be either sum, prod, mean, amax or amin, got {reduce}."
+        )
+    if input.dtype.is_complex and reduce in ("amax", "amin"):
+        raise NotImplementedError(
+            f"scatter_reduce {reduce} is not implemented for {input.dtype}: complex numbers have "
+            "no order"
         )
     if input.ndim == 0:
         lines = [reshape(t, (-1,)) for t in (input, index, src)]
@@ -228,34 +234,39 @@ def _reduced(
         logical = {"sum": "amax", "mean": "amin", "prod": "amin"}.get(reduce, reduce)
         found = _reduced(input.to(wide), dim, index, src.to(wide), logical, include_self, kind)
         return found.to(input.dtype)
-    nothing, ones = FUNCTIONS["zeros_like"](input), FUNCTIONS["ones_like"](src)
-    touched = _scatter("scatter_add", nothing, dim, index, ones, kind)
-    base = (
-        input
-        if include_self
-        else FUNCTIONS["where"](touched > 0, start[reduce] or 0, input).to(input.dtype)
-    )
+    base, count = input, None
+    if not include_self or reduce == "mean":
+        count = _entries_of(input, dim, index, src, kind)
+    if count is not None and not include_self:
+        neutral = _neutral(reduce, input.dtype)
+        base = FUNCTIONS["where"](count > 0, neutral, input).to(input.dtype)
     if reduce in ("sum", "mean"):
         total = _scatter("scatter_add", base, dim, index, src, kind)
-        if reduce == "sum":
-            return total
-        count = touched + 1 if include_self else touched.clamp(min=1)
-        return (
-            total / count
-            if input.dtype.is_floating_point
-            else FUNCTIONS["div"](total, count, rounding_mode="floor")
-        )
-    if not input.dtype.is_complex:
-        neutral = _neutral(reduce, input.dtype)
-        base = input if include_self else FUNCTIONS["where"](touched > 0, neutral, input)
-        return _scatter(COMBINING[reduce], base.to(input.dtype), dim, index, src, kind)
-    return _product_by_rounds(base, _axis(input, dim), index, src, kind)
+        return total if count is None or reduce == "sum" else _mean(total, count, include_self)
+    if input.dtype.is_complex:
+        return _product_by_rounds(base, _axis(input, dim), index, src, kind)
+    return _scatter(COMBINING[reduce], base, dim, index, src, kind)
+
+
+def _entries_of(input: Tensor, dim: int, index: Tensor, src: Tensor, kind: str) -> Tensor:
+    """How many entries of `src` go to each place."""
+    nothing = FUNCTIONS["zeros_like"](input, dtype=DTYPES["int64"])
+    ones = FUNCTIONS["ones_like"](src, dtype=DTYPES["int64"])
+    return _scatter("scatter_add", nothing, dim, index, ones, kind)
+
+
+def _mean(total: Tensor, count: Tensor, include_self: bool) -> Tensor:
+    """Sums over their numbers of entries; those of integers rounded down."""
+    count = count + 1 if include_self else count.clamp(min=1)
+    if total.dtype.is_floating_point or total.dtype.is_complex:
+        return (total / count).to(total.dtype)
+    return FUNCTIONS["div"](total, count, rounding_mode="floor").to(total.dtype)  # type: ignore[no-any-return]
 
 
 def _neutral(reduce: str, dtype: Any) -> Any:
     """What changes nothing."""
-    if reduce == "prod":
-        return 1
+    if reduce in ("sum", "mean", "prod"):
+        return int(reduce == "prod")
     if dtype.is_floating_point:
         return -math.inf if reduce == "amax" else math.inf
     return iinfo(dtype).min if reduce == "amax" else iinfo(dtype).max

@@ -182,24 +182,21 @@ def _scatter(b: ModelBuilder, node: Node, x: list[str]) -> str:
     return b.op("ScatterElements", x, axis=node.attrs.dim)
 
 
-@_emits
-def _scatter_add(b: ModelBuilder, node: Node, x: list[str]) -> str:
-    return b.op("ScatterElements", x, axis=node.attrs.dim, reduction="add")
+# of what stands at a place and what is scattered to it
+REDUCTIONS = {
+    "scatter_add": "add",
+    "scatter_max": "max",
+    "scatter_min": "min",
+    "scatter_mul": "mul",
+}
 
 
-@_emits
-def _scatter_max(b: ModelBuilder, node: Node, x: list[str]) -> str:
-    return b.op("ScatterElements", x, axis=node.attrs.dim, reduction="max")
+def _scatter_combining(b: ModelBuilder, node: Node, x: list[str]) -> str:
+    reduction = REDUCTIONS[node.op.name]
+    return b.op("ScatterElements", x, axis=node.attrs.dim, reduction=reduction)
 
 
-@_emits
-def _scatter_min(b: ModelBuilder, node: Node, x: list[str]) -> str:
-    return b.op("ScatterElements", x, axis=node.attrs.dim, reduction="min")
-
-
-@_emits
-def _scatter_mul(b: ModelBuilder, node: Node, x: list[str]) -> str:
-    return b.op("ScatterElements", x, axis=node.attrs.dim, reduction="mul")
+STRUCTURE.update(dict.fromkeys(REDUCTIONS, _scatter_combining))
 
 
 @_emits

@@ -200,28 +200,6 @@ def _accumulate(
     return total.astype(x.dtype)
 
 
-def _scatter_add_reference(
-    attrs: PlacesAttrs, x: np.ndarray, index: np.ndarray, src: np.ndarray
-) -> np.ndarray:
-    _check_range(index, x.shape[attrs.dim], attrs.dim, kind=attrs.kind)
-    return _accumulate(x, _coordinates(index, attrs.dim), _used_source(index, src))
-
-
-scatter_add = Op(
-    "scatter_add",
-    "x with src added to the elements at index along dim.",
-    ("x", "index", "src"),
-    attrs=PlacesAttrs,
-    infer=_scatter_infer,
-    vjp=lambda node, g: (g, None, _source_gradient(node, g)),
-    reference=_scatter_add_reference,
-    kind=Kind.SCATTER,
-    weight=Weight.PLAIN,
-    raises=True,
-    batch=along("dim"),
-)
-
-
 def _used(node: Node) -> tuple[Value, Value, Value, int]:
     """x, the index, what of src it reads, and the dimension."""
     x, index, src = node.operands
@@ -267,11 +245,14 @@ def _product_vjp(node: Node, g: Value) -> tuple[Value, None, Value]:
     return ops.mul(g, factors), None, _padded(node, taken)
 
 
-def _combining(name: str, doc: str, combine: np.ufunc, vjp: Callable[..., Any], domain: Any) -> Op:
+def _combining(
+    name: str, doc: str, combine: np.ufunc, vjp: Callable[..., Any], domain: Any = None
+) -> Op:
     """A scatter that combines each element with all that src has for its place."""
 
     def infer(attrs: DimAttrs, x: Type, index: Type, src: Type) -> tuple[Type, ...]:
-        check_domain(name, x, domain)
+        if domain is not None:
+            check_domain(name, x, domain)
         return _scatter_infer(attrs, x, index, src)
 
     def reference(
@@ -283,7 +264,7 @@ def _combining(name: str, doc: str, combine: np.ufunc, vjp: Callable[..., Any], 
 
     return Op(
         name,
-        f"x with each element that index names along dim {doc} what src has for it.",
+        f"x with {doc}.",
         ("x", "index", "src"),
         attrs=PlacesAttrs,
         infer=infer,
@@ -296,13 +277,33 @@ def _combining(name: str, doc: str, combine: np.ufunc, vjp: Callable[..., Any], 
     )
 
 
+scatter_add = _combining(
+    "scatter_add",
+    "src added to the elements at index along dim",
+    np.add,
+    lambda node, g: (g, None, _source_gradient(node, g)),
+)
 scatter_max = _combining(
-    "scatter_max", "the largest of itself and", np.maximum, _extreme_vjp, ORDERED
+    "scatter_max",
+    "the elements at index along dim as the largest of themselves and what src has for them",
+    np.maximum,
+    _extreme_vjp,
+    ORDERED,
 )
 scatter_min = _combining(
-    "scatter_min", "the smallest of itself and", np.minimum, _extreme_vjp, ORDERED
+    "scatter_min",
+    "the elements at index along dim as the smallest of themselves and what src has for them",
+    np.minimum,
+    _extreme_vjp,
+    ORDERED,
 )
-scatter_mul = _combining("scatter_mul", "times all", np.multiply, _product_vjp, REAL)
+scatter_mul = _combining(
+    "scatter_mul",
+    "the elements at index along dim multiplied by all that src has for them",
+    np.multiply,
+    _product_vjp,
+    REAL,
+)
 
 
 def _index_select_infer(attrs: DimAttrs, x: Type, index: Type) -> tuple[Type, ...]:

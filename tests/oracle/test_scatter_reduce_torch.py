@@ -1,0 +1,41 @@
+"""`scatter_reduce` beside PyTorch's: results and gradients where places have several entries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphtorch
+
+torch: Any = pytest.importorskip("torch")
+
+
+@pytest.mark.parametrize("include_self", [True, False])
+@pytest.mark.parametrize("reduce", ["sum", "mean", "prod", "amax", "amin"])
+@pytest.mark.parametrize("dtype", ["float32", "int64", "uint8", "complex64"])
+def test_scatter_reduce_with_ties_and_zeros(dtype: str, reduce: str, include_self: bool) -> None:
+    """Whole numbers, so that places have several extremes, and products one zero or more."""
+    draw = np.random.default_rng(1)
+    x, src = (draw.integers(-2, 3, n) for n in (9, 60))
+    index = draw.integers(0, 7, 60)
+    found = []
+    for t in (torch, graphtorch):
+        kind = getattr(t, dtype)
+        a, b = t.tensor(x).to(kind), t.tensor(src).to(kind)
+        differentiable = kind.is_floating_point and (include_self or reduce not in ("amax", "amin"))
+        a.requires_grad_(differentiable)
+        b.requires_grad_(differentiable)
+        options = {"include_self": include_self}
+        if dtype == "complex64" and reduce in ("amax", "amin"):
+            with pytest.raises(NotImplementedError, match="not implemented for"):
+                a.scatter_reduce(0, t.tensor(index), b, reduce, **options)
+            continue
+        result = a.scatter_reduce(0, t.tensor(index), b, reduce, **options)
+        found.append([result.detach().numpy()])
+        if differentiable:
+            (result * result).sum().backward()
+            found[-1] += [a.grad.numpy(), b.grad.numpy()]
+    for ours, theirs in zip(*found[::-1], strict=True) if found else ():
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
