@@ -214,7 +214,8 @@ def test_debug_stages_are_printed(monkeypatch, capsys):
     x = given((37,))
     compile(Graph("shown", [x], [ops.exp(x)]))
     text = capsys.readouterr().err
-    assert all(f"---- {stage} of shown" in text for stage in debug.STAGES)
+    untuned = [stage for stage in debug.STAGES if stage != "tuning"]  # nothing is measured here
+    assert [stage for stage in debug.STAGES if f"---- {stage} of shown" in text] == untuned
     monkeypatch.setenv("GRAPHTORCH_DEBUG", "kernel")
     with pytest.warns(RuntimeWarning, match="known are graph, passes"):
         debug.wanted()

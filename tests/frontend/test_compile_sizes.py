@@ -22,9 +22,9 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     graphs: list[Any] = []
     original = programs.captured_program
 
-    def counting(graph: Any, *rest: Any) -> Any:
+    def counting(graph: Any, *rest: Any, **options: Any) -> Any:
         graphs.append(graph)
-        return original(graph, *rest)
+        return original(graph, *rest, **options)
 
     monkeypatch.setattr(programs, "captured_program", counting)
     programs.clear()

@@ -241,9 +241,9 @@ def test_numbers_beside_sizes_make_no_programs(monkeypatch: pytest.MonkeyPatch) 
     graphs: list[Any] = []
     original = programs.captured_program
 
-    def counting(graph: Any, *rest: Any) -> Any:
+    def counting(graph: Any, *rest: Any, **options: Any) -> Any:
         graphs.append(graph)
-        return original(graph, *rest)
+        return original(graph, *rest, **options)
 
     monkeypatch.setattr(programs, "captured_program", counting)
     compiled = torch.compile(lambda x, k: (x * k).relu() + k, dynamic=True)

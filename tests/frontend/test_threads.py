@@ -96,10 +96,10 @@ def test_a_graph_still_compiling_does_not_stop_other_threads(
 ) -> None:
     entered, leave = threading.Event(), threading.Event()
 
-    def slow(*args: Any) -> Any:
+    def slow(*args: Any, **options: Any) -> Any:
         entered.set()
         assert leave.wait(60)
-        return original(*args)
+        return original(*args, **options)
 
     original = programs.captured_program
     monkeypatch.setattr(programs, "captured_program", slow)
@@ -357,7 +357,7 @@ def test_calls_after_an_interrupt_work() -> None:
 
 
 def test_an_interrupt_while_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: Any) -> Any:
+    def interrupted(*_: Any, **options: Any) -> Any:
         raise KeyboardInterrupt
 
     state = torch.zeros(2)
