@@ -7,6 +7,7 @@ from typing import Any
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import i32
 from graphtorch.ir.graph import Value
+from graphtorch.ir.ops.common import number
 from graphtorch.ir.shape import broadcast
 
 from .._deferred.tensor import Tensor
@@ -19,6 +20,7 @@ from .linalg import matmul
 SVD = define("linalg_svd", ("U", "S", "Vh"))
 OLD_SVD = define("svd", ("U", "S", "V"))
 QR = define("linalg_qr", ("Q", "R"))
+EIG = define("linalg_eig", ("eigenvalues", "eigenvectors"))
 EIGH = define("linalg_eigh", ("eigenvalues", "eigenvectors"))
 CHOLESKY_EX = define("linalg_cholesky_ex", ("L", "info"))
 INV_EX = define("linalg_inv_ex", ("inverse", "info"))
@@ -32,6 +34,7 @@ LSTSQ = define("linalg_lstsq", ("solution", "residuals", "rank", "singular_value
 NOT_FINITE = (
     "{}: The algorithm failed to converge because the input matrix contained non-finite values."
 )
+NOT_FINITE_EIG = "torch.linalg.eig: input tensor should not contain infs or NaNs."
 
 
 def _given(name: str, out: Any, found: Any) -> Any:
@@ -244,6 +247,34 @@ def _eigh(x: Value) -> tuple[Value, ...]:
 def eigvalsh(A: Tensor, UPLO: str = "L", *, out: Any = None) -> Tensor:
     """The eigenvalues of symmetric or Hermitian A [*, n, n], ascending."""
     return _given("linalg.eigvalsh", out, eigh(A, UPLO)[0])
+
+
+def eig(A: Tensor, *, out: Any = None) -> Any:
+    """(eigenvalues, eigenvectors) of A [*, n, n], complex: A V = V diag(L).
+
+    The vectors, columns of V, have length 1. The gradient is defined where all eigenvalues differ,
+    for what does not change when a vector is multiplied by e^(i phi); else it raises RuntimeError
+    when it is computed. Raises RuntimeError for integers, for matrices that are not square, and for
+    an inf or NaN in one.
+    """
+    check_tensor("linalg.eig", "A", A)
+    return _given("linalg.eig", out, EIG(*failing_now(run("LinalgEig", _eig, A), A)))
+
+
+def _eig(x: Value) -> tuple[Value, ...]:
+    if x.rank < 2 or not (x.dtype.is_floating_point or x.dtype.is_complex):
+        return ops.eig(x)  # type: ignore[no-any-return]  # which refuses it
+    size = ops.abs(x)
+    good = ops.lt(size, number(float("inf"), size.dtype))
+    missing = ops.any(ops.logical_not(good), dims=(x.rank - 2, x.rank - 1), keepdim=False)
+    finite = ops.require(x, ops.cast(missing, dtype=i32), message=NOT_FINITE_EIG, kind="runtime")
+    return ops.eig(finite)  # type: ignore[no-any-return]
+
+
+@keeps_as_one("result")
+def eigvals(A: Tensor, *, out: Any = None) -> Tensor:
+    """The eigenvalues of A [*, n, n], complex, in no particular order."""
+    return _given("linalg.eigvals", out, eig(A)[0])
 
 
 # ----------------------------------------------------------------------------------------- Cholesky

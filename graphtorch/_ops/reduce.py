@@ -499,9 +499,17 @@ def diff(
 
 @register(function=False)
 def sum_to_size(self: Tensor, *size: Any) -> Tensor:
-    """Summed over the dimensions along which it would be repeated to its present shape."""
+    """Summed over the dimensions along which it would be repeated to its present shape.
+
+    Raises RuntimeError for a size that cannot be expanded to that shape.
+    """
     target = Size(size[0] if len(size) == 1 and isinstance(size[0], (tuple, list)) else size)
     lead = self.ndim - len(target)
+    kept = zip(target, self.shape[lead:], strict=True) if lead >= 0 else ()
+    if target != tuple([1 if wanted == 1 else size for wanted, size in kept]):
+        raise RuntimeError(
+            f"size {{{list(target)}}} is not expandable to size {{{list(self.shape)}}}."
+        )
     dims = [
         i for i in range(self.ndim) if i < lead or (target[i - lead] == 1 and self.shape[i] != 1)
     ]

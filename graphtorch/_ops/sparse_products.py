@@ -1,4 +1,4 @@
-"""Products of sparse and dense matrices: ``torch.sparse.mm`` and ``torch.sparse.addmm``."""
+"""Products of sparse and dense matrices: those of ``torch.sparse``, and old names for them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 from .._deferred.tensor import Tensor
 from .._types import DTYPES
 from ..autograd.grad_mode import no_grad
-from .base import FUNCTIONS, check_tensor
-from .sparse import SparseCsrTensor, SparseTensor
+from .base import FUNCTIONS, check_tensor, register
+from .sparse import SparseCsrTensor, SparseTensor, made
 
 REDUCTIONS = ("sum", "mean", "amax", "amin")
 
@@ -87,3 +87,61 @@ def _extremes(products: Tensor, rows: Tensor, shape: tuple[Any, Any], reduce: st
 def addmm(mat: Tensor, mat1: Any, mat2: Any, *, beta: Any = 1.0, alpha: Any = 1.0) -> Tensor:
     """beta * mat + alpha * (mat1 @ mat2), with `mat1` sparse."""
     return mat * beta + mm(mat1, mat2) * alpha
+
+
+@register(method=False)
+def hspmm(mat1: Any, mat2: Tensor) -> SparseTensor:
+    """The product of a sparse matrix [n, m] and a dense one [m, p], of which the rows that `mat1`
+    has entries in are kept: one sparse and one dense dimension.
+
+    Raises:
+        RuntimeError: `mat1` is not sparse, or the shapes do not fit.
+    """
+    rows = _check_sparse("hspmm", mat1).coalesce().indices()[0].unique()
+    found = mm(mat1, mat2)
+    return made(rows.unsqueeze(0), found.index_select(0, rows), found.shape, merged=True)
+
+
+@register()
+def smm(input: Any, mat: Tensor) -> SparseTensor:
+    """The product of a sparse matrix [n, m] and a dense one [m, p] as a sparse matrix, whose
+    entries are whole rows: those that `input` has entries in.
+
+    Raises:
+        RuntimeError: `input` is not sparse, or the shapes do not fit.
+    """
+    kept = hspmm(input, mat)
+    rows, width = kept.indices()[0], mat.shape[1]
+    columns = FUNCTIONS["arange"](width, device=mat.device).repeat(rows.shape[0])
+    indices = FUNCTIONS["stack"]([rows.repeat_interleave(width), columns])
+    return made(indices, kept.values().reshape(-1), kept.shape, merged=True)
+
+
+@register("sspaddmm", "saddmm")
+def sspaddmm(
+    input: Any, mat1: Any, mat2: Tensor, *, beta: float = 1, alpha: float = 1
+) -> SparseTensor:
+    """beta * input + alpha * (mat1 @ mat2) for sparse `input` and `mat1`, as a sparse matrix.
+
+    Raises:
+        RuntimeError: `input` or `mat1` is not sparse, or the shapes do not fit.
+    """
+    _check_sparse("sspaddmm", input)
+    product = smm(mat1, mat2)
+    if input.shape != product.shape:
+        raise RuntimeError(
+            f"sspaddmm: Argument #1: Expected the size {list(product.shape)} of the product, but "
+            f"got {list(input.shape)}"
+        )
+    (first, a), (second, b) = input._pair, product._pair
+    join = FUNCTIONS["cat"]
+    return made(join([first, second], 1), join([a * beta, b * alpha]), input.shape)
+
+
+def _check_sparse(name: str, x: Any) -> SparseTensor:
+    check_tensor(name, "mat1", x)
+    if not isinstance(x, SparseTensor):
+        raise RuntimeError(
+            f"{name}: expected a sparse matrix, but got a tensor of layout {x.layout}"
+        )
+    return x

@@ -14,7 +14,7 @@ from .._deferred.making import from_value
 from .._deferred.storage import recorder
 from .._deferred.tensor import Tensor
 from .._ops.creation import full_value
-from .._types import device
+from .._types import DTYPES, device
 from .grad_mode import enable_grad, modes, no_grad
 from .nodes import FREED, GradNode, Seen, look, pack, unpack
 
@@ -163,7 +163,7 @@ class PythonNode(GradNode):
         result = []
         for i, (g, edge) in enumerate(zip(found, self.edges, strict=True)):
             if g is not None and not isinstance(g, Tensor):
-                raise TypeError(
+                raise RuntimeError(
                     f"expected Variable or None (got {type(g).__name__}) as gradient {i} of "
                     f"{self._name}"
                 )
@@ -180,6 +180,7 @@ def _zeros(type_: Any, place: device) -> Tensor:
 
 
 def _fitted(gradient: Tensor, wanted: Any, name: str, position: int) -> Tensor:
+    """A gradient of the shape and dtype that the operand has."""
     if gradient._type.shape != wanted.shape:
         try:
             gradient = gradient.sum_to_size(wanted.shape)  # type: ignore[attr-defined]
@@ -188,6 +189,13 @@ def _fitted(gradient: Tensor, wanted: Any, name: str, position: int) -> Tensor:
                 f"Function {name} returned an invalid gradient at index {position} - got "
                 f"{list(gradient.shape)} but expected shape compatible with {list(wanted.shape)}"
             ) from None
+    if gradient._type.dtype is not wanted.dtype:
+        if gradient._type.dtype.is_complex and not wanted.dtype.is_complex:
+            raise RuntimeError(
+                f"Function {name} returned a complex gradient at index {position} for a real "
+                "operand: return its .real"
+            )
+        gradient = gradient.to(DTYPES[wanted.dtype.torch_name])
     return gradient
 
 
@@ -290,7 +298,8 @@ def _attach(
 ) -> None:
     edges = tuple(a._edge() if isinstance(a, Tensor) else None for a in args)
     tensors = [o for o in outputs if isinstance(o, Tensor)]
-    node = PythonNode(cls.__name__ + "Backward", ctx, cls, edges, tensors)
+    kind = _kind_of_node(cls)
+    node = kind(kind.__name__, ctx, cls, edges, tensors)
     number = 0
     for output, before in zip(outputs, raw, strict=True):
         if not isinstance(output, Tensor):
@@ -303,6 +312,15 @@ def _attach(
             output._fn, output._nr, output._rg = node, number, False
         number += 1
     node.save([o for o in raw if isinstance(o, Tensor)])
+
+
+def _kind_of_node(cls: type) -> type[PythonNode]:
+    """The class of the nodes of a `Function`, named after it."""
+    made: Any = cls.__dict__.get("_backward_cls")
+    if made is None:
+        made = type(cls.__name__ + "Backward", (PythonNode,), {"__module__": __name__})
+        setattr(cls, "_backward_cls", made)  # noqa: B010  (mypy knows of no such attribute)
+    return made  # type: ignore[no-any-return]
 
 
 def once_differentiable(function: Callable[..., Any]) -> Callable[..., Any]:

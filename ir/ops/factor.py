@@ -14,7 +14,7 @@ Which of several factorizations it is (signs, bases, pivots) is stated in `facto
 from __future__ import annotations
 
 from ..dataclass import dataclass
-from ..dtype import i32, i64
+from ..dtype import c64, c128, i32, i64
 from ..graph import Node, Type, Value
 from ..op import Attrs, Kind, Op, Weight
 from ..shape import Dim
@@ -23,7 +23,13 @@ from .batching import leading, unchanged
 from .checks import attrs_of, listed
 from .common import check_same_dtype, conj, expand_to, number, ops, swap_last, zeros
 
-__all__ = ["cholesky", "eigh", "lu", "pinv_of", "qr", "svd", "triangular_solve"]
+__all__ = ["cholesky", "eig", "eigh", "lu", "pinv_of", "qr", "svd", "triangular_solve"]
+
+PHASE = 1e-2  # of a loss that is said to depend on phases, as PyTorch has it
+PHASES = (
+    "linalg_eig_backward: The eigenvectors in the complex case are specified up to multiplication "
+    "by e^{i phi}. The specified loss function depends on this quantity, so it is ill-defined."
+)
 
 
 # shapes and checks --------------------------------------------------------------------------------
@@ -196,6 +202,69 @@ eigh = Op(
     infer=_eigh_infer,
     vjp=_eigh_vjp,
     reference=lambda attrs, x: factor_reference.eigh(x),
+    kind=Kind.WHOLE,
+    weight=Weight.COSTLY,
+    batch=unchanged,
+)
+
+
+# eigenvalues of general matrices ------------------------------------------------------------------
+
+
+def _eig_infer(attrs: Attrs, x: Type) -> tuple[Type, ...]:
+    _check_matrix("linalg.eig", x, square=True)
+    kind = x.dtype if x.dtype.is_complex else c64 if x.dtype.itemsize == 4 else c128
+    return Type(kind, x.shape[:-1]), Type(kind, x.shape)
+
+
+def _eig_vjp(node: Node, gw: Value | None, gv: Value | None) -> tuple[Value]:
+    """v^-H (diag(gw) + off(v^H (gv - v d) / gaps)) v^H, where v d is what keeps the length of
+    vectors; C. Boeddeker et al., "On the computation of complex-valued gradients" (2017)."""
+    w, v = node.results()
+    vh = adjoint(v)
+    inner = None if gw is None else _as_diagonal(gw)
+    if gv is not None:
+        turned = ops.matmul(vh, gv)
+        along = ops.mul(turned, _identity(turned.shape, turned))
+        lengths = ops.sum(ops.real(along), dims=(along.rank - 2,), keepdim=True)
+        turned = ops.sub(turned, _real_scale(ops.matmul(vh, v), expand_to(lengths, along.shape)))
+        off = ops.sub(number(1, turned.dtype), _identity(turned.shape, turned))
+        turned = ops.mul(ops.div(turned, _gaps(conj(w))), off)
+        turned = _same_for_all_phases(turned, along)
+        inner = turned if inner is None else ops.add(inner, turned)
+    assert inner is not None
+    gradient = _solved(vh, ops.matmul(inner, vh))
+    return (gradient if node.operands[0].dtype.is_complex else ops.real(gradient),)
+
+
+def _same_for_all_phases(x: Value, along: Value) -> Value:
+    """x, once it is known that what was made of the vectors does not change with their phases:
+    `along` has no imaginary part."""
+    size = ops.abs(ops.imag(along))
+    depends = ops.any(
+        ops.gt(size, number(PHASE, size.dtype)), dims=tuple(range(size.rank)), keepdim=False
+    )
+    return ops.require(x, ops.cast(depends, dtype=i32), message=PHASES, kind="runtime")  # type: ignore[no-any-return]
+
+
+def _solved(a: Value, b: Value) -> Value:
+    """a^-1 b."""
+    packed, order, *_ = ops.lu(a)
+    place = ops.expand(_column(order), shape=b.shape)
+    b = ops.gather(b, place, dim=b.rank - 2)
+    b = ops.triangular_solve(packed, b, upper=False, unit=True)
+    return ops.triangular_solve(packed, b, upper=True)  # type: ignore[no-any-return]
+
+
+eig = Op(
+    "eig",
+    "Eigenvalues and eigenvectors (columns) of square matrices, complex also where the matrices "
+    "are real. Their order and phases are LAPACK's (geev): vectors have length 1, and their "
+    "largest component is real.",
+    ("x",),
+    infer=_eig_infer,
+    vjp=_eig_vjp,
+    reference=lambda attrs, x: factor_reference.eig(x),
     kind=Kind.WHOLE,
     weight=Weight.COSTLY,
     batch=unchanged,

@@ -21,6 +21,9 @@ product and
     every difference rounded, so that pivots and failures are the same in every bit. The pivot is
     the first of the largest, never a nan where there is a number.
 
+General matrices (`eig`). The order of the eigenvalues and the phases of the vectors are those of
+    LAPACK's `geev` in f64 or c128: no target has code of its own for it, each calls this.
+
 f32 and c64 are computed in f64 and c128, and rounded once. A matrix with an inf or nan has factors
 of nan (elimination goes on with them).
 """
@@ -145,6 +148,16 @@ def eigh(x: np.ndarray) -> Factors:
     rows = adjoint(vectors).copy()
     _settle(values, rows, rows[..., :0])
     return values + taint[:, None], adjoint(rows) + taint[:, None, None]
+
+
+@quiet
+def eig(x: np.ndarray) -> Factors:
+    """Eigenvalues and eigenvectors of matrices that need not be symmetric."""
+    finite = np.isfinite(x).all((-2, -1))
+    values, vectors = np.linalg.eig(np.where(finite[..., None, None], x, 0))
+    wide = np.result_type(x.dtype, np.complex64)
+    taint = np.where(finite, 0, np.nan).astype(wide)
+    return values.astype(wide) + taint[..., None], vectors.astype(wide) + taint[..., None, None]
 
 
 # reflections --------------------------------------------------------------------------------------

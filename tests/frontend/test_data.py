@@ -69,6 +69,12 @@ def test_random_split():
         random_split(range(10), [3, 3])
 
 
+def test_strings_of_tuples_stay_tuples():
+    found = default_collate([(1, "a", {"name": "p"}), (2, "b", {"name": "q"})])
+    assert found[1:] == [("a", "b"), {"name": ["p", "q"]}] and type(found[1]) is tuple
+    assert default_collate(["a", "b"]) == ["a", "b"]
+
+
 def test_collate_errors():
     with pytest.raises(RuntimeError, match="equal size"):
         default_collate([[1, 2], [1]])

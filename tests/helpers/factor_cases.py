@@ -52,6 +52,16 @@ def eigen_torch(x: Any) -> tuple[Any, ...]:
     return values, vectors * vectors
 
 
+def general_eigen(x: Value) -> tuple[Value, ...]:
+    values, vectors = ops.eig(x)
+    return ops.abs(values), ops.abs(vectors)
+
+
+def general_eigen_torch(x: Any) -> tuple[Any, ...]:
+    values, vectors = T().linalg.eig(x)
+    return values.abs(), vectors.abs()
+
+
 def required(x: Value) -> Value:
     factor, info = ops.cholesky(positive(x))
     return ops.require(factor, info, message="not positive-definite")
@@ -82,6 +92,7 @@ FACTOR = [
     Case("svd wide batch", ((2, 3, 4),), singular, singular_torch, wide=True, symbolic=((0, 0),)),
     Case("svd empty", ((0, 3),), singular, singular_torch, wide=True),
     Case("eigh", ((2, 3, 3),), eigen, eigen_torch, wide=True, symbolic=((0, 0),)),
+    Case("eig", ((2, 3, 3),), general_eigen, general_eigen_torch, wide=True, symbolic=((0, 0),)),
     Case("qr", ((2, 4, 3),), ops.qr, lambda x: T().linalg.qr(x), wide=True, symbolic=((0, 0),)),
     Case(
         "cholesky",

@@ -29,7 +29,7 @@ TABLE = [*CASES, *ATTENTION, *FACTOR, *VISION]
 X = np.array([[0.3, -0.7, 1.1], [0.9, -0.2, 0.4]])
 ABOVE_ONE = np.abs(X) + 1.5
 FLAGS, WHOLE = X > 0, np.array([[3, -2, 1], [0, 5, -4]])
-IN_TABLE = {"svd", "eigh", "qr", "cholesky", "lu", "pinv_of", "triangular_solve"}
+IN_TABLE = {"svd", "eig", "eigh", "qr", "cholesky", "lu", "pinv_of", "triangular_solve"}
 SIMPLE = [
     n
     for n, op in OPS.items()

@@ -191,3 +191,58 @@ def test_gradients_of_triangular_factors_of_any_shape(shape: tuple[int, ...], dt
         found.append((g.detach().numpy(), h.detach().numpy()))
     for mine, other in zip(*found, strict=True):
         np.testing.assert_allclose(mine, other, 1e-10, 1e-10)
+
+
+GRADIENTS: list[Callable[[Any, Any], Any]] = [
+    lambda t, g: g[:1],
+    lambda t, g: g.sum(),
+    lambda t, g: g[None],
+    lambda t, g: g[:, None],
+    lambda t, g: t.ones(4),
+    lambda t, g: t.ones(2, 3),
+    lambda t, g: g.double(),
+    lambda t, g: g.long(),
+    lambda t, g: g * 1j,
+    lambda t, g: 3.0,
+]
+
+
+@pytest.mark.parametrize("number", range(len(GRADIENTS)))
+@pytest.mark.parametrize("inner", [False, True])
+def test_gradients_of_a_function_fit_its_operands(number: int, inner: bool) -> None:
+    """Sums over added dimensions, casts; everything else is refused, never passed on."""
+
+    def outcome(t: Any) -> Any:
+        class Scaled(t.autograd.Function):  # type: ignore[misc, name-defined]
+            @staticmethod
+            def forward(ctx: Any, x: Any) -> Any:
+                return x * 2
+
+            @staticmethod
+            def backward(ctx: Any, g: Any) -> Any:
+                return GRADIENTS[number](t, g)
+
+        x = t.ones(3, requires_grad=True)
+        y = Scaled.apply(x * 1 if inner else x)
+        kind = type(y.grad_fn)
+        assert kind.__name__ == "ScaledBackward" == y.grad_fn.name()
+        assert type(Scaled.apply(x).grad_fn) is kind
+        try:
+            (gradient,) = t.autograd.grad(y.sum(), x)
+        except RuntimeError as error:
+            return type(error), "invalid gradient" in str(error)
+        return str(gradient.dtype), gradient.tolist()
+
+    assert outcome(graphtorch) == outcome(torch)
+
+
+@pytest.mark.parametrize("size", [(3,), (), (2, 1), (1, 2, 3), (4,), (1, 3)])
+def test_sums_to_a_size(size: tuple[int, ...]) -> None:
+    def outcome(t: Any, *shape: int) -> Any:
+        try:
+            return t.ones(shape).sum_to_size(size).tolist()
+        except RuntimeError as error:
+            return str(error)
+
+    for shape in ((1,), (3,), (2, 3), ()):
+        assert outcome(graphtorch, *shape) == outcome(torch, *shape)

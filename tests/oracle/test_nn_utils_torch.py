@@ -198,3 +198,20 @@ def test_same_as_pytorch(program: Callable[[Any], list[Any]]) -> None:
             np.testing.assert_allclose(plain(one), plain(other), rtol=1e-4, atol=1e-5)
         else:
             assert one == other
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_functional_call_under_its_former_name(strict: bool) -> None:
+    def program(module: Any) -> Any:
+        stateless = importlib.import_module(f"{module.__name__}.nn.utils.stateless")
+        layer = filled(module, module.nn.Linear(2, 1))
+        given = {"weight": module.tensor([[2.0, 3.0]])}
+        with pytest.warns(FutureWarning, match="torch.func.functional_call"):
+            try:
+                found = stateless.functional_call(layer, given, module.ones(1, 2), strict=strict)
+            except RuntimeError as error:
+                return str(error).splitlines()[0]
+        assert module.nn.utils.stateless is stateless
+        return found.tolist(), layer.weight.tolist()
+
+    assert program(graphtorch) == program(torch)

@@ -221,3 +221,32 @@ def test_older_names_of_the_product(name: str) -> None:
         return [product.tolist(), values.grad.tolist(), dense.grad.tolist()]
 
     assert outcome(graphtorch) == outcome(torch)
+
+
+def test_sparse_products_that_stay_sparse() -> None:
+    """Rows without entries stay empty; entries that are given twice count twice."""
+    dense = np.arange(8.0).reshape(2, 4) - 3
+
+    def parts(found: Any) -> list[Any]:
+        whole = found.to_dense().tolist()
+        found = found.coalesce()
+        return [found.indices().tolist(), found.values().tolist(), tuple(found.shape), whole]
+
+    def outcome(lib: Any) -> list[Any]:
+        places, values = lib.tensor([[0, 3, 3, 0], [1, 0, 0, 0]]), lib.tensor([2.0, 1.0, 4.0, -1.0])
+        a = lib.sparse_coo_tensor(places, values.double(), (5, 2))
+        x = lib.tensor(dense)
+        more = lib.sparse_coo_tensor(lib.tensor([[1, 3], [2, 0]]), lib.ones(2).double(), (5, 4))
+        return [
+            parts(lib.hspmm(a, x)),
+            parts(lib.smm(a, x)),
+            parts(a.smm(x)),
+            parts(lib.sspaddmm(more, a, x, beta=3, alpha=0.5)),
+            lib.sspaddmm(more, a, x)._nnz(),
+        ]
+
+    assert outcome(graphtorch) == outcome(torch)
+    with pytest.raises(RuntimeError, match="expected a sparse matrix"):
+        graphtorch.hspmm(graphtorch.ones(2, 2), graphtorch.ones(2, 2))
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        graphtorch.smm(graphtorch.eye(3).to_sparse(), graphtorch.ones(2, 2))

@@ -29,8 +29,10 @@ __all__ = [
     "remove_weight_norm",
     "rnn",
     "spectral_norm",
+    "stateless",
     "vector_to_parameters",
     "weight_norm",
 ]
 
-__getattr__ = attribute_of(__name__, {"fusion", "parametrizations", "parametrize", "prune"})
+LATER = {"fusion", "parametrizations", "parametrize", "prune", "stateless"}
+__getattr__ = attribute_of(__name__, LATER)

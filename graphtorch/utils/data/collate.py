@@ -60,7 +60,7 @@ def default_collate(batch: Sequence[Any]) -> Any:
     if isinstance(first, int):
         return FUNCTIONS["tensor"](list(batch))
     if isinstance(first, (str, bytes)):
-        return list(batch)
+        return batch
     if isinstance(first, Mapping):
         return _like(
             first, {key: default_collate([sample[key] for sample in batch]) for key in first}
