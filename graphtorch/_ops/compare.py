@@ -15,7 +15,7 @@ from graphtorch.ir.graph import Value
 from .. import _types
 from .._deferred import at_once
 from .._deferred.tensor import Tensor
-from ..autograd.keeps import keeps, keeps_as_one
+from ..autograd.keeps import keeps, keeps_as_one, shown_as
 from .base import (
     DENSE,
     FLOATS,
@@ -204,7 +204,9 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
             v = _limit(v, rest.pop(0), ops.lt, _may_be_nan(min))
         return _limit(v, rest.pop(0), ops.gt, _may_be_nan(max)) if max is not None else v
 
-    return elementwise("Clamp", apply, input, *bounds, dtype=dtype)
+    by_numbers = not any(isinstance(b, Tensor) for b in bounds)
+    name = "ClampBackward1" if by_numbers else "Clamp"
+    return elementwise(name, apply, input, *bounds, dtype=dtype)
 
 
 def _may_be_nan(bound: Any) -> bool:
@@ -265,6 +267,7 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
 
 
 @register(inplace=True, out=True)
+@shown_as("NanToNum")
 @keeps_as_one("input")
 def nan_to_num(
     input: Tensor,
@@ -390,6 +393,7 @@ for _name, _node, _op in (
     ("truediv", "Div", ops.div),
 ):
     METHODS[f"__{_name}__"] = _arithmetic(OPERATORS[_name], _node, _op)
+    _node = "RsubBackward1" if _name == "sub" else _node
     METHODS[f"__r{_name}__"] = _arithmetic(OPERATORS[_name], _node, _op, reflected=True)
 
 

@@ -12,7 +12,7 @@ from graphtorch.ir.shape import broadcast
 
 from .._deferred.tensor import Tensor
 from .._types import DTYPES, finfo
-from ..autograd.keeps import keeps, keeps_as_one
+from ..autograd.keeps import keeps, keeps_as_one, shown_as
 from ..return_types import define
 from .base import FUNCTIONS, check_tensor, failing_now, register, run, write_out
 from .linalg import matmul
@@ -637,6 +637,7 @@ def _diagonal_and_sign(A: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @register()
+@shown_as("LinalgDet")
 @keeps_as_one("input result")
 def det(input: Tensor, *, out: Any = None) -> Tensor:
     """The determinant of square matrices [*, n, n]."""

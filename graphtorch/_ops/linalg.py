@@ -81,6 +81,10 @@ def _check_inner(a: Tensor, b: Tensor) -> None:
         )
 
 
+# what PyTorch calls the last step of a product of so many dimensions
+PRODUCTS = {(2, 2): "Mm", (2, 1): "Mv", (1, 1): "Dot", (1, 2): "SqueezeBackward4"}
+
+
 @register(out=True)
 @lower_precision
 def matmul(input: Tensor, other: Tensor) -> Tensor:
@@ -94,7 +98,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
             f"{other.ndim}D"
         )
     _check_inner(input, other)
-    return run("Mm" if input.ndim == other.ndim == 2 else "UnsafeView", product, input, other)
+    return run(PRODUCTS.get((input.ndim, other.ndim), "UnsafeView"), product, input, other)
 
 
 def _ranks(name: str, a: Tensor, b: Tensor, ranks: tuple[int, int], words: str) -> None:

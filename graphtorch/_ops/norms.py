@@ -10,7 +10,7 @@ from graphtorch.ir.graph import Value
 from graphtorch.ir.ops.common import wide_dtype
 
 from .._deferred.tensor import Tensor
-from ..autograd.keeps import keeps, keeps_as_one
+from ..autograd.keeps import keeps, keeps_as_one, shown_as
 from .base import (
     FUNCTIONS,
     axis_of,
@@ -124,6 +124,7 @@ def dist(input: Tensor, other: Tensor, p: Any = 2) -> Tensor:
 
 
 @register(inplace=True)
+@shown_as("Renorm")
 @row_major
 @rounded_once
 def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:

@@ -108,7 +108,7 @@ def _float_unary(name: str) -> Callable[..., Tensor]:
 
 
 def _same_unary(name: str) -> Callable[..., Tensor]:
-    op, node = getattr(ops, name), _camel(name)
+    op, node = getattr(ops, name), "Pow" if name == "square" else _camel(name)
 
     def define(input: Tensor) -> Tensor:
         check_tensor(name, "input", input)
@@ -366,6 +366,7 @@ def _scaled(
             )
         return elementwise(node, bool_op, input, other if alpha else False)
     if alpha == 1:
+        node = "RsubBackward1" if node == "Sub" and not isinstance(input, Tensor) else node
         return elementwise(node, op, input, other, dtype=dtype)
     if dtype in _ROUNDED_ONCE:
         signed = scalar(alpha if node == "Add" else -alpha, dtype)
@@ -614,7 +615,9 @@ def pow(input: Any, exponent: Any) -> Tensor:
             exponent,
             dtype=dtype,
         )
-    return elementwise("Pow", ops.pow, input, exponent, dtype=dtype)
+    by_number = not isinstance(exponent, Tensor)
+    node = "Pow" if by_number else f"PowBackward{1 if isinstance(input, Tensor) else 2}"
+    return elementwise(node, ops.pow, input, exponent, dtype=dtype)
 
 
 def _powers(exponent: Any, dtype: DType) -> Callable[[Value], Value] | None:

@@ -16,7 +16,7 @@ from graphtorch.ir.ops.shape import slice_dim
 
 from .._deferred.tensor import Tensor
 from .._types import DTYPES, Size, to_ir
-from ..autograd.keeps import keeps, keeps_as_one
+from ..autograd.keeps import keeps, keeps_as_one, shown_as
 from ..return_types import define
 from .autocast import single_precision
 from .base import (
@@ -61,7 +61,8 @@ def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = N
     target = _sum_dtype(input, dtype)
     if target.is_bool:
         return any(input.to(dtype), dim, keepdim)
-    return _reduction("Sum", ops.sum, input, dim, keepdim, target)
+    name = "Sum" if dim is None else "SumBackward1"
+    return _reduction(name, ops.sum, input, dim, keepdim, target)
 
 
 @register(out=True)
@@ -92,7 +93,8 @@ def _mean_dtype(name: str, x: Tensor, dtype: Any) -> DType:
 def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The arithmetic mean of floating-point or complex elements."""
     check_tensor("mean", "input", input)
-    return _reduction("Mean", ops.mean, input, dim, keepdim, _mean_dtype("mean", input, dtype))
+    name = "Mean" if dim is None else "MeanBackward1"
+    return _reduction(name, ops.mean, input, dim, keepdim, _mean_dtype("mean", input, dtype))
 
 
 @register(out=True)
@@ -111,6 +113,7 @@ def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any
 
 @register(out=True)
 @keeps("Prod", (0, ~0))
+@keeps("ProdBackward1", (0, ~0))
 @single_precision
 def prod(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The product over all elements, or over one `dim`."""
@@ -118,7 +121,8 @@ def prod(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = 
     target = _sum_dtype(input, dtype)
     if target.is_bool:
         return all(input.to(dtype), dim, keepdim)
-    return _reduction("Prod", ops.prod, input, dim, keepdim, target)
+    name = "Prod" if dim is None else "ProdBackward1"
+    return _reduction(name, ops.prod, input, dim, keepdim, target)
 
 
 def _truth(name: str, op: Callable[..., Value]) -> Callable[..., Tensor]:
@@ -177,6 +181,7 @@ def var(
 
 
 @register(out=True)
+@shown_as("Std")
 @rounded_once
 def std(
     input: Tensor,
@@ -284,7 +289,7 @@ def _extreme(
                     f"{name}() received an invalid combination of arguments: keepdim without dim"
                 )
             _check_not_empty(name, input)
-            result = _amount(name.capitalize(), amount, input, None, False)
+            result = _amount(f"{name.capitalize()}Backward1", amount, input, None, False)
         else:
             axis = axis_of(dim, input.ndim)
             _check_size(name, input, axis)
@@ -308,7 +313,9 @@ def _check_size(name: str, x: Tensor, axis: int) -> None:
 def _amount(node: str, op: Callable[..., Value], x: Tensor, dim: Any, keepdim: bool) -> Tensor:
     dtype = x._type.dtype
     if dtype.is_complex:
-        raise RuntimeError(f"{node.lower()}(): does not support complex inputs")
+        raise RuntimeError(
+            f"{node.partition('Backward')[0].lower()}(): does not support complex inputs"
+        )
     if dtype.is_bool:
         return _reduction(node, ops.any if op is ops.max else ops.all, x, dim, keepdim, boolean)
     return _reduction(node, op, x, dim, keepdim, dtype)

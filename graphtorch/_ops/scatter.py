@@ -15,7 +15,7 @@ from .._deferred.making import beside, common_place
 from .._deferred.tensor import Tensor
 from .._deferred.write import assign
 from .._types import DTYPES, iinfo
-from ..autograd.keeps import keeps, keeps_as_one
+from ..autograd.keeps import keeps, keeps_as_one, shown_as
 from .base import (
     FUNCTIONS,
     OUTSIDE,
@@ -290,6 +290,7 @@ def _spread_index(x: Tensor, axis: int, index: Tensor, shape: tuple[Any, ...]) -
 
 
 @register(inplace=True, out=True)
+@shown_as("IndexAdd")
 @keeps_as_one(source="index source")
 def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1) -> Tensor:
     """A copy with the entries of `source` added at `index` along `dim`."""
@@ -371,6 +372,7 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
 
 
 @register(out=True)
+@shown_as("Take")
 @keeps_as_one("input index")
 def take(input: Tensor, index: Tensor) -> Tensor:
     """Elements of the flattened input. Raises RuntimeError for an index that is not of int64."""

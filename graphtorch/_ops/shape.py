@@ -18,7 +18,7 @@ from .._deferred.storage import recorder
 from .._deferred.tensor import Tensor
 from .._deferred.write import lay
 from .._types import Size, contiguous_format, preserve_format
-from ..autograd.keeps import keeps
+from ..autograd.keeps import keeps, shown_as
 from .autocast import single_precision_on_cpus
 from .base import (
     FUNCTIONS,
@@ -428,6 +428,7 @@ def flipud(input: Tensor) -> Tensor:
 
 
 @register()
+@shown_as("Roll")
 @row_major
 def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
     """Shifted along `dims`; what leaves at one end enters at the other."""
@@ -529,6 +530,7 @@ def _zero(v: Value) -> Any:
 
 
 @register()
+@shown_as("Trace")
 @single_precision_on_cpus
 def trace(input: Tensor) -> Tensor:
     """The sum of the diagonal of a matrix."""

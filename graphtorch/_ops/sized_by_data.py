@@ -10,7 +10,7 @@ import numpy as np
 from graphtorch.ir.shape import broadcast
 
 from .._deferred.tensor import Tensor
-from ..autograd.keeps import keeps_as_one
+from ..autograd.keeps import keeps_as_one, shown_as
 from .base import MASK, check_tensor, elements_for_size, register, write_out
 from .creation import from_array
 from .indexing import getitem
@@ -18,6 +18,7 @@ from .views import reshape
 
 
 @register()
+@shown_as("MaskedSelect")
 @keeps_as_one("input mask")
 def masked_select(input: Tensor, mask: Tensor, *, out: Any = None) -> Tensor:
     """The elements where mask holds, as a vector."""

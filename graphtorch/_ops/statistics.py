@@ -12,7 +12,7 @@ from graphtorch.ir.dtype import SCALAR_NAMES
 from .. import _types
 from .._deferred.making import common_place
 from .._deferred.tensor import Tensor
-from ..autograd.keeps import keeps_as_one
+from ..autograd.keeps import keeps_as_one, shown_as
 from ..return_types import define
 from .base import FUNCTIONS, axis_of, check_tensor, checked, common_dtype, register, rounded_once
 from .compare import where
@@ -387,6 +387,7 @@ def unravel_index(indices: Tensor, shape: Any) -> tuple[Tensor, ...]:
 
 
 @register(method=False)
+@shown_as("Cdist")
 @keeps_as_one("x1 x2 result")
 @rounded_once
 def cdist(

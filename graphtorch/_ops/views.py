@@ -227,12 +227,10 @@ def unflatten(input: Tensor, dim: int, sizes: Any) -> Tensor:
     return reshape(input, (*shape[:axis], *parts, *shape[axis + 1 :]))
 
 
-def _squeezed(x: Tensor, drop: set[int]) -> Tensor:
+def _squeezed(x: Tensor, drop: set[int], name: str = "SqueezeBackward0") -> Tensor:
     shape, strides = x._type.shape, x._strides
     keep = [i for i in range(len(shape)) if i not in drop]
-    return _reshaped(
-        x, tuple(shape[i] for i in keep), tuple(strides[i] for i in keep), "SqueezeBackward0"
-    )
+    return _reshaped(x, tuple(shape[i] for i in keep), tuple(strides[i] for i in keep), name)
 
 
 @register()
@@ -243,9 +241,9 @@ def squeeze(input: Tensor, dim: Any = None, *further: int) -> Tensor:
     dim = (dim, *further) if further else dim
     shape = input._type.shape
     axes = range(len(shape)) if dim is None else () if dim == () else dims_of(dim, len(shape))
-    return _squeezed(
-        input, {a for a in axes if a < len(shape) and isinstance(shape[a], int) and shape[a] == 1}
-    )
+    drop = {a for a in axes if a < len(shape) and isinstance(shape[a], int) and shape[a] == 1}
+    name = f"SqueezeBackward{0 if dim is None else 1 if isinstance(dim, int) else 2}"
+    return _squeezed(input, drop, name)
 
 
 @register()
@@ -334,11 +332,7 @@ def t(input: Tensor) -> Tensor:
     check_tensor("t", "input", input)
     if input.ndim > 2:
         raise RuntimeError(f"t() expects a tensor with <= 2 dimensions, but self is {input.ndim}D")
-    return (
-        transpose(input, 0, 1)
-        if input.ndim == 2
-        else _permuted(input, tuple(range(input.ndim)), "TBackward0")
-    )
+    return _permuted(input, tuple(range(input.ndim))[::-1], "TBackward0")
 
 
 @register("movedim", "moveaxis")
@@ -532,7 +526,9 @@ def entry(input: Tensor, axis: int, at: Any) -> Tensor:
     return _entry(input, axis, at)
 
 
-def _entry(x: Tensor, axis: int, at: Any, creation: str = "") -> Tensor:
+def _entry(
+    x: Tensor, axis: int, at: Any, creation: str = "", name: str = "SelectBackward0"
+) -> Tensor:
     type_, zeros, ones, reshape = _entry_kind(x._type, axis)
     shape, strides, after = x._type.shape, x._strides, axis + 1
     taken = Slice(
@@ -540,7 +536,7 @@ def _entry(x: Tensor, axis: int, at: Any, creation: str = "") -> Tensor:
     )
     offset = at * strides[axis] if x._view is None else x._view.offset + at * strides[axis]
     left = strides[:axis] + strides[after:]
-    return make_view(x, (taken, reshape), type_, offset, left, "SelectBackward0", creation)
+    return make_view(x, (taken, reshape), type_, offset, left, name, creation)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -680,7 +676,12 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     if input.ndim == 0:
         raise RuntimeError("Dimension specified as 0 but tensor has no dimensions")
     creation = input._creation or "multi"
-    return tuple([_entry(input, axis, i, creation) for i in range(input._type.shape[axis])])  # type: ignore[arg-type]
+    return tuple(
+        [
+            _entry(input, axis, i, creation, "UnbindBackward0")
+            for i in range(input._type.shape[axis])
+        ]
+    )  # type: ignore[arg-type]
 
 
 def _reversed(x: Tensor) -> Tensor:

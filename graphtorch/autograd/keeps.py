@@ -15,7 +15,7 @@ from typing import Any
 
 from .._deferred.tensor import Tensor
 from .grad_mode import modes
-from .nodes import GradNode, Kept, kind_of, new_number, seen_of
+from .nodes import GradNode, Kept, kind_of, new_number, rename, seen_of
 
 Define = Callable[..., Any]
 RESULT = "result"
@@ -73,6 +73,33 @@ def keeps_as_one(always: str = "", **wanted: str) -> Callable[[Define], Define]:
                 kept = tuple(_kept(wanted_names, given, {id(t) for t in results}))
                 for fn in nodes:
                     fn.kept += kept
+            return made
+
+        return call
+
+    return declare
+
+
+def shown_as(name: str) -> Callable[[Define], Define]:
+    """Declare how PyTorch names the node of a function's result, where it has one operation and we
+    have several: tensors print it. `name` is given as to `run`."""
+    full = name if "Backward" in name else name + "Backward0"
+
+    def declare(define: Define) -> Define:
+        @functools.wraps(define)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if not modes.grad:
+                return define(*args, **kwargs)
+            start = new_number()
+            made = define(*args, **kwargs)
+            for t in _tensors(made):
+                fn = _node(t)
+                if fn is None or fn.sequence < start:
+                    continue
+                if t._base is None:
+                    rename(fn, full)
+                else:
+                    t._name_of_view = full
             return made
 
         return call

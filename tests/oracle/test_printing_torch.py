@@ -220,3 +220,43 @@ def nested(module: Any) -> Any:
 
 def test_nested_modules_print_like_pytorchs() -> None:
     assert repr(nested(graphtorch)) == repr(nested(torch))
+
+
+# without spaces inside
+TEXT = """
+x.sum() x.sum(1) x.mean() x.mean((0,1)) x.prod() x.prod(1) x.max() x.max(1)[0] x.min(0).values
+x.std() x.std(1) x.var(0) 1-x x-1 2/x x**2 p**x 2**x x.square() x.clamp(0,1) x.clamp(min=p) x.t()
+x[None].squeeze() x[None].squeeze(0) x[None].squeeze((0,)) x.unbind(0)[0] [*x][1] w@v v@v v@w x@w
+x.roll(1) w.trace() w.det() x.nan_to_num() x.take(i) x.masked_select(x>0) x.index_add(0,i,p)
+x.renorm(2,0,1) t.cdist(x,p)
+f.mse_loss(x,p) f.mse_loss(x,p,reduction="none") f.smooth_l1_loss(x,p) f.huber_loss(x,p)
+f.binary_cross_entropy(s,p) f.binary_cross_entropy_with_logits(x,p) f.cross_entropy(x,i)
+f.embedding(i,x) f.embedding_bag(i[None],x) f.glu(x) f.celu(x) f.prelu(x,v) f.threshold(x,.1,0)
+f.max_pool2d(y,2) f.avg_pool2d(y,2) f.adaptive_avg_pool2d(y,2) f.adaptive_max_pool2d(y,2)
+f.pad(y,(1,1)) f.pixel_shuffle(y.view(1,4,2,2),2) f.unfold(y,2)
+f.fold(f.unfold(y,2).detach().requires_grad_(),4,2)
+f.grid_sample(y,y.detach()[...,:2].clamp(-1,1)) x.T.mean(1).sum() (x-p).pow(2).sum(1)
+"""
+
+
+@pytest.mark.parametrize("text", TEXT.split())
+def test_tensors_name_the_operation_that_made_them(text: str) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {name: rng.random((3, 4)) + 0.1 for name in "xps"} | {
+        "w": rng.random((4, 4)),
+        "v": rng.random(4),
+        "y": rng.random((1, 1, 4, 4)),
+    }
+    arrays["s"] /= 2
+    arrays["p"] /= 2
+
+    def shown(t: Any) -> tuple[str, str]:
+        names = {n: t.tensor(a, requires_grad=n not in "p") for n, a in arrays.items()}
+        names |= {"t": t, "f": t.nn.functional, "i": t.tensor([0, 1, 1])}
+        found = eval(text, names)
+        found.sum().backward()
+        name = found.grad_fn.name()
+        assert type(found.grad_fn).__name__ == name
+        return name, str(found).rpartition("grad_fn=")[2]
+
+    assert shown(graphtorch) == shown(torch)

@@ -12,7 +12,7 @@ from ..._deferred.tensor import Tensor
 from ..._ops.autocast import lower_precision, single_precision_on_gpus
 from ..._ops.base import FUNCTIONS, rounded_once
 from ..._random import draw
-from ...autograd.keeps import keeps, keeps_as_one
+from ...autograd.keeps import keeps, keeps_as_one, shown_as
 from ._common import call, constant_like, floating, in_place, where
 
 __all__ = [
@@ -118,6 +118,7 @@ def selu_(input: Tensor) -> Tensor:
     return selu(input, inplace=True)
 
 
+@shown_as("Celu")
 def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x where x > 0, else alpha (exp(x / alpha) - 1)."""
     if alpha == 0:
@@ -153,6 +154,7 @@ def leaky_relu_(input: Tensor, negative_slope: float = 0.01) -> Tensor:
     return leaky_relu(input, negative_slope, inplace=True)
 
 
+@shown_as("PreluKernel")
 @keeps_as_one("input weight")
 @lower_precision
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
@@ -279,6 +281,7 @@ def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     return where(x > lambd, x - lambd, where(x < -lambd, x + lambd, x * 0))
 
 
+@shown_as("Threshold")
 @keeps_as_one("input")
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
     """x where x > threshold, else value."""
@@ -290,6 +293,7 @@ def threshold_(input: Tensor, threshold: float, value: float) -> Tensor:
     return in_place(input, where(input <= threshold, constant_like(input, value), input), True)
 
 
+@shown_as("Glu")
 @rounded_once
 def glu(input: Tensor, dim: int = -1) -> Tensor:
     """a sigmoid(b), where a and b are the halves of `input` along `dim`."""

@@ -9,13 +9,14 @@ from typing import Any, Protocol
 from ..._deferred.storage import recorder
 from ..._deferred.tensor import Tensor
 from ..._ops.base import FUNCTIONS, check_places
-from ...autograd.keeps import keeps_as_one
+from ...autograd.keeps import keeps_as_one, shown_as
 from ._common import constant_like, where
 from .sparse import embedding, renormalize
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
+@shown_as("EmbeddingBag")
 @keeps_as_one("input weight offsets per_sample_weights")
 def embedding_bag(
     input: Tensor,

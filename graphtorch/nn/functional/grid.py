@@ -17,7 +17,7 @@ from ..._deferred.tensor import Tensor
 from ..._ops.autocast import promoted_on_gpus, single_precision_on_cpus
 from ..._ops.base import FUNCTIONS, check_tensor, rounded_once
 from ..._ops.orders import row_major
-from ...autograd.keeps import keeps_as_one
+from ...autograd.keeps import keeps_as_one, shown_as
 from ._common import where
 
 _CUBIC = -0.75  # the coefficient a of Keys' cubic kernel (1981) that PyTorch uses
@@ -86,6 +86,7 @@ def _aligned(given: bool | None) -> bool:
     return bool(given)
 
 
+@shown_as("GridSampler2D")
 @keeps_as_one("input grid")
 @row_major
 @promoted_on_gpus

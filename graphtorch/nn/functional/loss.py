@@ -11,7 +11,7 @@ from typing import Any
 from ..._deferred.tensor import Tensor
 from ..._ops.autocast import refused_on_gpus, single_precision
 from ..._ops.base import FUNCTIONS, check_places, check_tensor, checked, rounded_once
-from ...autograd.keeps import keeps, keeps_as_one
+from ...autograd.keeps import keeps, keeps_as_one, shown_as
 from ._common import call, constant_like, where
 from .activation import log_softmax, logsigmoid
 from .distance import pairwise_distance
@@ -92,6 +92,7 @@ def _elementwise(
     return reduced(values * weight, reduction)
 
 
+@shown_as("MseLoss")
 @keeps_as_one("input target")
 @single_precision
 @rounded_once
@@ -126,6 +127,7 @@ def l1_loss(
     return _elementwise(input, target, (input - target).abs(), reduction, weight)
 
 
+@shown_as("SmoothL1Loss")
 @keeps_as_one("input target")
 @single_precision
 @rounded_once
@@ -148,6 +150,7 @@ def smooth_l1_loss(
     return reduced(where(d < beta, d * d * (0.5 / beta), d - 0.5 * beta), reduction)
 
 
+@shown_as("HuberLoss")
 @keeps_as_one("input target")
 @single_precision
 @rounded_once
@@ -321,6 +324,7 @@ def _soft_cross_entropy(
     return values.sum() / max(math.prod(input.shape) // classes, 1)
 
 
+@shown_as("BinaryCrossEntropy")
 @keeps_as_one("input target weight")
 @refused_on_gpus
 @rounded_once
@@ -354,6 +358,7 @@ def _log_cut(p: Tensor) -> Tensor:
     return where(positive, safe.log().clamp(min=-100), constant_like(p, -100))
 
 
+@shown_as("BinaryCrossEntropyWithLogits")
 @keeps_as_one("input target weight pos_weight")
 @single_precision
 @rounded_once

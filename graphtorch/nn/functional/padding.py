@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ..._deferred.tensor import Tensor
 from ..._ops.autocast import single_precision_on_cpus
 from ..._ops.orders import format_kept
-from ...autograd.keeps import keeps_as_one
+from ...autograd.keeps import keeps_as_one, shown_as
 from ._common import call, cat
 
 
@@ -60,6 +60,7 @@ def _all_dims(x: Tensor, pairs: list[tuple[int, int]], mode: str) -> Tensor:
     return x
 
 
+@shown_as("ConstantPadNd")
 @format_kept
 def _constant(x: Tensor, pairs: list[tuple[int, int]], value: float) -> Tensor:
     for i, (low, high) in enumerate(pairs):

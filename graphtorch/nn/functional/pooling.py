@@ -11,7 +11,7 @@ from ..._ops.autocast import single_precision_on_cpus
 from ..._ops.base import check_places
 from ..._ops.orders import format_kept
 from ..._types import DTYPES
-from ...autograd.keeps import keeps
+from ...autograd.keeps import keeps, shown_as
 from ._common import batched, call, floating, tuple_of
 
 __all__ = [
@@ -87,6 +87,7 @@ def max_pool1d(
     return _max_pool(1, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
+@shown_as("MaxPool2DWithIndices")
 @format_kept
 def max_pool2d(
     input: Tensor,
@@ -101,6 +102,7 @@ def max_pool2d(
     return _max_pool(2, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
+@shown_as("MaxPool3DWithIndices")
 @format_kept
 def max_pool3d(
     input: Tensor,
@@ -190,6 +192,7 @@ def avg_pool1d(
     return _avg_pool(1, input, kernel_size, stride, padding, ceil_mode, count_include_pad, None)
 
 
+@shown_as("AvgPool2D")
 @format_kept
 def avg_pool2d(
     input: Tensor,
@@ -206,6 +209,7 @@ def avg_pool2d(
     )
 
 
+@shown_as("AvgPool3D")
 @format_kept
 @single_precision_on_cpus
 def avg_pool3d(
@@ -246,6 +250,7 @@ def adaptive_avg_pool1d(input: Tensor, output_size: Any) -> Tensor:
     return unbatch(out)
 
 
+@shown_as("AdaptiveAvgPool2D")
 @format_kept
 def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     """Means over windows chosen so that the output has size `output_size`; None keeps a dim."""
@@ -253,6 +258,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     return unbatch(out)
 
 
+@shown_as("AdaptiveAvgPool3D")
 @format_kept
 @single_precision_on_cpus
 def adaptive_avg_pool3d(input: Tensor, output_size: Any) -> Tensor:
@@ -271,6 +277,7 @@ def adaptive_max_pool1d(input: Tensor, output_size: Any, return_indices: bool = 
     return _adaptive_max(1, input, output_size, return_indices)
 
 
+@shown_as("AdaptiveMaxPool2D")
 @format_kept
 def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
     """Maxima over windows chosen so that the output has size `output_size`; None keeps a dim."""

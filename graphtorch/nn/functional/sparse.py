@@ -9,9 +9,11 @@ from ..._deferred.tensor import Tensor
 from ..._ops.base import check_places, elements_for_size
 from ..._ops.sparse import row_gradient
 from ...autograd import Function, no_grad
+from ...autograd.keeps import shown_as
 from ._common import constant_like, vector_norm, where
 
 
+@shown_as("Embedding")
 def embedding(
     input: Tensor,
     weight: Tensor,

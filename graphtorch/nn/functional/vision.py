@@ -21,6 +21,7 @@ from ..._ops.base import rounded_once, size_of, size_value
 from ..._ops.creation import from_array
 from ..._ops.orders import format_kept, row_major
 from ..._types import device
+from ...autograd.keeps import shown_as
 from ._common import batched, cat, tuple_of, where
 from .padding import pad
 from .pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
@@ -358,6 +359,7 @@ def upsample_bilinear(input: Tensor, size: Any = None, scale_factor: Any = None)
     return interpolate(input, size, scale_factor, "bilinear", align_corners=True)
 
 
+@shown_as("PixelShuffle")
 @row_major
 def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
     """[*, C r^2, H, W] -> [*, C, H r, W r]."""
@@ -422,6 +424,7 @@ def channel_shuffle(input: Tensor, groups: int) -> Tensor:
     return input.reshape((n, groups, c // groups, *rest)).transpose(1, 2).reshape(input.shape)
 
 
+@shown_as("Im2Col")
 def unfold(
     input: Tensor, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
 ) -> Tensor:
@@ -444,6 +447,7 @@ def unfold(
     return unbatch(cat(patches, 2).reshape(n, c * kernel[0] * kernel[1], windows))
 
 
+@shown_as("Col2Im")
 def fold(
     input: Tensor,
     output_size: Any,
