@@ -98,6 +98,15 @@ def test_a_step_of_a_residual_net_copies_nothing(programs: list[Program], half: 
     assert copies(largest) == []
 
 
+def test_sums_of_sums_are_stored_once(programs: list[Program]) -> None:
+    """Long columns are summed in three steps, the last of which knows the result's shape."""
+    x = torch.ones(100_000, 64, device="cuda")
+    x.sum(0, keepdim=True).cpu()
+    (program,) = [p for p in programs if len(p.launches) > 1]
+    assert [launch.label for launch in program.launches] == ["sum", "sum", "sum"]
+    assert copies(program) == []
+
+
 def test_deterministic_algorithms_make_other_programs(programs: list[Program]) -> None:
     """Sums at computed places are atomic, or have one order, as the setting says in each call."""
     x, at = torch.zeros(5, 3).cuda(), torch.tensor([1, 1, 4]).cuda()

@@ -52,10 +52,19 @@ class Target:
 
 def targets_of(value: Value, slot: Slot) -> Iterator[Target]:
     """The stores that fill `slot` with `value`: what iterates lies under its last views."""
+    value = _before_reshapes(value)
     place = row_major(value)
     for target in _peel(value, slot, place):
         target.plain = target.place is place
         yield target
+
+
+def _before_reshapes(value: Value) -> Value:
+    """What `value` is only another shape of: it fills memory in the same order."""
+    node = value.node
+    if node is not None and node.op.name == "reshape" and _worth_peeling(node.operands[0]):
+        return _before_reshapes(node.operands[0])
+    return value
 
 
 def row_major(value: Value) -> Callable[[Scope, Index], Dim]:
