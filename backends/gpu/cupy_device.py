@@ -166,6 +166,16 @@ class CupyDevice:
             event.record()
             self.asked(runtime.streamWaitEvent, stream, event.handle)
 
+    def follow(self, stream: int) -> None:
+        """Ours blocks for the legacy default stream by itself."""
+        if stream not in (LEGACY, self.stream):
+            event = self.event()
+            self.asked(runtime.eventRecord, event.handle, stream)
+            self.asked(runtime.streamWaitEvent, self.stream, event.handle)
+
+    def holder(self, address: int) -> int:
+        return int(self.asked(runtime.pointerGetAttributes, address).device)
+
     def keep(self, owner: object) -> None:
         self._leaving.append(owner)
 

@@ -146,6 +146,12 @@ class Device(Protocol):
     def precede(self, stream: int) -> None:
         """Let a stream of another library wait for what was asked for so far."""
 
+    def follow(self, stream: int) -> None:
+        """Let what is asked for from now on wait for what is in a stream of another library."""
+
+    def holder(self, address: int) -> int:
+        """The number of the GPU that memory of another library is on."""
+
     def keep(self, owner: object) -> None:
         """Let an owner of memory go when what was asked for so far has happened. May be called at
         any place, by the collector of garbage."""

@@ -107,6 +107,12 @@ class EmulatedDevice:
     def precede(self, stream: int) -> None:
         pass  # what was asked for has happened
 
+    def follow(self, stream: int) -> None:
+        pass  # nothing of other libraries is ever asked for here
+
+    def holder(self, address: int) -> int:
+        return 0
+
     def keep(self, owner: object) -> None:
         pass
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from graphtorch.ir.dtype import DType, bf16
+from graphtorch.ir.dtype import BY_NUMPY, DType, bf16
 
 from .._deferred import running
 from .._deferred.door import DeviceBuffer, Exposed, Foreign, device_of
@@ -150,6 +150,51 @@ def over(array: np.ndarray, place: device) -> Tensor:
     return FUNCTIONS["as_strided"](_whole(array, (last + 1,), place), array.shape, strides)  # type: ignore[no-any-return]
 
 
+INTERFACE = "__cuda_array_interface__"
+
+
+def of_interface(source: Any) -> Tensor:
+    """A tensor over the memory that an object's ``__cuda_array_interface__`` tells of, on its GPU.
+
+    Raises: TypeError: it may not be written to, or PyTorch has no such dtype. ValueError: its
+        strides are not whole numbers of elements, or negative. RuntimeError: there is no GPU here,
+        or it is the emulated one, which has no such memory.
+    """
+    told = getattr(source, INTERFACE)
+    place = gpu(None)
+    if name_of(place)[0] != CUDA:
+        raise RuntimeError(
+            f"memory that a {type(source).__name__} tells of by {INTERFACE} cannot be shared: "
+            f"{place} is the emulated GPU, whose memory is the host's"
+        )
+    address, read_only = told["data"]
+    if read_only:
+        raise TypeError("the read only flag is not supported, should always be False")
+    dtype, shape = np.dtype(told["typestr"]), tuple(told["shape"])
+    _check_elements(dtype, told.get("strides"))
+    if 0 in shape:
+        return over(np.empty(shape, dtype), place)
+    place = gpu(device_of(place).holder(address))
+    if told.get("stream") is not None:
+        device_of(place).follow(told["stream"])
+    exposed: Any = Exposed.from_address(address)
+    exposed.buffer = source
+    return over(np.ndarray(shape, dtype, exposed, strides=told.get("strides")), place)
+
+
+def _check_elements(dtype: np.dtype[Any], strides: tuple[int, ...] | None) -> None:
+    """Raise where no tensor has such elements, or lies so."""
+    if not dtype.isnative or dtype not in BY_NUMPY:
+        raise TypeError(f"memory of elements {dtype.str!r} cannot be shared: no tensor has such")
+    if any(s % dtype.itemsize for s in strides or ()):
+        raise ValueError(
+            "given array strides not a multiple of the element byte size. Make a copy of the array "
+            "to reallocate the memory."
+        )
+    if any(s < 0 for s in strides or ()):
+        raise ValueError("negative strides cannot be shared: make a copy of the array")
+
+
 def _whole(array: np.ndarray, shape: tuple[int, ...], place: device) -> Tensor:
     """The memory from an array's first element on, row-major."""
     runner, dtype = device_of(place), DType.of(array.dtype)
@@ -161,4 +206,14 @@ def _whole(array: np.ndarray, shape: tuple[int, ...], place: device) -> Tensor:
     return made
 
 
-__all__ = ["CPU", "capsule", "is_gpu", "name_of", "over", "place_of", "stream_of"]
+__all__ = [
+    "CPU",
+    "INTERFACE",
+    "capsule",
+    "is_gpu",
+    "name_of",
+    "of_interface",
+    "over",
+    "place_of",
+    "stream_of",
+]

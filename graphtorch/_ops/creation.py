@@ -22,6 +22,7 @@ from .._deferred.making import from_buffer, from_value
 from .._deferred.memory_order import order_asked, view_of
 from .._deferred.storage import Leaf, MetaLeaf, recorder
 from .._deferred.tensor import Tensor
+from .._files.gpu_memory import INTERFACE, of_interface
 from .._types import CPU, META, check_device, sparse_coo, to_ir
 from .base import FUNCTIONS, METHODS, shape_of, size_value, write_out
 
@@ -54,7 +55,8 @@ def tensor(
     requires_grad: bool = False,
     pin_memory: bool = False,
 ) -> Tensor:
-    """A copy of `data`: a number, nested sequences, a NumPy array or a tensor.
+    """A copy of `data`: a number, nested sequences, a NumPy array, a tensor, or an array of another
+    library on the GPU (``__cuda_array_interface__``), where the copy is too.
 
     Raises:
         ValueError: rows of different lengths. TypeError: elements that are not numbers.
@@ -66,6 +68,7 @@ def tensor(
         return _made(
             size_value(data, i64 if wanted is None else wanted), requires_grad, place=place
         )
+    data = _on_gpu(data)
     if isinstance(data, Tensor):
         plain = data if type(data) is Tensor else data._as(Tensor)
         made = plain.detach().clone()
@@ -80,6 +83,13 @@ def tensor(
     if pin_memory:
         return METHODS["pin_memory"](from_array(array, place=place)).requires_grad_(requires_grad)
     return from_array(array.copy() if place is CPU else array, requires_grad, place)
+
+
+def _on_gpu(data: Any) -> Any:
+    """An array of another library on the GPU as a tensor over its memory; all else as it is."""
+    if isinstance(data, (Tensor, list, tuple)) or not hasattr(data, INTERFACE):
+        return data
+    return of_interface(data)
 
 
 def array_from(data: Any, wanted: DType | None) -> np.ndarray:
@@ -199,8 +209,9 @@ def _inferred(kinds: set[type]) -> DType:
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
     """`data` as a tensor that shares memory with it where it can (a NumPy array, a tensor of that
-    dtype)."""
+    dtype, an array of another library on the GPU by ``__cuda_array_interface__``)."""
     place = check_device(device)
+    data = _on_gpu(data)
     if isinstance(data, Tensor):
         data = data if device is None else data.to(place)
         return data if dtype is None else data.to(dtype)

@@ -271,6 +271,84 @@ def test_the_cuda_array_interface(machine: fake_cupy.Machine) -> None:
     assert not hasattr(torch.ones(2), "__cuda_array_interface__")
 
 
+class Told:
+    """An array of another library in the memory of the pretended GPU, that says where it is."""
+
+    def __init__(self, array: np.ndarray, **said: Any):
+        self.array = array
+        self.__cuda_array_interface__ = {
+            "shape": array.shape,
+            "typestr": array.dtype.str,
+            "strides": None if array.flags.c_contiguous else array.strides,
+            "data": (array.ctypes.data, False),
+            "version": 3,
+            "stream": None,
+        } | said
+
+
+def test_arrays_of_other_libraries_become_tensors(machine: fake_cupy.Machine) -> None:
+    """`as_tensor` shares their memory, `tensor` copies it, and both stay on the GPU."""
+    array = np.arange(12, dtype=np.float32).reshape(3, 4)
+    shared, copied = torch.as_tensor(Told(array)), torch.tensor(Told(array))
+    assert shared.is_cuda and copied.is_cuda and shared.data_ptr() == array.ctypes.data
+    array[0, 0] = 50
+    assert shared[0, 0].item() == 50 and copied[0, 0].item() == 0
+    shared[0, 1] = 60
+    assert array[0, 1] == 60 and copied[0, 1].item() == 1
+    part = torch.asarray(Told(array.T[1:3]))
+    assert part.stride() == (1, 4) and part.tolist() == array.T[1:3].tolist()
+    part.zero_()
+    assert not array[:, 1:3].any()
+    told = torch.as_tensor(Told(np.ones(2, np.float32)))
+    gc.collect()
+    assert told.tolist() == [1, 1]
+    assert torch.as_tensor(Told(np.ones((0, 3), np.int64))).shape == (0, 3)
+
+
+def test_arrays_of_other_libraries_are_converted_and_moved(machine: fake_cupy.Machine) -> None:
+    given = Told(np.array([1.5, 2.5]))
+    assert torch.as_tensor(given).dtype is torch.float64
+    half = torch.as_tensor(given, dtype=torch.float16)
+    assert half.is_cuda and half.dtype is torch.float16 and half.tolist() == [1.5, 2.5]
+    for make in (torch.as_tensor, torch.tensor):
+        found = make(given, dtype=torch.float32, device="cpu")
+        assert found.device.type == "cpu" and found.tolist() == [1.5, 2.5]
+    assert torch.tensor(given, requires_grad=True).requires_grad
+
+
+@pytest.mark.parametrize(("stream", "waits"), [(None, False), (1, False), (2, True), (4096, True)])
+def test_their_streams_are_waited_for(
+    machine: fake_cupy.Machine, stream: int | None, waits: bool
+) -> None:
+    ours = device_of(gpu()).stream
+    machine.handles.update({2: fake_cupy.Stream(), 4096: fake_cupy.Stream()})
+    machine.calls.clear()
+    torch.as_tensor(Told(np.ones(3, np.float32), stream=stream))
+    assert machine.calls == (["event", f"stream {ours} waits"] if waits else [])
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "message"),
+    [
+        ({"data": (64, True)}, TypeError, "the read only flag is not supported"),
+        ({"typestr": ">f4"}, TypeError, "no tensor has such"),
+        ({"typestr": "<V2"}, TypeError, "no tensor has such"),
+        ({"strides": (6,)}, ValueError, "not a multiple of the element byte size"),
+        ({"strides": (-4,)}, ValueError, "negative strides"),
+    ],
+)
+def test_arrays_that_no_tensor_can_be(
+    machine: fake_cupy.Machine, said: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        torch.as_tensor(Told(np.ones(3, np.float32), **said))
+
+
+def test_the_emulated_gpu_has_no_memory_of_other_libraries() -> None:
+    with emulated_gpu(), pytest.raises(RuntimeError, match="is the emulated GPU"):
+        torch.as_tensor(Told(np.ones(3, np.float32)))
+
+
 # ------------------------------------------------------------------------------------------- places
 
 

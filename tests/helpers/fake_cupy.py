@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import re
 from collections.abc import Callable
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from graphtorch.backends.buffer import Block, size_class
@@ -135,6 +135,11 @@ def eventRecord(event: int, stream: int) -> None:
 def eventSynchronize(event: int) -> None:
     assert isinstance(machine.handles[event], Event)
     machine.wait()
+
+
+@runtime_call
+def pointerGetAttributes(ptr: int) -> SimpleNamespace:
+    return SimpleNamespace(device=0, devicePointer=ptr)
 
 
 @runtime_call
