@@ -40,7 +40,7 @@ def write_item(x: Tensor, key: Any, value: Any) -> bool:
         return False
     dtype = x._type.dtype
     memory = _memory(x) if one or _is_at_hand(value, dtype) else None
-    if memory is None:
+    if memory is None or 0 in memory.strides:  # the recorded write looks at what repeats
         return False
     try:
         memory[index] = element(value, dtype) if one else _elements(value, dtype)

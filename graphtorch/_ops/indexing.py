@@ -322,7 +322,6 @@ def setitem(self: Tensor, key: Any, value: Any) -> None:
         assign(
             _full_view(self) if part is self and self.ndim and key != (Ellipsis,) else part,
             _source(value, part),
-            fills=not isinstance(value, Tensor),
         )
         return
     dims = tuple(axis for axis, _ in arrays)

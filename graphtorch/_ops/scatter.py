@@ -15,6 +15,7 @@ from .._deferred.making import beside, common_place
 from .._deferred.tensor import Tensor
 from .._deferred.write import assign
 from .._types import DTYPES, iinfo
+from ..autograd.grad_mode import modes, no_grad
 from ..autograd.keeps import keeps, keeps_as_one, shown_as
 from .base import (
     FUNCTIONS,
@@ -204,6 +205,7 @@ def scatter_add(input: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
 
 
 @register(inplace=True, out=True)
+@shown_as("ScatterReduce")
 @keeps_as_one("input index src result")
 @row_major
 def scatter_reduce(
@@ -240,6 +242,12 @@ def _reduced(
     if count is not None and not include_self:
         neutral = _neutral(reduce, input.dtype)
         base = FUNCTIONS["where"](count > 0, neutral, input).to(input.dtype)
+        if reduce in ("amax", "amin") and modes.grad and src.requires_grad:
+            with no_grad():
+                best = _scatter(COMBINING[reduce], base, dim, index, src, kind)
+            # as in PyTorch an element that does not take part keeps its share of a gradient
+            shares = (count > 0) & (input.detach() == best)
+            base = FUNCTIONS["where"](shares, input.detach(), base)
     if reduce in ("sum", "mean"):
         total = _scatter("scatter_add", base, dim, index, src, kind)
         return total if count is None or reduce == "sum" else _mean(total, count, include_self)
@@ -308,6 +316,7 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
 
 
 @register(inplace=True, out=True)
+@shown_as("IndexReduce")
 @keeps_as_one("input index source result")
 @row_major
 def index_reduce(

@@ -89,3 +89,33 @@ def test_columns_are_written_as_if_copied_first() -> None:
     x = gt.arange(6.0).reshape(2, 3)
     x[:, 1:] = x[:, :-1]
     assert x.tolist() == [[0, 0, 1], [3, 3, 4]]
+
+
+REPEATED: dict[str, Callable[[Any], Any]] = {
+    "columns": lambda x: put(x, (..., slice(-1, None)), 5.0),
+    "all": lambda x: put(x, slice(None), 1.0),
+    "a row": lambda x: put(x, 0, 5.0),
+    "a part of one row": lambda x: put(x, (slice(0, 1), slice(1, None)), 2.0),
+    "an element": lambda x: put(x, (1, 2), 4.0),
+    "a column": lambda x: put(x, (slice(None), 0), 4.0),
+    "fill_ a column": lambda x: x[:, 1].fill_(3.0),
+    "+=": lambda x: x.__iadd__(1.0),
+    "*= a row": lambda x: x[0].__imul__(2.0),
+}
+
+
+@pytest.mark.parametrize("name", REPEATED)
+@pytest.mark.parametrize("recorded", [False, True])
+def test_numbers_written_to_repeated_memory(name: str, recorded: bool) -> None:
+    """Refused, but for `fill_`, where the part that is written to has an element twice."""
+
+    def outcome(t: Any) -> Any:
+        start = t.arange(3.0, requires_grad=recorded)
+        x = (start * 1 if recorded else start).expand(2, 3)
+        try:
+            REPEATED[name](x)
+        except RuntimeError as error:
+            return str(error)[:60]
+        return x.tolist()
+
+    assert outcome(gt) == outcome(torch)

@@ -24,7 +24,7 @@ def test_scatter_reduce_with_ties_and_zeros(dtype: str, reduce: str, include_sel
     for t in (torch, graphtorch):
         kind = getattr(t, dtype)
         a, b = t.tensor(x).to(kind), t.tensor(src).to(kind)
-        differentiable = kind.is_floating_point and (include_self or reduce not in ("amax", "amin"))
+        differentiable = kind.is_floating_point
         a.requires_grad_(differentiable)
         b.requires_grad_(differentiable)
         options = {"include_self": include_self}
@@ -39,3 +39,19 @@ def test_scatter_reduce_with_ties_and_zeros(dtype: str, reduce: str, include_sel
             found[-1] += [a.grad.numpy(), b.grad.numpy()]
     for ours, theirs in zip(*found[::-1], strict=True) if found else ():
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("reduce", ["amax", "amin"])
+@pytest.mark.parametrize("name", ["scatter_reduce", "index_reduce"])
+def test_elements_that_take_no_part_keep_their_share_of_a_gradient(name: str, reduce: str) -> None:
+    """Where an old element equals the extreme, PyTorch counts it among the ties."""
+
+    def outcome(t: Any) -> Any:
+        x = t.tensor([2.0, 2.0, 9.0, 5.0], requires_grad=True)
+        src = t.tensor([2.0, 2.0, 2.0, 1.0, 7.0], requires_grad=True)
+        where = t.tensor([0, 1, 1, 2, 2])
+        y = getattr(x, name)(0, where, src, reduce, include_self=False)
+        (y * t.tensor([1.0, 10.0, 100.0, 3.0])).sum().backward()
+        return y.tolist(), x.grad.tolist(), src.grad.tolist(), y.grad_fn.name()
+
+    assert outcome(graphtorch) == outcome(torch)
