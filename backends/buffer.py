@@ -162,9 +162,12 @@ class Buffer:
     alive.
 
     Buffers are values: only a donated one is ever written again, by the call that takes it over.
+    `elsewhere`, mostly not even set, is for packed_only.py.
     """
 
-    __slots__ = ("__weakref__", "address", "dtype", "owner", "shape")
+    __slots__ = ("__weakref__", "address", "dtype", "elsewhere", "owner", "shape")
+
+    elsewhere: Any
 
     def __init__(self, address: int, dtype: DType, shape: tuple[int, ...], owner: Any):
         self.address = address
@@ -265,6 +268,17 @@ class Buffer:
 
     def __repr__(self) -> str:
         return f"<buffer {self.dtype}[{', '.join(map(str, self.shape))}] at {self.address:#x}>"
+
+
+class Held(list[Buffer]):
+    """Buffers with the objects that hold them: each has its one as an attribute `buffer`, and reads
+    from there what it wants to know of it, each time anew."""
+
+    __slots__ = ("holders",)
+
+    def __init__(self, buffers: Sequence[Buffer], holders: Sequence[Any]):
+        super().__init__(buffers)
+        self.holders = holders
 
 
 class Exposed(ctypes.Array):  # type: ignore[type-arg]

@@ -40,6 +40,38 @@ class Site:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Elements of an array as two memories have them: where they start and their strides, in
+    elements, in packed memory and in row-major order."""
+
+    shape: tuple[int, ...]
+    packed_start: int
+    packed_strides: tuple[int, ...]
+    start: int
+    strides: tuple[int, ...]
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> Part:
+        shape, places, strides = (tuple(data[k]) for k in ("shape", "packed_strides", "strides"))
+        return Part(shape, data["packed_start"], places, data["start"], strides)
+
+
+@dataclass(frozen=True)
+class Rearranged:
+    """An input all of whose elements packed memory has, from a byte of it on, in another order;
+    after the prologue nothing else of it is read."""
+
+    input: int
+    offset: int
+    parts: tuple[Part, ...]
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> Rearranged:
+        parts = tuple(Part.from_json(part) for part in data["parts"])
+        return Rearranged(data["input"], data["offset"], parts)
+
+
+@dataclass(frozen=True)
 class Launches:
     """A program's table of launches (table.py) without its constants: `functions` names its
     kernels."""
@@ -76,6 +108,7 @@ class Record:
     # positions of the inputs it reads; None where there is no prologue
     prologue: tuple[int, ...] | None
     launches: Launches
+    rearranged: tuple[Rearranged, ...] = ()
     errors: tuple[Site, ...] = ()
     explanation: str = ""
     statistics: dict[str, int] = field(default_factory=dict)
@@ -88,6 +121,9 @@ class Record:
         data.update(symbols=[vars(s) for s in self.symbols], errors=[vars(s) for s in self.errors])
         sizes = [dim_to_json(d) for d in self.launches.sizes]
         data["launches"] = {**vars(self.launches), "sizes": sizes}
+        data["rearranged"] = [
+            {**vars(r), "parts": [vars(p) for p in r.parts]} for r in self.rearranged
+        ]
         return data
 
     @staticmethod
@@ -117,6 +153,7 @@ class Record:
             dim_from_json(data["packed"], known),
             None if prologue is None else tuple(prologue),
             Launches.from_json(data["launches"], known),
+            tuple(Rearranged.from_json(r) for r in data["rearranged"]),
             sites,
             data["explanation"],
             data["statistics"],

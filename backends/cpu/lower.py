@@ -19,6 +19,7 @@ from ..kernels.program.repeat import lower_once
 from ..kernels.program.share import share_kernels
 from ..kernels.verify import verify_program
 from .contraction.lower import contract, lower_contraction
+from .contraction.packing import PACKED, rearranged
 from .control.projections import with_projections
 from .control.steps import lower_control
 from .loops.nest import MapKernel, lower_copy
@@ -63,6 +64,7 @@ def lower(
                 lower_region(region, lowering)
     copy_outputs(lowering)
     lowering.forget()
+    note_rearranged(lowering)
     share_kernels(lowering.program)
     if pipeline.checks_every_pass():
         verify_program(lowering.program)
@@ -110,6 +112,15 @@ def way_of(region: Region, lowering: Lowering) -> Callable[[Region, Lowering], N
     """What lowers a region that is computed in one go."""
     own = lowering.schedules.own(region)
     return own or (lower_contraction if region.kind == "contraction" else lower_loops)
+
+
+def note_rearranged(lowering: Lowering) -> None:
+    """Tell the program which packed copies have all elements of a weight."""
+    for key, copy in lowering.copies.items():
+        if isinstance(key, tuple) and key[0] == PACKED and copy.kind == "packed":
+            parts = rearranged(key, copy)
+            if parts is not None:
+                lowering.program.rearranged[copy] = key[1], parts
 
 
 def copy_outputs(lowering: Lowering) -> None:

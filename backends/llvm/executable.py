@@ -11,11 +11,10 @@ from graphtorch.ir.dtype import DType
 from graphtorch.ir.shape import Dim, SymInt, evaluate, numel
 
 from ..buffer import SMALL, Block, Buffer, size_class, small
-from ..dataclass import dataclass
 from ..kernels.program.abi import HEADER, SIZES
 from ..record import Record
 from .builtin import launch
-from .frames import Context, Linked, table_of_sizes
+from .frames import Context, Linked, Sized, table_of_sizes
 from .image import Image
 from .prologue import Packed
 
@@ -23,24 +22,6 @@ _new = object.__new__
 
 SIZES_LIMIT = 1024  # combinations of symbol values remembered
 SHARED = 4096  # bytes: several small outputs lie in one piece, which costs as much to get as each
-
-
-@dataclass(slots=True, eq=False)
-class Sized:
-    """A program at one choice of symbol values; `table` is the address of what its launches add to
-    words.
-
-    Outputs are given as dtype, shape, size class, alias, and the offset in the memory that small
-    ones share (-1 for one with memory of its own); `shared` is that memory's size.
-    """
-
-    inputs: tuple[tuple[DType, tuple[int, ...]], ...]
-    outputs: tuple[tuple[DType, tuple[int, ...], int, int | None, int], ...]
-    shared: int
-    symbols: tuple[int, ...]
-    arena: int
-    table: int
-    held: object
 
 
 class Checked:
@@ -211,10 +192,7 @@ class Executable:
         self, inputs: Sequence[Buffer], more: Sequence[Buffer], checked: Checked, arena: int
     ) -> Block:
         """What the prologue makes of the inputs that seldom change."""
-        sized = checked.sized
-        words = [sized.table, *[b.address for b in inputs], *checked.words]
-        words += [0] * len(sized.outputs)  # which it does not write
-        block = self._packed.get([*inputs, *more], words, sized.symbols, arena)
+        block = self._packed.get([*inputs, *more], more, checked.sized, arena)
         if self._packed.first >= len(inputs):
             checked.packed = block
         return block

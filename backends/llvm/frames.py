@@ -6,14 +6,34 @@ import ctypes
 from collections.abc import Sequence
 from typing import Any
 
+from graphtorch.ir.dtype import DType
 from graphtorch.ir.shape import evaluate
 
 from ..buffer import Block, size_class
+from ..dataclass import dataclass
 from ..kernels.program.abi import CODE, CONSTANTS, FUNCTIONS, OPERANDS, WORDS
 from ..record import Record
 from .code import Code
 from .image import Image
 from .runtime import pool
+
+
+@dataclass(slots=True, eq=False)
+class Sized:
+    """A program at one choice of symbol values; `table` is the address of what its launches add to
+    words.
+
+    Outputs are given as dtype, shape, size class, alias, and the offset in the memory that small
+    ones share (-1 for one with memory of its own); `shared` is that memory's size.
+    """
+
+    inputs: tuple[tuple[DType, tuple[int, ...]], ...]
+    outputs: tuple[tuple[DType, tuple[int, ...], int, int | None, int], ...]
+    shared: int
+    symbols: tuple[int, ...]
+    arena: int
+    table: int
+    held: object
 
 
 class Context:

@@ -35,6 +35,7 @@ def initialize(everything: bool = False) -> None:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
     llvm.initialize_native_asmparser()  # libraries take their weights in by .incbin
+    let_code_go()  # loading it has read all tables of addresses, which are never read again
 
 
 def has_assembler(target: Processor) -> bool:
@@ -139,6 +140,11 @@ def let_go() -> None:
     used again.
     """
     give_back()
+    let_code_go()
+
+
+def let_code_go() -> None:
+    """Take LLVM's code, and what else is only read of its file, out of this process's memory."""
     if sys.platform != "linux":
         return
     with contextlib.suppress(OSError):  # not everywhere may a process look at its memory

@@ -9,11 +9,17 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from graphtorch.ir.shape import evaluate
 
-from ..buffer import HUGE, Block, Buffer, discard, give_back, size_class
+from ..buffer import HUGE, Block, Buffer, Held, discard, give_back, size_class
 from ..kernels.program.abi import CALL, END, HEADER, SIZES
-from ..record import Record
+from ..packed_only import Copy, can_be_put_away, put_away
+from ..record import Rearranged, Record
 from .builtin import launch
-from .frames import Context, Linked
+from .frames import Context, Linked, Sized
+
+# Weights are put away when they are packed, until they were wanted back so many times: where they
+# change again and again, as in training, they would be again and again.
+RETURNS = 2
+KNOWN = 1  # references to each weight in `run_prologue` and whoever calls it: `weights`
 
 
 class Packed:
@@ -25,39 +31,85 @@ class Packed:
         self.first = min(self._inputs, default=0)
         self._linked = linked
         self._lock = threading.Lock()
+        self._away: list[Copy] = []  # of weights that were put away
+        self._returns = 0  # how often some of these had come back by the next time
         self._held: tuple[tuple[int, ...], list[weakref.ref[Buffer]], Block] | None = None
 
     def get(
-        self, inputs: Sequence[Buffer], words: list[int], symbols: tuple[int, ...], arena: int
+        self, inputs: Sequence[Buffer], more: Sequence[Buffer], sized: Sized, arena: int
     ) -> Block:
         """Args:
-        words: as `run_prologue` takes them.
-        symbols: their values.
+        inputs: all of them.
+        more: the last ones of them as the caller gave them.
         arena: the address of memory for temporaries.
         """
         held = self._held
-        if held is not None and held[0] == symbols and self._matches(held[1], inputs):
+        if held is not None and held[0] == sized.symbols and self._matches(held[1], inputs):
             return held[2]
         with self._lock:
             held = self._held  # another thread may have been faster: its block is in use
-            if held is not None and held[0] == symbols and self._matches(held[1], inputs):
+            if held is not None and held[0] == sized.symbols and self._matches(held[1], inputs):
                 return held[2]
-            return self._make(inputs, words, symbols, arena)
+            return self._make(inputs, more, sized, arena)
 
     def _matches(self, held: list[weakref.ref[Buffer]], inputs: Sequence[Buffer]) -> bool:
         return all(ref() is inputs[i] for ref, i in zip(held, self._inputs, strict=True))
 
     def _make(
-        self, inputs: Sequence[Buffer], words: list[int], symbols: tuple[int, ...], arena: int
+        self, inputs: Sequence[Buffer], more: Sequence[Buffer], sized: Sized, arena: int
     ) -> Block:
+        symbols = sized.symbols
         sizes = {s.name: v for s, v in zip(self._record.symbols, symbols, strict=True)}
         weights = {i: inputs[i] for i in self._inputs}
-        block = run_prologue(self._record, self._linked, sizes, weights, words, arena)
+        words = [
+            sized.table,
+            *[weights[i].address if i in weights else 0 for i in range(len(inputs))],
+        ]
+        words += [0] * len(sized.outputs)  # which it does not write
+        leaving = self._leaving(inputs, more)
+        block = run_prologue(self._record, self._linked, sizes, weights, words, arena, leaving)
         scratch = int(evaluate(self._record.arena, sizes))
         if scratch >= HUGE:  # calls may need far less of it
             discard(arena, scratch)
         self._held = (symbols, [weakref.ref(inputs[i]) for i in self._inputs], block)
         return block
+
+    def _leaving(self, inputs: Sequence[Buffer], more: Sequence[Buffer]) -> Leaving | None:
+        """How weights leave memory that nobody needs any more; None where none do."""
+        self._returns += any(copy.returned for copy in self._away)
+        self._away = []
+        if type(more) is not Held or self._returns >= RETURNS:
+            return None
+        copies = {
+            r.input: r
+            for r in self._record.rearranged
+            if can_be_put_away(inputs[r.input].nbytes) and inputs.count(inputs[r.input]) == 1
+        }
+        return Leaving(inputs, more, copies, self._away)
+
+
+class Leaving:
+    """Weights of which packed memory has all, to be put away (packed_only.py)."""
+
+    def __init__(
+        self,
+        inputs: Sequence[Buffer],
+        held: Held,
+        copies: Mapping[int, Rearranged],
+        away: list[Copy],
+    ):
+        """Args:
+        held: the last ones of the inputs.
+        copies: by the positions of the weights in `inputs`.
+        away: gets the copies of those that left.
+        """
+        self._inputs, self._held, self.copies, self._away = inputs, held, copies, away
+
+    def leave(self, position: int, block: Block) -> None:
+        """The weight was packed into `block`, and is not read any more."""
+        copy = Copy(block, self.copies[position])
+        if put_away(self._held, self._inputs, position, KNOWN, copy):
+            self._away.append(copy)
 
 
 def run_prologue(
@@ -67,11 +119,12 @@ def run_prologue(
     weights: Mapping[int, Buffer],
     words: Sequence[int],
     arena: int,
+    leaving: Leaving | None = None,
 ) -> Block:
     """What the prologue makes of `weights`, the inputs that it reads, by position.
 
-    Weights that are parts of a file leave memory as soon as they were read for the last time, so
-    that they are never there as a whole.
+    Weights that are parts of a file, and those that are `leaving`, leave memory as soon as they
+    were read for the last time, so that they are never there, or never twice, as a whole.
 
     Args:
         sizes: the value of each symbol.
@@ -85,7 +138,8 @@ def run_prologue(
         give_back()  # first what compiling left behind
     block = Block(size)
     mapped = {i for i, buffer in weights.items() if buffer.in_file}
-    for code, done in pieces(record.launches.prologue, mapped):
+    away = set(leaving.copies) - mapped if leaving is not None else set()
+    for code, done in pieces(record.launches.prologue, mapped | away):
         instructions = (ctypes.c_int32 * len(code))(*code)
         frame = Context(linked.frame(record, instructions))
         for i, word in enumerate((*words, arena, block.address), SIZES):
@@ -94,7 +148,10 @@ def run_prologue(
         if status:
             raise record.errors[status - 1].error()
         for i in done:
-            weights[i].page_out()
+            if i in mapped:
+                weights[i].page_out()
+            elif leaving is not None:
+                leaving.leave(i, block)
     return block
 
 

@@ -13,7 +13,7 @@ from graphtorch.ir.ops.require import RAISED
 from graphtorch.ir.shape import Condition, Dim, evaluate, symbol, symbols
 
 from .._deferred import running
-from .._deferred.door import Buffer
+from .._deferred.door import Buffer, Held
 from .._deferred.making import from_buffer
 from .._deferred.storage import Leaf, RuntimeScalar, Storage, Version
 from .._deferred.tensor import Tensor
@@ -90,6 +90,8 @@ class Replay:
         buffers = [_fitting(v.buffer, s) for v, s in zip(values, sources, strict=True)]
         # a step's old weights are not to be held on to, nor memory that code outside may let go
         if not self.writes and all(s.host is None for s in sources):
+            if self.backward is None:  # which may read weights as they are
+                buffers = Held(buffers, values)
             self.met[0] = values, buffers
         return buffers
 

@@ -119,7 +119,7 @@ class DeviceStorage(Storage):
 
 def _there(value: Value, place: device) -> Value:
     """`value`, if it is in memory, in that of the GPU `place`."""
-    if type(value) is Leaf and type(value.buffer) is Buffer:
+    if type(value) is Leaf and isinstance(value.buffer, Buffer):
         return Leaf(copied_to(value.buffer, place))
     return value
 

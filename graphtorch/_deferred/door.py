@@ -11,7 +11,7 @@ import numpy as np
 
 from graphtorch.backends import Buffer, Executable
 from graphtorch.backends import compile as _compile
-from graphtorch.backends.buffer import SMALL, Block, Exposed, MappedFile, small
+from graphtorch.backends.buffer import SMALL, Block, Exposed, Held, MappedFile, small
 from graphtorch.backends.gpu import devices
 from graphtorch.backends.gpu.buffer import DeviceBuffer, Foreign
 from graphtorch.backends.gpu.device import Device
@@ -25,6 +25,7 @@ from graphtorch.backends.identity import (
     Row,
     identities,
 )
+from graphtorch.backends.packed_only import keep
 from graphtorch.ir.dtype import DType
 from graphtorch.ir.graph import Graph, Type
 from graphtorch.ir.passes.limits import Exactness
@@ -99,7 +100,7 @@ def gpus() -> int:
 
 def place_of(buffer: Buffer | DeviceBuffer) -> device:
     """The device that a buffer is on."""
-    return CPU if type(buffer) is Buffer else gpu(buffer.device.index)  # type: ignore[union-attr]
+    return CPU if isinstance(buffer, Buffer) else gpu(buffer.device.index)
 
 
 def uploaded(array: np.ndarray, place: device) -> DeviceBuffer:
@@ -128,8 +129,8 @@ def pinned(array: np.ndarray) -> Buffer:
 
 def copied_to(buffer: Buffer | DeviceBuffer, place: device) -> Buffer | DeviceBuffer:
     """A copy of a buffer on another device. Raises: OutOfMemoryError."""
-    if type(buffer) is not Buffer:
-        return buffer.host() if place is CPU else uploaded(buffer.numpy(), place)  # type: ignore[union-attr]
+    if not isinstance(buffer, Buffer):
+        return buffer.host() if place is CPU else uploaded(buffer.numpy(), place)
     with out_of_memory():
         held = buffer.owner if type(buffer.owner) is Pinned else None
         return DeviceBuffer.of(buffer.numpy(), device_of(place), held)
@@ -151,6 +152,7 @@ __all__ = [
     "Executable",
     "Exposed",
     "Foreign",
+    "Held",
     "MappedFile",
     "Pinned",
     "Row",
@@ -159,6 +161,7 @@ __all__ = [
     "device_of",
     "gpus",
     "identities",
+    "keep",
     "pending_program",
     "pinned",
     "place_of",

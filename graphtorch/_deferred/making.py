@@ -57,7 +57,7 @@ def from_buffer(buffer: Buffer, host: Any = None) -> Tensor:
 
     Args: host: the array of code outside that has this memory.
     """
-    if type(buffer) is not Buffer:
+    if not isinstance(buffer, Buffer):
         return from_value(Leaf(buffer), place_of(buffer))
     leaf: Leaf = _object_new(Leaf)  # constructors in line: every compiled call makes some
     leaf.type = _TYPES.get((buffer.dtype, buffer.shape)) or Type(buffer.dtype, buffer.shape)  # type: ignore[misc]

@@ -397,7 +397,7 @@ def recorded_program(
 def refuse_gpu(buffers: Sequence[Any]) -> None:
     """Raise RuntimeError where an operand of a program for the CPU is in the memory of a GPU, which
     native code must not touch: an operation gave its result no device."""
-    found = next((b for b in buffers if type(b) is not Buffer), None)
+    found = next((b for b in buffers if not isinstance(b, Buffer)), None)
     if found is not None:
         raise RuntimeError(
             "internal error: an operation on a GPU made a tensor that is said to be on the "

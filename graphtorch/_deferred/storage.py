@@ -26,7 +26,7 @@ from graphtorch.ir.shape import Dim, Shape, contiguous_strides
 
 from .._torch.dataclass import dataclass
 from .._types import CPU, device
-from .door import Block, Buffer, DeviceBuffer, Exposed
+from .door import Block, Buffer, DeviceBuffer, Exposed, keep
 
 _TYPES = Type._table
 
@@ -234,6 +234,7 @@ class Storage(_OnCPU):
         if self.host is None:
             if not self._is_sole_reader():
                 self.value = Leaf(copied(self.value.buffer))  # type: ignore[attr-defined]
+            keep(self.value.buffer)  # type: ignore[attr-defined]
             self.host = self.value.buffer.expose()  # type: ignore[attr-defined]
         return self.host
 
@@ -324,7 +325,7 @@ def number_in_all(value: Value) -> np.ndarray | None:
     if node is None or node.op is not ops.expand:
         return None
     number = node.operands[0]
-    if type(number) is Leaf and number.buffer.shape == () and type(number.buffer) is Buffer:
+    if type(number) is Leaf and number.buffer.shape == () and isinstance(number.buffer, Buffer):
         return number.buffer.numpy()
     if number.node is not None and number.node.op is ops.constant:
         elements = attrs_of(number.node, ConstantAttrs).value.numpy()
@@ -345,7 +346,7 @@ def _filled(value: Value) -> Buffer | None:
 
 def copied(buffer: Any) -> Any:
     """The same elements in other memory of their device."""
-    if type(buffer) is not Buffer:
+    if not isinstance(buffer, Buffer):
         return buffer.copy()
     made = Buffer.empty(buffer.dtype, buffer.shape)
     made.numpy()[...] = buffer.numpy()

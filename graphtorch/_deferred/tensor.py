@@ -619,7 +619,7 @@ def _part_of_leaf(source: Leaf, base: Tensor | None, view: View | None) -> Value
         return None
     if is_contiguous(view.type.shape, view.strides):
         return Leaf(source.buffer.part(view.offset, view.type.shape))
-    if type(source.buffer) is not Buffer:
+    if not isinstance(source.buffer, Buffer):
         return None
     if numel(view.type.shape) * view.type.dtype.itemsize > COPIED_PART:
         return None

@@ -196,7 +196,9 @@ def is_pinned(self: Tensor, device: Any = None) -> bool:
         return False
     value = self._storage.value
     return (
-        type(value) is Leaf and type(value.buffer) is Buffer and type(value.buffer.owner) is Pinned
+        type(value) is Leaf
+        and isinstance(value.buffer, Buffer)
+        and type(value.buffer.owner) is Pinned
     )
 
 

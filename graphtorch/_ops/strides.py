@@ -13,6 +13,7 @@ from graphtorch.ir.graph import Type
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import SymInt, contiguous_strides, numel
 
+from .._deferred.door import Buffer, keep
 from .._deferred.making import beside, make_view
 from .._deferred.memory_order import CHANNELS_LAST_RANK, channels_last_order, order_asked
 from .._deferred.running import _refuse_in_capture, settle
@@ -421,6 +422,8 @@ def data_ptr(self: Tensor) -> int:
         storage.value = Leaf(copied(storage.value.buffer))  # type: ignore[attr-defined]
     if not storage.value.type.numel:
         return 0
+    if isinstance(storage.value.buffer, Buffer):  # type: ignore[attr-defined]
+        keep(storage.value.buffer)  # type: ignore[attr-defined]
     return storage.value.buffer.address + _offset(self) * self.itemsize  # type: ignore
 
 

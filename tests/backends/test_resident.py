@@ -71,6 +71,16 @@ def kibibytes_of_llvm() -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is looked at in /proc")
+def test_what_loading_llvm_has_read_leaves_memory():
+    native.initialize.cache_clear()
+    native.compile_object("define void @f() {\n  ret void\n}\n", host())
+    before = kibibytes_of_llvm()
+    native.initialize.cache_clear()
+    native.initialize()
+    assert kibibytes_of_llvm() < before / 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is looked at in /proc")
 def test_code_of_llvm_leaves_memory_and_comes_back():
     text = "define float @f(float %x) {\n  %y = fmul float %x, %x\n  ret float %y\n}\n"
     first = native.compile_object(text, host())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from graphtorch.ir.dtype import DType
 from graphtorch.ir.shape import Dim, evaluate
@@ -28,10 +29,12 @@ from ...kernels.contraction.problem import (
 from ...kernels.ir import Const, Expr, KType, binary, cast, constant, load, splat
 from ...kernels.program.lowering import Lowering
 from ...kernels.program.program import Slot
+from ...record import Part
 from .schedule import TASKS, Tiling, chunks, padded, tiles_of
 from .tile import sweep_axis, transpose
 
 LINE = 64  # bytes of a cache line
+PACKED = "packed"  # begins the keys of copies that are packed
 
 
 class Packing:
@@ -73,7 +76,7 @@ class Packing:
     def width(self, size: int) -> int:
         return padded(size, self.lanes) if self.fill else size
 
-    def key(self, acc: DType) -> object:
+    def key(self, acc: DType) -> tuple[Any, ...] | None:
         """What the copy holds, whatever its variables are called; None where strides do not
         tell."""
         axes = [*self.around, self.along, *self.k]
@@ -82,8 +85,52 @@ class Packing:
             return None
         start = evaluate(address, {a.name: 0 for a in axes})
         walk = tuple((stride(address, a), a.extent) for a in axes)
-        tiling = self.tiling.sizes, self.tiling.ragged, len(self.k)
-        return self.source.slot, self.source.casts, acc, start, walk, tiling, self.lanes, self.fill
+        axes_of_k = len(self.k)
+        tiling = self.tiling.sizes, self.tiling.ragged, axes_of_k
+        casts = self.source.casts
+        return PACKED, self.source.slot, casts, acc, start, walk, tiling, self.lanes, self.fill
+
+
+def rearranged(key: tuple[Any, ...], copy: Slot) -> tuple[Part, ...] | None:
+    """Where the elements of a source lie in the packed `copy` with this key; None where that has
+    not all of them as they are, or sizes are not known."""
+    _, source, casts, acc, start, walk, (sizes, ragged, inner), lanes, fill = key
+    known = all(isinstance(n, int) for pair in walk for n in pair) and not ragged and start == 0
+    if not known or casts or not acc is source.dtype is copy.dtype:
+        return None
+    if not _covers(walk, source.elements):
+        return None
+    around, (stride, extent), k = walk[: -1 - inner], walk[-1 - inner], walk[len(walk) - inner :]
+    depth = math.prod(n for _, n in k)
+    groups = math.prod(n for _, n in around)
+    parts, first = [], 0
+    for size in sizes:
+        count = (extent - first) // size
+        if not count:
+            continue
+        width = padded(size, lanes) if fill else size
+        shape = (*(n for _, n in around), count, *(n for _, n in k), size)
+        of_groups = _strides([n for _, n in around], int(copy.elements) // groups)
+        places = (*of_groups, size * depth, *_strides([n for _, n in k], width), 1)
+        strides = (*(s for s, _ in around), size * stride, *(s for s, _ in k), stride)
+        parts.append(Part(shape, first * depth, places, first * stride, strides))
+        first += count * size
+    return tuple(parts) if first == extent else None
+
+
+def _strides(extents: Sequence[int], inner: int) -> list[int]:
+    """Of a row-major array of parts of `inner` elements."""
+    return [inner * math.prod(extents[i + 1 :]) for i in range(len(extents))]
+
+
+def _covers(walk: Sequence[tuple[int, int]], elements: Dim) -> bool:
+    """Whether axes of these strides and extents come to each of `elements` once."""
+    reached = 1
+    for step, extent in sorted(walk):
+        if extent != 1 and step != reached:
+            return False
+        reached *= extent
+    return reached == elements
 
 
 def pack(lowering: Lowering, q: Packing, acc: DType, label: str, parallel: bool) -> Slot:

@@ -27,6 +27,7 @@ from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import Dim, Shape, Symbol
 
 from ...dataclass import dataclass, field
+from ...record import Part
 from ..ir import Kernel
 
 
@@ -209,6 +210,8 @@ class Program:
     launches: list[Item] = field(default_factory=list)
     prologue: list[Launch] = field(default_factory=list)
     errors: list[ErrorSite] = field(default_factory=list)
+    # packed slots that have all elements of another slot in another order: that one, and how
+    rearranged: dict[Slot, tuple[Slot, tuple[Part, ...]]] = field(default_factory=dict)
 
     def take_types(self, graph: Graph) -> None:
         """Inputs and outputs get the types that a caller of `graph` knows: where kernels see pairs

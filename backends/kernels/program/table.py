@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from graphtorch.ir.shape import Dim, bounds
 
 from ...dataclass import dataclass, field
-from ...record import Array, Launches, Record, Site
+from ...record import Array, Launches, Rearranged, Record, Site
 from ..ir import Kernel
 from .abi import BELOW, CALL, CONSTANTS, END, HALF, HEADER, JUMP, PART, PARTS, SET, STEP, TEST, ZERO
 from .plan import Plan
@@ -340,10 +340,23 @@ def record_of(
         packed_layout(program)[1],
         tuple(read) if program.prologue else None,
         launches,
+        _rearranged(program, table),
         errors,
         explanation,
         statistics,
     )
+
+
+def _rearranged(program: Program, table: Table) -> tuple[Rearranged, ...]:
+    """Of each input that only the prologue reads a copy of all elements, if there is one."""
+    offsets = packed_layout(program)[0]
+    found: dict[int, Rearranged] = {}
+    for copy, (source, parts) in program.rearranged.items():
+        offset = offsets.get(copy)
+        plain = source in program.inputs and source.dtype is copy.dtype
+        if plain and isinstance(offset, int) and source.index not in table.read:
+            found.setdefault(source.index, Rearranged(source.index, offset, parts))
+    return tuple(found.values())
 
 
 def _arrays(slots: Sequence[Slot]) -> tuple[Array, ...]:
