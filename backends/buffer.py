@@ -16,7 +16,10 @@ from graphtorch.ir.dtype import BY_NUMPY, DType
 
 ALIGNMENT = 64
 HUGE = 4 << 20  # from here on memory is aligned for, and asks for, 2 MiB pages
-FREE_LIMIT = 1 << 30  # bytes kept in free lists; beyond, memory goes back to the system
+# bytes that free lists may always keep, and beyond that as many as are in use: what a step of
+# training frees the next one needs, and memory that is new takes the system twenty times as long as
+# filling it
+FREE_LIMIT = 1 << 30
 MADV_DONTNEED, MADV_HUGEPAGE, MADV_PAGEOUT = 4, 14, 21
 # bytes: less lies in an object of the interpreter's, which is there, and goes, in a quarter of the
 # time of a `Block`
@@ -27,7 +30,10 @@ _libc.posix_memalign.argtypes = (ctypes.POINTER(ctypes.c_void_p), ctypes.c_size_
 _libc.free.argtypes = (ctypes.c_void_p,)
 _libc.free.restype = None
 _free: dict[int, list[int]] = {}
-_kept = 0  # bytes in `_free`; only a guide: two threads may miscount, `_trim` counts anew
+# bytes in `_free`, and all that came from the system; only a guide: two threads may miscount, and
+# `_trim` counts the former anew
+_kept = 0
+_total = 0
 
 
 def size_class(size: int) -> int:
@@ -74,8 +80,8 @@ class Block:
         except KeyError:
             free.setdefault(size, []).append(address)
         _kept += size
-        if _kept > FREE_LIMIT:
-            _trim()
+        if _kept > FREE_LIMIT and _kept + _kept > _total:
+            _trim(max(FREE_LIMIT, _total - _kept) // 2)
 
 
 _BYTES = bytes.__basicsize__ - 1  # where in such an object its bytes are
@@ -91,6 +97,7 @@ def small(size: int) -> tuple[bytes, int]:
 
 
 def _allocate(size: int) -> int:
+    global _total
     where = ctypes.c_void_p()
     huge = size >= HUGE
     code = _libc.posix_memalign(ctypes.byref(where), 2 << 20 if huge else ALIGNMENT, size)
@@ -101,6 +108,7 @@ def _allocate(size: int) -> int:
         raise MemoryError(f"out of memory: could not get {size:,} bytes for an array")
     if huge:
         advise(where.value, where.value + size, MADV_HUGEPAGE)
+    _total += size
     return where.value
 
 
@@ -110,9 +118,9 @@ def advise(first: int, last: int, advice: int) -> None:
         _libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), advice)
 
 
-def _trim(limit: int = FREE_LIMIT // 2) -> None:
+def _trim(limit: int) -> None:
     """Give memory back to the system, largest first, until at most `limit` bytes are kept."""
-    global _kept
+    global _kept, _total
     _kept = sum(size * len(addresses) for size, addresses in list(_free.items()))
     for size in sorted(_free, reverse=True):
         addresses = _free[size]
@@ -122,6 +130,7 @@ def _trim(limit: int = FREE_LIMIT // 2) -> None:
             except IndexError:
                 break  # another thread took the last
             _kept -= size
+            _total -= size
 
 
 def give_back() -> None:

@@ -81,6 +81,6 @@ def placed_program(
     """The program of `final`, the regions of `graph`, and the placement of its temporaries."""
     with failure.stage("lowering", final):
         program = target.lower(final, target.machine, stable)
-        assign_aliases(program, graph.donates)
+        assign_aliases(program, graph.donates, stops=target.device == "cpu")
         program.take_types(graph)
         return program, plan(program)

@@ -170,7 +170,7 @@ def library_text(
             tensor_check.check_function(tensor_check.CUDA),
             _LIBC.replace("CONTEXT", context),
             driver.text(len(code.pieces), len(stages), len(code.images), bool(program.errors)),
-            host_walk.loop(driver.LOOK),
+            host_walk.loop(driver.LOOK, driver.FAILED),
             "".join(
                 _launcher(f, kernel, numbers)
                 for f, kernel in zip(functions, code.kernels, strict=True)

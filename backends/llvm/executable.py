@@ -277,15 +277,27 @@ class Executable:
 
     def _unshared(self, inputs: Sequence[Buffer], frame: Any) -> Sequence[Buffer]:
         """`inputs` with a copy of each donated one whose memory another input also reads."""
-        spans = [(b.address, b.address + b.nbytes) for b in inputs]
+        shared = _overlapping(inputs)
         for i in self._donated:
-            low, high = spans[i]
-            if any(low < e and s < high for j, (s, e) in enumerate(spans) if j != i):
+            if i in shared:
                 copy = Buffer.empty(inputs[i].dtype, inputs[i].shape)
                 copy.numpy()[...] = inputs[i].numpy()
                 inputs = [*inputs[:i], copy, *inputs[i + 1 :]]
                 frame[HEADER + i] = copy.address
         return inputs
+
+
+def _overlapping(buffers: Sequence[Buffer]) -> set[int]:
+    """Which of the buffers share memory with another one."""
+    spans = sorted([(b.address, b.address + b.nbytes, i) for i, b in enumerate(buffers)])
+    found: set[int] = set()
+    end, widest = 0, -1  # where the furthest of those before ends, and which it is
+    for low, high, i in spans:
+        if low < end and low < high:
+            found |= {i, widest}
+        if high > end:
+            end, widest = high, i
+    return found
 
 
 def _outputs(sized: Sized, inputs: Sequence[Buffer], frame: Any, at: int) -> list[Buffer]:

@@ -75,7 +75,7 @@ entry:
 next:
   %at = phi ptr [ %code, %entry ], [ %call.to, %call ], [ %set.to, %set ], [ %step.to, %step ],
              [ %half.to, %half ], [ %below.to, %below ], [ %test.to, %test ],
-             [ %jump.to, %jump ], [ %parts.to, %parts ]
+             [ %jump.to, %jump ], [ %parts.to, %parts ], [ %w1, %stop ]
   %op = load i32, ptr %at
   %w1 = getelementptr inbounds i32, ptr %at, i64 1
   %w2 = getelementptr inbounds i32, ptr %at, i64 2
@@ -88,7 +88,8 @@ next:
                                i32 IBELOW, label %below
                                i32 ITEST, label %test
                                i32 IJUMP, label %jump
-                               i32 IPARTS, label %parts ]
+                               i32 IPARTS, label %parts
+                               i32 ISTOP, label %stop ]
 operand.s:
   %kernel = load i32, ptr %w1
   %kernel64 = zext i32 %kernel to i64
@@ -174,6 +175,9 @@ parts:
   %parts.d = load i32, ptr %w2
   %parts.to = getelementptr inbounds i32, ptr %at, i32 %parts.d
   br label %next
+stop:
+FAILED
+  br i1 %stop.f, label %end, label %next
 end:
   ret void
 }
@@ -183,23 +187,28 @@ end:
 _LOOK = """\
   %test.p = inttoptr i64 %test.a to ptr
   %test.x = load i8, ptr %test.p"""
+_FAILED = """\
+  %stop.s = load atomic i32, ptr %status monotonic, align 4
+  %stop.f = icmp ne i32 %stop.s, 0"""
 
 
 def text(linkage: str = "") -> str:
     """The walker's LLVM IR; `gt_parallel_for` is in the same module."""
-    return _numbered(_RUN.replace("LINKAGE", linkage)) + loop(_LOOK)
+    return _numbered(_RUN.replace("LINKAGE", linkage)) + loop(_LOOK, _FAILED)
 
 
-def loop(look: str) -> str:
+def loop(look: str, failed: str) -> str:
     """The loop alone, ``void gt.walk(int32_t *code, int64_t *frame, void *status)``.
 
-    Args: look: sets ``%test.x``, an i8, to what is in memory at the address ``%test.a``, an i64.
+    Args:
+        look: sets ``%test.x``, an i8, to what is in memory at the address ``%test.a``, an i64.
+        failed: sets ``%stop.f``, an i1, to whether a kernel left an error.
     """
-    return _numbered(_LOOP.replace("LOOK", look))
+    return _numbered(_LOOP.replace("LOOK", look).replace("FAILED", failed))
 
 
 def _numbered(body: str) -> str:
-    for name in ("CALL", "SET", "STEP", "HALF", "BELOW", "TEST", "JUMP", "PARTS"):
+    for name in ("CALL", "SET", "STEP", "HALF", "BELOW", "TEST", "JUMP", "PARTS", "STOP"):
         body = body.replace(f"i32 I{name},", f"i32 {getattr(abi, name)},")
     for name in ("CODE", "FUNCTIONS", "OPERANDS", "WORDS", "PART", "SIZES"):
         body = body.replace(f"i64 {name}\n", f"i64 {getattr(abi, name)}\n")

@@ -335,6 +335,8 @@ class Compiled:
             # as later calls of these sizes will have
             axes = self._sizes.axes(call.args, call.kwargs)
             key = self._key(call.args, call.kwargs, [], axes)
+        # a program may update in place what nobody holds
+        capture.leaves.clear()
         try:
             result = _first(made.replay, call.tensors)
         except Failed as failure:

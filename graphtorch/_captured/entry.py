@@ -15,7 +15,7 @@ from graphtorch.ir.shape import Condition, Dim, evaluate, symbol, symbols
 from .._deferred import running
 from .._deferred.door import Buffer, Held
 from .._deferred.making import from_buffer
-from .._deferred.storage import Leaf, RuntimeScalar, Storage, Version
+from .._deferred.storage import Leaf, RuntimeScalar, Storage, Version, copied
 from .._deferred.tensor import Tensor
 from .._deferred.write import assign
 from .._random.generator import drawing
@@ -46,6 +46,7 @@ class Replay:
             keep.
         fed: the inputs: numbers of arguments, and whether with their storage.
         storages: of the inputs after these; a Tensor stands for its gradient. `types` are theirs.
+        handed: which of them the program may update in their own memory.
         scalars, whole_scalars: numbers that are read anew at each call.
         steps: values that Python read, on which the rest depends.
         draws: whether the state of a generator is among what is read and written.
@@ -64,6 +65,7 @@ class Replay:
     fed: tuple[tuple[int, bool], ...]
     storages: tuple[Storage | Tensor, ...]
     types: list[Type]
+    handed: tuple[int, ...]
     scalars: tuple[RuntimeScalar, ...]
     whole_scalars: tuple[RuntimeScalar, ...]
     steps: tuple[Step, ...]
@@ -81,11 +83,11 @@ class Replay:
 
     def read(self) -> list[Buffer] | None:
         """What the storages hold; None where that is of other types than recorded."""
-        sources = [s if isinstance(s, Storage) else s._grad._storage for s in self.storages]  # type: ignore[union-attr]
-        if [s.value.type for s in sources] != self.types:
+        sources = self._settled()
+        if sources is None:
             return None
-        for storage in sources:
-            running.settle(storage)
+        if self.handed:
+            return []  # nobody is to hold what `_taken` looks at
         values: list[Any] = [s.value for s in sources]
         buffers = [_fitting(v.buffer, s) for v, s in zip(values, sources, strict=True)]
         # a step's old weights are not to be held on to, nor memory that code outside may let go
@@ -95,10 +97,34 @@ class Replay:
             self.met[0] = values, buffers
         return buffers
 
+    def _settled(self) -> list[Storage] | None:
+        """The storages, with elements in memory; None where those are of other types than
+        recorded."""
+        sources = [s if isinstance(s, Storage) else s._grad._storage for s in self.storages]  # type: ignore[union-attr]
+        if [s.value.type for s in sources] != self.types:
+            return None
+        for storage in sources:
+            running.settle(storage)
+        return sources
+
+    def _taken(self) -> list[Buffer]:
+        """What the storages hold, for a program that updates the `handed` in their own memory:
+        what others know as well, or memory shared with code outside, is copied for it."""
+        sources = [s if isinstance(s, Storage) else s._grad._storage for s in self.storages]  # type: ignore[union-attr]
+        for i in self.handed:
+            sources[i].own()
+        buffers = [_fitting(s.value.buffer, s) for s in sources]  # type: ignore[attr-defined]
+        for i in self.handed:
+            if sources[i].host is not None:
+                buffers[i] = copied(buffers[i])
+        return buffers
+
     def reading(self, checks: Checks) -> list[str]:
         """The lines of a function that read the storages, to `state`."""
         if not self.storages:
             return ["state = ()"]
+        if self.handed:
+            return [f"state = {checks.const(self.read)}()"]
         names = [
             checks.const(s) + ("" if isinstance(s, Storage) else "._grad._storage")
             for s in self.storages
@@ -157,9 +183,12 @@ class Replay:
                 kept = found
             given = [*inputs, *kept] if kept else inputs
             numbers = [number_now(s) for s in self.scalars] if self.scalars else []
-            results = (
-                self.program([*given, *state, *numbers]) if numbers else self.program(given, state)
-            )
+            if self.handed:
+                results = self.program([*given, *self._taken(), *numbers])
+            elif numbers:
+                results = self.program([*given, *state, *numbers])
+            else:
+                results = self.program(given, state)
         except RAISED as error:
             raise Failed from error
         whole: list[Buffer] = []

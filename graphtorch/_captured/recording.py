@@ -7,12 +7,13 @@ from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from graphtorch.ir.evaluate import specialize
-from graphtorch.ir.graph import Type, Value, topological
+from graphtorch.ir.graph import Graph, Type, Value, topological
 from graphtorch.ir.judge import assuming
 
 from .._deferred.programs import Serving, recorded_program
 from .._deferred.storage import Storage, recorder
 from .._deferred.tensor import Tensor
+from .._types import CPU
 from .capture import Boundary, Capture, Closed
 from .entry import Guards, Replay, layout_of
 from .gradient import ARGUMENT, OUTPUT, TENSOR, Backward, Joint, joint_gradient
@@ -20,6 +21,8 @@ from .outputs import Given, Returned
 from .results import SINGLE, result_of
 from .segments import Path, Segment, Step, Unobserved, Unreplayable
 from .sizes import Assumed, Symbols
+
+HANDED = 1 << 16  # bytes from which on results take over memory
 
 
 class Made(NamedTuple):
@@ -98,6 +101,12 @@ def refuse_gradient(caller: str, precision: str | None) -> None:
         )
 
 
+def _is_large(type_: Type) -> bool:
+    """Whether memory of a type's is worth updating in place: less is copied at less cost than it
+    takes to see that nobody else holds it."""
+    return isinstance(type_.numel, int) and type_.numel * type_.dtype.itemsize >= HANDED
+
+
 class Recording:
     """Sorts what a finished capture holds into what a `Replay` and its `Guards` are made of.
 
@@ -148,12 +157,13 @@ class Recording:
             graph=self.graph,
             whole=self.whole.graph,
             program=recorded_program(
-                self.graph, self.stable, self.serving, self.conditions, self.returned.devices
+                self._donating(), self.stable, self.serving, self.conditions, self.returned.devices
             ),
             backward=self.backward,
             fed=tuple(self.fed),
             storages=tuple(self.storages),
             types=self.types,
+            handed=tuple([i for _, i in self._handed()]),
             scalars=tuple(self.closed.scalars),
             whole_scalars=tuple(self.whole.scalars),
             steps=self.steps,
@@ -164,6 +174,26 @@ class Recording:
             grads=tuple(self.grads),
             only=self._only(),
             symbols=self.symbols,
+        )
+
+    def _handed(self) -> list[tuple[int, int]]:
+        """Results that may take over the memory of a storage that they replace: numbers of both.
+
+        Not where the call is gone through again, or a gradient is computed later, from what was
+        there before.
+        """
+        if self.backward is not None or self.steps or set(self.returned.devices) - {CPU}:
+            return []
+        numbers = {id(s): i for i, s in enumerate(self.storages)}
+        found = [(result, numbers.get(id(target), -1)) for target, result in self.writes]
+        return [(r, i) for r, i in found if i >= 0 and _is_large(self.types[i])]
+
+    def _donating(self) -> Graph:
+        """The graph, with what its results may take over."""
+        graph, first = self.graph, len(self.places) - len(self.rest)
+        pairs = [(result, first + i) for result, i in self._handed()]
+        return (
+            Graph(graph.name, graph.inputs, graph.outputs, graph.nodes, pairs) if pairs else graph
         )
 
     def guards(self) -> Guards:

@@ -357,6 +357,7 @@ class Captured:
             tuple([k for k, _ in kinds]),
             tuple(self.rows),
             tuple(self.wanted),
+            self._closed.donates,
         )
         return key, (*[n for _, sizes in kinds for n in sizes], *self.sizes)
 

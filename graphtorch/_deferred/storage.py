@@ -264,6 +264,12 @@ class Storage(_OnCPU):
             self.value = Leaf(filled)
         return self.value.buffer.numpy()
 
+    def own(self) -> None:
+        """Make the memory of a leaf one that nobody else knows, so that a program may change it.
+        Memory shared with code outside stays that."""
+        if self.host is None and not self._is_sole_reader():
+            self.value = Leaf(copied(self.value.buffer))  # type: ignore[attr-defined]
+
     def _holds_host_alone(self) -> bool:
         """Whether nobody outside holds the array of `host` any more.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from graphtorch.backends import Buffer, compile
 from graphtorch.backends.buffer import HUGE, discard, size_class
 from graphtorch.backends.llvm import debug
-from graphtorch.backends.llvm.executable import Executable
+from graphtorch.backends.llvm.executable import Executable, _overlapping
 from graphtorch.backends.record import Record, dim_from_json, dim_to_json
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import ALL, f32, i64
@@ -106,6 +108,62 @@ def test_a_donated_input_that_is_also_another_input_is_copied():
         and (square.numpy() == a * a).all()
         and (both.numpy() == a).all()
     )
+
+
+def test_a_donated_input_is_as_it_was_after_an_error():
+    p, g = given((1000,), name="p"), given((1000,), name="g")
+    i = given((3,), i64, "i")
+    picked = ops.index_select(g, i, dim=0)
+    run = compile(Graph("step", [p, g, i], [picked, ops.sub(p, g)], donates=[(1, 0)]))
+    a, b = floats(1000), floats(1000, seed=1)
+    old = Buffer.of(a.copy())
+    with pytest.raises(IndexError):
+        run([old, Buffer.of(b), Buffer.of(np.array([0, 1000, 1]))])
+    assert (old.numpy() == a).all()
+    chosen, updated = run([old, Buffer.of(b), Buffer.of(np.array([0, 999, 1]))])
+    assert updated.address == old.address and (updated.numpy() == a - b).all()
+    assert (chosen.numpy() == b[[0, 999, 1]]).all()
+
+
+def test_an_input_is_not_updated_before_something_that_may_fail():
+    """Its result is looked up in: the error is known when the update is done."""
+    p, g, i = given((1000,), name="p"), given((1000,), name="g"), given((3,), i64, "i")
+    updated = ops.sub(p, g)
+    chosen = ops.index_select(updated, i, dim=0)
+    run = compile(Graph("step", [p, g, i], [updated, chosen], donates=[(0, 0)]))
+    a, b = floats(1000), floats(1000, seed=1)
+    old = Buffer.of(a.copy())
+    with pytest.raises(IndexError):
+        run([old, Buffer.of(b), Buffer.of(np.array([0, 1000, 1]))])
+    assert (old.numpy() == a).all()
+    found = run([old, Buffer.of(b), Buffer.of(np.array([0, 999, 1]))])
+    assert (found[0].numpy() == a - b).all() and (old.numpy() == a).all()
+
+
+KEPT = """
+from graphtorch.backends import buffer
+
+buffer.FREE_LIMIT, size = 1 << 20, 1 << 18
+blocks = [buffer.Block(size) for _ in range(24)]
+del blocks[:11]  # 11 of 24 are kept: fewer than are in use
+assert buffer._kept == 11 * size, buffer._kept
+del blocks[:2]
+assert buffer._kept <= 6 * size and buffer._total == buffer._kept + 11 * size
+del blocks[:]
+assert buffer._kept <= buffer.FREE_LIMIT and buffer._total == buffer._kept
+"""
+
+
+def test_as_much_memory_is_kept_as_is_in_use():
+    subprocess.run([sys.executable, "-c", KEPT], check=True)
+
+
+def test_what_shares_memory_with_another_input_is_found():
+    memory = Buffer.empty(f32, (100,))
+    whole = [memory.part(offset, (size,)) for offset, size in ((0, 40), (10, 5), (12, 20), (40, 9))]
+    apart = [memory.part(60, (10,)), memory.part(70, (0,)), memory.part(70, (5,))]
+    assert _overlapping([*whole, *apart]) == {0, 1, 2}
+    assert _overlapping([*apart, *whole[::-1]]) == {4, 5, 6}
 
 
 def test_index_errors_name_op_and_line():

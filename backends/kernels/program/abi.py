@@ -17,12 +17,13 @@ is 0.
     TEST word size to             go on if the byte there is not 0, else jump
     JUMP to
     PARTS n to                    what follows, up to END, n times on any threads; then jump
+    STOP                          end here if a kernel before left an error
 
 A kernel is ``void k(int64_t *operands, int32_t *status)``: it leaves 1 + the site of a
 data-dependent error.
 """
 
-END, CALL, SET, STEP, HALF, BELOW, TEST, JUMP, PARTS = range(9)
+END, CALL, SET, STEP, HALF, BELOW, TEST, JUMP, PARTS, STOP = range(10)
 
 # The header of a frame. `PART` is the number of the part of a loop, `ZERO` is 0; both are words of
 # operands.

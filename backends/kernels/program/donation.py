@@ -4,6 +4,9 @@ An update in place is right if no later launch reads the input, and a kernel tha
 and writes the output does so element by element: it reads element I before it stores element I, in
 the same iteration of the same loops, and I is another one in each iteration. Whatever is not seen
 to be so keeps memory of its own.
+
+A call that fails leaves its inputs as they were: where data may lead to an error, what is updated
+in place comes after the last kernel that may find one, and after a test of whether one did.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from ..ir import (
     Buffer,
     Call,
     Expr,
+    Fail,
     For,
     If,
     Kernel,
@@ -30,32 +34,60 @@ from ..ir import (
     walk,
 )
 from ..text import print_expr
-from .program import Launch, Program, Slot, touched
+from .program import Item, Launch, Program, Slot, flat, touched
 
 
-def assign_aliases(program: Program, donates: Iterable[tuple[int, int]]) -> None:
-    """Set `alias` of the outputs that may take over their input; pairs are (output, input)."""
+def assign_aliases(
+    program: Program, donates: Iterable[tuple[int, int]], stops: bool = True
+) -> None:
+    """Set `alias` of the outputs that may take over their input.
+
+    Args:
+        donates: pairs (output, input).
+        stops: whether calls of the program end at an error before they change an input.
+    """
     taken: set[Slot] = set()
+    users = _users(program)
+    fails = [i for i, item in enumerate(program.launches) if stops and _may_fail(item)]
+    safe = max(fails, default=-1) + 1
+    first = len(program.launches)
     for output, source in donates:
         out, given = program.outputs[output], program.inputs[source]
+        made = users.get(out, [])
         if (
             given not in taken
+            and out.alias is None
             and (out.dtype, out.shape) == (given.dtype, given.shape)
-            and _allowed(program, out, given)
+            and made
+            and made[0] >= safe
+            and _allowed(program, out, given, [i for i in users.get(given, []) if i >= made[0]])
         ):
             out.alias = given
             taken.add(given)
+            first = min(first, made[0])
+    if fails and taken:
+        program.guarded = program.launches[first]
 
 
-def _allowed(program: Program, out: Slot, given: Slot) -> bool:
+def _users(program: Program) -> dict[Slot, list[int]]:
+    """Which launches, loops and branches touch a slot."""
+    users: dict[Slot, list[int]] = {}
+    for i, item in enumerate(program.launches):
+        for slot in touched(item):
+            users.setdefault(slot, []).append(i)
+    return users
+
+
+def _may_fail(item: Item) -> bool:
+    return any(isinstance(s, Fail) for one in flat([item]) for s in walk(one.kernel.body))
+
+
+def _allowed(program: Program, out: Slot, given: Slot, readers: Iterable[int]) -> bool:
+    """Args: readers: what touches `given` from the launch on that makes `out`."""
     if any(given in launch.slots for launch in program.prologue):
         return False
-    users = [item for item in program.launches if out in touched(item)]
-    if not users:
-        return False
-    later = program.launches[program.launches.index(users[0]) :]
-    readers = [item for item in later if given in touched(item)]
-    return all(isinstance(item, Launch) and _in_place(item, out, given) for item in readers)
+    items = [program.launches[i] for i in readers]
+    return all(isinstance(item, Launch) and _in_place(item, out, given) for item in items)
 
 
 def _in_place(launch: Launch, out: Slot, given: Slot) -> bool:

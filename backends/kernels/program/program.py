@@ -212,6 +212,8 @@ class Program:
     errors: list[ErrorSite] = field(default_factory=list)
     # packed slots that have all elements of another slot in another order: that one, and how
     rearranged: dict[Slot, tuple[Slot, tuple[Part, ...]]] = field(default_factory=dict)
+    # the first item that changes an input, where nothing before it must have failed
+    guarded: Item | None = None
 
     def take_types(self, graph: Graph) -> None:
         """Inputs and outputs get the types that a caller of `graph` knows: where kernels see pairs

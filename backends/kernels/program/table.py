@@ -9,7 +9,22 @@ from graphtorch.ir.shape import Dim, bounds
 from ...dataclass import dataclass, field
 from ...record import Array, Launches, Rearranged, Record, Site
 from ..ir import Kernel
-from .abi import BELOW, CALL, CONSTANTS, END, HALF, HEADER, JUMP, PART, PARTS, SET, STEP, TEST, ZERO
+from .abi import (
+    BELOW,
+    CALL,
+    CONSTANTS,
+    END,
+    HALF,
+    HEADER,
+    JUMP,
+    PART,
+    PARTS,
+    SET,
+    STEP,
+    STOP,
+    TEST,
+    ZERO,
+)
 from .plan import Plan
 from .program import Branch, Item, Launch, Loop, Program, Slot, flat
 
@@ -107,9 +122,12 @@ class Writer:
         self._constants: dict[Slot, int] = {}
         self._moving: dict[Slot, int] = {}  # registers that hold the addresses of slots that move
         self._in_part = False
+        self._guarded = program.guarded
 
     def items(self, items: Iterable[Item]) -> None:
         for item in items:
+            if item is self._guarded:
+                self.code.append(STOP)
             if isinstance(item, Launch):
                 self._launch(item)
             elif isinstance(item, Branch):
