@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 # What a row asks, and of what, see `identities`.
-END, ITEM, LENGTH, PART, PART_LENGTH, LIST_LENGTH, LIST_ITEM = range(7)
+END, ITEM, LENGTH, PART, PART_LENGTH, LIST_LENGTH, LIST_ITEM, PART_VALUES = range(8)
 LENGTHS = (LENGTH, PART_LENGTH, LIST_LENGTH)
+PARTS = (PART, PART_LENGTH, PART_VALUES)
 Row = tuple[int, Any, Any, Any, Any]
 
 
@@ -21,6 +22,8 @@ def identities(rows: Sequence[Row]) -> Callable[[], bool]:
         (LENGTH, d, None, None, n)        len(d) == n
         (PART, d, key, inner, x)          d[key][inner] is x
         (PART_LENGTH, d, key, None, n)    len(d[key]) == n
+        (PART_VALUES, d, key, None, l)    d[key] is a plain dict whose values are those of the list
+                                          l, in its order
         (LIST_LENGTH, l, None, None, n)   len(l) == n
         (LIST_ITEM, l, i, None, x)        l[i] is x
     """

@@ -31,7 +31,7 @@ class _Pause:
 _pause = _Pause()
 
 from . import _settings, _types
-from ._deferred import report as _report
+from ._deferred import programs as _programs
 from ._torch import absent as _absent, backend_flags as _backend_flags
 from ._types import (
     DTYPES as _DTYPES,
@@ -74,7 +74,6 @@ from .autograd import (
     set_grad_enabled,
 )
 from .autograd.anomaly_mode import is_anomaly_check_nan_enabled, is_anomaly_enabled
-from ._torch.install import install_as_torch
 from ._deferred.collection import suit_recording as _suit_recording
 from ._ops.sparse import sparse_coo_tensor, sparse_csr_tensor
 from ._deferred.printing import set_printoptions
@@ -99,6 +98,8 @@ _HOMES = _absent.homes_of(
         "graphtorch._captured.compile": ("compile",),
         "graphtorch._captured.control": ("cond", "scan", "while_loop"),
         "graphtorch._captured.tracing": ("Dim", "TracedGraph", "trace"),
+        "graphtorch._files.records": ("PyTorchFileReader",),
+        "graphtorch._torch.install": ("install_as_torch",),
         "graphtorch.func": ("vmap",),
         "graphtorch.jit": ("ScriptFunction", "ScriptModule"),
         "graphtorch.serialization": ("load", "load_safetensors", "save", "save_safetensors"),
@@ -137,6 +138,8 @@ if _TYPE_CHECKING:
     from ._captured.compile import compile
     from ._captured.control import cond, scan, while_loop
     from ._captured.tracing import Dim, TracedGraph, trace
+    from ._files.records import PyTorchFileReader
+    from ._torch.install import install_as_torch
     from .func import vmap
     from .jit import ScriptFunction, ScriptModule
     from .serialization import load, load_safetensors, save, save_safetensors
@@ -184,5 +187,7 @@ _backend_flags.install()
 _absent.explain(nn.functional, nn.init)
 _absent.explain(autograd, linalg, utils)
 _suit_recording()
+if _programs.REPORTS:
+    from ._deferred import report as _report
 __all__ = [*(_name for _name in globals() if not _name.startswith("_")), *_HOMES, "optim"]
 del _pause

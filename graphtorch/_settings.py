@@ -11,7 +11,9 @@ from typing import Any
 # a frame of a file below it is not the user's
 FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
-_state: dict[str, Any] = {"threads": None, "deterministic": False, "warn_always": False}
+# what was asked for, or follows from it
+# what was set, and what follows from it
+chosen: dict[str, Any] = {"threads": None, "deterministic": False, "warn_always": False}
 # How float32 is computed on GPUs: of all backends, of CUDA, and of kinds of operations, which ask
 # the former where they say "none". Kinds of cuDNN's that nobody set (None) are rounded.
 _float32: dict[str, str | None] = {
@@ -25,11 +27,11 @@ _float32: dict[str, str | None] = {
 
 def get_num_threads() -> int:
     """How many threads a compiled graph uses."""
-    if _state["threads"] is None:
-        _state["threads"] = importlib.import_module(
+    if chosen["threads"] is None:
+        chosen["threads"] = importlib.import_module(
             "graphtorch.backends.llvm.processor"
         ).available_cpus()
-    return _state["threads"]
+    return chosen["threads"]
 
 
 def set_num_threads(count: int) -> None:
@@ -38,7 +40,7 @@ def set_num_threads(count: int) -> None:
         raise TypeError(f"set_num_threads expects an int, but got {type(count).__name__}")
     if count < 1:
         raise RuntimeError(f"set_num_threads expects a positive integer, but got {count}")
-    _state["threads"] = count
+    chosen["threads"] = count
     importlib.import_module("graphtorch.backends.llvm.runtime").set_num_threads(count)
 
 
@@ -49,7 +51,7 @@ def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None
     Without it two runs of a call may differ by rounding, since the first ones may be interpreted;
     signs, the order of equal elements and failures are the same in any case.
     """
-    _state["deterministic"] = bool(mode)
+    chosen["deterministic"] = bool(mode)
 
 
 def deterministic() -> bool:
@@ -58,7 +60,7 @@ def deterministic() -> bool:
     Native code gives the same bits for any number of threads: work is cut by sizes alone, and
     partial results are combined in a fixed order.
     """
-    return _state["deterministic"]
+    return chosen["deterministic"]
 
 
 def are_deterministic_algorithms_enabled() -> bool:
@@ -68,13 +70,13 @@ def are_deterministic_algorithms_enabled() -> bool:
 
 def set_warn_always(b: bool) -> None:
     """Whether warnings that are shown once per process are shown each time."""
-    _state["warn_always"] = bool(b)
+    chosen["warn_always"] = bool(b)
     warnings.simplefilter("always" if b else "default", UserWarning)
 
 
 def is_warn_always_enabled() -> bool:
     """Whether `set_warn_always` is on."""
-    return _state["warn_always"]
+    return chosen["warn_always"]
 
 
 def set_float32_matmul_precision(precision: str) -> None:
@@ -94,13 +96,13 @@ def set_float32_matmul_precision(precision: str) -> None:
         )
         return
     set_float32("matmul", "ieee" if precision == "highest" else "tf32")
-    _state["precision"] = precision
+    chosen["precision"] = precision
 
 
 def get_float32_matmul_precision() -> str:
     """What `set_float32_matmul_precision` said, or "high" and "highest" for what
     `backends.cuda.matmul` was told since."""
-    return _state["precision"]
+    return chosen["precision"]
 
 
 def set_float32(what: str, precision: str | None) -> None:
@@ -117,9 +119,9 @@ def set_float32(what: str, precision: str | None) -> None:
         raise RuntimeError(f"Unknown precision: {precision}. Expected none, ieee or tf32")
     _float32[what] = precision
     products, convolutions = (float32_precision(name) == "tf32" for name in ("matmul", "conv"))
-    _state["tf32"] = _allowed(products, convolutions)
+    chosen["tf32"] = _allowed(products, convolutions)
     if what in ("generic", "all", "matmul"):
-        _state["precision"] = "high" if products else "highest"
+        chosen["precision"] = "high" if products else "highest"
 
 
 def float32_precision(what: str) -> str:
@@ -137,12 +139,12 @@ def _allowed(products: bool, convolutions: bool) -> tuple[bool, bool]:
     return products, convolutions
 
 
-_state |= {"precision": "highest", "tf32": _allowed(False, True)}
+chosen |= {"precision": "highest", "tf32": _allowed(False, True)}
 
 
 def tf32() -> tuple[bool, bool]:
     """Whether GPUs may round factors of float32 to TF32: in products, in convolutions."""
-    return _state["tf32"]
+    return chosen["tf32"]
 
 
 PUBLIC = {

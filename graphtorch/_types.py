@@ -133,12 +133,12 @@ def to_ir(given: Any) -> DType:
     return found
 
 
-_default = [ir_dtype.f32]
+defaults = [ir_dtype.f32]  # of Python floats
 
 
 def default_dtype() -> DType:
     """The dtype of Python floats."""
-    return _default[0]
+    return defaults[0]
 
 
 def set_default_dtype(d: Any) -> None:
@@ -147,12 +147,12 @@ def set_default_dtype(d: Any) -> None:
     ir = to_ir(d)
     if not ir.is_floating_point:
         raise TypeError(f"only floating-point types are supported as the default type, got {d}")
-    _default[0] = ir
+    defaults[0] = ir
 
 
 def get_default_dtype() -> dtype:
     """The dtype that a Python float becomes."""
-    return dtype._of[_default[0]]
+    return dtype._of[defaults[0]]
 
 
 class device:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..dataclass import dataclass
 from ..record import Site
-from .pool import Statistics
-from .status import Status
+
+if TYPE_CHECKING:
+    from .pool import Statistics
+    from .status import Status
 
 
 class DeviceError(RuntimeError):

@@ -3,8 +3,11 @@ ctypes takes.
 
     launch(frame)     walks the table of launches of the frame at this address; its status
     holds()           whether containers hold what they held, see `backends.identity`
+    made(*given)      an object that is made at once, see `backends.objects`
+    call(frame, ...)  writes addresses to a frame, walks its table and makes an object, see `caller`
 
-They use what CPython's limited API declares, so that one object serves all its versions.
+They use what CPython's limited API declares, beside the places where objects have their type and
+what `_slot` and `_has_tags` found out about the interpreter at hand.
 """
 
 from __future__ import annotations
@@ -12,139 +15,161 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib
+import itertools
 import struct
+import sys
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from .. import cache
-from ..identity import END, LENGTHS, LIST_ITEM, Row
+from ..buffer import ALIGNMENT
+from ..identity import END, LENGTHS, LIST_ITEM, PARTS, Row
+from ..objects import Given, New
+from .builtin_text import TEXT
 from .code import Code, immortal
 from .processor import host
 from .runtime import pool
 
-_NO_ARGUMENTS, _ONE_ARGUMENT = 4, 8  # METH_NOARGS, METH_O
+_NO_ARGUMENTS, _ONE_ARGUMENT, _FAST = 4, 8, 128  # METH_NOARGS, METH_O, METH_FASTCALL
+_FUNCTIONS = ("gt_launch", "gt_holds", "gt_made", "gt_call")
 _row = struct.Struct("=5q")
-
-_TEXT = r"""
-@_Py_TrueStruct = external global i8
-@_Py_FalseStruct = external global i8
-declare void @Py_IncRef(ptr)
-declare ptr @PyLong_AsVoidPtr(ptr)
-declare ptr @PyLong_FromLong(i64)
-declare ptr @PyEval_SaveThread()
-declare void @PyEval_RestoreThread(ptr)
-declare ptr @PyDict_GetItemWithError(ptr, ptr)
-declare i64 @PyDict_Size(ptr)
-declare ptr @PyList_GetItem(ptr, i64)
-declare i64 @PyList_Size(ptr)
-declare i64 @PyObject_Size(ptr)
-declare void @PyErr_Clear()
-declare i32 @gt_run(ptr)
-
-define ptr @gt_launch(ptr %self, ptr %number) nounwind {
-  %frame = call ptr @PyLong_AsVoidPtr(ptr %number)
-  %thread = call ptr @PyEval_SaveThread()
-  %status = call i32 @gt_run(ptr %frame)
-  call void @PyEval_RestoreThread(ptr %thread)
-  %wide = sext i32 %status to i64
-  %result = call ptr @PyLong_FromLong(i64 %wide)
-  ret ptr %result
-}
-
-; self: a bytes object, in which rows of five words begin at OFFSET:
-; what is asked, a container, a key of it, a key of what is there, what is expected
-define ptr @gt_holds(ptr %self, ptr %none) nounwind {
-entry:
-  %table = getelementptr inbounds i8, ptr %self, i64 OFFSET
-  br label %look
-look:
-  %row = phi ptr [ %table, %entry ], [ %after, %next ]
-  %p1 = getelementptr inbounds i8, ptr %row, i64 8
-  %p2 = getelementptr inbounds i8, ptr %row, i64 16
-  %p3 = getelementptr inbounds i8, ptr %row, i64 24
-  %p4 = getelementptr inbounds i8, ptr %row, i64 32
-  %after = getelementptr inbounds i8, ptr %row, i64 40
-  %what = load i64, ptr %row
-  %owner = load ptr, ptr %p1
-  %key = load ptr, ptr %p2
-  %inner = load ptr, ptr %p3
-  %expected = load i64, ptr %p4
-  switch i64 %what, label %yes [ i64 1, label %item
-                                 i64 2, label %length
-                                 i64 3, label %part
-                                 i64 4, label %part_length
-                                 i64 5, label %list_length
-                                 i64 6, label %list_item ]
-item:
-  %x = call ptr @PyDict_GetItemWithError(ptr %owner, ptr %key)
-  %x.i = ptrtoint ptr %x to i64
-  %x.same = icmp eq i64 %x.i, %expected
-  br i1 %x.same, label %next, label %no
-length:
-  %n = call i64 @PyDict_Size(ptr %owner)
-  %n.same = icmp eq i64 %n, %expected
-  br i1 %n.same, label %next, label %no
-part:
-  %t = call ptr @PyDict_GetItemWithError(ptr %owner, ptr %key)
-  %t.none = icmp eq ptr %t, null
-  br i1 %t.none, label %no, label %within
-within:
-  %y = call ptr @PyDict_GetItemWithError(ptr %t, ptr %inner)
-  %y.i = ptrtoint ptr %y to i64
-  %y.same = icmp eq i64 %y.i, %expected
-  br i1 %y.same, label %next, label %no
-part_length:
-  %u = call ptr @PyDict_GetItemWithError(ptr %owner, ptr %key)
-  %u.none = icmp eq ptr %u, null
-  br i1 %u.none, label %no, label %measure
-measure:
-  %m = call i64 @PyObject_Size(ptr %u)
-  %m.same = icmp eq i64 %m, %expected
-  br i1 %m.same, label %next, label %no
-list_length:
-  %l = call i64 @PyList_Size(ptr %owner)
-  %l.same = icmp eq i64 %l, %expected
-  br i1 %l.same, label %next, label %no
-list_item:
-  %i = ptrtoint ptr %key to i64
-  %z = call ptr @PyList_GetItem(ptr %owner, i64 %i)
-  %z.i = ptrtoint ptr %z to i64
-  %z.same = icmp eq i64 %z.i, %expected
-  br i1 %z.same, label %next, label %no
-next:
-  br label %look
-yes:
-  call void @Py_IncRef(ptr @_Py_TrueStruct)
-  ret ptr @_Py_TrueStruct
-no:
-  call void @PyErr_Clear()
-  call void @Py_IncRef(ptr @_Py_FalseStruct)
-  ret ptr @_Py_FalseStruct
-}
-"""
+_NEW, _PUT, _COPY, _MOVE, _SET, _SET_MADE = range(1, 7)  # see `gt.make`
+_MOST = 16  # objects that are made at once, with those that are given
+_GROUP, _MORE, _LINK = 8, 9, 10  # see `gt_holds`; what rows ask is in `backends.identity`
+_TYPE = object.__basicsize__ - 8  # where in an object its type is
+_TAG = object.__basicsize__ + 8  # where in a dictionary its tag is, after the number of items
 
 
 def holds(rows: Sequence[Row]) -> Callable[[], bool]:
     """See `backends.identity.identities`."""
-    table = b"".join(
-        [
-            _row.pack(
-                what,
-                id(owner),
-                key if what == LIST_ITEM else id(key),
-                id(inner),
-                x if what in LENGTHS else id(x),
-            )
-            for what, owner, key, inner, x in rows
-        ]
-    )
-    return _made("gt_holds", _NO_ARGUMENTS, table + _row.pack(END, 0, 0, 0, 0))
+    groups: dict[int, list[Row]] = {}
+    table = b""
+    for row in rows:
+        if isinstance(row[1], dict) and _has_tags():
+            groups.setdefault(id(row[1]), []).append(row)
+        else:
+            table += _packed(row)
+    within: list[Any] = []  # whose tags are read
+    for group in groups.values():
+        table += _grouped(group, len(table), within)
+    return _made("gt_holds", _NO_ARGUMENTS, table + _row.pack(END, 0, 0, 0, 0), within)
+
+
+def _packed(row: Row) -> bytes:
+    what, owner, key, inner, x = row
+    position = key if what == LIST_ITEM else id(key)
+    return _row.pack(what, id(owner), position, id(inner), x if what in LENGTHS else id(x))
+
+
+def _grouped(rows: Sequence[Row], at: int, within: list[Any]) -> bytes:
+    """Rows of one dictionary that are passed over while nothing has changed.
+
+    Args:
+        at: where in the table they are to be.
+        within: gets the dictionaries whose tags tell, which are to live as long as the table.
+    """
+    owner = rows[0][1]
+    keys = dict.fromkeys(key for what, _, key, *_ in rows if what in PARTS)
+    held = [(key, dict.get(owner, key)) for key in keys]
+    if not all(isinstance(d, dict) for _, d in held):
+        return b"".join(map(_packed, rows))
+    within += [d for _, d in held]
+    body = b"".join([_row.pack(_MORE, id(d), 0, 0, 0) for _, d in held])
+    body += b"".join(map(_packed, rows))
+    body += b"".join([_row.pack(_LINK, id(owner), id(key), 0, id(d)) for key, d in held])
+    end = at + _row.size + len(body)
+    return _row.pack(_GROUP, id(owner), len(held), end, 0) + body
+
+
+@functools.cache
+def _has_tags() -> bool:
+    """Whether dictionaries have a number at `_TAG` that no two of them ever share and that every
+    change replaces: `ma_version_tag` of PEP 509, which Python 3.14 no longer has."""
+    if sys.implementation.name != "cpython" or sys.version_info >= (3, 13):
+        return False
+    one: dict[str, Any] = {"a": 1}
+    tag = ctypes.c_uint64.from_address(id(one) + _TAG)
+    seen = [0, tag.value]
+    one["a"] = 2
+    seen.append(tag.value)
+    one["b"] = 2
+    seen.append(tag.value)
+    del one["b"]
+    seen.append(tag.value)
+    one.clear()
+    seen.append(tag.value)
+    return tag.value == seen[-1] and len(set(seen)) == len(seen)
 
 
 @functools.cache
 def launch() -> Callable[[int], int]:
     """What walks the table of launches of a frame, while other threads of the interpreter run."""
     return _made("gt_launch", _ONE_ARGUMENT, None)
+
+
+def maker(count: int, new: New) -> Callable[..., Any]:
+    """See `backends.objects.maker`."""
+    held: list[Any] = []
+    rows = _row.pack(count, 0, 0, 0, 0) + _making(new, count, held)
+    return _made("gt_made", _FAST, rows, held)
+
+
+def caller(first: int, count: int, output: int, size: int, new: New) -> Callable[..., Any]:
+    """What calls a program with one output: of the address of a frame and those of `count` inputs
+    that is what `new` says, or the status of the walk where that is an error.
+
+    Args:
+        first: the word of the frame that the first input's address goes to, and others after it.
+        output: the word that the output's goes to.
+        size: of the output's memory; 0 where its owner and address come before those of the inputs.
+        new: `Given(0)` stands for the owner of the output's memory, `Given(1)` for its address.
+    """
+    held: list[Any] = []
+    total = 1 + count + (0 if size else 2)
+    rows = _row.pack(total, first, output, size, 0) + _making(new, 2, held)
+    return _made("gt_call", _FAST, rows, held)
+
+
+def _making(new: New, count: int, held: list[Any]) -> bytes:
+    """The rows that make a `new`, see `gt.make`; `held` gets what they name."""
+    rows: list[tuple[int, int, int, int, int]] = []
+    numbers = itertools.count(count)
+
+    def make(one: New) -> int:
+        number = next(numbers)
+        held.extend((one.kind, *one.parts, *one.parts.values()))
+        rows.append((_NEW, number, id(one.kind), 0, 0))
+        for name, part in one.parts.items():
+            slot = _slot(one.kind, name)
+            what, value = _PUT, id(part)
+            if isinstance(part, New):
+                what, value = _MOVE, make(part)
+            elif isinstance(part, Given):
+                what, value = _COPY, part.number
+            if slot is None:
+                assert what != _COPY, "what is given goes to slots"
+                what = _SET_MADE if what == _MOVE else _SET
+            rows.append((what, number, id(name) if slot is None else slot, value, 0))
+        return number
+
+    rows.append((END, make(new), 0, 0, 0))
+    if next(numbers) > _MOST:
+        raise ValueError(f"more than {_MOST} objects at once")
+    return b"".join([_row.pack(*row) for row in rows])
+
+
+@functools.cache
+def _slot(kind: type, name: str) -> int | None:
+    """Where in an object of a class the slot `name` is; None where that is no slot."""
+    found = next((k.__dict__[name] for k in kind.__mro__ if name in k.__dict__), None)
+    if not isinstance(found, types.MemberDescriptorType):
+        return None
+    one: Any = object.__new__(kind)
+    mark = object()
+    found.__set__(one, mark)
+    words = (ctypes.c_int64 * (kind.__basicsize__ // 8)).from_address(id(one))
+    return list(words).index(id(mark)) * 8
 
 
 class _Definition(ctypes.Structure):
@@ -158,9 +183,10 @@ class _Definition(ctypes.Structure):
     )
 
 
-def _made(name: str, flags: int, owner: Any) -> Any:
+def _made(name: str, flags: int, owner: Any, held: Any = None) -> Any:
+    """Args: held: lives as long as the function: what a builtin has as its module."""
     definition = _definition(name, flags)
-    return _new_function(ctypes.addressof(definition), owner, None)
+    return _new_function(ctypes.addressof(definition), owner, held)
 
 
 _new_function = ctypes.pythonapi.PyCFunction_NewEx
@@ -173,10 +199,22 @@ def _definition(name: str, flags: int) -> _Definition:
     return _Definition(name.encode(), _code().address(name), flags, None)
 
 
+WORDS = {
+    "OFFSET": bytes.__basicsize__ - 1,
+    "TAG": _TAG,
+    "TYPE": _TYPE,
+    "MOST": _MOST,
+    "ALIGNMENT": ALIGNMENT,
+    "BEGIN": bytes.__basicsize__ - 1 + ALIGNMENT - 1,  # rounded down this is aligned: see `small`
+}
+
+
 @functools.cache
 def _code() -> Code:
     """The functions of this process, which are there until it ends."""
-    text = _TEXT.replace("OFFSET", str(bytes.__basicsize__ - 1))
+    text = TEXT
+    for word, number in WORDS.items():
+        text = text.replace(word, str(number))
     name = cache.key("builtin", text, repr(host()))
     found = cache.load(name)
     if found is None:
@@ -187,4 +225,4 @@ def _code() -> Code:
     else:
         image = found[1]
     imports = {"gt_run": pool().address["gt_run"]}
-    return immortal(Code([image], ("gt_launch", "gt_holds"), imports))
+    return immortal(Code([image], _FUNCTIONS, imports))

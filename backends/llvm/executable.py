@@ -12,8 +12,9 @@ from graphtorch.ir.shape import Dim, SymInt, evaluate, numel
 
 from ..buffer import SMALL, Block, Buffer, size_class, small
 from ..kernels.program.abi import HEADER, SIZES
+from ..objects import New
 from ..record import Record
-from .builtin import launch
+from .builtin import caller, launch
 from .frames import Context, Linked, Sized, table_of_sizes
 from .image import Image
 from .prologue import Packed
@@ -42,18 +43,31 @@ class Single(NamedTuple):
     """A program with one output, to be called in line.
 
     A call takes one of `contexts` whose frame holds the stable inputs (`Context.holds` is
-    `Checked.mark` of `program.checked`), writes the addresses of its other inputs, from `first` on,
-    and that of its output, at `output`, calls `walk` with the frame, and gives the context back.
+    `Checked.mark` of `program.checked`), calls what `caller` gives with the frame's address, and
+    gives the context back.
     """
 
     program: Executable
     contexts: list[Context]
-    walk: Callable[[int], int]
-    first: int
-    output: int
+    output: int  # where in a frame the output's address goes
     dtype: DType
     shape: tuple[int, ...]
     size: int  # of the output's memory: a size class
+
+    @property
+    def is_small(self) -> bool:
+        """Whether a call makes the output's memory itself."""
+        return self.size <= SMALL
+
+    def caller(self, count: int, new: New) -> Callable[..., Any]:
+        """What makes a call: of the frame's address, then a block for the output and its address
+        unless the output `is_small`, and the addresses of the first `count` inputs; the others are
+        in the frame.
+
+        Returns: a `new`, where `Given(0)` is the owner of the output's memory and `Given(1)` its
+            address; or the status of the walk, if it is not 0.
+        """
+        return caller(HEADER, count, self.output, self.size if self.is_small else 0, new)
 
 
 class Executable:
@@ -125,7 +139,7 @@ class Executable:
         if len(outputs) != 1 or self._donated:
             return None
         ((dtype, shape, size, *_),) = outputs
-        return Single(self, self._contexts, self._walk, HEADER, self._first, dtype, shape, size)
+        return Single(self, self._contexts, self._first, dtype, shape, size)
 
     def error(self, status: int) -> Exception:
         """What a walk's `status` other than 0 stands for."""

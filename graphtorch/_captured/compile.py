@@ -111,6 +111,10 @@ class Compiled:
         return self if owner is None else types.MethodType(self, owner)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.call(args, kwargs)
+
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result of a call with these arguments."""
         direct = self._direct
         if direct is not None:
             try:
@@ -130,7 +134,7 @@ class Compiled:
         if self._seen != changes.count:
             self._check_modules()
             if self._direct is not None:
-                return self(*args, **kwargs)
+                return self.call(args, kwargs)
         return self._look_up(args, kwargs)
 
     def _look_up(self, args: Any, kwargs: Any) -> Any:
@@ -529,7 +533,7 @@ class OptimizedModule(Module):
             or self._backward_pre_hooks
         ):
             return super().__call__(*args, **kwargs)
-        return self._compiled(*args, **kwargs)
+        return self._compiled.call(args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
         try:

@@ -12,14 +12,13 @@ from typing import Any
 from graphtorch.ir.graph import Type
 from graphtorch.ir.ops.require import RAISED
 
-from .._deferred.door import SMALL, Block, Buffer, small
-from .._deferred.making import from_buffer
+from .._deferred.door import ITEM, LIST_ITEM, Block, Buffer, Given, New
+from .._deferred.making import from_buffer, new_tensor
 from .._deferred.programs import Recorded
-from .._deferred.storage import Leaf, Storage, Version, recorder
-from .._deferred.tensor import Tensor
+from .._deferred.storage import Leaf, recorder
 from .._ops.autocast import state as autocast_state
-from .._settings import deterministic, tf32
-from .._types import default_dtype
+from .._settings import chosen
+from .._types import defaults
 from ..autograd.grad_mode import modes
 from ..utils.hooks import changes
 from .checks import Checks
@@ -99,10 +98,14 @@ def _call(checks: Checks, replay: Replay, given: Sequence[str]) -> list[str]:
 def _single(checks: Checks, single: Any, inputs: Sequence[str]) -> list[str]:
     """The lines that run a program with one output, and make a tensor of it, where a frame holds
     its stable inputs already. See `backends.llvm.executable.Single`."""
-    made = Type(single.dtype, single.shape)
-    memory = ["owner = Block(%d)", "address = owner.address"]
-    if single.size <= SMALL:
-        memory = ["owner, address = small(%d)"]
+    dtype, shape = single.dtype, single.shape
+    buffer = New(Buffer, address=Given(1), dtype=dtype, owner=Given(0), shape=shape)
+    inference = {"_inference": True} if modes.inference else {}
+    new = new_tensor(Type(dtype, shape), buffer, **inference)
+    call = single.caller(len(inputs), new)
+    memory = [] if single.is_small else [f"block = Block({single.size})"]
+    given = [] if single.is_small else ["block", "block.address"]
+    given = ["context.pointer", *given, *[f"{b}.address" for b in inputs]]
     return [
         f"checked = {checks.const(single.program)}.checked",
         "if checked is not None and checked.buffers is state:",
@@ -111,23 +114,11 @@ def _single(checks: Checks, single: Any, inputs: Sequence[str]) -> list[str]:
         "    except IndexError:",
         "        context = None",
         "    if context is not None and context.holds is checked.mark:",
-        "        frame = context.arguments",
-        *[f"        frame[{at}] = {b}.address" for at, b in enumerate(inputs, single.first)],
-        *[f"        {line}".replace("%d", str(single.size)) for line in memory],
-        f"        frame[{single.output}] = address",
-        f"        status = {checks.const(single.walk)}(context.pointer)",
+        *[f"        {line}" for line in memory],
+        f"        made = {checks.const(call)}({', '.join(given)})",
         f"        {checks.const(single.contexts.append)}(context)",
-        "        if status:",
-        f"            raise Failed from {checks.const(single.program)}.error(status)",
-        f"        buffer, leaf, made = new(Buffer), new(Leaf), new({checks.const(Tensor)})",
-        f"        buffer.dtype, buffer.shape = {checks.const(single.dtype)}, {single.shape}",
-        "        buffer.address, buffer.owner = address, owner",
-        f"        leaf.type, leaf.node, leaf.index = {checks.const(made)}, None, 0",
-        "        leaf.name, leaf.buffer = '', buffer",
-        "        made._storage = storage = new(Storage)",
-        "        storage.value, storage.epoch, storage.host = leaf, 0, None",
-        "        made._counter = Version()",
-        *["        made._inference = True"] * bool(modes.inference),
+        "        if type(made) is int:",
+        f"            raise Failed from {checks.const(single.program)}.error(made)",
         "        return made",
         "    if context is not None:",
         f"        {checks.const(single.contexts.append)}(context)",
@@ -136,16 +127,11 @@ def _single(checks: Checks, single: Any, inputs: Sequence[str]) -> list[str]:
 
 _NAMES = {
     "Block": Block,
-    "Buffer": Buffer,
     "Failed": Failed,
     "Leaf": Leaf,
     "RAISED": RAISED,
-    "Storage": Storage,
-    "Version": Version,
     "from_buffer": from_buffer,
-    "new": object.__new__,
     "settled": settled,
-    "small": small,
 }
 
 
@@ -165,8 +151,10 @@ def _write_state(checks: Checks, owner: Any) -> None:
     for text, value in (
         (f"{checks.const(autocast_state)}.target", autocast_state.target),
         (f"{checks.const(autocast_state)}.on_gpus", autocast_state.on_gpus),
-        (f"{checks.const(default_dtype)}()", default_dtype()),
-        (f"{checks.const(deterministic)}()", deterministic()),
-        (f"{checks.const(tf32)}()", tf32()),
     ):
         checks.value(text, value)
+    for key in ("deterministic", "tf32"):
+        text, value = f"{checks.const(chosen)}[{key!r}]", chosen[key]
+        checks.value(text, value, (ITEM, chosen, key, None, value))
+    text, value = f"{checks.const(defaults)}[0]", defaults[0]
+    checks.value(text, value, (LIST_ITEM, defaults, 0, None, value))

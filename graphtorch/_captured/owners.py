@@ -6,7 +6,7 @@ import functools
 import types
 from typing import Any
 
-from .._deferred.door import ITEM, LENGTH, PART, PART_LENGTH
+from .._deferred.door import ITEM, LENGTH, PART, PART_LENGTH, PART_VALUES
 from .._deferred.tensor import Tensor
 from ..nn.modules.module import Module
 from ..optim.optimizer import Optimizer
@@ -67,7 +67,9 @@ def _write_members(
         checks.add(f"not {text}", length)
         return
     if all(type(v).__eq__ is object.__eq__ for v in table.values()):  # modules: their order matters
-        checks.add(f"[*{text}.values()] == {checks.const(list(table.values()))}")
+        values = list(table.values())
+        rows = [(PART_VALUES, own, name, None, values)] if type(table) is dict else []
+        checks.add(f"[*{text}.values()] == {checks.const(values)}", *rows)
         return
     if len(table) > _FEW:
         checks.identical(text, list(table.values()))

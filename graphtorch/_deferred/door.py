@@ -11,7 +11,7 @@ import numpy as np
 
 from graphtorch.backends import Buffer, Executable
 from graphtorch.backends import compile as _compile
-from graphtorch.backends.buffer import SMALL, Block, Exposed, Held, MappedFile, small
+from graphtorch.backends.buffer import Block, Exposed, Held, MappedFile, address_of
 from graphtorch.backends.gpu import devices
 from graphtorch.backends.gpu.buffer import DeviceBuffer, Foreign
 from graphtorch.backends.gpu.device import Device
@@ -22,9 +22,11 @@ from graphtorch.backends.identity import (
     LIST_LENGTH,
     PART,
     PART_LENGTH,
+    PART_VALUES,
     Row,
     identities,
 )
+from graphtorch.backends.objects import Given, New, is_quick, maker
 from graphtorch.backends.packed_only import keep
 from graphtorch.ir.dtype import DType
 from graphtorch.ir.graph import Graph, Type
@@ -144,7 +146,7 @@ __all__ = [
     "LIST_LENGTH",
     "PART",
     "PART_LENGTH",
-    "SMALL",
+    "PART_VALUES",
     "Block",
     "Buffer",
     "Device",
@@ -152,19 +154,23 @@ __all__ = [
     "Executable",
     "Exposed",
     "Foreign",
+    "Given",
     "Held",
     "MappedFile",
+    "New",
     "Pinned",
     "Row",
+    "address_of",
     "captured_program",
     "copied_to",
     "device_of",
     "gpus",
     "identities",
+    "is_quick",
     "keep",
+    "maker",
     "pending_program",
     "pinned",
     "place_of",
-    "small",
     "uploaded",
 ]

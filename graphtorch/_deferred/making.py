@@ -6,8 +6,10 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import ALL
+from graphtorch.ir.dtype import ALL, DType
 from graphtorch.ir.graph import Type, Value
 from graphtorch.ir.literal import Literal
 
@@ -16,7 +18,7 @@ from ..autograd.grad_mode import modes
 from ..autograd.nodes import Edge, GradNode, Seen, seen_of
 from . import running
 from .device_storage import DeviceStorage
-from .door import Buffer, place_of
+from .door import Buffer, Given, New, address_of, is_quick, maker, place_of
 from .memory_order import Order, view_of
 from .storage import Leaf, MetaLeaf, Step, Storage, Version, View, recorder
 from .tensor import Tensor
@@ -59,8 +61,31 @@ def from_buffer(buffer: Buffer, host: Any = None) -> Tensor:
     """
     if not isinstance(buffer, Buffer):
         return from_value(Leaf(buffer), place_of(buffer))
-    leaf: Leaf = _object_new(Leaf)  # constructors in line: every compiled call makes some
-    leaf.type = _TYPES.get((buffer.dtype, buffer.shape)) or Type(buffer.dtype, buffer.shape)  # type: ignore[misc]
+    type_ = _TYPES.get((buffer.dtype, buffer.shape)) or Type(buffer.dtype, buffer.shape)
+    made: Tensor = _holder(type_, buffer, host)
+    if modes.inference:
+        made._inference = True
+    return made
+
+
+def over_array(array: np.ndarray, dtype: DType) -> Tensor:
+    """As `from_buffer` for the row-major elements of an array that code outside has."""
+    shape = array.shape
+    type_ = _TYPES.get((dtype, shape)) or Type(dtype, shape)
+    made: Tensor = _over(type_, dtype, shape, address_of(array), array)
+    if modes.inference:
+        made._inference = True
+    return made
+
+
+def _holder(type_: Type, buffer: Buffer, host: Any) -> Tensor:
+    """A tensor outside the autograd graph. Every compiled call makes some: from native code when
+    there is any."""
+    global _holder
+    if is_quick():
+        _holder = maker(3, new_tensor(Given(0), Given(1), Given(2)))
+    leaf: Leaf = _object_new(Leaf)
+    leaf.type = type_  # type: ignore[misc]
     leaf.node = None  # type: ignore[misc]
     leaf.index = 0  # type: ignore[misc]
     leaf.name = ""  # type: ignore[misc]
@@ -71,9 +96,25 @@ def from_buffer(buffer: Buffer, host: Any = None) -> Tensor:
     storage.epoch = 0
     storage.host = host
     made._counter = _object_new(Version)
-    if modes.inference:
-        made._inference = True
     return made
+
+
+def _over(
+    type_: Type, dtype: DType, shape: tuple[int, ...], address: int, array: np.ndarray
+) -> Tensor:
+    """A tensor whose elements and host are `array`."""
+    global _over
+    if is_quick():
+        buffer = New(Buffer, address=Given(3), dtype=Given(1), owner=Given(4), shape=Given(2))
+        _over = maker(5, new_tensor(Given(0), buffer, Given(4)))
+    return _holder(type_, Buffer(address, dtype, shape, array), array)
+
+
+def new_tensor(type_: Any, buffer: Any, host: Any = None, **attributes: Any) -> New:
+    """A tensor as `_holder` makes it, for native code: of objects, `New` or `Given`."""
+    leaf = New(Leaf, type=type_, node=None, index=0, name="", buffer=buffer)
+    storage = New(Storage, value=leaf, epoch=0, host=host)
+    return New(Tensor, _storage=storage, _counter=New(Version), **attributes)
 
 
 def in_order(value: Value, order: Order | None, place: device = CPU) -> Tensor:

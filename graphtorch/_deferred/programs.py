@@ -11,6 +11,7 @@ their own.
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -26,7 +27,6 @@ from graphtorch.ir.evaluate import Plan, places_of
 from graphtorch.ir.failure import InternalError
 from graphtorch.ir.generalize import Variant, generalize, scalar_arrays
 from graphtorch.ir.graph import Graph, Location, Value, topological
-from graphtorch.ir.passes import precision
 from graphtorch.ir.shape import Condition
 from graphtorch.ir.structure import Number, split_attrs, split_type
 
@@ -388,6 +388,7 @@ def recorded_program(
             has no operands elsewhere.
     """
     if serving.precision is not None:
+        precision = importlib.import_module("graphtorch.ir.passes.precision")  # seldom asked for
         graph = precision.run(graph, {graph.inputs[i] for i in stable}, serving.precision)
     found = list(dict.fromkeys(places)) or [CPU]
     if len(found) == 1:

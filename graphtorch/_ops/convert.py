@@ -372,8 +372,8 @@ def numpy(self: Tensor, *, force: bool = False) -> np.ndarray:
     """The elements as an array over the same memory: writes on either side show on the other."""
     if force:
         return numpy(self.detach().cpu())
-    storage = self._storage
-    if self._rg or self.requires_grad:
+    storage, view = self._storage, self._view
+    if self._rg or ((self._fn is not None or self._base is not None) and self.requires_grad):
         raise RuntimeError(
             "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead."
         )
@@ -382,7 +382,7 @@ def numpy(self: Tensor, *, force: bool = False) -> np.ndarray:
             f"can't convert {self.device} device type tensor to numpy. Use Tensor.cpu() to copy "
             "the tensor to host memory first."
         )
-    if self._type.dtype is bf16:
+    if (storage.value.type if view is None else view.type).dtype is bf16:
         raise TypeError(
             "Got unsupported ScalarType BFloat16: NumPy has no such dtype; convert with .float() "
             "first"
@@ -395,7 +395,7 @@ def numpy(self: Tensor, *, force: bool = False) -> np.ndarray:
     array = storage.host
     if array is None:
         array = running.share(storage)
-    return array.view() if self._view is None else self._view.over(array)
+    return array.view() if view is None else view.over(array)
 
 
 def _array(self: Tensor, dtype: Any = None, copy: Any = None) -> np.ndarray:

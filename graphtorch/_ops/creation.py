@@ -18,7 +18,7 @@ from graphtorch.ir.shape import SymInt
 from .. import _types
 from .._deferred.at_once import element
 from .._deferred.door import Buffer, check_room, uploaded
-from .._deferred.making import from_buffer, from_value
+from .._deferred.making import from_buffer, from_value, over_array
 from .._deferred.memory_order import order_asked, view_of
 from .._deferred.storage import Leaf, MetaLeaf, recorder
 from .._deferred.tensor import Tensor
@@ -237,8 +237,12 @@ def from_numpy(ndarray: np.ndarray) -> Tensor:
     if not isinstance(ndarray, np.ndarray):
         raise TypeError(f"expected np.ndarray (got {type(ndarray).__name__})")
     flags = ndarray.flags
-    if flags.c_contiguous and flags.writeable and ndarray.dtype in BY_NUMPY:
-        return shared(ndarray)
+    if flags.c_contiguous and flags.writeable:
+        dtype = BY_NUMPY.get(ndarray.dtype)
+        if dtype is not None and flags.aligned and recorder.capture is None:
+            return over_array(ndarray, dtype)
+        if dtype is not None:
+            return shared(ndarray)
     array_from(ndarray[:0] if ndarray.ndim else ndarray, None)  # raises for unsupported dtypes
     if any(s < 0 for s in ndarray.strides):
         raise ValueError(

@@ -9,7 +9,6 @@ from typing import Any
 from .. import _settings, _types
 from .._deferred.failures import OutOfMemoryError
 from .._deferred.tensor import Tensor
-from .._files.records import PyTorchFileReader
 from .._ops.base import FUNCTIONS, METHODS
 from .._ops.orders import row_major
 from ..autograd.keeps import keeps_as_one
@@ -114,7 +113,6 @@ def _grouped_mm(
 
 PUBLIC: dict[str, Any] = {
     "Event": Event,
-    "PyTorchFileReader": PyTorchFileReader,
     "OutOfMemoryError": OutOfMemoryError,
     "Stream": Stream,
     "_grouped_mm": _grouped_mm,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._torch.absent import attribute_of
-from . import attention, functional, init, modules, parameter
+from . import functional, init, modules, parameter
 from .modules import __all__ as _modules
 from .parameter import Buffer, Parameter, UninitializedBuffer, UninitializedParameter
 
@@ -26,13 +26,14 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from . import parallel, utils
+    from . import attention, parallel, utils
     from .modules import *  # noqa: F403
     from .parallel import DataParallel
 
 __getattr__ = attribute_of(
     __name__,
     {
+        "attention": "graphtorch.nn.attention",
         "parallel": "graphtorch.nn.parallel",
         "quantized": "graphtorch.ao.nn.quantized",
         "utils": "graphtorch.nn.utils",
