@@ -118,7 +118,8 @@ class _Split:
         elif node.op.is_core:
             place = f" (recorded at {node.location})" if node.location else ""
             raise NotImplementedError(
-                f"pairs: {node.op.name} of complex numbers has no rule{place}"
+                f"pairs: {node.op.name} of complex numbers has no rule{place}, only NumPy computes "
+                "it: instead of on a GPU do so on the CPU (x.cpu())"
             )
         else:
             results = self.decomposed(node)

@@ -22,7 +22,7 @@ from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType, f32
 from graphtorch.ir.graph import Graph, Type, Value
 from graphtorch.ir.shape import Symbol, SymInt
-from op_samples import Sample, every
+from op_samples import WITHOUT_KERNELS, Sample, every, with_kernels
 
 pytestmark = pytest.mark.skipif(
     cxx() is None, reason="the emulated CUDA device needs a C++ compiler"
@@ -37,7 +37,7 @@ def put(device: EmulatedDevice, x: Any) -> DeviceBuffer:
 
 @functools.cache
 def samples() -> list[Sample]:
-    return list(every())
+    return list(with_kernels())
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
@@ -58,6 +58,12 @@ def test_every_op(chunk: int) -> None:
             ):
                 wrong.append(f"{sample.name}: {mine.ravel()[:3]} instead of {expected.ravel()[:3]}")
     assert not wrong
+
+
+def test_what_has_no_kernel_is_refused_by_name() -> None:
+    (sample,) = [s for s in every() if s.name in WITHOUT_KERNELS]
+    with pytest.raises(NotImplementedError, match=r"eig of complex numbers.*\.cpu\(\)"):
+        compiler.build(sample.graph(), Unit())
 
 
 DTYPES = ("f16", "bf16", "f32", "f64", "i8", "u8", "i16", "i32", "i64", "u32", "bool")

@@ -12,7 +12,7 @@ from graphtorch.backends.gpu.emulated import EmulatedDevice, compiler
 from graphtorch.backends.gpu.executable import Executable
 from graphtorch.backends.gpu.traces import Counts
 from graphtorch.backends.gpu.unit import Unit
-from op_samples import every
+from op_samples import with_kernels
 
 pytestmark = pytest.mark.skipif(
     compiler() is None, reason="the emulated CUDA device needs a C++ compiler"
@@ -90,7 +90,7 @@ def test_races(name: str) -> None:
 
 def test_no_kernel_of_ours_has_a_race() -> None:
     device, unit = EmulatedDevice(traced=True), Unit()
-    chosen = list(every())[::23]
+    chosen = list(with_kernels())[::23]
     built = [build(sample.graph(), unit) for sample in chosen]
     module = device.load(unit.pieces(device.compilers))
     for sample, made in zip(chosen, built, strict=True):

@@ -40,6 +40,8 @@ SIMPLE = [
 ]
 REDUCTIONS = ("sum", "prod", "max", "min", "mean", "logsumexp", "var", "any", "all")
 ALONG = ("argmax", "argmin", "cumsum", "cumprod", "cummax", "cummin")
+# NumPy computes them on CPUs, and GPUs refuse them
+WITHOUT_KERNELS = {"eig"}
 WITHOUT_GRADIENTS = ("igamma", "igammac", "zeta", "dirichlet_grad", "standard_gamma_grad")  # loops
 
 
@@ -82,6 +84,11 @@ def every() -> Iterator[Sample]:
     yield from map(draw, RANDOM)
     yield from chain.from_iterable(group() for group in GROUPS)
     yield repeated()
+
+
+def with_kernels() -> Iterator[Sample]:
+    """The samples that every target with kernels takes."""
+    return (s for s in every() if s.name not in WITHOUT_KERNELS)
 
 
 # ------------------------------------------------------------------------------------------ by kind

@@ -18,7 +18,7 @@ from graphtorch.backends.gpu.buffer import DeviceBuffer
 from graphtorch.backends.gpu.device import Module
 from graphtorch.backends.gpu.executable import Built, Executable
 from graphtorch.backends.gpu.unit import Unit
-from op_samples import Sample, every
+from op_samples import Sample, with_kernels
 
 from .common import Case, Row, error_of, guarded, say, selected
 
@@ -48,9 +48,9 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
 def samples_in(dtype: str) -> Iterator[Sample]:
     """The samples, which are of f64, with their floats in `dtype`; without those that have none."""
     if dtype == "f64":
-        yield from every()
+        yield from with_kernels()
         return
-    for sample in every():
+    for sample in with_kernels():
         if any(a.dtype == np.float64 for a in sample.arrays):
             arrays = tuple(
                 a.astype(NARROW[dtype]) if a.dtype == np.float64 else a for a in sample.arrays
