@@ -97,10 +97,14 @@ class Replay:
             self.met[0] = values, buffers
         return buffers
 
+    def _sources(self) -> list[Storage]:
+        """The storages, those of gradients as well."""
+        return [s if isinstance(s, Storage) else s._grad._storage for s in self.storages]  # type: ignore[union-attr]
+
     def _settled(self) -> list[Storage] | None:
         """The storages, with elements in memory; None where those are of other types than
         recorded."""
-        sources = [s if isinstance(s, Storage) else s._grad._storage for s in self.storages]  # type: ignore[union-attr]
+        sources = self._sources()
         if [s.value.type for s in sources] != self.types:
             return None
         for storage in sources:
@@ -110,7 +114,7 @@ class Replay:
     def _taken(self) -> list[Buffer]:
         """What the storages hold, for a program that updates the `handed` in their own memory:
         what others know as well, or memory shared with code outside, is copied for it."""
-        sources = [s if isinstance(s, Storage) else s._grad._storage for s in self.storages]  # type: ignore[union-attr]
+        sources = self._sources()
         for i in self.handed:
             sources[i].own()
         buffers = [_fitting(s.value.buffer, s) for s in sources]  # type: ignore[attr-defined]

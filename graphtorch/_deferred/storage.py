@@ -232,8 +232,7 @@ class Storage(_OnCPU):
         """Elements in memory as an array that code outside may keep; from now on writes land in
         it."""
         if self.host is None:
-            if not self._is_sole_reader():
-                self.value = Leaf(copied(self.value.buffer))  # type: ignore[attr-defined]
+            self.own()
             keep(self.value.buffer)  # type: ignore[attr-defined]
             self.host = self.value.buffer.expose()  # type: ignore[attr-defined]
         return self.host
@@ -255,8 +254,7 @@ class Storage(_OnCPU):
         if self.host is not None:
             return self.host
         if type(self.value) is Leaf:
-            if not self._is_sole_reader():
-                self.value = Leaf(copied(self.value.buffer))
+            self.own()
         else:
             filled = _filled(self.value)
             if filled is None:

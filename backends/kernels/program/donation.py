@@ -34,7 +34,7 @@ from ..ir import (
     walk,
 )
 from ..text import print_expr
-from .program import Item, Launch, Program, Slot, flat, touched
+from .program import Launch, Program, Slot, flat, touched
 
 
 def assign_aliases(
@@ -46,9 +46,12 @@ def assign_aliases(
         donates: pairs (output, input).
         stops: whether calls of the program end at an error before they change an input.
     """
+    donates = list(donates)
+    if not donates:
+        return
     taken: set[Slot] = set()
     users = _users(program)
-    fails = [i for i, item in enumerate(program.launches) if stops and _may_fail(item)]
+    fails = _that_may_fail(program) if stops else []
     safe = max(fails, default=-1) + 1
     first = len(program.launches)
     for output, source in donates:
@@ -78,8 +81,14 @@ def _users(program: Program) -> dict[Slot, list[int]]:
     return users
 
 
-def _may_fail(item: Item) -> bool:
-    return any(isinstance(s, Fail) for one in flat([item]) for s in walk(one.kernel.body))
+def _that_may_fail(program: Program) -> list[int]:
+    """Which launches, loops and branches may find an error in the data."""
+    failing = {k for k in program.kernels() if any(isinstance(s, Fail) for s in walk(k.body))}
+    return [
+        i
+        for i, item in enumerate(program.launches)
+        if any(launch.kernel in failing for launch in flat([item]))
+    ]
 
 
 def _allowed(program: Program, out: Slot, given: Slot, readers: Iterable[int]) -> bool:
