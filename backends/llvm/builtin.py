@@ -19,7 +19,7 @@ import itertools
 import struct
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .. import cache
@@ -29,9 +29,11 @@ from ..objects import Given, New
 from .builtin_text import TEXT
 from .code import Code, immortal
 from .processor import host
+from .routine import KEEP_TABLE, Module, Objects
 from .runtime import pool
 
-_NO_ARGUMENTS, _ONE_ARGUMENT, _FAST = 4, 8, 128  # METH_NOARGS, METH_O, METH_FASTCALL
+# METH_NOARGS, METH_O, METH_FASTCALL, METH_KEYWORDS
+_NO_ARGUMENTS, _ONE_ARGUMENT, _FAST, _KEYWORDS = 4, 8, 128, 2
 _FUNCTIONS = ("gt_launch", "gt_holds", "gt_made", "gt_call")
 _row = struct.Struct("=5q")
 _NEW, _PUT, _COPY, _MOVE, _SET, _SET_MADE = range(1, 7)  # see `gt.make`
@@ -192,6 +194,9 @@ def _made(name: str, flags: int, owner: Any, held: Any = None) -> Any:
 _new_function = ctypes.pythonapi.PyCFunction_NewEx
 _new_function.argtypes = (ctypes.c_void_p, ctypes.py_object, ctypes.py_object)
 _new_function.restype = ctypes.py_object
+_new_method = ctypes.pythonapi.PyDescr_NewMethod
+_new_method.argtypes = (ctypes.py_object, ctypes.c_void_p)
+_new_method.restype = ctypes.py_object
 
 
 @functools.cache
@@ -209,12 +214,57 @@ WORDS = {
 }
 
 
+def module(objects: Objects) -> Module:
+    """For functions written by `routine.Routine` that know `objects`."""
+    return Module(objects, _known_slot, WORDS)
+
+
+def routine(module: Module, name: str) -> Callable[..., Any]:
+    """A function of `module`, whose text is complete."""
+    code = _code_of(module)
+    definition = immortal(_Definition(name.encode(), code.address(name), _FAST, None))
+    held = list(module.objects.all.values())
+    return _new_function(  # type: ignore[no-any-return]
+        ctypes.addressof(definition), module.table, held
+    )
+
+
+def method(module: Module, name: str, kind: type, label: str) -> Callable[..., Any]:
+    """A function of `module`, one written with `routine.METHOD`, as the method `label` of the class
+    `kind`."""
+    code = _code_of(module)
+    flags = _FAST | _KEYWORDS
+    definition = immortal(_Definition(label.encode(), code.address(name), flags, None))
+    return _new_method(kind, ctypes.addressof(definition))  # type: ignore[no-any-return]
+
+
+def _code_of(module: Module) -> Code:
+    if module.code is None:
+        module.code = _loaded(module.text(), module.exports(), {})
+        ids = module.objects.ids()
+        module.table = b"".join([x.to_bytes(8, sys.byteorder) for x in ids])
+        immortal((module.table, list(module.objects.all.values())))
+        keep = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(module.code.address(KEEP_TABLE))
+        keep(id(module.table) + WORDS["OFFSET"])
+    return module.code  # type: ignore[no-any-return]
+
+
+def _known_slot(kind: type, name: str) -> int:
+    found = _slot(kind, name)
+    assert found is not None, f"{kind.__name__}.{name} is no slot"
+    return found
+
+
 @functools.cache
 def _code() -> Code:
     """The functions of this process, which are there until it ends."""
     text = TEXT
     for word, number in WORDS.items():
         text = text.replace(word, str(number))
+    return _loaded(text, _FUNCTIONS, {"gt_run": pool().address["gt_run"]})
+
+
+def _loaded(text: str, functions: Sequence[str], imports: Mapping[str, int]) -> Code:
     name = cache.key("builtin", text, repr(host()))
     found = cache.load(name)
     if found is None:
@@ -224,5 +274,4 @@ def _code() -> Code:
         cache.store(name, {}, image)
     else:
         image = found[1]
-    imports = {"gt_run": pool().address["gt_run"]}
-    return immortal(Code([image], _FUNCTIONS, imports))
+    return immortal(Code([image], functions, imports))

@@ -237,12 +237,11 @@ def _compute(
     walk = Walk(outputs)
     if place is CPU and DeviceStorage.used:
         programs.refuse_gpu([leaf.buffer for leaf in walk.leaves])
-    saved = _saved(walk, differentiable)
-    expensive = [v for v in saved if v.node is not None and v.node.op.weight >= Weight.COSTLY]
+    expensive = _saved(walk, differentiable, Weight.COSTLY)
     if expensive:
         outputs = _distinct((*outputs, *expensive))
     try:
-        outputs, leaves = _execute(walk, outputs, saved, place)
+        outputs, leaves = _execute(walk, outputs, differentiable, place)
     except RAISED:
         if len(held) > 1:
             _run_apart([s for s, _ in held])
@@ -283,22 +282,23 @@ def _run_apart(storages: Sequence[Storage]) -> None:
                 _run((storage,))
 
 
-def _saved(walk: Walk, differentiable: Sequence[Any]) -> list[Value]:
-    """The values to compute that a gradient may read, and that are not just views of others."""
-    found: dict[Value, None] = {}
+def _saved(walk: Walk, differentiable: Sequence[Any], least: Weight) -> list[Value]:
+    """The values to compute that a gradient may read, of nodes of this weight or more."""
+    found: list[Value] = []
+    numbers = walk.numbers
     for ref in differentiable:
         fn = ref()
         if fn is None or fn.freed:
             continue
         for value in (*fn.operands, *fn.outputs):
             node = value.node
-            if node is not None and node in walk.numbers and node.op.weight is not Weight.FREE:
-                found[value] = None
-    return list(found)
+            if node is not None and node.op.weight >= least and node in numbers:
+                found.append(value)
+    return _distinct(found)
 
 
 def _execute(
-    walk: Walk, outputs: list[Value], saved: Sequence[Value], place: device
+    walk: Walk, outputs: list[Value], differentiable: Sequence[Any], place: device
 ) -> tuple[list[Value], list[Leaf]]:
     """Run the graph from the walk's leaves to `outputs`: the values that are in memory then.
 
@@ -307,16 +307,18 @@ def _execute(
     """
     if place is not CPU:
         with out_of_memory():
-            return _run_program(walk, outputs, saved, place)
-    return _run_program(walk, outputs, saved, place)
+            return _run_program(walk, outputs, differentiable, place)
+    return _run_program(walk, outputs, differentiable, place)
 
 
 def _run_program(
-    walk: Walk, outputs: list[Value], saved: Sequence[Value], place: device
+    walk: Walk, outputs: list[Value], differentiable: Sequence[Any], place: device
 ) -> tuple[list[Value], list[Leaf]]:
     found = programs.find(walk, outputs, place)
     if found.program is None:
-        outputs = list(dict.fromkeys((*outputs, *saved)))
+        # what is just a view of others is as well made again
+        saved = _saved(walk, differentiable, Weight.CHEAP)
+        outputs = _distinct((*outputs, *saved))
         return outputs, programs.run(found, walk, outputs)
     try:
         return outputs, programs.run(found, walk, outputs)

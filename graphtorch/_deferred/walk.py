@@ -51,11 +51,14 @@ class Walk:
         self.places: dict[Value, int] = {}
         self._inputs: dict[int, int] = {}  # the same for values without a node, by their ids
         for value in outputs:
-            if self._place(value) is None and value.node not in self.numbers:
-                self._visit(value.node)  # type: ignore[arg-type]  # what has no node has a place
+            node = value.node
+            if (node is None or node.memory is not None) and self._place(value) is not None:
+                continue
+            if node not in self.numbers:
+                self._visit(node)  # type: ignore[arg-type]  # what has no node has a place
 
     def _visit(self, node: Node) -> None:
-        """Append a node after those that it needs."""
+        """Append a node after those that it needs. (See quick_walk.py.)"""
         numbers, inputs = self.numbers, self._inputs
         row: list[Any] = [node.op, 0]
         rest = iter(node.operands)

@@ -4,6 +4,7 @@ variants."""
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ from graphtorch.ir.shape import SymInt, normalize_axis
 from .. import _types
 from .._deferred.at_once import check_64_bits, element
 from .._deferred.device_storage import DeviceStorage
-from .._deferred.door import Buffer
+from .._deferred.door import Buffer, is_quick
 from .._deferred.making import wrap
 from .._deferred.memory_order import order_of
 from .._deferred.running import flush, locate, settle, user_line
@@ -212,6 +213,20 @@ def run(
         function: takes one value (or None) for each input, and `attrs`.
         inputs: tensors, values made by `scalar`, or None.
     """
+    return record(name, function, inputs, attrs)
+
+
+def _record(
+    name: str,
+    function: Callable[..., Any],
+    inputs: tuple[Tensor | Value | None, ...],
+    attrs: dict[str, Any],
+) -> Any:
+    """As `run`. What is recorded most is so in machine code, once there is any: see `quick`."""
+    global record
+    if record is _record and is_quick():
+        quick = importlib.import_module("graphtorch._deferred.quick")
+        record = quick.recording(_record, DENSE)
     locate()
     values: list[Any] = []
     left_out = viewed = False
@@ -248,6 +263,11 @@ def run(
         inputs = tuple([x for x, v in zip(inputs, values, strict=True) if v is not None])
         values = [v for v in values if v is not None]
     return wrap(name, outs, inputs, tuple(values), order)
+
+
+# what `run` calls; operators call it themselves, which saves them a frame
+record: Callable[..., Any] = _record
+NO_ATTRS: dict[str, Any] = {}
 
 
 def _may_be_equal(values: list[Any]) -> bool:
@@ -289,7 +309,7 @@ def scalar(number: Any, dtype: DType) -> Value:
             _number_buffer(number, dtype) if number else Buffer.of(np.array(number, dtype.numpy))
         )
     return (
-        _small_constant(_fits(number, dtype), kind, dtype)
+        small_constant(_fits(number, dtype), kind, dtype)
         if number and kind is not complex
         else ops.constant(value=Literal.of(_fits(number, dtype), dtype))
     )
@@ -301,7 +321,8 @@ def _number_buffer(number: Any, dtype: DType) -> Buffer:
 
 
 @functools.lru_cache(maxsize=4096)
-def _small_constant(number: Any, kind: type, dtype: DType) -> Value:
+def small_constant(number: Any, kind: type, dtype: DType) -> Value:
+    """A number other than a zero with a sign, of the type `kind`, as a constant."""
     with located(None):  # shared by whoever needs this number
         return ops.constant(value=Literal.of(number, dtype))
 
@@ -389,7 +410,12 @@ def check_places(
     known = known_elements(index)
     if known is None or not known.size or not isinstance(size, int):
         return
-    if known.min() >= lowest and known.max() < size:
+    if lowest == 0 and known.dtype == np.int64:
+        known = known.view(np.uint64)  # in which what is negative is beyond every size
+        if known.max() < size:
+            return
+        known = known.view(np.int64)
+    elif known.min() >= lowest and known.max() < size:
         return
     wrong = (known < lowest) | (known >= size)
     if but is not None:
@@ -587,6 +613,8 @@ def dims_of(dim: Any, rank: int) -> tuple[int, ...]:
 
 def axis_of(dim: Any, rank: int) -> int:
     """One `dim` argument as an axis counted from the front."""
+    if type(dim) is int:
+        return normalize_axis(dim, rank)
     if isinstance(dim, Tensor) and not dim.ndim:
         dim = dim.item()
     if isinstance(dim, (bool, Tensor)) or not hasattr(dim, "__index__"):
@@ -598,6 +626,11 @@ def shape_of(sizes: Any) -> tuple[Any, ...]:
     """Sizes given as ``(2, 3)``, as ``((2, 3),)`` or as ``(Size,)``."""
     if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
         sizes = sizes[0]
+    for s in sizes:
+        if type(s) is not int:
+            break
+    else:
+        return tuple(sizes)
     # PyTorch looks at the first alone: True and False after it are 1 and 0
     return tuple(int(s) if i and isinstance(s, bool) else size_of(s) for i, s in enumerate(sizes))
 

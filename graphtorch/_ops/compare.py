@@ -16,11 +16,13 @@ from .. import _types
 from .._deferred import at_once
 from .._deferred.tensor import Tensor
 from ..autograd.keeps import keeps, keeps_as_one, shown_as
+from . import base
 from .base import (
     DENSE,
     FLOATS,
     FUNCTIONS,
     METHODS,
+    NO_ATTRS,
     cast_value,
     check_tensor,
     common_dtype,
@@ -57,6 +59,12 @@ def _comparison(name: str, aliases: tuple[str, ...]) -> Callable[..., Tensor]:
     op = getattr(ops, name)
 
     def define(input: Any, other: Any) -> Tensor:
+        if type(input) in DENSE:  # without detours, as most are: see `_arithmetic`
+            kind, dtype = type(other), input._type.dtype
+            if (kind is float or kind is int) and dtype in FLOATS:
+                return base.record(name, op, (input, scalar(other, dtype)), NO_ATTRS)
+            if kind in DENSE and other._type.dtype is dtype:
+                return base.record(name, op, (input, other), NO_ATTRS)
         check_tensor(name, "input", input)
         _both(name, input, other)
         return elementwise(name, op, input, other)
@@ -356,9 +364,11 @@ def _arithmetic(
         if type(self) in DENSE and dtype in FLOATS:
             if kind is float or kind is int:
                 number = scalar(other, dtype)
-                return run(node, op, number, self) if reflected else run(node, op, self, number)
+                given = (number, self) if reflected else (self, number)
+                return base.record(node, op, given, NO_ATTRS)
             if kind in DENSE and other._type.dtype is dtype:
-                return run(node, op, other, self) if reflected else run(node, op, self, other)
+                given = (other, self) if reflected else (self, other)
+                return base.record(node, op, given, NO_ATTRS)
         return general(self, other)
 
     return call

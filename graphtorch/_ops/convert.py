@@ -105,7 +105,11 @@ def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 
 def _to_dtype(name: str, target: str) -> None:
+    dtype = DTYPES[target].ir
+
     def convert(self: Tensor, memory_format: Any = None) -> Tensor:
+        if memory_format is None:
+            return self if self._type.dtype is dtype else cast_tensor(self, dtype)
         return to(self, DTYPES[target], memory_format=memory_format)
 
     convert.__name__ = name

@@ -24,7 +24,7 @@ from .._deferred.storage import Leaf, MetaLeaf, recorder
 from .._deferred.tensor import Tensor
 from .._files.gpu_memory import INTERFACE, of_interface
 from .._types import CPU, META, check_device, sparse_coo, to_ir
-from .base import FUNCTIONS, METHODS, shape_of, size_value, write_out
+from .base import FUNCTIONS, METHODS, shape_of, size_value, small_constant, write_out
 
 
 def from_array(
@@ -301,7 +301,12 @@ def frombuffer(
 
 def full_value(shape: tuple[Any, ...], number: Any, dtype: DType) -> Value:
     """`number` repeated to `shape`."""
-    one = ops.constant(value=Literal.of(number, dtype))
+    small = type(number) is int and -1 <= number <= 2  # of which 0 is no -0.0
+    one = (
+        small_constant(number, int, dtype)
+        if small
+        else ops.constant(value=Literal.of(number, dtype))
+    )
     return ops.expand(one, shape=tuple(shape)) if shape else one
 
 

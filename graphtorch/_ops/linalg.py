@@ -9,10 +9,13 @@ from graphtorch.ir.graph import Value
 from graphtorch.ir.shape import broadcast, numel
 
 from .._deferred.tensor import Tensor
+from . import base
 from .autocast import lower_precision
 from .base import (
+    DENSE,
     FUNCTIONS,
     METHODS,
+    NO_ATTRS,
     axis_of,
     check_tensor,
     common_dtype,
@@ -89,6 +92,11 @@ PRODUCTS = {(2, 2): "Mm", (2, 1): "Mv", (1, 1): "Dot", (1, 2): "SqueezeBackward4
 @lower_precision
 def matmul(input: Tensor, other: Tensor) -> Tensor:
     """The matrix product; vectors are rows or columns, leading dimensions broadcast."""
+    if type(input) in DENSE and type(other) in DENSE:
+        a, b = input._type, other._type
+        if a.dtype is b.dtype and len(a.shape) == 2 == len(b.shape) and a.shape[1] == b.shape[0]:
+            # without detours, as most are
+            return base.record("Mm", ops.matmul, (input, other), NO_ATTRS)
     _check_product("matmul", input, other)
     if input.is_sparse or other.is_sparse:
         return (input if input.is_sparse else other)._combined("matmul", input, other)

@@ -102,7 +102,11 @@ def cat(tensors: Any, dim: int = 0, *, axis: int | None = None) -> Tensor:
     at = axis_of(dim, real[0].ndim)
     for i, t in enumerate(real):
         _check_joins(real[0], t, at, i)
-    made = run("Cat", lambda *vs: ops.concat(*[cast_value(v, dtype) for v in vs], dim=at), *real)
+    if all(t._type.dtype is dtype for t in real):
+        made = run("Cat", ops.concat, *real, dim=at)
+    else:
+        joined = lambda *vs: ops.concat(*[cast_value(v, dtype) for v in vs], dim=at)  # noqa: E731
+        made = run("Cat", joined, *real)
     order = common_format(real)
     return made if order is None else lay(made, order)
 

@@ -266,15 +266,15 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
 
 
 def _permuted(x: Tensor, dims: tuple[int, ...], name: str) -> Tensor:
-    shape, strides = x._type.shape, x._strides
-    return make_view(
-        x,
-        (Permute(dims),),
-        Type(x._type.dtype, tuple(shape[d] for d in dims)),
-        _offset(x),
-        tuple(strides[d] for d in dims),
-        name,
-    )
+    step, type_ = _permuted_kind(x._type, dims)
+    strides = x._strides
+    return make_view(x, (step,), type_, _offset(x), tuple([strides[d] for d in dims]), name)
+
+
+@functools.lru_cache(maxsize=4096)
+def _permuted_kind(type_: Type, dims: tuple[int, ...]) -> tuple[Permute, Type]:
+    """The step that exchanges dimensions, and what it gives."""
+    return Permute(dims), Type(type_.dtype, tuple([type_.shape[d] for d in dims]))
 
 
 @register()
@@ -318,12 +318,7 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
 
 def matrix_transpose(x: Tensor) -> Tensor:
     """The transpose of a matrix, as ``x.t()``."""
-    type_ = x._type
-    (rows, columns), strides = type_.shape, x._strides
-    made = Type(type_.dtype, (columns, rows))
-    return make_view(
-        x, (Permute((1, 0)),), made, _offset(x), (strides[1], strides[0]), "TBackward0"
-    )
+    return _permuted(x, (1, 0), "TBackward0")
 
 
 @register()
@@ -497,6 +492,12 @@ def _along(
     creation: str = "",
     name: str = "SliceBackward0",
 ) -> Tensor:
+    if step == 1 and type(start) is int and type(stop) is int:
+        taken, type_ = _along_kind(x._type, axis, start, stop)
+        strides = x._strides
+        return make_view(
+            x, taken, type_, _offset(x) + start * strides[axis], strides, name, creation
+        )
     shape = x._type.shape
     return slice_view(
         x,
@@ -506,6 +507,16 @@ def _along(
         name,
         creation,
     )
+
+
+@functools.lru_cache(maxsize=4096)
+def _along_kind(type_: Type, axis: int, start: int, stop: int) -> tuple[tuple[Slice], Type]:
+    """The step that shows a part along an axis, and what it gives."""
+    shape, after = type_.shape, axis + 1
+    rank = len(shape)
+    first = (*(0,) * axis, start, *(0,) * (rank - after))
+    step = Slice(first, (*shape[:axis], stop, *shape[after:]), (1,) * rank)
+    return (step,), Type(type_.dtype, (*shape[:axis], stop - start, *shape[after:]))
 
 
 @register()

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+_SPECIAL = frozenset({"inference", "anomaly", "saving", "mutable"})
+
 
 class _Modes(threading.local):
     grad = True
@@ -21,6 +23,13 @@ class _Modes(threading.local):
     no_saving: str | None = None  # why there must not be such hooks
     mutable = False  # whether saved tensors may be written to
     watchers = 0  # blocks that see each line: compiled functions inside run line by line
+    special = False  # whether one of `_SPECIAL` is on: operations are not recorded in machine code
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in _SPECIAL:
+            on = self.inference or self.anomaly or self.saving is not None or self.mutable
+            super().__setattr__("special", bool(on))
 
 
 modes = _Modes()

@@ -84,7 +84,7 @@ def seen_of(tensor: Any) -> Seen:
 
 _kinds: dict[str, type] = {}  # a class for each name of a node: tools that draw graphs ask for it
 _renamed: dict[tuple[type, str], type] = {}
-_full_names: dict[str, str] = {}  # with PyTorch's "Backward0" behind it
+_given: dict[str, type] = {}  # the same for names as operations give them
 
 
 # What the gradient of each operand keeps (of any operand, where there is one entry): operands by
@@ -94,10 +94,11 @@ Rules = tuple[tuple[int, ...], ...]
 
 def kind_of(name: str) -> type:
     """The class of the nodes of an operation, named as for `GradNode.of`."""
-    full = _full_names.get(name) or _full_names.setdefault(
-        name, name if "Backward" in name else name + "Backward0"
-    )
-    return _kinds.get(full) or _kind(full)
+    found = _given.get(name)
+    if found is None:
+        full = name if "Backward" in name else name + "Backward0"
+        found = _given[name] = _kinds.get(full) or _kind(full)
+    return found
 
 
 def rename(fn: GradNode, name: str) -> None:

@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from graphtorch.ir.dtype import i64, u8
+
 from ..._deferred.tensor import Tensor
 from ..._ops.autocast import refused_on_gpus, single_precision
 from ..._ops.base import FUNCTIONS, check_places, check_tensor, checked, rounded_once
@@ -256,37 +258,29 @@ def _check_classes(
         raise ValueError(
             f"{reduction} is not a valid value for reduction: expected 'none', 'mean' or 'sum'"
         )
-    if (
-        name == "nll_loss"
-        and input.dim() > 1
-        and input.shape[0] != (target.shape[0] if target.dim() else 0)
-    ):
+    shape, labels = input._type.shape, target._type.shape
+    batch = labels[0] if labels else None
+    if name == "nll_loss" and len(shape) > 1 and shape[0] != (batch or 0):
         raise ValueError(
-            f"Expected input batch_size ({input.shape[0]}) to match target batch_size "
-            f"({target.shape[0] if target.dim() else 0})."
+            f"Expected input batch_size ({shape[0]}) to match target batch_size ({batch or 0})."
         )
-    if str(target.dtype) not in ("torch.int64", "torch.uint8"):
+    if target._type.dtype not in (i64, u8):
         raise RuntimeError(
             f"{name}: expected scalar type Long but found {target.dtype}: convert the target "
             "with .long()"
         )
-    if target.dtype.is_complex or str(target.dtype).endswith("bool"):
-        raise RuntimeError(
-            f"expected scalar type Long for the target of {name}, but found {target.dtype}: "
-            "pass class indices as integers"
-        )
-    if input.dim() < 1:
+    if not shape:
         raise RuntimeError(f"{name}: expected an input with a dim of classes, got a 0-d tensor")
-    channels = input.shape[0] if input.dim() == 1 else input.shape[1]
-    if input.dim() > 1:
-        if input.shape[0] != (target.shape[0] if target.dim() else None):
+    channels = shape[0] if len(shape) == 1 else shape[1]
+    if len(shape) > 1:
+        if shape[0] != batch:
             raise ValueError(
-                f"Expected input batch_size ({input.shape[0]}) to match target batch_size "
-                f"({target.shape[0] if target.dim() else 'none: the target is 0-d'})."
+                f"Expected input batch_size ({shape[0]}) to match target batch_size "
+                f"({'none: the target is 0-d' if batch is None else batch})."
             )
-        expected = (input.shape[0], *input.shape[2:])
-        if tuple(target.shape) != expected:
-            raise RuntimeError(f"Expected target size {list(expected)}, got {list(target.shape)}")
+        expected = (shape[0], *shape[2:])
+        if labels != expected:
+            raise RuntimeError(f"Expected target size {list(expected)}, got {list(labels)}")
     if weight is not None and (weight.dim() != 1 or weight.shape[0] != channels):
         raise RuntimeError(
             "weight tensor should be defined either for all or no classes: expected "

@@ -1,0 +1,617 @@
+"""Recording an operation in machine code.
+
+`recording` gives what does, step by step, what ``_ops.base.run`` does in Python with `making.wrap`,
+for most calls that there are: dense tensors of the CPU that are no views, one result, no capture in
+progress. It leaves all others to the function in Python, from their beginning. What either records
+is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from graphtorch.backends.llvm.builtin import method, routine
+from graphtorch.backends.llvm.builtin import module as native_module
+from graphtorch.backends.llvm.routine import (
+    FALSE,
+    METHOD,
+    NONE,
+    NULL,
+    TRUE,
+    Module,
+    Objects,
+    Routine,
+)
+from graphtorch.ir.graph import Node, Type, Value, _location
+from graphtorch.ir.op import NO_ATTRS, Attrs, Op
+
+from ..autograd.grad_mode import modes
+from ..autograd.nodes import Seen, _given, _sequence, kind_of, seen_of
+from . import quick_walk, running
+from .making import _DIFFERENTIABLE, wrap
+from .memory_order import order_of
+from .running import _places, _round
+from .storage import Leaf, RuntimeScalar, Storage, Version, recorder
+from .tensor import Tensor
+from .walk import Walk
+
+# methods that have given way to machine code
+IN_PYTHON: dict[str, Callable[..., Any]] = {}
+VALUES = ("Value", "Leaf", "RuntimeScalar")
+MOST = 8  # operands of an operation that is recorded here
+
+
+def recording(general: Callable[..., Any], dense: Iterable[type]) -> Callable[..., Any]:
+    """What records an operation: called with its name, the function on values, the inputs (a tuple)
+    and attributes (a dict).
+
+    Args:
+        general: is called for what is not done here.
+        dense: the classes of tensors that have no behaviour of their own.
+    """
+    kinds = {f"dense{i}": kind for i, kind in enumerate(dense)}
+    objects = Objects(
+        **kinds,
+        general=general,
+        apply=IN_PYTHON.get("__call__", Op.__call__),
+        recorder=recorder,
+        modes=modes,
+        places=_places,
+        pass_by=_round.pass_by,
+        location=_location,
+        Tensor=Tensor,
+        Storage=Storage,
+        Version=Version,
+        Value=Value,
+        Leaf=Leaf,
+        RuntimeScalar=RuntimeScalar,
+        Node=Node,
+        Op=Op,
+        Attrs=Attrs,
+        Seen=Seen,
+        no_attrs=NO_ATTRS,
+        nothing="",
+        zero=0,
+        wrap=wrap,
+        order_of=order_of,
+        differentiable=_DIFFERENTIABLE,
+        kind_of=kind_of,
+        kinds=_given,
+        sequence=_sequence,
+        seen_of=seen_of,
+    )
+    module = native_module(objects)
+    for name in ("thread", "recorder", "modes"):
+        module.variable(f"gt.of_{name}")
+    _write_remember(module)
+    _write_place(module)
+    _write_seen(module)
+    _write_node(module)
+    _write_attach(module)
+    _write_applied(module)
+    with module.function("gt_recorded") as r:
+        _Recording(r, list(kinds)).write()
+    if not IN_PYTHON:
+        IN_PYTHON.update({"__call__": Op.__call__, "_visit": Walk._visit})
+        type.__setattr__(Op, "__call__", method(module, "gt_applied", Op, "__call__"))
+        quick_walk.install()
+    return routine(module, "gt_recorded")
+
+
+def _write_remember(module: Module) -> None:
+    """Find the dictionaries that hold what is a thread's own: 0, or 1 where that fails.
+
+    To look a name up there takes a fifth of what it takes by the object. A thread's number is never
+    another's, and while it runs its dictionaries are there.
+    """
+    with module.function("gt.remember", "ptr %table, i64 %thread", "i32", internal=True) as r:
+        r.store("i64 0", "ptr @gt.of_thread")
+        for name in ("recorder", "modes"):
+            own = r.attribute(r.known(name), "__dict__")
+            r.require(r.other(own, NULL), "failed")
+            r.store(own, f"ptr @gt.of_{name}")
+        r.store("i64 %thread", "ptr @gt.of_thread")
+        r.give("i32 0")
+        r.label("failed")
+        r.give("i32 1")
+
+
+def _write_place(module: Module) -> None:
+    """The user's line as `running.locate` finds it, borrowed; null where it is not known yet."""
+    with module.function("gt.place", "ptr %table", internal=True) as r:
+        now = r.local("ptr")
+        r.store(r.keep(r.call("ptr", "PyEval_GetFrame")), now)
+        r.label("look")
+        frame = r.load(now)
+        code = r.call("ptr", "PyFrame_GetCode", frame)
+        number = r.call("ptr", "PyLong_FromVoidPtr", code)
+        lines = r.call("ptr", "PyDict_GetItemWithError", r.known("places"), number)
+        r.drop(number, code)
+        r.require(r.other(lines, NULL), "unknown")
+        r.fork(r.same(lines, NONE), "outwards", "here")
+        r.label("outwards")  # a frame of ours
+        outer = r.call("ptr", "PyFrame_GetBack", frame)
+        r.require(r.other(outer, NULL), "unknown")
+        r.drop(frame)
+        r.store(outer, now)
+        r.go("look")
+        r.label("here")
+        last = r.call("i32", "PyFrame_GetLasti", frame)
+        wide = r.let(f"sext {last} to i64", "i64")
+        key = r.call("ptr", "PyLong_FromLong", wide)
+        place = r.call("ptr", "PyDict_GetItemWithError", lines, key)
+        r.drop(key, frame)
+        r.give(place)
+        r.label("unknown")
+        r.call("void", "PyErr_Clear")
+        r.drop(frame)
+        r.give(NULL)
+
+
+def _write_seen(module: Module) -> None:
+    """What `nodes.seen_of` says of a tensor; a new reference."""
+    with module.function("gt.seen", "ptr %table, ptr %tensor", internal=True) as r:
+        known = r.attribute("ptr %tensor", "_seen")
+        r.require(r.other(known, NULL), "ask")
+        r.require(r.other(known, NONE), "ask")
+        version = r.attribute("ptr %tensor", "_counter")
+        storage = r.attribute("ptr %tensor", "_storage")
+        view = r.attribute("ptr %tensor", "_view")
+        now = (version, r.attribute(version, "number"), storage, "", view)
+        for i, part in enumerate(now):
+            before = r.call("ptr", "PyTuple_GetItem", known, f"i64 {i}")
+            if i == 2:
+                before = r.call("ptr", "PyWeakref_GetObject", before)
+            r.require(r.same(before, part or r.slot(storage, Storage, "epoch")), "ask")
+        r.give(r.keep(known))
+        r.label("ask")
+        r.give(r.ask("seen_of", "ptr %tensor"))
+
+
+def _look(r: Routine) -> str:
+    """The record that `seen_of` makes of a new tensor, which gets it: a new reference."""
+    version = r.attribute("ptr %tensor", "_counter")
+    storage = r.attribute("ptr %tensor", "_storage")
+    made = r.call("ptr", "PyType_GenericAlloc", r.known("Seen"), "i64 5")
+    number = r.keep(r.attribute(version, "number"))
+    ref = r.call("ptr", "PyWeakref_NewRef", storage, NULL)
+    epoch = r.keep(r.slot(storage, Storage, "epoch"))
+    for i, part in enumerate((r.keep(version), number, ref, epoch, r.keep(NONE))):
+        r.store(part, r.at(made, tuple.__basicsize__ + 8 * i, "i8"))
+    r.set("ptr %tensor", "_seen", made)
+    return made
+
+
+NODE = "ptr %table, ptr %op, ptr %names, ptr %numbers, ptr %values, i64 %count, ptr %place"
+
+
+def _write_node(module: Module) -> None:
+    """As ``Op.__call__``, where it has made a node of these types before and its one result.
+
+    ``%names`` is a tuple of the attributes' names, or null; ``%numbers`` what they are. The value,
+    a new reference; null where it is not known yet (no exception is set, or one to be cleared).
+    """
+    with module.function("gt.node", NODE, internal=True) as r:
+        record, types = r.local("ptr"), r.local("ptr")
+        r.fork(r.same("ptr %names", NULL), "plain", "with_attrs")
+        r.label("plain")
+        r.require(r.same(r.attribute("ptr %op", "attrs"), r.known("Attrs")), "unknown")
+        key = r.call("ptr", "PyTuple_New", r.add("i64 %count", 1))
+        r.call("i32", "PyTuple_SetItem", key, "i64 0", r.keep(NONE))
+        r.store(_found(r, "_inferred", key, "i64 1"), types)
+        r.store(r.known("no_attrs"), record)
+        r.go("make")
+        r.label("with_attrs")
+        r.require(r.same(r.attribute("ptr %op", "_has_floats"), FALSE), "unknown")
+        size = r.call("i64", "PyTuple_Size", "ptr %names")
+        first = r.add(size, 1)
+        key = r.call("ptr", "PyTuple_New", r.add("i64 %count", first))
+        r.call("i32", "PyTuple_SetItem", key, "i64 0", r.keep("ptr %names"))
+        with r.each(size) as i:
+            number = r.load(r.at("ptr %numbers", i, "ptr"))
+            r.call("i32", "PyTuple_SetItem", key, r.add(i, 1), r.keep(number))
+        both = _found(r, "_recorded", key, first)
+        r.store(r.call("ptr", "PyTuple_GetItem", both, "i64 0"), record)
+        r.store(r.call("ptr", "PyTuple_GetItem", both, "i64 1"), types)
+        r.label("make")
+        r.give(_made(r, r.load(record), r.load(types)))
+        r.label("unknown")
+        r.give(NULL)
+
+
+def _write_applied(module: Module) -> None:
+    """``Op.__call__``."""
+    with module.function("gt_applied", METHOD) as r:
+        r.require(r.compare("ule", "i64 %count", f"i64 {MOST}"), "general")
+        with r.each("i64 %count") as i:
+            x = r.load(r.at("ptr %args", i, "ptr"))
+            r.require(r.one_of(r.type_of(x), VALUES), "general")
+        place = r.variable("location")
+        numbers = r.at("ptr %args", "i64 %count", "ptr")
+        operands = "ptr %self", "ptr %names", numbers, "ptr %args", "i64 %count", place
+        out = r.call("ptr", "gt.node", "ptr %table", *operands)
+        r.require(r.other(out, NULL), "general")
+        r.give(out)
+        r.label("general")
+        r.call("void", "PyErr_Clear")
+        named = r.local("i64")
+        r.store("i64 0", named)
+        with r.when(r.other("ptr %names", NULL)):
+            r.store(r.call("i64", "PyTuple_Size", "ptr %names"), named)
+        positional = r.add("i64 %count", 1)
+        given = r.array("ptr", r.add(positional, r.load(named, "i64")))
+        r.store("ptr %self", given)
+        with r.each(r.add("i64 %count", r.load(named, "i64"))) as i:
+            r.store(r.load(r.at("ptr %args", i, "ptr")), r.at(given, r.add(i, 1), "ptr"))
+        apply = r.known("apply")
+        r.give(r.call("ptr", "PyObject_Vectorcall", apply, given, positional, "ptr %names"))
+
+
+def _found(r: Routine, table: str, key: str, first: str) -> str:
+    """What a table of ``%op`` has for a key that ends with the operands' types, from place `first`
+    on."""
+    with r.each("i64 %count") as i:
+        type_ = r.slot(r.load(r.at("ptr %values", i, "ptr")), Value, "type")
+        r.call("i32", "PyTuple_SetItem", key, r.add(first, i), r.keep(type_))
+    known = r.attribute("ptr %op", table)
+    found = r.call("ptr", "PyDict_GetItemWithError", known, key)
+    r.drop(key)
+    r.require(r.other(found, NULL), "unknown")
+    return found
+
+
+def _made(r: Routine, record: str, types: str) -> str:
+    r.require(r.same(r.call("i64", "PyTuple_Size", types), "i64 1"), "unknown")
+    type_ = r.call("ptr", "PyTuple_GetItem", types, "i64 0")
+    operands = r.tuple_from("ptr %values", "i64 %count")
+    node, out = r.new("Node"), r.new("Value")
+    r.fill(
+        node,
+        Node,
+        op=r.keep("ptr %op"),
+        operands=operands,
+        attrs=r.keep(record),
+        types=r.keep(types),
+        location=r.keep("ptr %place"),
+        memory=r.keep(NONE),
+    )
+    nothing, zero = r.keep(r.known("nothing")), r.keep(r.known("zero"))
+    r.fill(out, Value, type=r.keep(type_), node=node, index=zero, name=nothing)
+    return out
+
+
+def _write_attach(module: Module) -> None:
+    """As `making._attach` for one result: 0, or 1 where an exception is set."""
+    parameters = (
+        "ptr %table, ptr %name, ptr %tensor, ptr %out, ptr %inputs, ptr %operands, ptr %fns"
+    )
+    with module.function("gt.attach", parameters, "i32", internal=True) as r:
+        count = r.call("i64", "PyTuple_Size", "ptr %inputs")
+        edges, seen = (r.call("ptr", "PyTuple_New", count) for _ in range(2))
+        for made in (edges, seen):
+            with r.each(count) as i:  # nobody may see a tuple with nothing in it
+                r.call("i32", "PyTuple_SetItem", made, i, r.keep(NONE))
+        with r.each(count) as i:
+            x = r.call("ptr", "PyTuple_GetItem", "ptr %inputs", i)
+            fn = r.load(r.at("ptr %fns", i, "ptr"))
+            with r.when(r.other(fn, NULL)):  # a tensor
+                past = r.call("ptr", "gt.seen", "ptr %table", x)
+                r.require(r.other(past, NULL), "failed")
+                r.call("i32", "PyTuple_SetItem", seen, i, past)
+                asked = r.either(r.same(fn, NONE), r.same(fn, TRUE))
+                with r.when(r.let(f"xor {asked}, true", "i1")):
+                    number = r.attribute(x, "_nr")
+                    edge = r.tuple_of(r.keep(fn), r.keep(number))
+                    r.call("i32", "PyTuple_SetItem", edges, i, edge)
+                leaf = r.same(r.attribute(x, "_rg"), TRUE)
+                with r.when(r.both(asked, r.either(leaf, r.same(fn, TRUE)))):
+                    value = r.call("ptr", "PyTuple_GetItem", "ptr %operands", i)
+                    dtype = r.slot(r.slot(value, Value, "type"), Type, "dtype")
+                    known = r.call("i32", "PySet_Contains", r.known("differentiable"), dtype)
+                    with r.when(r.same(known, "i32 1")):
+                        edge = r.ask_method(x, "_edge")
+                        r.require(r.other(edge, NULL), "failed")
+                        r.call("i32", "PyTuple_SetItem", edges, i, edge)
+        found = r.local("ptr")
+        r.store(r.call("ptr", "PyDict_GetItemWithError", r.known("kinds"), "ptr %name"), found)
+        with r.when(r.same(r.load(found), NULL)):
+            r.store(r.ask("kind_of", "ptr %name"), found)
+            r.require(r.other(r.load(found), NULL), "failed")
+            r.drop(r.load(found))  # kept from now on
+        kind = r.load(found)
+        fn = r.call("ptr", "PyType_GenericAlloc", kind, "i64 0")
+        r.set(fn, "_name", r.attribute(kind, "__name__"))
+        own = _look(r)
+        types = r.call("ptr", "PyList_New", "i64 1")
+        type_ = r.slot("ptr %out", Value, "type")
+        r.call("i32", "PyList_SetItem", types, "i64 0", r.keep(type_))
+        r.set_new(fn, "outputs", r.tuple_of(r.keep("ptr %out")))
+        r.set(fn, "operands", "ptr %operands")
+        r.set_new(fn, "edges", edges)
+        r.set_new(fn, "seen", seen)
+        r.set_new(fn, "made", r.tuple_of(own))
+        number = r.call("ptr", "PyIter_Next", r.known("sequence"))
+        r.set_new(fn, "sequence", number)
+        r.set_new(fn, "types", types)
+        r.set("ptr %tensor", "_fn", fn)
+        known = r.load("ptr @gt.of_recorder")
+        waiting = r.call("ptr", "PyDict_GetItemWithError", known, r.name("differentiable"))
+        r.append_weakly(fn, waiting)
+        r.drop(fn)
+        r.give("i32 0")
+        r.label("failed")
+        r.drop(edges, seen)
+        r.give("i32 1")
+
+
+class _Recording:
+    """Writes ``gt_recorded``. Until the function on values is called every way to `general` is
+    open."""
+
+    def __init__(self, r: Routine, dense: list[str]):
+        self.r = r
+        self.dense = dense
+        self.name, self.function, self.inputs, self.attrs = (
+            r.load(r.at("ptr %args", i, "ptr")) for i in range(4)
+        )
+        self.values = r.local("ptr", MOST)
+        self.made = r.local("ptr", MOST)  # values of views, which nobody else may have; else null
+        # of tensors, None where they have none, True where they have to be asked; null of others
+        self.fns = r.local("ptr", MOST)
+        self.needs, self.viewed = r.local("i1"), r.local("i1")
+        self.out, self.held = r.local("ptr"), r.local("ptr")
+
+    def write(self) -> None:
+        r = self.r
+        count = r.call("i64", "PyTuple_Size", self.inputs)
+        r.require(r.compare("ule", count, f"i64 {MOST}"), "general")
+        self._remember_thread()
+        r.require(self._is("recorder", "capture", NONE), "general")
+        r.require(self._is("modes", "special", FALSE), "general")
+        grad = self._is("modes", "grad", TRUE)
+        place = r.call("ptr", "gt.place", "ptr %table")
+        r.require(r.other(place, NULL), "general")
+        self._pass_by(grad, place)
+        pending = self._of_thread("recorder", "pending")
+        r.require(r.other(pending, NULL), "general")
+        waiting = r.call("i64", "PyList_Size", pending)
+        r.require(r.compare("ult", waiting, f"i64 {running.PENDING_BOUND}"), "general")
+        for flag in (self.needs, self.viewed):
+            r.store("i1 false", flag)
+        with r.each(count) as i:
+            self._read(i, grad)
+        self._locate(place)
+        with r.when(r.load(self.viewed, "i1")):
+            self._read_views(count)
+        with r.when(grad):
+            self._tell_apart(count)
+        size = r.call("i64", "PyDict_Size", self.attrs)
+        is_op = r.same(r.type_of(self.function), r.known("Op"))
+        r.fork(is_op, "node", "function")
+        self._record_node(count, size, place)
+        self._call_function(count, size)
+        r.label("wrap")
+        self._give_tensor()
+        self._give_others()
+        r.label("undo")
+        self._drop_views(count)
+        r.label("general")
+        r.call("void", "PyErr_Clear")
+        found = r.call(
+            "ptr", "PyObject_Vectorcall", r.known("general"), "ptr %args", "i64 %count", NULL
+        )
+        r.give(found)
+        r.label("none")
+        r.give(NULL)
+
+    def _remember_thread(self) -> None:
+        r = self.r
+        thread = r.call("i64", "PyThreadState_GetID", r.call("ptr", "PyThreadState_Get"))
+        with r.when(r.other(r.load("ptr @gt.of_thread", "i64"), thread)):
+            failed = r.call("i32", "gt.remember", "ptr %table", thread)
+            r.require(r.same(failed, "i32 0"), "general")
+
+    def _of_thread(self, owner: str, name: str) -> str:
+        """What an attribute of a `threading.local` is; null where this thread has set none."""
+        r = self.r
+        known = r.load(f"ptr @gt.of_{owner}")
+        return r.call("ptr", "PyDict_GetItemWithError", known, r.name(name))
+
+    def _is(self, owner: str, name: str, default: str) -> str:
+        found = self._of_thread(owner, name)
+        return self.r.either(self.r.same(found, NULL), self.r.same(found, default))
+
+    def _pass_by(self, grad: str, place: str) -> None:
+        """A program that needs no gradients may have come back to where it began: see
+        `running._Round`."""
+        r = self.r
+        with r.when(self._not(grad)):
+            passed = r.ask("pass_by", place)
+            r.require(r.other(passed, NULL), "none")
+            r.drop(passed)
+
+    def _read(self, i: str, grad: str) -> None:
+        """The value of an input, and whether a gradient goes there."""
+        r = self.r
+        x = r.call("ptr", "PyTuple_GetItem", self.inputs, i)
+        kind = r.type_of(x)
+        value_at, fn_at = r.at(self.values, i, "ptr"), r.at(self.fns, i, "ptr")
+        tensor, value, end = (r.new_label(h) for h in ("tensor", "value", "read"))
+        r.fork(r.one_of(kind, self.dense), tensor, value)
+        r.label(value)
+        r.require(r.one_of(kind, ("Value", "Leaf")), "general")
+        r.store(x, value_at)
+        r.store(NULL, fn_at)
+        r.go(end)
+        r.label(tensor)
+        self._read_tensor(x, grad, value_at, fn_at)
+        r.label(end)
+
+    def _read_tensor(self, x: str, grad: str, value_at: str, fn_at: str) -> None:
+        r = self.r
+        plain = r.same(r.attribute(x, "_view"), NONE)
+        storage = r.attribute(x, "_storage")
+        r.require(r.same(r.type_of(storage), r.known("Storage")), "general")
+        r.require(r.same(r.slot(storage, Storage, "host"), NONE), "general")
+        value = r.slot(storage, Storage, "value")
+        kind = r.type_of(value)
+        r.require(r.one_of(kind, VALUES), "general")
+        leaf = r.other(r.attribute(x, "_rg"), FALSE)
+        with r.when(leaf):  # an updated parameter: the iteration before ends
+            r.require(r.same(r.slot(value, Value, "node"), NONE), "general")
+        r.store(r.let(f"select {plain}, {value}, {NULL}"), value_at)
+        r.store(r.either(self._not(plain), r.load(self.viewed, "i1")), self.viewed)
+        r.store(NONE, fn_at)
+        with r.when(grad):
+            r.require(r.same(r.attribute(x, "_inference"), FALSE), "general")
+            fn, base = r.attribute(x, "_fn"), r.attribute(x, "_base")
+            r.store(fn, fn_at)
+            needs = r.either(leaf, r.other(fn, NONE), r.load(self.needs, "i1"))
+            r.store(needs, self.needs)
+            with r.when(r.other(base, NONE)):
+                r.store(TRUE, fn_at)
+                asked = r.same(r.attribute(x, "requires_grad"), TRUE)
+                r.store(r.either(asked, r.load(self.needs, "i1")), self.needs)
+
+    def _read_views(self, count: str) -> None:
+        """Their values are those of their steps."""
+        r = self.r
+        with r.each(count) as i:
+            r.store(NULL, r.at(self.made, i, "ptr"))
+        with r.each(count) as i:
+            value_at = r.at(self.values, i, "ptr")
+            with r.when(r.same(r.load(value_at), NULL)):
+                x = r.call("ptr", "PyTuple_GetItem", self.inputs, i)
+                value = r.ask_method(x, "_value")
+                r.require(r.other(value, NULL), "unread")
+                r.store(value, value_at)
+                r.store(value, r.at(self.made, i, "ptr"))
+                kind = r.type_of(value)
+                r.require(r.one_of(kind, VALUES), "undo")
+
+    def _drop_views(self, count: str) -> None:
+        r = self.r
+        with r.when(r.load(self.viewed, "i1")), r.each(count) as i:
+            value = r.load(r.at(self.made, i, "ptr"))
+            with r.when(r.other(value, NULL)):
+                r.drop(value)
+
+    def _not(self, condition: str) -> str:
+        return self.r.let(f"xor {condition}, true", "i1")
+
+    def _tell_apart(self, count: str) -> None:
+        """One value in the place of two tensors is not recorded here."""
+        r = self.r
+        with r.each(count) as i:
+            a = r.load(r.at(self.values, i, "ptr"))
+            with r.each(i) as j:
+                b = r.load(r.at(self.values, j, "ptr"))
+                node = r.slot(a, Value, "node")
+                equal = r.both(r.other(node, NONE), r.same(node, r.slot(b, Value, "node")))
+                x = r.call("ptr", "PyTuple_GetItem", self.inputs, i)
+                y = r.call("ptr", "PyTuple_GetItem", self.inputs, j)
+                same = r.both(r.either(r.same(a, b), equal), r.other(x, y))
+                r.require(self._not(same), "undo")
+
+    def _locate(self, place: str) -> None:
+        r = self.r
+        with r.when(r.other(r.variable("location"), place)):
+            r.drop(r.call("ptr", "PyContextVar_Set", r.known("location"), place))
+
+    def _record_node(self, count: str, size: str, place: str) -> None:
+        """As ``Op.__call__`` where the types are known."""
+        r = self.r
+        names, numbers = r.local("ptr"), r.local("ptr", MOST)
+        r.label("node")
+        r.store(NULL, names)
+        with r.when(r.other(size, "i64 0")):
+            r.require(r.compare("ule", size, f"i64 {MOST}"), "undo")
+            at, name, value = r.local("i64"), r.local("ptr"), r.local("ptr")
+            r.store("i64 0", at)
+            with r.each(size) as i:
+                r.call("i32", "PyDict_Next", self.attrs, at, name, value)
+                r.store(r.load(value), r.at(numbers, i, "ptr"))
+            r.store(r.call("ptr", "PySequence_Tuple", self.attrs), names)
+        given = r.load(names)
+        operands = self.function, given, numbers, self.values, count, place
+        out = r.call("ptr", "gt.node", "ptr %table", *operands)
+        with r.when(r.other(given, NULL)):
+            r.drop(given)
+        r.require(r.other(out, NULL), "undo")
+        node = r.slot(out, Value, "node")
+        r.store(r.keep(r.slot(node, Node, "operands")), self.held)
+        r.store(out, self.out)
+        self._drop_views(count)
+        r.go("wrap")
+
+    def _call_function(self, count: str, size: str) -> None:
+        r = self.r
+        r.label("function")
+        operands = r.tuple_from(self.values, count)
+        given = r.let(f"select {r.same(size, 'i64 0')}, ptr null, {self.attrs}")
+        out = r.call("ptr", "PyObject_Call", self.function, operands, given)
+        r.fork(r.same(out, NULL), "raised", "called")
+        r.label("raised")
+        r.drop(operands)
+        r.label("unread")  # an exception is set
+        self._drop_views(count)
+        r.give(NULL)
+        r.label("called")
+        self._drop_views(count)
+        r.store(operands, self.held)
+        r.store(out, self.out)
+        r.fork(r.same(r.type_of(out), r.known("Value")), "wrap", "several")
+
+    def _give_others(self) -> None:
+        """What `making.wrap` makes of several results, or one that is not row-major."""
+        r = self.r
+        r.label("several")
+        out, operands, order = r.load(self.out), r.load(self.held), r.local("ptr")
+        r.store(NONE, order)
+        r.keep(NONE)
+        with r.when(r.load(self.viewed, "i1")):
+            r.drop(NONE)
+            r.store(self._order(out), order)
+        r.require(r.other(r.load(order), NULL), "unordered")
+        given = r.known("wrap"), self.name, out, self.inputs, operands, r.load(order), NULL
+        made = r.call("ptr", "PyObject_CallFunctionObjArgs", *given)
+        r.drop(out, operands, r.load(order))
+        r.give(made)
+        r.label("unordered")
+        r.drop(out, operands)
+        r.give(NULL)
+
+    def _order(self, out: str) -> str:
+        r = self.r
+        return r.ask("order_of", out, self.inputs)
+
+    def _give_tensor(self) -> None:
+        """As `making.from_value`, and the tensor's place in the autograd graph."""
+        r = self.r
+        out, operands = r.load(self.out), r.load(self.held)
+        with r.when(r.load(self.viewed, "i1")):
+            order = self._order(out)
+            r.require(r.other(order, NULL), "unordered")
+            r.drop(order)
+            r.require(r.same(order, NONE), "several")
+        storage, tensor = r.new("Storage"), r.new("Tensor")
+        zero = r.keep(r.known("zero"))
+        r.fill(storage, Storage, value=r.keep(out), epoch=zero, host=r.keep(NONE))
+        r.set(tensor, "_storage", storage)
+        r.set_new(tensor, "_counter", r.new("Version"))
+        r.append_weakly(storage, self._of_thread("recorder", "pending"))
+        r.drop(storage)
+        r.require(r.load(self.needs, "i1"), "done")
+        dtype = r.slot(r.slot(out, Value, "type"), Type, "dtype")
+        found = r.call("i32", "PySet_Contains", r.known("differentiable"), dtype)
+        r.require(r.same(found, "i32 1"), "done")
+        inputs = (tensor, out, self.inputs, operands, self.fns)
+        failed = r.call("i32", "gt.attach", "ptr %table", self.name, *inputs)
+        r.require(r.same(failed, "i32 0"), "unattached")
+        r.label("done")
+        r.drop(out, operands)
+        r.give(tensor)
+        r.label("unattached")
+        r.drop(out, operands, tensor)
+        r.give(NULL)
