@@ -25,10 +25,11 @@ from graphtorch.backends.llvm.routine import (
 )
 from graphtorch.ir.graph import Node, Type, Value, _location
 from graphtorch.ir.op import NO_ATTRS, Attrs, Op
+from graphtorch.ir.passes.autodiff import Template
 
 from ..autograd.grad_mode import modes
 from ..autograd.nodes import Seen, _given, _sequence, kind_of, seen_of
-from . import quick_walk, running
+from . import quick_template, quick_walk, running
 from .making import _DIFFERENTIABLE, wrap
 from .memory_order import order_of
 from .running import _places, _round
@@ -93,9 +94,11 @@ def recording(general: Callable[..., Any], dense: Iterable[type]) -> Callable[..
     with module.function("gt_recorded") as r:
         _Recording(r, list(kinds)).write()
     if not IN_PYTHON:
-        IN_PYTHON.update({"__call__": Op.__call__, "_visit": Walk._visit})
+        kept = {"__call__": Op.__call__, "_visit": Walk._visit, "made": Template.made}
+        IN_PYTHON.update(kept)
         type.__setattr__(Op, "__call__", method(module, "gt_applied", Op, "__call__"))
         quick_walk.install()
+        quick_template.install()
     return routine(module, "gt_recorded")
 
 

@@ -43,15 +43,18 @@ def pullback(
     if template is not None:
         return tuple(template.apply(node, cotangents))
     found = _pulled(node, cotangents)
-    # their rules keep plans of their own
-    plans = node.op.kind is Kind.CONTROL or node.op.name == "region"
-    if key in _templates and not plans:  # the second time: it may come often
-        _templates[key] = Template(node, [c is not None for c in cotangents], wanted)
+    if key in _templates and not _plans(node):  # the second time: it may come often
+        _templates[key] = _template(node, [c is not None for c in cotangents], wanted)
     else:
         if len(_templates) >= TEMPLATES_LIMIT:
             _templates.clear()
         _templates[key] = None
     return found
+
+
+def _plans(node: Node) -> bool:
+    """Whether the rule of an op keeps plans of its own."""
+    return node.op.kind is Kind.CONTROL or node.op.name == "region"
 
 
 def _key(node: Node, arrives: Iterable[bool], wanted: tuple[bool, ...]) -> tuple[object, ...]:
@@ -77,7 +80,7 @@ def pullback_of(
     node: Node, operands: Sequence[Value], results: Sequence[Value], cotangents: Cotangents
 ) -> tuple[Value | None, ...]:
     """`pullback` of a node as if its operands and results were these, of the same types."""
-    template = Template(node, [c is not None for c in cotangents], ())
+    template = _template(node, [c is not None for c in cotangents], ())
     given = [*operands, *results, *cotangents, *template.fixed]
     return tuple(template.made(given, node.location))
 
@@ -92,10 +95,21 @@ def _pulled(node: Node, cotangents: Cotangents) -> tuple[Value | None, ...]:
     return tuple(_checked(node, i, g) for i, g in enumerate(found))
 
 
-class Template:
-    """The nodes that a rule made once, to be made again for other values of the same types.
+def _template(like: Node, arrives: Sequence[bool], wanted: Sequence[bool]) -> Template:
+    """What the rule of a node makes."""
+    # values of its own stand for all: those of `like` may be equal by chance
+    node = Node(like.op, tuple([Value(v.type) for v in like.operands]), like.attrs, like.types)
+    cotangents = [Value(t) if c else None for t, c in zip(node.types, arrives, strict=True)]
+    found = _pulled(node, cotangents)
+    if wanted:
+        found = tuple([g if w else None for g, w in zip(found, wanted, strict=True)])
+    return Template([*node.operands, *node.results(), *cotangents], found)
 
-    Rules see the types and attributes of a node only, so that the nodes they make are the same each
+
+class Template:
+    """The nodes that rules made once, to be made again for other values of the same types.
+
+    Rules see the types and attributes of nodes only, so that the nodes they make are the same each
     time; to repeat them takes a fraction of what the rule, its algebra on wrapped values and type
     inference take.
 
@@ -109,14 +123,9 @@ class Template:
 
     __slots__ = ("fixed", "gradients", "rows")
 
-    def __init__(self, like: Node, arrives: Sequence[bool], wanted: Sequence[bool]):
-        # values of its own stand for all: those of `like` may be equal by chance
-        node = Node(like.op, tuple([Value(v.type) for v in like.operands]), like.attrs, like.types)
-        cotangents = [Value(t) if c else None for t, c in zip(node.types, arrives, strict=True)]
-        found = _pulled(node, cotangents)
-        if wanted:
-            found = tuple([g if w else None for g, w in zip(found, wanted, strict=True)])
-        given = [*node.operands, *node.results(), *cotangents]
+    def __init__(self, given: Sequence[Value | None], found: Sequence[Value | None]):
+        """Args: given: stand for the operands, the results and the cotangents. found: what was made
+        of them."""
         position: dict[Value, int] = {}
         for i, v in enumerate(given):
             if v is not None:
@@ -150,7 +159,7 @@ class Template:
         return self.made([*node.operands, *node.results(), *cotangents, *self.fixed], node.location)
 
     def made(self, values: list[Any], location: Location | None) -> list[Value | None]:
-        """The gradients for these operands, results, cotangents and `fixed`."""
+        """The gradients for these operands, results, cotangents and `fixed`; `values` grows."""
         for op, attrs, types, row in self.rows:
             made = Node(op, tuple([values[p] for p in row]), attrs, types, location)
             if len(types) == 1:
@@ -161,6 +170,7 @@ class Template:
 
 
 TEMPLATES_LIMIT = 4096
+FEW = 16  # nodes of an operation
 _templates: dict[object, Template | None] = {}  # None: met once
 
 
@@ -194,6 +204,26 @@ def pullback_through(
     outputs: Sequence[Value], cotangents: Cotangents, operands: Sequence[Value]
 ) -> tuple[Value | None, ...]:
     """`pullback` of an operation made of several nodes: those between `operands` and `outputs`."""
+    between = Between(outputs, operands)
+    if not between.may_repeat:
+        return _all_pulled(outputs, cotangents, operands)
+    key = between.key(cotangents)
+    template = _templates.get(key)
+    if template is not None:
+        values = [*between.given, *between.results, *cotangents, *template.fixed]
+        return tuple(template.made(values, between.nodes[-1].location))
+    if key in _templates:  # as in `pullback`
+        _templates[key] = between.template([c is not None for c in cotangents])
+    else:
+        if len(_templates) >= TEMPLATES_LIMIT:
+            _templates.clear()
+        _templates[key] = None
+    return _all_pulled(outputs, cotangents, operands)
+
+
+def _all_pulled(
+    outputs: Sequence[Value], cotangents: Cotangents, operands: Sequence[Value]
+) -> tuple[Value | None, ...]:
     found = _backward(outputs, cotangents, operands, stop=frozenset(operands))
     # an operand that stands twice gets its whole gradient at the first place
     seen: set[Value] = set()
@@ -202,6 +232,81 @@ def pullback_through(
         result.append(None if operand in seen else gradient)
         seen.add(operand)
     return tuple(result)
+
+
+def _id(value: Value) -> object:
+    """What equal values have in common, and no others. (Their own hash, a Python function, takes
+    longer.)"""
+    node = value.node
+    return id(value) if node is None else (id(node), value.index)
+
+
+class Between:
+    """The nodes of an operation, between its operands and its outputs.
+
+    Attributes:
+        given: the operands, and what else the nodes read.
+        results: of the nodes, in their order.
+    """
+
+    __slots__ = ("_operands", "_outputs", "_places", "_rows", "given", "nodes", "results")
+
+    def __init__(self, outputs: Sequence[Value], operands: Sequence[Value]):
+        self.given = list(operands)
+        self.results: list[Value] = []
+        self.nodes: list[Node] = []
+        self._rows: list[tuple[Any, ...]] = []
+        # of operands and what else is given: its number; of results: -1 - number
+        self._places: dict[object, int] = {}
+        self._operands = tuple([self._places.setdefault(_id(v), i) for i, v in enumerate(operands)])
+        for v in outputs:
+            if v.node is not None and _id(v) not in self._places:
+                self._visit(v.node)
+        self._outputs = tuple([self._places.get(_id(v)) for v in outputs])
+
+    def _visit(self, node: Node) -> None:
+        """Append a node after those that it needs, until there are too many."""
+        row, places = [], self._places
+        for v in node.operands:
+            key = _id(v)
+            place = places.get(key)
+            if place is None and v.node is None:
+                place = places[key] = len(self.given)
+                self.given.append(v)
+            elif place is None and len(self.nodes) <= FEW:
+                self._visit(v.node)  # type: ignore[arg-type]
+                place = places.get(key)
+            row.append(place)
+        self._rows.append((node.op, node.attrs, node.types, tuple(row)))
+        self.nodes.append(node)
+        for v in node.results():
+            self.results.append(v)
+            places.setdefault(_id(v), -len(self.results))
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether what their rules make is worth keeping: few nodes, whose rules have no plans of
+        their own."""
+        few = 0 < len(self.nodes) <= FEW and None not in self._outputs
+        return few and not any(_plans(n) for n in self.nodes)
+
+    def key(self, cotangents: Cotangents) -> tuple[object, ...]:
+        """What `pullback_through` repeats the same nodes for."""
+        types = tuple([v.type for v in self.given])
+        arrives = tuple([c is not None for c in cotangents])
+        return tuple(self._rows), types, self._operands, self._outputs, arrives
+
+    def template(self, arrives: Sequence[bool]) -> Template:
+        """What the rules make, for values that stand for all."""
+        given = [Value(v.type) for v in self.given]
+        made: list[Value] = []
+        for op, attrs, types, row in self._rows:
+            operands = tuple([given[p] if p >= 0 else made[-1 - p] for p in row])
+            made += Node(op, operands, attrs, types).results()
+        outputs = [given[p] if p >= 0 else made[-1 - p] for p in self._outputs]  # type: ignore[index, operator]
+        cotangents = [Value(v.type) if c else None for v, c in zip(outputs, arrives, strict=True)]
+        found = _all_pulled(outputs, cotangents, [given[p] for p in self._operands])
+        return Template([*given, *made, *cotangents], found)
 
 
 def _checked(node: Node, index: int, gradient: Value | None) -> Value | None:

@@ -18,12 +18,14 @@ from graphtorch._ops import base
 from graphtorch.ir import ops
 from graphtorch.ir.graph import located
 from graphtorch.ir.op import Op
+from graphtorch.ir.passes.autodiff import Template
 
 NATIVE = quick.recording(base._record, base.DENSE)
 # methods in machine code, and those in Python that they stand for
 METHODS = {
     (Op, "__call__"): (Op.__dict__["__call__"], quick.IN_PYTHON["__call__"]),
     (Walk, "_visit"): (Walk.__dict__["_visit"], quick.IN_PYTHON["_visit"]),
+    (Template, "made"): (Template.__dict__["made"], quick.IN_PYTHON["made"]),
 }
 
 
@@ -175,6 +177,19 @@ def test_op_calls() -> None:
             *ops.sort(a, dim=1, descending=False),
         ]
         return [(v.type, v.index, v.node.op, v.node.attrs, v.node.operands) for v in made]
+
+    both(program)
+
+
+def test_gradients_of_all_kinds() -> None:
+    def program() -> Any:
+        x = torch.randn(4, 4, requires_grad=True)
+        found = []
+        for step in STEPS:
+            leaf = torch.randn(4, 4, requires_grad=True)
+            y = step(x * 1, leaf * 1)
+            found += torch.autograd.grad(y.square().sum(), [x, leaf], allow_unused=True)
+        return shown([g for g in found if g is not None])
 
     both(program)
 
