@@ -8,6 +8,7 @@ shows it through a view.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ def order_of(result: Any, operands: Sequence[Any]) -> Order | None:
     if (
         isinstance(result, tuple)
         or result.node is None
+        or len(result.shape) < 2
         or result.node.op.kind is not Kind.POINTWISE
     ):
         return None
@@ -49,10 +51,21 @@ def memory_order(tensors: Sequence[Any], shape: Shape) -> Order | None:
     sized = [t for t in tensors if t._type.shape]
     if len(shape) < 2 or all(t._view is None for t in sized):
         return None
-    exact = all(type(n) is int for t in sized for n in (*t._type.shape, *t._strides))
-    if exact and all(t._type.shape == shape and is_contiguous(shape, t._strides) for t in sized):
+    if all(type(n) is int for t in sized for n in (*t._type.shape, *t._strides)):
+        return _order_of_strides(tuple([(t._type.shape, t._strides) for t in sized]), shape)
+    known = [s for s in (_ranks_in(t, shape) for t in sized) if s is not None]
+    return _sorted(known, shape)
+
+
+@functools.lru_cache(maxsize=4096)
+def _order_of_strides(layouts: tuple[tuple[Shape, Shape], ...], shape: Shape) -> Order | None:
+    """The same, of the operands' shapes and strides."""
+    if all(own == shape and is_contiguous(shape, strides) for own, strides in layouts):
         return None
-    known = [s for s in (_strides_in(t, shape, exact) for t in sized) if s is not None]
+    return _sorted([_spread(own, strides, shape) for own, strides in layouts], shape)
+
+
+def _sorted(known: Sequence[Shape], shape: Shape) -> Order | None:
     fastest: list[int] = []  # first
     for dim in reversed(range(len(shape))):
         place = at = len(fastest)
@@ -81,13 +94,15 @@ def _compare(faster: int, dim: int, shape: Shape, known: Sequence[Shape]) -> int
     return 0
 
 
-def _strides_in(x: Any, shape: Shape, exact: bool) -> Shape | None:
-    """The strides of `x` expanded to `shape`: 0 where it is repeated. None where they are not
-    known."""
-    strides = x._strides if exact else _ranks(x)
-    if strides is None:
-        return None
-    own = x._type.shape
+def _ranks_in(x: Any, shape: Shape) -> Shape | None:
+    """What stands in the place of strides that are not numbers, as `_spread`; None where nothing
+    is known."""
+    ranks = _ranks(x)
+    return None if ranks is None else _spread(x._type.shape, ranks, shape)
+
+
+def _spread(own: Shape, strides: Shape, shape: Shape) -> Shape:
+    """Strides of a tensor of the shape `own` expanded to `shape`: 0 where it is repeated."""
     missing = len(shape) - len(own)
     repeated = [
         type(d) is int and d == 1 and not (type(n) is int and n == 1)

@@ -140,7 +140,11 @@ class Task:
             if self.accumulates and (not self.wanted or (fn, 0) in self.wanted):
                 self._accumulate(fn, cotangents)  # type: ignore[arg-type]
             return None
-        return None if ends else self._apply(fn, cotangents)
+        if ends:
+            return None
+        if modes.anomaly or fn.node_prehooks or fn.node_hooks:
+            return self._apply(fn, cotangents)
+        return fn.edges, self._pulled(fn, cotangents)
 
     def _capture(self, fn: GradNode, cotangents: list[Any]) -> None:
         """Keep the gradients that were asked for."""
