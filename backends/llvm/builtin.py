@@ -238,9 +238,14 @@ def method(module: Module, name: str, kind: type, label: str) -> Callable[..., A
     return _new_method(kind, ctypes.addressof(definition))  # type: ignore[no-any-return]
 
 
+def is_cached(module: Module) -> bool:
+    """Whether the cache has the code of `module`, whose text is complete."""
+    return cache.load(_key(module.text())) is not None
+
+
 def _code_of(module: Module) -> Code:
     if module.code is None:
-        module.code = _loaded(module.text(), module.exports(), {})
+        module.code = _loaded(module.text(), module.exports(), {}, loops=False)
         ids = module.objects.ids()
         module.table = b"".join([x.to_bytes(8, sys.byteorder) for x in ids])
         immortal((module.table, list(module.objects.all.values())))
@@ -264,13 +269,19 @@ def _code() -> Code:
     return _loaded(text, _FUNCTIONS, {"gt_run": pool().address["gt_run"]})
 
 
-def _loaded(text: str, functions: Sequence[str], imports: Mapping[str, int]) -> Code:
-    name = cache.key("builtin", text, repr(host()))
+def _key(text: str) -> str:
+    return cache.key("builtin", text, repr(host()))
+
+
+def _loaded(
+    text: str, functions: Sequence[str], imports: Mapping[str, int], loops: bool = True
+) -> Code:
+    name = _key(text)
     found = cache.load(name)
     if found is None:
         # LLVM is not even loaded where the cache has the code
         compile_object = importlib.import_module(".native", __package__).compile_object
-        image: bytes = compile_object(text, host())
+        image: bytes = compile_object(text, host(), loops=loops)
         cache.store(name, {}, image)
     else:
         image = found[1]

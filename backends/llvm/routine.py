@@ -16,6 +16,7 @@ from typing import Any
 HEADER = "ptr %self, ptr %args, i64 %count"
 METHOD = HEADER + ", ptr %names"  # values of keywords come after the others
 ATTRIBUTE = "gt.attribute"
+INLINED = (ATTRIBUTE,)
 KEEP_TABLE = "gt_keep_table"  # tells methods where the objects are
 
 
@@ -69,7 +70,8 @@ class Module:
         """A function to be written inside the block; `self` or a ``%table`` is its first
         parameter."""
         linkage = "internal " if internal else ""
-        head = f"define {linkage}{kind} @{name}({parameters}) nounwind"
+        inlined = " alwaysinline" if name in INLINED else ""
+        head = f"define {linkage}{kind} @{name}({parameters}) nounwind{inlined}"
         made = self._defined[name] = Routine(self, head, internal)
         if parameters == METHOD:
             made.emit("%table = load ptr, ptr @gt.table")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from graphtorch.backends.llvm.builtin import method, routine
+from graphtorch.backends.llvm.builtin import is_cached, method, routine
 from graphtorch.backends.llvm.builtin import module as native_module
 from graphtorch.backends.llvm.routine import (
     FALSE,
@@ -43,13 +43,16 @@ VALUES = ("Value", "Leaf", "RuntimeScalar")
 MOST = 8  # operands of an operation that is recorded here
 
 
-def recording(general: Callable[..., Any], dense: Iterable[type]) -> Callable[..., Any]:
+def recording(
+    general: Callable[..., Any], dense: Iterable[type], compiles: bool = True
+) -> Callable[..., Any] | None:
     """What records an operation: called with its name, the function on values, the inputs (a tuple)
     and attributes (a dict).
 
     Args:
         general: is called for what is not done here.
         dense: the classes of tensors that have no behaviour of their own.
+        compiles: whether it is made where the cache has it not; else that gives None.
     """
     kinds = {f"dense{i}": kind for i, kind in enumerate(dense)}
     objects = Objects(
@@ -93,6 +96,8 @@ def recording(general: Callable[..., Any], dense: Iterable[type]) -> Callable[..
     _write_applied(module)
     with module.function("gt_recorded") as r:
         _Recording(r, list(kinds)).write()
+    if not compiles and not is_cached(module):
+        return None
     if not IN_PYTHON:
         kept = {"__call__": Op.__call__, "_visit": Walk._visit, "made": Template.made}
         IN_PYTHON.update(kept)
@@ -582,7 +587,7 @@ class _Recording:
         r.drop(out, operands, r.load(order))
         r.give(made)
         r.label("unordered")
-        r.drop(out, operands)
+        r.drop(r.load(self.out), r.load(self.held))
         r.give(NULL)
 
     def _order(self, out: str) -> str:

@@ -222,11 +222,9 @@ def _record(
     inputs: tuple[Tensor | Value | None, ...],
     attrs: dict[str, Any],
 ) -> Any:
-    """As `run`. What is recorded most is so in machine code, once there is any: see `quick`."""
-    global record
-    if record is _record and is_quick():
-        quick = importlib.import_module("graphtorch._deferred.quick")
-        record = quick.recording(_record, DENSE)
+    """As `run`. What is recorded most is so in machine code from some time on: see `quick`."""
+    if record is _record:
+        _consider()
     locate()
     values: list[Any] = []
     left_out = viewed = False
@@ -263,6 +261,23 @@ def _record(
         inputs = tuple([x for x, v in zip(inputs, values, strict=True) if v is not None])
         values = [v for v in values if v is not None]
     return wrap(name, outs, inputs, tuple(values), order)
+
+
+LOADED, COMPILED = (
+    4000,
+    30000,
+)  # operations that pay for loading what is in the cache, for making it
+_counted = 0
+
+
+def _consider() -> None:
+    """Go over to machine code where the process has some already, or the time that it saves has
+    come to what it takes."""
+    global _counted, record
+    _counted += 1
+    if is_quick() or _counted in (LOADED, COMPILED):
+        quick = importlib.import_module("graphtorch._deferred.quick")
+        record = quick.recording(_record, DENSE, _counted != LOADED) or _record
 
 
 # what `run` calls; operators call it themselves, which saves them a frame
