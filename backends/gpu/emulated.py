@@ -47,6 +47,9 @@ OPTIONS = (
     "-fwrapv",
     "-Wno-unknown-pragmas",
 )
+# What has the compiler tell of each access before it happens, as it tells ThreadSanitizer: its
+# calls are answered by emulator.h, and lines found by what it notes for debuggers.
+WATCHED = ("-DGT_WATCHED", "-fsanitize=thread", "-g1")
 COMPILERS = 4  # that run side by side, each with up to half a GiB
 CAPABILITY = (8, 0)
 EXTENSION = 12  # DLPack's name of devices that no other library knows: kDLExtDev
@@ -56,6 +59,7 @@ NEEDED = (
     "the emulated CUDA device needs a C++ compiler, and there is none: install g++ or clang++, or "
     "name one in CXX"
 )
+_MAKING = threading.Lock()  # held while workplaces are made
 ORDERS = 3  # orders in which the threads of a block may run
 
 
@@ -87,16 +91,19 @@ class EmulatedDevice:
     index = stream = 0
     dlpack = EXTENSION, 0
 
-    def __init__(self, order: int = 0, traced: bool = False):
+    def __init__(self, order: int = 0, traced: bool = False, watched: bool = False):
         """Args:
         order: that in which threads and blocks run: 0, 1 or 2.
-        traced: note every access: what launches do is counted, and races between threads are
-            errors.
+        traced: note every access that the text marks: what launches do is counted, and races
+            between threads are errors.
+        watched: look at every access to the memory that a block shares, marked or not, by byte:
+            races there are errors. Takes longer to compile.
         """
         if compiler() is None:
             raise DeviceError(NEEDED)
         self.order = order
         self.traced = traced
+        self.watched = watched
         self.counts: dict[str, Counts] = {}
         self.properties = Properties("emulated", CAPABILITY, 8 << 30, LARGE.multiprocessors)
         self.lock = threading.RLock()
@@ -177,10 +184,8 @@ class EmulatedDevice:
         return _compilers()
 
     def load(self, pieces: Sequence[Piece]) -> EmulatedModule:
-        libraries = side_by_side(_library, pieces)
-        return EmulatedModule(
-            self, [(one, p.kernels) for one, p in zip(libraries, pieces, strict=True)]
-        )
+        load = functools.partial(_library, watched=self.watched)
+        return EmulatedModule(self, pieces, side_by_side(load, pieces))
 
     def begin_capture(self) -> None:
         self.lock.acquire()
@@ -246,10 +251,19 @@ class EmulatedModule:
     """Kernels in shared libraries."""
 
     def __init__(
-        self, device: EmulatedDevice, libraries: Sequence[tuple[ctypes.CDLL, Sequence[str]]]
+        self, device: EmulatedDevice, pieces: Sequence[Piece], libraries: Sequence[ctypes.CDLL]
     ):
         self.device = device
-        self.libraries = {name: library for library, names in libraries for name in names}
+        self.pieces = {name: piece for piece in pieces for name in piece.kernels}
+        self.libraries = {
+            name: library
+            for piece, library in zip(pieces, libraries, strict=True)
+            for name in piece.kernels
+        }
+
+    def line_of(self, kernel: str, place: int) -> str:
+        """The line of a watched kernel's text that a place in its library belongs to."""
+        return _line_of(_code(exporting(self.pieces[kernel]), watched=True), place)
 
     def series(self, launches: Sequence[Launch]) -> EmulatedSeries:
         return EmulatedSeries(self, launches)
@@ -260,6 +274,7 @@ class EmulatedSeries:
 
     def __init__(self, module: EmulatedModule, launches: Sequence[Launch]):
         self._device = module.device
+        self._module = module
         self._launches = list(launches)
         self._arguments = Arguments(launches)
         self._libraries = [module.libraries[launch.function] for launch in launches]
@@ -302,10 +317,17 @@ class EmulatedSeries:
             self._device.order,
         )
         if found:
-            raise DeviceError(found.decode())
+            raise DeviceError(self._told(launch.function, library, found.decode()))
         if self._device.traced:
             barriers = library.gt_barriers()
             self._look_at(launch.function, trace, library.gt_trace(None, 0), barriers)
+
+    def _told(self, kernel: str, library: ctypes.CDLL, message: str) -> str:
+        """A message with the line of what was found by watching, which knows places in code."""
+        place = library.gt_wrong_place() if self._device.watched else 0
+        if not place:
+            return message
+        return message.replace("line 0:", f"line {self._module.line_of(kernel, place)}:", 1)
 
     def _look_at(self, function: str, trace: np.ndarray, count: int, barriers: int) -> None:
         """Count what a launch did. Raises: DeviceError: a race, or more accesses than are noted."""
@@ -322,9 +344,9 @@ class EmulatedSeries:
 
 
 @functools.lru_cache(maxsize=1024)
-def _library(text: str) -> ctypes.CDLL:
+def _library(text: str, watched: bool = False) -> ctypes.CDLL:
     """A unit as a library of this process."""
-    code = _code(text)
+    code = _code(text, watched)
     handle, path = tempfile.mkstemp(suffix=".so")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -332,6 +354,19 @@ def _library(text: str) -> ctypes.CDLL:
         return ctypes.CDLL(path)
     finally:
         os.unlink(path)  # what is loaded stays
+
+
+def _line_of(code: bytes, place: int) -> str:
+    """The line of a unit's text whose code ends at a place in its library; ? if none is known."""
+    if shutil.which("addr2line") is None:  # a part of what g++ needs
+        return "?"
+    with tempfile.NamedTemporaryFile(suffix=".so") as file:
+        file.write(code)
+        file.flush()
+        command = ["addr2line", "-i", "-e", file.name, hex(place - 1)]
+        told = subprocess.run(command, text=True, capture_output=True, check=True).stdout
+    lines = [x.rpartition(":") for x in told.split("\n")]  # of inlined functions first
+    return next((line.split()[0] for path, _, line in lines if path.endswith("unit")), "?")
 
 
 def exporting(piece: Piece) -> str:
@@ -351,7 +386,6 @@ def codes(pieces: Sequence[Piece]) -> list[bytes]:
 
 def side_by_side(call: Callable[[str], Made], pieces: Sequence[Piece]) -> list[Made]:
     """What `call` makes of the text of each piece."""
-    _workplace()  # made once, before several need it
     with ThreadPoolExecutor(max(1, min(_compilers(), len(pieces)))) as pool:
         return list(pool.map(call, map(exporting, pieces)))
 
@@ -360,12 +394,13 @@ def _compilers() -> int:
     return min(os.cpu_count() or 1, COMPILERS)
 
 
-def _code(text: str) -> bytes:
+def _code(text: str, watched: bool = False) -> bytes:
     """A unit compiled, from the cache where that was done before."""
     source = '#line 1 "unit"\n' + text
-    name = cache.key("emulated", prelude(), source, *OPTIONS, version())
+    more = WATCHED if watched else ()
+    name = cache.key("emulated", prelude(), source, *OPTIONS, *more, version())
     found = cache.load(name)
-    code = _compiled(source) if found is None else found[1]
+    code = _compiled(source, more) if found is None else found[1]
     if found is None:
         cache.store(name, {}, code)
     return code
@@ -401,22 +436,28 @@ def version() -> str:
 
 
 @functools.cache
-def _workplace() -> tempfile.TemporaryDirectory[str]:
-    """A folder with the prelude, compiled for the units of this process."""
+def _workplace(more: Sequence[str] = ()) -> tempfile.TemporaryDirectory[str]:
+    """A folder with the prelude, compiled for the units of this process, with more options."""
     folder = tempfile.TemporaryDirectory(prefix="graphtorch-")
     header = Path(folder.name) / "prelude.h"
     header.write_text(prelude(), encoding="utf8")
     options = [o for o in OPTIONS if o != "-shared"]
-    _call([*options, "-x", "c++-header", str(header), "-o", f"{header}.gch"], "")
+    _call([*options, *more, "-x", "c++-header", str(header), "-o", f"{header}.gch"], "")
     return folder
 
 
-def _compiled(source: str) -> bytes:
-    folder = Path(_workplace().name)
+def _compiled(source: str, more: Sequence[str]) -> bytes:
+    with _MAKING:
+        folder = Path(_workplace(more).name)
     made = folder / f"{threading.get_ident()}.so"
-    _call(
-        [*OPTIONS, "-include", str(folder / "prelude.h"), "-x", "c++", "-", "-o", str(made)], source
-    )
+    text = ["-include", str(folder / "prelude.h"), "-x", "c++", "-"]
+    if more:  # linked apart: what ThreadSanitizer's option calls for is not
+        part = made.with_suffix(".o")
+        _call([*OPTIONS, *more, "-c", *text, "-o", str(part)], source)
+        _call([*OPTIONS, str(part), "-o", str(made)], "")
+        part.unlink()
+    else:
+        _call([*OPTIONS, *text, "-o", str(made)], source)
     code = made.read_bytes()
     made.unlink()
     return code

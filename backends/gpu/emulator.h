@@ -5,11 +5,12 @@
 // was given (temporaries lie in one arena, and are told from what follows them there by nothing), threads of a
 // block that wait at different barriers or have left while others wait, lanes that a warp operation waits for in
 // vain, and elements of shared memory that one thread writes and another reads or writes with no barrier between
-// the two. Shared memory is filled with NaN before each block, so that what was
+// the two: those that the text marks (GT_GOT, GT_PUT), and with GT_WATCHED every byte by whatever way. Shared memory is filled with NaN before each block, so that what was
 // never written, or not yet, shows in results; `order` lets threads run in other orders, so that what one may
 // not rely on shows as well.
 
 #define GT_EMULATED 1
+#define GT_UNWATCHED __attribute__((no_sanitize("thread")))
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -93,7 +94,7 @@ static void report(const char *what, int line) {
 static inline bool in_a_stack(const char *p) { return p >= stacks && p < stacks + MOST * STACK; }
 
 static size_t dynamic_size;
-static inline bool is_shared(const char *p) {
+GT_UNWATCHED static inline bool is_shared(const char *p) {
   return (p >= __start_gt_shared && p < __stop_gt_shared) || (p >= dynamic_shared && p < dynamic_shared + dynamic_size);
 }
 
@@ -187,6 +188,40 @@ template <class T> static inline T *touched_many(T *p, int count, bool write, in
   for (int i = 0; i < count; i++) touched(p + i, write, line, true);
   return p;
 }
+
+// ---- every access, with GT_WATCHED: the compiler, which is told to look for races, calls these before each. Accesses
+// of this file's functions are told from those of kernels by where they go.
+
+#ifdef GT_WATCHED
+extern "C" char __ehdr_start[] __attribute__((visibility("hidden")));
+static size_t wrong_place;  // in this library, of the instruction behind a reported access; 0 where its line is known
+
+static void look(const char *p, size_t size, bool write, void *from) {
+  bool before = message[0];
+  for (size_t i = 0; i < size; i++) touched(p + i, write, 0, true);
+  if (!before && message[0]) wrong_place = (char *)from - __ehdr_start;
+}
+GT_UNWATCHED static inline void watch(void *p, size_t size, bool write, void *from) {
+  if (current && is_shared((const char *)p)) look((const char *)p, size, write, from);
+}
+#define GT_WATCH(name, size, write) \
+  GT_UNWATCHED void __tsan_##name(void *p) { gt::watch(p, size, write, __builtin_return_address(0)); }
+#define GT_WATCH_BOTH(size) GT_WATCH(read##size, size, false) GT_WATCH(write##size, size, true)
+#define GT_WATCH_SPREAD(size) GT_WATCH(unaligned_read##size, size, false) GT_WATCH(unaligned_write##size, size, true)
+#define GT_WATCH_RANGE(name, write) \
+  GT_UNWATCHED void __tsan_##name(void *p, size_t n) { gt::watch(p, n, write, __builtin_return_address(0)); }
+extern "C" {
+#pragma GCC visibility push(hidden)
+GT_WATCH_BOTH(1) GT_WATCH_BOTH(2) GT_WATCH_BOTH(4) GT_WATCH_BOTH(8) GT_WATCH_BOTH(16)
+GT_WATCH_SPREAD(2) GT_WATCH_SPREAD(4) GT_WATCH_SPREAD(8) GT_WATCH_SPREAD(16)
+GT_WATCH_RANGE(read_range, false) GT_WATCH_RANGE(write_range, true)
+GT_UNWATCHED void __tsan_init() {}
+GT_UNWATCHED void __tsan_func_entry(void *) {}
+GT_UNWATCHED void __tsan_func_exit() {}
+#pragma GCC visibility pop
+__attribute__((visibility("default"))) size_t gt_wrong_place() { return gt::wrong_place; }
+}
+#endif
 
 // ---- copies to shared memory that a thread has begun: done when it waits for them, and no sooner
 
@@ -375,6 +410,9 @@ static const char *launch(const char *name, void (*kernel)(void **), void **give
   arguments = given;
   kernel_name = name;
   message[0] = 0;
+#ifdef GT_WATCHED
+  wrong_place = 0;
+#endif
   grid_size = {grid[0], grid[1], grid[2]};
   block_size = {block[0], block[1], block[2]};
   threads = block[0] * block[1] * block[2];

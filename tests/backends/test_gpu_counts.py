@@ -80,6 +80,16 @@ def test_the_table_of_counts(tmp_path: Path) -> None:
     assert transpose["turns"] == transpose["least"] > 0 and transpose["barriers"] > 0
 
 
+@pytest.mark.skipif(cxx() is None, reason="the emulated CUDA device needs a C++ compiler")
+def test_blocks_of_some_kernels_have_no_races() -> None:
+    """The whole set is run by hand: it takes a minute."""
+    names = ("transpose bf16", "softmax f32", "matmul 256 tf32", "attention 128x64 bf16")
+    command = [sys.executable, BENCH, "cuda", "--races", *names]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("kernels without a race") == len(names)
+
+
 @pytest.mark.skipif(
     nvrtc.library() is None, reason="pip install nvidia-cuda-nvrtc compiles kernels for GPUs"
 )

@@ -2,6 +2,7 @@
 take.
 
     python -m tools.bench cuda --emulated [NAME ...] [--json FILE]   counts, for a set of kernels
+    python -m tools.bench cuda --races [NAME ...]                    missing barriers in blocks
     python -m tools.bench cuda --resources [NAME ...] [--json FILE]  registers, spills; for all ops
 
 A row is a kernel of a small program. "sectors" is how many times as many sectors of 32 bytes its
@@ -280,6 +281,19 @@ def inputs(graph: Graph) -> list[np.ndarray]:
     return made
 
 
+def watched(name: str, graph: Graph) -> int:
+    """How many kernels the program has, run where every access to a block's memory is looked at.
+
+    Raises: DeviceError: two threads race there.
+    """
+    device, unit = EmulatedDevice(watched=True), Unit()
+    built = compiler.build(graph, unit, machine=machine(name))
+    module = device.load(unit.pieces(device.compilers))
+    Executable(built, module, device)([DeviceBuffer.of(x, device) for x in inputs(graph)])
+    device.synchronize()
+    return len(unit.exports)
+
+
 def counted(name: str, graph: Graph) -> list[Row]:
     """A row for each kernel of the program, from one run on a device that notes every access."""
     device, unit = EmulatedDevice(traced=True), Unit()
@@ -439,6 +453,15 @@ def emulated(names: Sequence[str]) -> list[Row]:
     return rows
 
 
+def raced(names: Sequence[str]) -> list[Row]:
+    """Print for each case whether threads of a block race; the first that do end it."""
+    rows: list[Row] = []
+    for name, make in selected(names):
+        rows.append({"case": name, "kernels": watched(name, make())})
+        print(f"{name}: {rows[-1]['kernels']} kernels without a race")
+    return rows
+
+
 def used(names: Sequence[str]) -> list[Row]:
     """Print what kernels take: how many there are, the most of each, and every one that spills."""
     if nvrtc.library() is None:
@@ -500,12 +523,17 @@ def main() -> None:
         "names", nargs="*", help=f"cases: {', '.join(CASES)}; * and ? stand for anything"
     )
     parser.add_argument("--emulated", action="store_true", help="counts, on the emulated device")
+    parser.add_argument("--races", action="store_true", help="races in shared memory")
     parser.add_argument("--resources", action="store_true", help="what kernels take, by NVRTC")
     parser.add_argument("--json", type=Path, help="where the rows are written to")
     options = parser.parse_args()
-    if options.emulated == options.resources:
-        raise SystemExit("cuda: --emulated or --resources; on a GPU tools/gpu.py --bench measures")
-    rows = (emulated if options.emulated else used)(options.names)
+    ways = {"emulated": emulated, "races": raced, "resources": used}
+    chosen = [way for name, way in ways.items() if getattr(options, name)]
+    if len(chosen) != 1:
+        raise SystemExit(
+            "cuda: one of --emulated, --races, --resources; on a GPU tools/gpu.py --bench measures"
+        )
+    rows = chosen[0](options.names)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1))
 
