@@ -543,13 +543,23 @@ def _muladd_vjp(node: Node, g: Value) -> tuple[Value, ...]:
     )
 
 
+_BELOW_SINGLE, _HALF_OF_SINGLE = (1 << 29) - 1, 1 << 28  # bits of f64 that f32 has not
+_SIZE, _ONE = np.uint64((1 << 63) - 1), np.uint64(1)  # all bits but that of the sign
+_LEAST_NORMAL = np.uint64((1023 - 126) << 52)  # 2**-126 as bits: below it f32 has fewer
+
+
 def _sum_as_single(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """x + y in f64 rounded to odd, and so to f32 once (Boldo and Melquiond, Emulation of FMA and
     correctly rounded sums, 2008)."""
     total = np.asarray(x + y)
+    bits = total.view(np.int64)
+    # rounding twice goes wrong only where the first one gives the middle of two numbers in f32
+    middles = ((bits & _BELOW_SINGLE) == _HALF_OF_SINGLE).any()
+    # 0, of which 1 is taken here, is not among the small ones
+    if not middles and not ((total.view(np.uint64) & _SIZE) - _ONE < _LEAST_NORMAL).any():
+        return total.astype(np.float32)
     part = total - x
     error = (x - (total - part)) + (y - part)
-    bits = total.view(np.int64)
     away = np.where((error > 0) == (total > 0), 1, -1)
     lost = np.isfinite(error) & (error != 0) & (bits & 1 == 0)
     return np.asarray((bits + np.where(lost, away, 0)).view(np.float64).astype(np.float32))
