@@ -211,10 +211,16 @@ def _write_node(module: Module) -> None:
         r.store(r.known("no_attrs"), record)
         r.go("make")
         r.label("with_attrs")
-        r.require(r.same(r.attribute("ptr %op", "_has_floats"), FALSE), "unknown")
         size = r.call("i64", "PyTuple_Size", "ptr %names")
         first = r.add(size, 1)
-        key = r.call("ptr", "PyTuple_New", r.add("i64 %count", first))
+        length, kinds = r.add("i64 %count", first), r.local("i64")
+        r.store("i64 0", kinds)
+        with r.when(r.other(r.attribute("ptr %op", "_has_floats"), FALSE)):
+            r.store(size, kinds)  # 1 is equal to 1.0, and not the same
+        key = r.call("ptr", "PyTuple_New", r.add(length, r.load(kinds, "i64")))
+        with r.each(r.load(kinds, "i64")) as i:
+            kind = r.keep(r.type_of(r.load(r.at("ptr %numbers", i, "ptr"))))
+            r.call("i32", "PyTuple_SetItem", key, r.add(length, i), kind)
         r.call("i32", "PyTuple_SetItem", key, "i64 0", r.keep("ptr %names"))
         with r.each(size) as i:
             number = r.load(r.at("ptr %numbers", i, "ptr"))

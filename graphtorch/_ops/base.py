@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -321,12 +322,24 @@ def scalar(number: Any, dtype: DType) -> Value:
     ):
         # each use is a leaf of its own: numbers that are equal by chance must not shape the graph
         return Leaf(
-            _number_buffer(number, dtype) if number else Buffer.of(np.array(number, dtype.numpy))
+            _number_buffer(number, dtype)
+            if _has_one_sign(number, kind)
+            else Buffer.of(np.array(number, dtype.numpy))
         )
     return (
         small_constant(_fits(number, dtype), kind, dtype)
-        if number and kind is not complex
+        if _has_one_sign(number, kind) and kind is not complex
         else ops.constant(value=Literal.of(_fits(number, dtype), dtype))
+    )
+
+
+def _has_one_sign(number: Any, kind: Any) -> bool:
+    """Whether no other number is equal to it and yet something else, as -0.0 is to 0.0."""
+    return (
+        bool(number)
+        or kind is int
+        or kind is bool
+        or (kind is float and math.copysign(1.0, number) > 0.0)
     )
 
 

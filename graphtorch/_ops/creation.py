@@ -125,6 +125,9 @@ def _converted(array: np.ndarray, wanted: DType) -> np.ndarray:
 
 
 def _from_python(data: Any, wanted: DType | None) -> np.ndarray:
+    kind = type(data)
+    if wanted is None and (kind is float or kind is bool):  # as most are
+        return np.array(data, _inferred({kind}).numpy)
     shape, flat = [], [data]
     first = data
     while isinstance(first, (Sequence, np.ndarray)) and not isinstance(first, (str, bytes)):

@@ -94,6 +94,10 @@ def cat(tensors: Any, dim: int = 0, *, axis: int | None = None) -> Tensor:
     """Joined along `dim`; sizes agree elsewhere. Empty 1-d tensors are skipped."""
     parts = _listed("cat", tensors)
     dim = dim if axis is None else axis
+    first = parts[0]._type
+    if len(first.shape) > 1 and all(t._view is None and t._type is first for t in parts):
+        # without detours, as most are
+        return run("Cat", ops.concat, *parts, dim=axis_of(dim, len(first.shape)))
     dtype = common_dtype(*parts)
     real = [t for t in parts if t._type.shape != (0,)] or parts
     if any(t.ndim == 0 for t in real):

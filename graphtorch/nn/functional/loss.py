@@ -192,7 +192,7 @@ def nll_loss(
     "mean" divides by the weights of the targets counted; targets equal to `ignore_index` are not.
     """
     reduction = legacy_reduction(reduction, size_average, reduce)
-    return _class_loss("nll_loss", input, target, weight, reduction, ignore_index, None)
+    return _class_loss("nll_loss", input, target, weight, reduction, ignore_index)
 
 
 @single_precision
@@ -226,7 +226,7 @@ def _class_loss(
     weight: Tensor | None,
     reduction: str,
     ignore_index: int,
-    label_smoothing: float | None,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     _check_classes(name, input, target, weight, reduction)
     single = input.dim() == 1
@@ -245,7 +245,7 @@ def _class_loss(
     check_places(t, classes, "Target {} is out of bounds.", but=ignore_index)
     operands = (x, t.long()) if weight is None else (x, t.long(), weight)
     attrs: dict[str, Any] = {"reduction": reduction, "ignore_index": ignore_index}
-    if label_smoothing is not None:
+    if label_smoothing:
         attrs["label_smoothing"] = float(label_smoothing)
     out = call(name, *operands, **attrs)
     return out.reshape(target.shape) if single and reduction == "none" else out
