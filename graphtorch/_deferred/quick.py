@@ -441,6 +441,7 @@ class _Recording:
         `running._Round`."""
         r = self.r
         with r.when(self._not(grad)):
+            r.require(r.same(self._of_thread("modes", "grad"), FALSE), "general")
             passed = r.ask("pass_by", place)
             r.require(r.other(passed, NULL), "none")
             r.drop(passed)
