@@ -344,8 +344,9 @@ class Routine:
         """Append `x` to a list."""
         self.call("i32", "PyList_Append", to, x)
 
-    def append_weakly(self, x: str, to: str) -> None:
-        """Append a weak reference to `x`."""
+    def append_weakly(self, x: str, find: Callable[[], str]) -> None:
+        """Append a weak reference to `x`, to a list that is found once there is one: to make it may
+        run code of finalizers."""
         ref = self.call("ptr", "PyWeakref_NewRef", x, NULL)
-        self.append(ref, to)
+        self.append(ref, find())
         self.drop(ref)

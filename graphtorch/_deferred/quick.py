@@ -207,8 +207,8 @@ def _write_node(module: Module) -> None:
         r.require(r.same(r.attribute("ptr %op", "attrs"), r.known("Attrs")), "unknown")
         key = r.call("ptr", "PyTuple_New", r.add("i64 %count", 1))
         r.call("i32", "PyTuple_SetItem", key, "i64 0", r.keep(NONE))
-        r.store(_found(r, "_inferred", key, "i64 1"), types)
-        r.store(r.known("no_attrs"), record)
+        r.store(r.keep(_found(r, "_inferred", key, "i64 1")), types)
+        r.store(r.keep(r.known("no_attrs")), record)
         r.go("make")
         r.label("with_attrs")
         size = r.call("i64", "PyTuple_Size", "ptr %names")
@@ -226,10 +226,12 @@ def _write_node(module: Module) -> None:
             number = r.load(r.at("ptr %numbers", i, "ptr"))
             r.call("i32", "PyTuple_SetItem", key, r.add(i, 1), r.keep(number))
         both = _found(r, "_recorded", key, first)
-        r.store(r.call("ptr", "PyTuple_GetItem", both, "i64 0"), record)
-        r.store(r.call("ptr", "PyTuple_GetItem", both, "i64 1"), types)
+        r.store(r.keep(r.call("ptr", "PyTuple_GetItem", both, "i64 0")), record)
+        r.store(r.keep(r.call("ptr", "PyTuple_GetItem", both, "i64 1")), types)
         r.label("make")
         r.give(_made(r, r.load(record), r.load(types)))
+        r.label("several")
+        r.drop(r.load(record), r.load(types))
         r.label("unknown")
         r.give(NULL)
 
@@ -241,10 +243,11 @@ def _write_applied(module: Module) -> None:
         with r.each("i64 %count") as i:
             x = r.load(r.at("ptr %args", i, "ptr"))
             r.require(r.one_of(r.type_of(x), VALUES), "general")
-        place = r.variable("location")
+        place = r.keep(r.variable("location"))
         numbers = r.at("ptr %args", "i64 %count", "ptr")
         operands = "ptr %self", "ptr %names", numbers, "ptr %args", "i64 %count", place
         out = r.call("ptr", "gt.node", "ptr %table", *operands)
+        r.drop(place)
         r.require(r.other(out, NULL), "general")
         r.give(out)
         r.label("general")
@@ -276,7 +279,8 @@ def _found(r: Routine, table: str, key: str, first: str) -> str:
 
 
 def _made(r: Routine, record: str, types: str) -> str:
-    r.require(r.same(r.call("i64", "PyTuple_Size", types), "i64 1"), "unknown")
+    """Takes over the references."""
+    r.require(r.same(r.call("i64", "PyTuple_Size", types), "i64 1"), "several")
     type_ = r.call("ptr", "PyTuple_GetItem", types, "i64 0")
     operands = r.tuple_from("ptr %values", "i64 %count")
     node, out = r.new("Node"), r.new("Value")
@@ -285,8 +289,8 @@ def _made(r: Routine, record: str, types: str) -> str:
         Node,
         op=r.keep("ptr %op"),
         operands=operands,
-        attrs=r.keep(record),
-        types=r.keep(types),
+        attrs=record,
+        types=types,
         location=r.keep("ptr %place"),
         memory=r.keep(NONE),
     )
@@ -298,7 +302,8 @@ def _made(r: Routine, record: str, types: str) -> str:
 def _write_attach(module: Module) -> None:
     """As `making._attach` for one result: 0, or 1 where an exception is set."""
     parameters = (
-        "ptr %table, ptr %name, ptr %tensor, ptr %out, ptr %inputs, ptr %operands, ptr %fns"
+        "ptr %table, ptr %name, ptr %tensor, ptr %out, ptr %inputs, ptr %operands, ptr %ways, "
+        "ptr %own"
     )
     with module.function("gt.attach", parameters, "i32", internal=True) as r:
         count = r.call("i64", "PyTuple_Size", "ptr %inputs")
@@ -308,18 +313,19 @@ def _write_attach(module: Module) -> None:
                 r.call("i32", "PyTuple_SetItem", made, i, r.keep(NONE))
         with r.each(count) as i:
             x = r.call("ptr", "PyTuple_GetItem", "ptr %inputs", i)
-            fn = r.load(r.at("ptr %fns", i, "ptr"))
-            with r.when(r.other(fn, NULL)):  # a tensor
+            way = r.load(r.at("ptr %ways", i, "ptr"))
+            with r.when(r.other(way, NULL)):  # a tensor
                 past = r.call("ptr", "gt.seen", "ptr %table", x)
                 r.require(r.other(past, NULL), "failed")
                 r.call("i32", "PyTuple_SetItem", seen, i, past)
-                asked = r.either(r.same(fn, NONE), r.same(fn, TRUE))
-                with r.when(r.let(f"xor {asked}, true", "i1")):
-                    number = r.attribute(x, "_nr")
-                    edge = r.tuple_of(r.keep(fn), r.keep(number))
+                fn = r.attribute(x, "_fn")
+                found = r.both(r.same(way, NONE), r.other(fn, NONE))
+                with r.when(found):
+                    edge = r.tuple_of(r.keep(fn), r.keep(r.attribute(x, "_nr")))
                     r.call("i32", "PyTuple_SetItem", edges, i, edge)
                 leaf = r.same(r.attribute(x, "_rg"), TRUE)
-                with r.when(r.both(asked, r.either(leaf, r.same(fn, TRUE)))):
+                asked = r.either(leaf, r.same(way, TRUE))
+                with r.when(r.both(asked, r.let(f"xor {found}, true", "i1"))):
                     value = r.call("ptr", "PyTuple_GetItem", "ptr %operands", i)
                     dtype = r.slot(r.slot(value, Value, "type"), Type, "dtype")
                     known = r.call("i32", "PySet_Contains", r.known("differentiable"), dtype)
@@ -349,9 +355,8 @@ def _write_attach(module: Module) -> None:
         r.set_new(fn, "sequence", number)
         r.set_new(fn, "types", types)
         r.set("ptr %tensor", "_fn", fn)
-        known = r.load("ptr @gt.of_recorder")
-        waiting = r.call("ptr", "PyDict_GetItemWithError", known, r.name("differentiable"))
-        r.append_weakly(fn, waiting)
+        name = r.name("differentiable")
+        r.append_weakly(fn, lambda: r.call("ptr", "PyDict_GetItemWithError", "ptr %own", name))
         r.drop(fn)
         r.give("i32 0")
         r.label("failed")
@@ -369,10 +374,11 @@ class _Recording:
         self.name, self.function, self.inputs, self.attrs = (
             r.load(r.at("ptr %args", i, "ptr")) for i in range(4)
         )
+        # of the inputs, each with a reference: other threads may come in between; null of views
         self.values = r.local("ptr", MOST)
-        self.made = r.local("ptr", MOST)  # values of views, which nobody else may have; else null
-        # of tensors, None where they have none, True where they have to be asked; null of others
-        self.fns = r.local("ptr", MOST)
+        # how the gradient's way is found: None: by a tensor's node; True: the tensor is asked; null
+        # of what is no tensor
+        self.ways = r.local("ptr", MOST)
         self.needs, self.viewed = r.local("i1"), r.local("i1")
         self.out, self.held = r.local("ptr"), r.local("ptr")
 
@@ -394,6 +400,8 @@ class _Recording:
         for flag in (self.needs, self.viewed):
             r.store("i1 false", flag)
         with r.each(count) as i:
+            r.store(NULL, r.at(self.values, i, "ptr"))
+        with r.each(count) as i:
             self._read(i, grad)
         self._locate(place)
         with r.when(r.load(self.viewed, "i1")):
@@ -409,7 +417,7 @@ class _Recording:
         self._give_tensor()
         self._give_others()
         r.label("undo")
-        self._drop_views(count)
+        self._drop_values(count)
         r.label("general")
         r.call("void", "PyErr_Clear")
         found = r.call(
@@ -425,12 +433,13 @@ class _Recording:
         with r.when(r.other(r.load("ptr @gt.of_thread", "i64"), thread)):
             failed = r.call("i32", "gt.remember", "ptr %table", thread)
             r.require(r.same(failed, "i32 0"), "general")
+        # what Python runs on the way may let another thread come here
+        self.own = {name: r.load(f"ptr @gt.of_{name}") for name in ("recorder", "modes")}
 
     def _of_thread(self, owner: str, name: str) -> str:
         """What an attribute of a `threading.local` is; null where this thread has set none."""
         r = self.r
-        known = r.load(f"ptr @gt.of_{owner}")
-        return r.call("ptr", "PyDict_GetItemWithError", known, r.name(name))
+        return r.call("ptr", "PyDict_GetItemWithError", self.own[owner], r.name(name))
 
     def _is(self, owner: str, name: str, default: str) -> str:
         found = self._of_thread(owner, name)
@@ -451,41 +460,41 @@ class _Recording:
         r = self.r
         x = r.call("ptr", "PyTuple_GetItem", self.inputs, i)
         kind = r.type_of(x)
-        value_at, fn_at = r.at(self.values, i, "ptr"), r.at(self.fns, i, "ptr")
+        value_at, way_at = r.at(self.values, i, "ptr"), r.at(self.ways, i, "ptr")
         tensor, value, end = (r.new_label(h) for h in ("tensor", "value", "read"))
         r.fork(r.one_of(kind, self.dense), tensor, value)
         r.label(value)
-        r.require(r.one_of(kind, ("Value", "Leaf")), "general")
-        r.store(x, value_at)
-        r.store(NULL, fn_at)
+        r.require(r.one_of(kind, ("Value", "Leaf")), "undo")
+        r.store(r.keep(x), value_at)
+        r.store(NULL, way_at)
         r.go(end)
         r.label(tensor)
-        self._read_tensor(x, grad, value_at, fn_at)
+        self._read_tensor(x, grad, value_at, way_at)
         r.label(end)
 
-    def _read_tensor(self, x: str, grad: str, value_at: str, fn_at: str) -> None:
+    def _read_tensor(self, x: str, grad: str, value_at: str, way_at: str) -> None:
         r = self.r
         plain = r.same(r.attribute(x, "_view"), NONE)
         storage = r.attribute(x, "_storage")
-        r.require(r.same(r.type_of(storage), r.known("Storage")), "general")
-        r.require(r.same(r.slot(storage, Storage, "host"), NONE), "general")
+        r.require(r.same(r.type_of(storage), r.known("Storage")), "undo")
+        r.require(r.same(r.slot(storage, Storage, "host"), NONE), "undo")
         value = r.slot(storage, Storage, "value")
         kind = r.type_of(value)
-        r.require(r.one_of(kind, VALUES), "general")
+        r.require(r.one_of(kind, VALUES), "undo")
         leaf = r.other(r.attribute(x, "_rg"), FALSE)
         with r.when(leaf):  # an updated parameter: the iteration before ends
-            r.require(r.same(r.slot(value, Value, "node"), NONE), "general")
-        r.store(r.let(f"select {plain}, {value}, {NULL}"), value_at)
+            r.require(r.same(r.slot(value, Value, "node"), NONE), "undo")
+        with r.when(plain):
+            r.store(r.keep(value), value_at)
         r.store(r.either(self._not(plain), r.load(self.viewed, "i1")), self.viewed)
-        r.store(NONE, fn_at)
+        r.store(NONE, way_at)
         with r.when(grad):
-            r.require(r.same(r.attribute(x, "_inference"), FALSE), "general")
+            r.require(r.same(r.attribute(x, "_inference"), FALSE), "undo")
             fn, base = r.attribute(x, "_fn"), r.attribute(x, "_base")
-            r.store(fn, fn_at)
             needs = r.either(leaf, r.other(fn, NONE), r.load(self.needs, "i1"))
             r.store(needs, self.needs)
             with r.when(r.other(base, NONE)):
-                r.store(TRUE, fn_at)
+                r.store(TRUE, way_at)
                 asked = r.same(r.attribute(x, "requires_grad"), TRUE)
                 r.store(r.either(asked, r.load(self.needs, "i1")), self.needs)
 
@@ -493,22 +502,19 @@ class _Recording:
         """Their values are those of their steps."""
         r = self.r
         with r.each(count) as i:
-            r.store(NULL, r.at(self.made, i, "ptr"))
-        with r.each(count) as i:
             value_at = r.at(self.values, i, "ptr")
             with r.when(r.same(r.load(value_at), NULL)):
                 x = r.call("ptr", "PyTuple_GetItem", self.inputs, i)
                 value = r.ask_method(x, "_value")
                 r.require(r.other(value, NULL), "unread")
                 r.store(value, value_at)
-                r.store(value, r.at(self.made, i, "ptr"))
                 kind = r.type_of(value)
                 r.require(r.one_of(kind, VALUES), "undo")
 
-    def _drop_views(self, count: str) -> None:
+    def _drop_values(self, count: str) -> None:
         r = self.r
-        with r.when(r.load(self.viewed, "i1")), r.each(count) as i:
-            value = r.load(r.at(self.made, i, "ptr"))
+        with r.each(count) as i:
+            value = r.load(r.at(self.values, i, "ptr"))
             with r.when(r.other(value, NULL)):
                 r.drop(value)
 
@@ -557,7 +563,7 @@ class _Recording:
         node = r.slot(out, Value, "node")
         r.store(r.keep(r.slot(node, Node, "operands")), self.held)
         r.store(out, self.out)
-        self._drop_views(count)
+        self._drop_values(count)
         r.go("wrap")
 
     def _call_function(self, count: str, size: str) -> None:
@@ -570,10 +576,10 @@ class _Recording:
         r.label("raised")
         r.drop(operands)
         r.label("unread")  # an exception is set
-        self._drop_views(count)
+        self._drop_values(count)
         r.give(NULL)
         r.label("called")
-        self._drop_views(count)
+        self._drop_values(count)
         r.store(operands, self.held)
         r.store(out, self.out)
         r.fork(r.same(r.type_of(out), r.known("Value")), "wrap", "several")
@@ -615,14 +621,14 @@ class _Recording:
         r.fill(storage, Storage, value=r.keep(out), epoch=zero, host=r.keep(NONE))
         r.set(tensor, "_storage", storage)
         r.set_new(tensor, "_counter", r.new("Version"))
-        r.append_weakly(storage, self._of_thread("recorder", "pending"))
+        r.append_weakly(storage, lambda: self._of_thread("recorder", "pending"))
         r.drop(storage)
         r.require(r.load(self.needs, "i1"), "done")
         dtype = r.slot(r.slot(out, Value, "type"), Type, "dtype")
         found = r.call("i32", "PySet_Contains", r.known("differentiable"), dtype)
         r.require(r.same(found, "i32 1"), "done")
-        inputs = (tensor, out, self.inputs, operands, self.fns)
-        failed = r.call("i32", "gt.attach", "ptr %table", self.name, *inputs)
+        given = self.name, tensor, out, self.inputs, operands, self.ways, self.own["recorder"]
+        failed = r.call("i32", "gt.attach", "ptr %table", *given)
         r.require(r.same(failed, "i32 0"), "unattached")
         r.label("done")
         r.drop(out, operands)

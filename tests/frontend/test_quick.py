@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import random
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -225,3 +226,47 @@ def test_nothing_is_kept(name: str) -> None:
     before = counts()
     calls(300)
     assert all(after - one < 100 for after, one in zip(counts(), before, strict=True))
+
+
+def test_threads_record_their_own() -> None:
+    """Python code that recording calls lets other threads record in between."""
+
+    class Halved(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            return x / 2
+
+        @staticmethod
+        def backward(ctx: Any, g: Any) -> Any:
+            return g / 2
+
+    def work(number: int, found: dict[int, Any]) -> None:
+        x = torch.full((3, 3), float(number), requires_grad=True)
+        for _ in range(60):
+            with torch.set_grad_enabled(number % 2 == 0):
+                y = (x.t() @ torch.eye(3)).reshape(9)
+                for _ in range(5):
+                    y = torch.max(torch.stack([y, -y]), 0)[0] * 1.5 - y
+                z = Halved.apply(y)
+            if number % 2 == 0:
+                x.grad = None
+                z.sum().backward()
+                found[number] = (y.tolist(), x.grad.tolist())
+            else:
+                assert not y.requires_grad
+                found[number] = (y.tolist(), None)
+
+    results: list[dict[int, Any]] = [{}, {}]
+    for number in range(4):
+        work(number, results[0])
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work, args=(n, results[1])) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert results[0] == results[1] and len(results[1]) == 4
