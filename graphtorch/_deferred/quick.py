@@ -1,9 +1,8 @@
 """Recording an operation in machine code.
 
 `recording` gives what does, step by step, what ``_ops.base.run`` does in Python with `making.wrap`,
-for most calls that there are: dense tensors of the CPU that are no views, one result, no capture in
-progress. It leaves all others to the function in Python, from their beginning. What either records
-is the same.
+for most calls that there are: dense tensors of one device, one result, no capture in progress. It
+leaves all others to the function in Python, from their beginning. What either records is the same.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ from graphtorch.ir.passes.autodiff import Template
 from ..autograd.grad_mode import modes
 from ..autograd.nodes import Seen, _given, _sequence, kind_of, seen_of
 from . import quick_template, quick_walk, running
+from .device_storage import DeviceStorage
 from .making import _DIFFERENTIABLE, wrap
 from .memory_order import order_of
 from .running import _places, _round
@@ -66,6 +66,7 @@ def recording(
         location=_location,
         Tensor=Tensor,
         Storage=Storage,
+        DeviceStorage=DeviceStorage,
         Version=Version,
         Value=Value,
         Leaf=Leaf,
@@ -379,7 +380,8 @@ class _Recording:
         # how the gradient's way is found: None: by a tensor's node; True: the tensor is asked; null
         # of what is no tensor
         self.ways = r.local("ptr", MOST)
-        self.needs, self.viewed = r.local("i1"), r.local("i1")
+        self.needs, self.viewed, self.has_place = (r.local("i1") for _ in range(3))
+        self.place = r.local("ptr")  # a GPU, null for the CPU
         self.out, self.held = r.local("ptr"), r.local("ptr")
 
     def write(self) -> None:
@@ -397,8 +399,9 @@ class _Recording:
         r.require(r.other(pending, NULL), "general")
         waiting = r.call("i64", "PyList_Size", pending)
         r.require(r.compare("ult", waiting, f"i64 {running.PENDING_BOUND}"), "general")
-        for flag in (self.needs, self.viewed):
+        for flag in (self.needs, self.viewed, self.has_place):
             r.store("i1 false", flag)
+        r.store(NULL, self.place)
         with r.each(count) as i:
             r.store(NULL, r.at(self.values, i, "ptr"))
         with r.each(count) as i:
@@ -476,7 +479,7 @@ class _Recording:
         r = self.r
         plain = r.same(r.attribute(x, "_view"), NONE)
         storage = r.attribute(x, "_storage")
-        r.require(r.same(r.type_of(storage), r.known("Storage")), "undo")
+        self._meet(storage)
         r.require(r.same(r.slot(storage, Storage, "host"), NONE), "undo")
         value = r.slot(storage, Storage, "value")
         kind = r.type_of(value)
@@ -497,6 +500,21 @@ class _Recording:
                 r.store(TRUE, way_at)
                 asked = r.same(r.attribute(x, "requires_grad"), TRUE)
                 r.store(r.either(asked, r.load(self.needs, "i1")), self.needs)
+
+    def _meet(self, storage: str) -> None:
+        """All operands are on one device."""
+        r = self.r
+        kind, place = r.type_of(storage), r.local("ptr")
+        on_gpu = r.same(kind, r.known("DeviceStorage"))
+        r.require(r.either(on_gpu, r.same(kind, r.known("Storage"))), "undo")
+        r.store(NULL, place)
+        with r.when(on_gpu):
+            r.store(r.slot(storage, DeviceStorage, "place"), place)
+        first = self._not(r.load(self.has_place, "i1"))
+        with r.when(first):
+            r.store(r.load(place), self.place)
+            r.store("i1 true", self.has_place)
+        r.require(r.same(r.load(place), r.load(self.place)), "undo")
 
     def _read_views(self, count: str) -> None:
         """Their values are those of their steps."""
@@ -607,6 +625,19 @@ class _Recording:
         r = self.r
         return r.ask("order_of", out, self.inputs)
 
+    def _new_storage(self, out: str) -> str:
+        r = self.r
+        made, place = r.local("ptr"), r.load(self.place)
+        on_cpu = r.same(place, NULL)
+        with r.when(on_cpu):
+            storage, zero = r.new("Storage"), r.keep(r.known("zero"))
+            r.fill(storage, Storage, value=r.keep(out), epoch=zero, host=r.keep(NONE))
+            r.store(storage, made)
+        with r.when(self._not(on_cpu)):
+            r.store(r.ask("DeviceStorage", out, place), made)
+        r.require(r.other(r.load(made), NULL), "unordered")
+        return r.load(made)
+
     def _give_tensor(self) -> None:
         """As `making.from_value`, and the tensor's place in the autograd graph."""
         r = self.r
@@ -616,9 +647,7 @@ class _Recording:
             r.require(r.other(order, NULL), "unordered")
             r.drop(order)
             r.require(r.same(order, NONE), "several")
-        storage, tensor = r.new("Storage"), r.new("Tensor")
-        zero = r.keep(r.known("zero"))
-        r.fill(storage, Storage, value=r.keep(out), epoch=zero, host=r.keep(NONE))
+        storage, tensor = self._new_storage(out), r.new("Tensor")
         r.set(tensor, "_storage", storage)
         r.set_new(tensor, "_counter", r.new("Version"))
         r.append_weakly(storage, lambda: self._of_thread("recorder", "pending"))
@@ -627,9 +656,12 @@ class _Recording:
         dtype = r.slot(r.slot(out, Value, "type"), Type, "dtype")
         found = r.call("i32", "PySet_Contains", r.known("differentiable"), dtype)
         r.require(r.same(found, "i32 1"), "done")
+        place = r.load(self.place)
         given = self.name, tensor, out, self.inputs, operands, self.ways, self.own["recorder"]
         failed = r.call("i32", "gt.attach", "ptr %table", *given)
         r.require(r.same(failed, "i32 0"), "unattached")
+        with r.when(r.other(place, NULL)):
+            r.set(r.attribute(tensor, "_fn"), "place", place)
         r.label("done")
         r.drop(out, operands)
         r.give(tensor)

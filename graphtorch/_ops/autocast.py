@@ -40,6 +40,7 @@ class _State(threading.local):
 
 
 state = _State()
+_used = False  # whether any thread ever cast: programs without pay for nothing else
 
 
 def _cast(x: Any, target: DType) -> Any:
@@ -66,7 +67,7 @@ Target = Callable[[DType, Iterable[Any]], DType] | None
 def _casting(define: F, on_cpus: Target, on_gpus: Target) -> F:
     @functools.wraps(define)
     def call(*args: Any, **kwargs: Any) -> Any:
-        if state.target is None and state.on_gpus is None:
+        if not _used or (state.target is None and state.on_gpus is None):
             return define(*args, **kwargs) if kwargs else define(*args)
         before = state.target, state.on_gpus
         gpu = DeviceStorage.used and _any_on_gpu((*args, *kwargs.values()))
@@ -280,6 +281,8 @@ def get_autocast_dtype(device_type: str) -> dtype:
 
 def set_autocast_enabled(device_type: Any, enabled: bool | None = None) -> None:
     """Turn autocast on or off for this thread."""
+    global _used
+    _used = True
     if enabled is None:
         device_type, enabled = "cuda", device_type
     if device_type == "cpu":
