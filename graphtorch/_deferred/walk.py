@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from graphtorch.ir.graph import Graph, Node, Value
@@ -57,8 +57,13 @@ class Walk:
             if node not in self.numbers:
                 self._visit(node)  # type: ignore[arg-type]  # what has no node has a place
 
+    @classmethod
+    def visited_by(cls, visit: Callable[..., None]) -> None:
+        """From now on `visit` does what `_visit` does."""
+        cls._visit = visit  # type: ignore[method-assign]
+
     def _visit(self, node: Node) -> None:
-        """Append a node after those that it needs. (See quick_walk.py.)"""
+        """Append a node after those that it needs. (See quick/walk.py.)"""
         numbers, inputs = self.numbers, self._inputs
         row: list[Any] = [node.op, 0]
         rest = iter(node.operands)

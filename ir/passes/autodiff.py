@@ -6,7 +6,7 @@ arrives at a value. The result can be optimised, printed, exported and different
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from ..graph import Location, Node, Value, located, topological
@@ -157,6 +157,11 @@ class Template:
     def apply(self, node: Node, cotangents: Cotangents) -> list[Value | None]:
         """The gradients for another node of the same op, attributes and types."""
         return self.made([*node.operands, *node.results(), *cotangents, *self.fixed], node.location)
+
+    @classmethod
+    def made_by(cls, make: Callable[..., list[Value | None]]) -> None:
+        """From now on `make` does what `made` does."""
+        cls.made = make  # type: ignore[method-assign]
 
     def made(self, values: list[Any], location: Location | None) -> list[Value | None]:
         """The gradients for these operands, results, cotangents and `fixed`; `values` grows."""

@@ -10,8 +10,8 @@ from graphtorch.ir.graph import Node, Value
 from graphtorch.ir.op import NO_ATTRS
 from graphtorch.ir.structure import split_attrs
 
-from .storage import Leaf, RuntimeScalar
-from .walk import Walk
+from ..storage import Leaf, RuntimeScalar
+from ..walk import Walk
 
 DEEPEST = 500  # nodes behind one another that are visited by a function that calls itself
 
@@ -30,7 +30,7 @@ def install() -> None:
     _write_row(module)
     _write_node(module)
     _write_visit(module)
-    type.__setattr__(Walk, "_visit", method(module, "gt_visited", Walk, "_visit"))
+    Walk.visited_by(method(module, "gt_visited", Walk, "_visit"))
 
 
 STATE = "ptr %table, ptr %walk, ptr %count.at, ptr %node, i64 %depth"
