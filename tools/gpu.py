@@ -6,7 +6,7 @@
     python3 tools/gpu.py ops front                  two of these parts
     python3 tools/gpu.py --bench                    kernels and whole nets beside PyTorch's
     python3 tools/gpu.py sanitizer                  compute-sanitizer over some op samples
-    python3 tools/gpu.py ops --seconds 100 --json FILE --only 'soft*' --dtypes f64 f32
+    python3 tools/gpu.py ops --seconds 100 --json FILE --only 'soft*' --dtypes own f32
 
 The source tree it lies in is used as it is; needed are CuPy, an NVRTC, NumPy and what graphtorch
 depends on, and PyTorch for all that is compared with it. With GRAPHTORCH_CUDA=emulated it runs
@@ -97,7 +97,9 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--only", nargs="*", default=[], help="cases whose names match one of these patterns"
     )
-    parser.add_argument("--dtypes", nargs="*", default=["f64", "f32"], help="of the op samples")
+    parser.add_argument(
+        "--dtypes", nargs="*", default=["own", "f32"], help="of the op samples, or all"
+    )
     parser.add_argument("--full", action="store_true", help="larger models, more samples")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--skip", type=int, default=0, help=argparse.SUPPRESS)

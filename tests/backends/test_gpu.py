@@ -19,10 +19,10 @@ from graphtorch.backends.gpu.emulated import compiler as cxx
 from graphtorch.backends.gpu.executable import Executable
 from graphtorch.backends.gpu.unit import Unit
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import DType, f32
+from graphtorch.ir.dtype import DType, f32, f64
 from graphtorch.ir.graph import Graph, Type, Value
 from graphtorch.ir.shape import Symbol, SymInt
-from op_samples import WITHOUT_KERNELS, Sample, every, with_kernels
+from op_samples import WITHOUT_KERNELS, Sample, differs, every, with_kernels
 
 pytestmark = pytest.mark.skipif(
     cxx() is None, reason="the emulated CUDA device needs a C++ compiler"
@@ -51,12 +51,8 @@ def test_every_op(chunk: int) -> None:
     for sample, made in zip(chosen, built, strict=True):
         found = Executable(made, module, device)([put(device, x) for x in sample.arrays])
         want = compile_reference(sample.graph(), "reference")([Buffer.of(x) for x in sample.arrays])
-        for ours, theirs in zip(found, want, strict=True):
-            mine, expected = ours.numpy(), theirs.numpy()
-            if mine.dtype != expected.dtype or not np.allclose(
-                mine, expected, 1e-6, 1e-7, equal_nan=True
-            ):
-                wrong.append(f"{sample.name}: {mine.ravel()[:3]} instead of {expected.ravel()[:3]}")
+        if said := differs([x.numpy() for x in found], [x.numpy() for x in want], f64, 64):
+            wrong.append(f"{sample.name}: {said}")
     assert not wrong
 
 

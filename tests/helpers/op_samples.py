@@ -11,12 +11,13 @@ from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 
 from attention_cases import ATTENTION
 from factor_cases import FACTOR
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import DType, f32, f64, i8, i64
+from graphtorch.ir.dtype import ALL, DType, boolean, c128, f32, f64, i8, i64
 from graphtorch.ir.graph import Graph, Type, Value
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.op import OPS, Op
@@ -42,6 +43,7 @@ REDUCTIONS = ("sum", "prod", "max", "min", "mean", "logsumexp", "var", "any", "a
 ALONG = ("argmax", "argmin", "cumsum", "cumprod", "cummax", "cummin")
 # NumPy computes them on CPUs, and GPUs refuse them
 WITHOUT_KERNELS = {"eig"}
+WITHOUT_COMPLEX = {"cholesky", "eigh", "lu", "qr", "svd", "triangular_solve"}  # so of these
 WITHOUT_GRADIENTS = ("igamma", "igammac", "zeta", "dirichlet_grad", "standard_gamma_grad")  # loops
 
 
@@ -89,6 +91,111 @@ def every() -> Iterator[Sample]:
 def with_kernels() -> Iterator[Sample]:
     """The samples that every target with kernels takes."""
     return (s for s in every() if s.name not in WITHOUT_KERNELS)
+
+
+# ------------------------------------------------------------------------------------- by dtype
+
+
+def in_dtype(sample: Sample, dtype: DType) -> Sample | None:
+    """The sample with its numbers in another dtype; None where its op does not take that.
+
+    Numbers are its floats, of which whole ones are made for integers, and where it has none what a
+    pointwise op is given: other samples' integers are places and sizes.
+    """
+    own = own_dtype(sample)
+    if own is None or (sample.name in SIMPLE and own.kind is not dtype.kind):
+        return None  # pointwise ops have samples of every kind
+    arrays = tuple(numbers_in(a, dtype) if DType.of(a.dtype) is own else a for a in sample.arrays)
+    changed = sample._replace(arrays=arrays)
+    return changed if is_taken(changed) else None
+
+
+def is_taken(sample: Sample) -> bool:
+    """Whether the records of a sample's ops take its operands."""
+    try:
+        sample._replace(gradients=False).graph()
+    except (TypeError, RuntimeError, ValueError):
+        return False
+    return True
+
+
+def no_complex(sample: Sample) -> bool:
+    """Whether GPUs refuse the sample in complex numbers, by the op's name."""
+    return sample.name.split()[0] in WITHOUT_COMPLEX
+
+
+def own_dtype(sample: Sample) -> DType | None:
+    """The dtype of a sample's numbers: see `in_dtype`."""
+    dtypes = [DType.of(a.dtype) for a in sample.arrays]
+    for dtype in (f64, *((c128, i64, boolean) if sample.name in SIMPLE else ())):
+        if dtype in dtypes:
+            return dtype
+    return None
+
+
+def numbers_in(array: np.ndarray, dtype: DType) -> np.ndarray:
+    """Numbers of an array as another dtype has them."""
+    if dtype.is_differentiable:
+        return array.astype(dtype.numpy)
+    if dtype.is_bool:
+        return np.asarray(array > 0)
+    whole = np.rint(4 * array) if array.dtype.kind == "f" else array
+    return np.asarray(whole if dtype.signed else np.abs(whole), dtype.numpy)
+
+
+def differs(
+    found: Sequence[np.ndarray], want: Sequence[np.ndarray], dtype: DType, steps: int = 8
+) -> str:
+    """What is wrong with the results of a sample in a dtype; empty where nothing is.
+
+    Integers are equal; the largest error of floats is as many of the dtype's smallest steps,
+    relative to the largest number of all results, of which gradients are made: sums are rounded in
+    other orders than NumPy's.
+    """
+    scale = max((largest(x) for x in want), default=0.0) or 1.0
+    for i, (a, b) in enumerate(zip(found, want, strict=True)):
+        if (a.dtype, a.shape) != (b.dtype, b.shape):
+            return f"result {i}: {a.dtype} {a.shape} instead of {b.dtype} {b.shape}"
+        step = max(step_of(DType.of(b.dtype)), step_of(dtype))
+        if error(a, b) > (steps * step * scale if DType.of(b.dtype).is_differentiable else 0):
+            return f"result {i}: {a.ravel()[:4]} instead of {b.ravel()[:4]}"
+    return ""
+
+
+def largest(array: np.ndarray) -> float:
+    """The largest finite magnitude among floats; 0 of others."""
+    if not DType.of(array.dtype).is_differentiable:
+        return 0.0
+    sizes = np.abs(array.astype(complex))
+    return float(sizes[np.isfinite(sizes)].max(initial=0.0))
+
+
+def error(found: np.ndarray, want: np.ndarray) -> float:
+    """The largest difference; infinite where infinities or NaN differ."""
+    if not DType.of(want.dtype).is_differentiable:
+        return float((found != want).any())
+    a, b = (x.astype(complex) for x in (found, want))
+    with np.errstate(invalid="ignore", over="ignore"):
+        apart = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))
+    return float(np.nan_to_num(apart, nan=np.inf).max(initial=0.0))
+
+
+def step_of(dtype: DType) -> float:
+    """The distance from 1 to the next number of a dtype of floats; 0 of others."""
+    return float(ml_dtypes.finfo(dtype.real.numpy).eps) if dtype.is_differentiable else 0.0
+
+
+def in_every_dtype() -> Iterator[tuple[Sample, DType]]:
+    """The samples that targets with kernels take, in every dtype but their own that their ops
+    take."""
+    for sample in with_kernels():
+        for dtype in ALL:
+            if dtype is own_dtype(sample) or (dtype.is_complex and no_complex(sample)):
+                continue
+            if (changed := in_dtype(sample, dtype)) is not None:
+                yield changed, dtype
+    for dtype in ALL:
+        yield from ((sample, dtype) for sample in drawn_in(dtype) if is_taken(sample))
 
 
 # ------------------------------------------------------------------------------------------ by kind
@@ -159,7 +266,7 @@ def others() -> Iterator[Sample]:
     yield sample("bitcast", lambda x: ops.bitcast(x, dtype=i64), X)
     yield sample("bitcast", lambda x: ops.bitcast(x, dtype=i8), X)
     yield sample("fft", lambda x: ops.fft(x, dim=0, inverse=False), X + 1j)
-    yield sample("size", lambda x: ops.mul(x, ops.cast(ops.size(x, dim=1), dtype=f64)), X)
+    yield sample("size", lambda x: ops.mul(x, ops.cast(ops.size(x, dim=1), dtype=x.dtype)), X)
     yield sample("within", lambda x: ops.within(x, rule="positive", message="no"), ABOVE_ONE)
     yield sample(
         "require", lambda x, info: ops.require(x, info, message="no"), X, np.zeros((), np.int32)
@@ -325,52 +432,50 @@ def body(name: str, inputs: Sequence[Value], *outputs: Value) -> Graph:
     return Graph(name, inputs, outputs)
 
 
+def like(*values: Value) -> list[Value]:
+    """Inputs of a body of such types."""
+    return [Value(v.type, name=f"x{i}") for i, v in enumerate(values)]
+
+
+def step(carry: Value, x: Value, weight: Value) -> Graph:
+    after = ops.tanh(ops.add(ops.mul(carry, weight), x))
+    return body("step", [carry, x, weight], after, ops.mul(after, x))
+
+
 def loops() -> Iterator[Sample]:
-    carry, step, weight = values_for([X, X[0], X[1]])
-    after = ops.tanh(ops.add(ops.mul(carry, weight), step))
-    graph = body("step", [carry, step, weight], after, ops.mul(after, step))
     steps = np.random.default_rng(3).standard_normal((4, 3))
     for reverse in (False, True):
-        yield sample(
-            "scan",
-            lambda c, xs, w, r=reverse: ops.scan(
-                c, xs, w, body=graph, carries=1, stacked=1, length=4, reverse=r
-            ),
-            X,
-            steps,
-            X[1],
-        )
+
+        def scan(c: Value, xs: Value, w: Value, reverse: bool = reverse) -> Any:
+            graph = step(*like(c, w, w))
+            return ops.scan(c, xs, w, body=graph, carries=1, stacked=1, length=4, reverse=reverse)
+
+        yield sample("scan", scan, X, steps, X[1])
 
 
 def branches() -> Iterator[Sample]:
-    x, y = values_for([X, X[1]])
-    then, orelse = (
-        body(n, [x, y], o, ops.exp(y)) for n, o in (("a", ops.mul(x, y)), ("b", ops.add(x, y)))
-    )
-    for holds in (True, False):
-        yield sample(
-            "cond",
-            lambda p, x, y: ops.cond(p, x, y, then=then, orelse=orelse),
-            np.bool_(holds),
-            X,
-            X[1],
+    def cond(p: Value, x: Value, y: Value) -> Any:
+        a, b = like(x, y)
+        then, orelse = (
+            body(n, [a, b], o, ops.exp(b)) for n, o in (("a", ops.mul(a, b)), ("b", ops.add(a, b)))
         )
+        return ops.cond(p, x, y, then=then, orelse=orelse)
+
+    for holds in (True, False):
+        yield sample("cond", cond, np.bool_(holds), X, X[1])
 
 
 def repeated() -> Sample:
     """A loop that ends after as many steps as its last operand says."""
-    x, n, limit = values_for([X, np.int64(0), np.int64(0)])
-    test = body("test", [x, n, limit], ops.lt(n, limit))
-    one = ops.constant(value=Literal.of(1, i64))
-    step = body("body", [x, n, limit], ops.mul(x, ops.sin(x)), ops.add(n, one))
-    return sample(
-        "while_loop",
-        lambda x, n, limit: ops.while_loop(x, n, limit, test=test, body=step, carries=2),
-        X,
-        np.int64(0),
-        np.int64(4),
-        gradients=False,
-    )
+
+    def loop(*given: Value) -> Any:
+        x, n, limit = like(*given)
+        test = body("test", [x, n, limit], ops.lt(n, limit))
+        one = ops.constant(value=Literal.of(1, i64))
+        step = body("body", [x, n, limit], ops.mul(x, ops.sin(x)), ops.add(n, one))
+        return ops.while_loop(*given, test=test, body=step, carries=2)
+
+    return sample("while_loop", loop, X, np.int64(0), np.int64(4), gradients=False)
 
 
 # ----------------------------------------------------------------------------------- random numbers
@@ -411,16 +516,30 @@ def draw(name: str) -> Sample:
     )
 
 
+GIVEN = np.arange(64, dtype=np.int32) * 123457
+WORDS: dict[str, dict[str, Any]] = {
+    "words_to_float": {"shape": (64,), "dtype": f32},
+    "words_to_normal": {"shape": (48,), "dtype": f32, "rest": True, "cephes": True},
+    "words_to_integer": {"low": 0, "high": 9, "shape": (64,), "dtype": i64, "wide": False},
+}
+
+
+def drawn_in(dtype: DType) -> Iterator[Sample]:
+    """Draws of another dtype than in their samples, and what is made of words."""
+    tables = [(n, [s[0] for s in places(n, 1)], a) for n, (p, a) in RANDOM.items() if not p]
+    for name, arrays, attrs in (*tables, *((n, [GIVEN], a) for n, a in WORDS.items())):
+        if attrs.get("dtype", dtype) is not dtype:
+            attrs = attrs | {"dtype": dtype} | ({"high": 90} if "high" in attrs else {})
+            made = sample(name, lambda *x, n=name, a=attrs: OPS[n](*x, **a), *arrays)
+            yield made._replace(gradients=False)
+
+
 def words() -> Iterator[Sample]:
     """What is made of random words."""
-    given = np.arange(64, dtype=np.int32) * 123457
-    yield sample("permutation", ops.permutation, given)
-    yield sample("words_to_wide", lambda w: ops.words_to_wide(w, shape=(4, 8)), given)
-    yield sample("words_to_float", lambda w: ops.words_to_float(w, shape=(64,), dtype=f32), given)
-    normal = {"shape": (48,), "dtype": f32, "rest": True, "cephes": True}
-    yield sample("words_to_normal", lambda w: ops.words_to_normal(w, **normal), given)
-    integer = {"low": 0, "high": 9, "shape": (64,), "dtype": i64, "wide": False}
-    yield sample("words_to_integer", lambda w: ops.words_to_integer(w, **integer), given)
+    yield sample("permutation", ops.permutation, GIVEN)
+    yield sample("words_to_wide", lambda w: ops.words_to_wide(w, shape=(4, 8)), GIVEN)
+    for name, attrs in WORDS.items():
+        yield sample(name, lambda w, n=name, a=attrs: OPS[n](w, **a), GIVEN)
     yield sample("bernoulli", ops.bernoulli, X * X, X[::-1] * X)
     yield sample("muladd", ops.muladd, X, X * 2, X[0])
 
