@@ -7,8 +7,9 @@ PyTorch.
 Compared: values, versions, who requires grad, the gradients of first and second order, those that
 tensors keep, what hooks saw, and the type of every exception. A seed names a program:
 `--first SEED --count 1 --trace` prints it. Left out: views made under no_grad, which PyTorch 2.13
-treats otherwise than documented, and functions of several views, whose results PyTorch refuses to
-look at after a write.
+treats otherwise than documented, functions of several views, whose results PyTorch refuses to
+look at after a write, and views of which one
+side is given other memory, which PyTorch still takes for views.
 """
 
 from __future__ import annotations
@@ -41,12 +42,15 @@ LINES = (
         "copy",
         "detach",
         "data",
+        "data_write",
+        "set_data",
         "no_grad",
         "matmul",
         "cat",
     ]
 )
 THEIRS, OURS = 7, 8  # how a child ends where a program failed in a way that is no refusal
+LIMITS = ("modified by an inplace operation", "refers to a single memory location")
 REFUSALS = (RuntimeError, IndexError, ValueError, TypeError)
 
 
@@ -168,6 +172,18 @@ class Program:
     def _data(self, number: int, x: Any, y: Any, c: float, a: int, b: int, which: int) -> Any:
         return x.data
 
+    def _data_write(
+        self, number: int, x: Any, y: Any, c: float, a: int, b: int, which: int
+    ) -> None:
+        writes: list[Callable[[], Any]] = [
+            lambda: x.data.mul_(c), lambda: x.data.copy_(y.detach()), lambda: x.data.zero_(),
+        ]  # fmt: skip
+        writes[which % 3]()
+
+    def _set_data(self, number: int, x: Any, y: Any, c: float, a: int, b: int, which: int) -> None:
+        if x._base is None and all(v._base is not x for v in self.pool):
+            x.data = (x.detach() * c).clone() if which % 3 else y.detach().clone().reshape(x.shape)
+
     def _no_grad(self, number: int, x: Any, y: Any, c: float, a: int, b: int, which: int) -> Any:
         with self.torch.no_grad():
             return x.mul_(c) and None if which % 2 and x.numel() == 1 else x * c
@@ -209,7 +225,7 @@ class Program:
             if self.trace:
                 print(f"  {type(error).__name__}: {str(error)[:200]}")
             self.results.append(type(error).__name__)
-            self.refused = "modified by an inplace operation" in str(error)
+            self.refused = any(words in str(error) for words in LIMITS)
             return  # how far a pass came before it failed is nobody's business
         for x in self.pool:
             if x.is_leaf or x.retains_grad:
@@ -226,9 +242,17 @@ class Program:
         pairs = zip(found, wanted, strict=True)
         again = [(g * x * x).sum() for g, x in pairs if g is not None] if second else []
         leaves = [x for x in self.leaves if x.requires_grad]
+        if second and self.random.random() < 0.4:
+            self._write_between()
         if again and leaves:
             for g in self.torch.autograd.grad(sum(again), leaves, allow_unused=True):
                 self._note("second", g)
+
+    def _write_between(self) -> None:
+        """A write after the first gradients, which the second ones may refuse to read."""
+        x = self.random.choice([x for x in self.pool if x.requires_grad])
+        with self.torch.no_grad():
+            x.mul_(round(self.random.uniform(-1.5, 1.5), 2))
 
     def _note(self, what: str, tensor: Any, *facts: Any) -> None:
         self.results.append((what, *facts))

@@ -22,7 +22,8 @@ from .._deferred.tensor import Tensor
 from .._types import CPU, device
 from ..autograd.engine import Task
 from ..autograd.grad_mode import modes
-from ..autograd.nodes import FREED, AccumulateGrad, GradNode, Seen, _sequence, _users_stack
+from ..autograd.nodes import FREED, AccumulateGrad, GradNode, _sequence, _users_stack
+from ..autograd.seen import Seen
 from ..utils.hooks import changes
 from .capture import Boundary, Closed, buffer_of
 from .observed import require_observed
@@ -206,7 +207,7 @@ class Backward:
                     storage.epoch,
                     tensor._view,
                     place,
-                    kind == OUTPUT,
+                    None if kind == OUTPUT else tensor,
                 )
             )
         if modes.anomaly:
@@ -237,17 +238,20 @@ class CompiledNode(GradNode):
     carried: Sequence[Buffer] = ()
 
     # counts of writes to what it reads, those through ``.data`` included, and where that is
-    versions: list[tuple[Version, int, Storage, int, View | None, int, bool]]
+    versions: list[tuple[Version, int, Storage, int, View | None, int, Tensor | None]]
 
     def apply(self, cotangents: list[Any], task: Any) -> list[Any]:
         """Run the compiled gradient."""
         if self.saved is None:
             raise RuntimeError(FREED)
-        for counter, number, storage, epoch, view, place, is_output in self.versions:
+        for counter, number, storage, epoch, view, place, operand in self.versions:
             # as in PyTorch, what is there now counts
-            if place >= 0 and storage.epoch != epoch and counter.number == number:
+            moved = operand is not None and operand._storage is not storage
+            if place >= 0 and (moved or storage.epoch != epoch) and counter.number == number:
+                if moved:
+                    storage, view = operand._storage, operand._view  # type: ignore[union-attr]
                 self.saved[place] = _shown(
-                    storage, view, None if is_output else self.saved[place].shape
+                    storage, view, None if operand is None else self.saved[place].shape
                 )
             if counter.number != number:
                 raise RuntimeError(

@@ -15,7 +15,8 @@ from graphtorch.ir.literal import Literal
 
 from .._types import CPU, META, device
 from ..autograd.grad_mode import modes
-from ..autograd.nodes import Edge, GradNode, Seen, seen_of
+from ..autograd.nodes import Edge, GradNode
+from ..autograd.seen import Seen, seen_of
 from . import running
 from .device_storage import DeviceStorage
 from .door import Buffer, Given, New, address_of, is_quick, maker, place_of

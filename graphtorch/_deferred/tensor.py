@@ -22,7 +22,8 @@ from graphtorch.ir.shape import contiguous_strides, numel
 
 from .._types import CPU, META, Size, default_dtype, device, dtype, layout, strided
 from ..autograd.grad_mode import modes
-from ..autograd.nodes import AccumulateGrad, Edge, GradNode, Seen
+from ..autograd.nodes import AccumulateGrad, Edge, GradNode
+from ..autograd.seen import Seen, hold, move
 from ..utils.hooks import register
 from . import running
 from .device_storage import DeviceStorage
@@ -477,6 +478,8 @@ class Tensor:
         made._inference = self._inference and (self._inference if modes.inference else DETACHED)
         if recorder.capture is not None:
             recorder.capture.aliased(made, self)
+        else:
+            hold(self)
         return made
 
     @data.setter
@@ -507,7 +510,10 @@ class Tensor:
             recorder.capture.rebound(self)
         if self._base is not None:
             self._stand_alone()
+        before = None if self._seen is None else hold(self)
         self._storage, self._view, self._cached = value._storage, value._view, None
+        if before is not None:
+            move(self, before)
 
     # -- what it is --------------------------------------------------------------------------------
 

@@ -12,7 +12,8 @@ from graphtorch.ir.ops.common import zeros
 
 from .._types import META, device
 from ..autograd.grad_mode import modes
-from ..autograd.nodes import GradNode, look
+from ..autograd.nodes import GradNode
+from ..autograd.seen import look
 from . import at_once, door, running
 from .device_storage import DeviceStorage, stored
 from .making import beside, in_order, wrap
@@ -152,7 +153,7 @@ def assign(tensor: Tensor, result: Tensor, fills: bool = False, updates: bool = 
         _write_own(tensor, value)
         if keep_history:
             _continue(tensor, *((fn, 0) if replaces else _history(result)))
-            _saw_itself(tensor, result)
+            _saw_itself(tensor, result, tensor._fn, tensor._nr)
         return tensor
     _write_view(tensor, base, result, value, keep_history)
     return tensor
@@ -238,6 +239,7 @@ def _write_view(
     if edges is None:
         _end_of_chain(storage)
         return
+    _saw_itself(tensor, result, result._fn, result._nr)
     if not rest:
         _continue(base, *_history(result))
     else:
@@ -310,16 +312,15 @@ def _continue(tensor: Tensor, fn: GradNode | None, number: int) -> None:
         tensor.retain_grad()
 
 
-def _saw_itself(tensor: Tensor, result: Tensor) -> None:
-    """The node that made the new contents now guards this tensor, and not `result`, the temporary
-    it came from."""
-    fn = tensor._fn
+def _saw_itself(tensor: Tensor, result: Tensor, fn: GradNode | None, number: int) -> None:
+    """The node `fn` that made the new contents now guards this tensor, and not `result`, the
+    temporary it came from."""
     if fn is None or not (fn.made or fn.kept):
         return
     now = look(tensor._counter, tensor._storage, tensor._view)
     if fn.made:
         made = list(fn.made)
-        made[tensor._nr] = now
+        made[number] = now
         fn.made = tuple(made)
     fn.kept = tuple(
         [k._replace(seen=now) if k.seen.version is result._counter else k for k in fn.kept]
@@ -385,7 +386,7 @@ def lay(made: Tensor, order: Order | None) -> Tensor:
     if made._base is not None:  # what it is a view of was made on the way, and is nobody's
         made._rg, made._fn, made._base = False, made.grad_fn, None
     made._storage, made._view, made._cached = other._storage, other._view, other._cached
-    _saw_itself(made, made)
+    _saw_itself(made, made, made._fn, made._nr)
     return made
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import heapq
 import importlib
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from graphtorch.backends.locks import lock_across_forks
 from graphtorch.ir import ops
 from graphtorch.ir.graph import Value
-from graphtorch.ir.rewrite import in_terms_of
 
 from .._deferred.device_storage import DeviceStorage
 from .._deferred.making import from_value, ones_like
@@ -25,7 +23,8 @@ from .._ops.overriding import asks_first
 from .._types import device, dtype
 from . import anomaly_mode, saved  # noqa: F401 -- `saved` says what nodes keep
 from .grad_mode import modes
-from .nodes import LATER, AccumulateGrad, GradientEdge, GradNode, Seen
+from .nodes import LATER, AccumulateGrad, Edge, GradientEdge, GradNode, Read
+from .seen import Seen
 
 _accumulating = lock_across_forks()  # gradients that several threads add to one leaf all count
 
@@ -201,14 +200,14 @@ class Task:
         found = fn.pull(values)
         if self.saved is not None:
             self.saved += fn.saved_tensors(found, values)
-        unpacked = fn.unpacked() if fn.packed else {}
+        read = fn.reread(found, values)
         if MetaLeaf.used and any_meta(values):
             return self._without_elements(fn, cotangents, values, found)
         if self.create_graph:
             tensors = [_tensor(c, fn.place) for c in cotangents]
-            gradients = _differentiable(fn, tensors, values, found, unpacked)
+            gradients = _differentiable(fn, tensors, values, found, read)
         else:
-            given = _given(fn, found, values, unpacked) if unpacked else found
+            given = found if read is None else fn.pulled_from(read, found, values)
             gradients = [None if e is None else g for g, e in zip(given, fn.edges, strict=True)]
         if not self.retain_graph:
             fn.free(found, values)
@@ -273,62 +272,60 @@ def _added(before: Any, new: Any, place: device) -> Any:
     return new + before if before.is_sparse else before + new
 
 
-def _given(
-    fn: GradNode,
-    found: Sequence[Value | None],
-    cotangents: Sequence[Value | None],
-    unpacked: Mapping[Value, Value],
-) -> Sequence[Value | None]:
-    """The gradients `found` of a node, computed from what hooks gave back in the place of what was
-    saved."""
-    return in_terms_of(found, unpacked, (*fn.operands, *[c for c in cotangents if c is not None]))
-
-
 def _differentiable(
     fn: GradNode,
     cotangents: list[Any],
     values: list[Value | None],
     found: Sequence[Value | None],
-    unpacked: Mapping[Value, Value] = MappingProxyType({}),
+    read: Read | None = None,
 ) -> list[Any]:
-    """The gradients as tensors that can be differentiated again; `unpacked`: in the place of saved
-    ones."""
-    read = fn.reads(found, values)
-    operands: list[Value] = []
-    edges: list[Any] = []
-    for cotangent, value in zip(cotangents, values, strict=True):
-        if value is not None:
-            operands.append(value)
-            edges.append(cotangent._edge() if cotangent.requires_grad else None)
-    # of results, or of what lies between operands and results
-    through = any(v in read for v in fn.outputs)
-    for value, edge in zip(fn.operands, fn.edges, strict=True):
-        if value in read or (through and edge is not None):
-            operands.append(unpacked.get(value, value))
-            edges.append(edge)
-    for i, value in enumerate(fn.outputs):
-        if through and value.dtype.is_differentiable and value not in fn.operands:
-            operands.append(unpacked.get(value, value))
-            edges.append((fn, i))
-    if unpacked:
-        found = _given(fn, found, values, unpacked)
+    """The gradients `found` as tensors that can be differentiated again; `read`: what they are
+    computed from in the place of what was recorded."""
+    border = _border(fn, cotangents, values, found, read)
+    if read is not None:
+        found = fn.pulled_from(read, found, values)
     result: list[Any] = []
     for gradient, edge in zip(found, fn.edges, strict=True):
         if gradient is None or edge is None:
             result.append(None)
             continue
         tensor = from_value(gradient, fn.place)
-        if any(e is not None for e in edges):
-            tensor._fn = GradNode(
-                fn._name.replace("Backward0", "") + "BackwardBackward0",
-                (gradient,),
-                tuple(operands),
-                tuple(edges),
-                (None,) * len(operands),
-            )
+        if any(e is not None for _, e, _ in border):
+            operands, edges, seen = zip(*border, strict=True)
+            name = fn._name.replace("Backward0", "") + "BackwardBackward0"
+            tensor._fn = GradNode(name, (gradient,), operands, edges, seen)
             tensor._fn.place = fn.place
         result.append(tensor)
     return result
+
+
+def _border(
+    fn: GradNode,
+    cotangents: Sequence[Any],
+    values: Sequence[Value | None],
+    found: Sequence[Value | None],
+    read: Read | None,
+) -> list[tuple[Value, Edge, Seen | None]]:
+    """What the gradients `found` of a node are computed from: the value, where its own gradient
+    goes, and the tensor that holds it."""
+    reads = fn.reads(found, values)
+    kept = () if fn.packed else fn.saves(found, values)
+    now = read or Read(fn.operands, fn.outputs)
+    border: list[tuple[Value, Edge, Seen | None]] = []
+    for cotangent, value in zip(cotangents, values, strict=True):
+        if value is not None:
+            border.append((value, cotangent._edge() if cotangent.requires_grad else None, None))
+    # of results, or of what lies between operands and results
+    through = any(v in reads for v in fn.outputs)
+    for i, (value, edge) in enumerate(zip(fn.operands, fn.edges, strict=True)):
+        if value in reads or (through and edge is not None):
+            seen = fn.seen_operand(i) if value in kept else None
+            border.append((now.operands[i], edge, seen))
+    for i, value in enumerate(fn.outputs):
+        if through and value.dtype.is_differentiable and value not in fn.operands:
+            seen = fn.seen_result(i) if value in kept else None
+            border.append((now.outputs[i], (fn, i), seen))
+    return border
 
 
 def _dependencies(roots: Sequence[GradNode], stops: Collection[GradNode]) -> dict[GradNode, int]:

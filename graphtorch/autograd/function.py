@@ -16,7 +16,8 @@ from .._deferred.tensor import Tensor
 from .._ops.creation import full_value
 from .._types import DTYPES, device
 from .grad_mode import enable_grad, modes, no_grad
-from .nodes import FREED, GradNode, Seen, look, pack, unpack
+from .nodes import FREED, GradNode, pack, unpack
+from .seen import Seen, look
 
 # what is to be around the next backward passes of a class, for who wants to know what they do
 observers: WeakKeyDictionary[type, Callable[[], AbstractContextManager[Any]]] = WeakKeyDictionary()

@@ -15,7 +15,8 @@ from typing import Any
 
 from .._deferred.tensor import Tensor
 from .grad_mode import modes
-from .nodes import GradNode, Kept, kind_of, new_number, rename, seen_of
+from .nodes import GradNode, kind_of, new_number, rename
+from .seen import Kept, seen_of
 
 Define = Callable[..., Any]
 RESULT = "result"

@@ -12,8 +12,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from graphtorch.ir import ops
 from graphtorch.ir.graph import Node, Type, Value, topological
-from graphtorch.ir.op import NO_ATTRS
+from graphtorch.ir.op import NO_ATTRS, Op
 from graphtorch.ir.passes.autodiff import (
     TEMPLATES_LIMIT,
     Template,
@@ -22,13 +23,14 @@ from graphtorch.ir.passes.autodiff import (
     pullback_through,
     template_of,
 )
+from graphtorch.ir.rewrite import in_terms_of
 from graphtorch.ir.views import strided_view
 
-from .._deferred.storage import Storage, Version, View, read_steps
 from .._settings import FOLDER
 from .._types import CPU, device
 from ..utils.hooks import register
 from .grad_mode import modes
+from .seen import Kept, Seen, any_changed, any_rewritten, shown
 
 _sequence = itertools.count(1)
 
@@ -38,48 +40,6 @@ Edge = tuple["GradNode", int] | None
 def new_number() -> int:
     """A number in the order in which nodes are made."""
     return next(_sequence)
-
-
-class Seen(NamedTuple):
-    """What a tensor looked like when an operation read or made it."""
-
-    version: Version
-    number: int
-    storage: weakref.ref[Storage]
-    epoch: int
-    view: View | None
-
-
-def look(
-    version: Version,
-    storage: Storage,
-    view: View | None,
-    new: Any = tuple.__new__,
-    kind: type = Seen,
-    ref: Any = weakref.ref,
-) -> Seen:
-    """A tensor as it is now. (Made two or three times an operation: the named tuple's own way is
-    slower.)"""
-    return new(kind, (version, version.number, ref(storage), storage.epoch, view))  # type: ignore[no-any-return]
-
-
-def seen_of(tensor: Any) -> Seen:
-    """A tensor as it is now; what made it and what reads it share one record while nobody
-    writes."""
-    version, storage, view = tensor._counter, tensor._storage, tensor._view
-    known: Seen | None = tensor._seen
-    if (
-        known is not None
-        and known[1] == version.number
-        and known[3] == storage.epoch
-        and known[0] is version
-        and known[4] is view
-        and known[2]() is storage
-    ):
-        return known
-    made: Seen = look(version, storage, view)
-    tensor._seen = made
-    return made
 
 
 _kinds: dict[str, type] = {}  # a class for each name of a node: tools that draw graphs ask for it
@@ -115,19 +75,19 @@ def _kind(name: str) -> type:
     return made
 
 
-class Kept(NamedTuple):
-    """A tensor that must not have been written to when the backward pass comes."""
-
-    seen: Seen
-    type: Type
-
-
 class Packed(NamedTuple):
     """A saved value as hooks keep it."""
 
     value: Value  # which it was
     kept: Any
     unpack: Callable[[Any], Any]
+
+
+class Read(NamedTuple):
+    """What a backward pass reads in the place of the operands and results that were recorded."""
+
+    operands: tuple[Value, ...]
+    outputs: tuple[Value, ...]
 
 
 class GradientEdge(NamedTuple):
@@ -298,12 +258,17 @@ class GradNode:
     # -- gradients
 
     def pull(self, cotangents: Sequence[Value | None]) -> list[Value | None]:
-        """The gradients of the operands, given those of the results."""
+        """The gradients of the operands, given those of the results, from what was recorded: see
+        `reread` for what a backward pass reads.
+
+        Raises:
+            RuntimeError: the graph was freed; a tensor that it keeps was written to.
+        """
         if self.freed:
             raise RuntimeError(FREED)
         gradients = self._rule(cotangents, self.operands, self.outputs)
-        if not self.packed and (_any_changed(self.seen) or _any_changed(self.made)):
-            gradients = self._check_changes(cotangents, gradients)
+        if self.changed():
+            self._check_versions(self.saves(gradients, cotangents))
         for seen, kind in self.kept:
             if seen.version.number != seen.number:
                 raise RuntimeError(self._modified(kind, seen))
@@ -317,7 +282,9 @@ class GradNode:
         found = self._planned(cotangents) if self.follows_rule and not self.freed else None
         if found is None:
             gradients = self.pull(cotangents)
-            found = [None if e is None else g for g, e in zip(gradients, self.edges, strict=True)]
+            read = self.reread(gradients, cotangents)
+            made = gradients if read is None else self.pulled_from(read, gradients, cotangents)
+            found = [None if e is None else g for g, e in zip(made, self.edges, strict=True)]
             self.free(gradients, cotangents)
         return found
 
@@ -343,7 +310,7 @@ class GradNode:
             plan = self._plan(key, node, cotangents)
             if plan is None:
                 return None
-        if _any_changed(self.seen) or _any_changed(self.made) or _any_rewritten(self.kept):
+        if any_changed(self.seen) or any_changed(self.made) or any_rewritten(self.kept):
             return None  # `pull` knows what that means
         template, saves = plan
         values = [*operands, outputs[0], cotangents[0], *template.fixed]
@@ -467,12 +434,59 @@ class GradNode:
                 packed.append(Packed(value, kept, hooks[1]))
         self.packed = packed
 
-    def unpacked(self) -> dict[Value, Value]:
-        """What hooks gave back in the place of values that the gradient reads.
+    def changed(self) -> bool:
+        """Whether a tensor that it may keep was written to, which hooks do not mind."""
+        return not self.packed and (any_changed(self.seen) or any_changed(self.made))
+
+    def reread(
+        self, gradients: Sequence[Value | None], cotangents: Sequence[Value | None]
+    ) -> Read | None:
+        """What a backward pass reads in the place of what was recorded, of which `pull` made
+        `gradients`: what hooks unpack, or memory that was written to through ``.data``. None where
+        nothing changed.
 
         Raises:
-            TypeError: no tensor. RuntimeError: one of another shape or dtype.
+            TypeError: a hook gave no tensor. RuntimeError: one of another shape or dtype.
         """
+        if self.packed:
+            table = self._given_back()
+            now = [table.get(v, v) for v in (*self.operands, *self.outputs)]
+            return self._read(now, {*table})
+        if not self.changed():
+            return None
+        saved = self.saves(gradients, cotangents)
+        return self._read(self._in_memory(saved), saved)
+
+    def _read(self, now: list[Value], saved: set[Value]) -> Read:
+        """`now`: operands and results. A result that is not `saved` is computed again."""
+        count = len(self.operands)
+        before = (*self.operands, *self.outputs)
+        for i, value in enumerate(now):  # a gradient of the gradients tells them apart by value
+            if value is not before[i] and now.count(value) > 1:
+                now[i] = ops.reshape(value, shape=value.shape)
+        operands, outputs = tuple(now[:count]), now[count:]
+        again = dict(zip(self.operands, operands, strict=True))
+        for i, value in enumerate(self.outputs):
+            if value not in saved and operands != self.operands:
+                outputs[i] = in_terms_of((value,), again, self.operands)[0] or value
+        return Read(operands, tuple(outputs))
+
+    def pulled_from(
+        self, read: Read, gradients: Sequence[Value | None], cotangents: Sequence[Value | None]
+    ) -> list[Value | None]:
+        """The gradients as `pull` would have made them if `read` had been recorded."""
+        if read == (self.operands, self.outputs):
+            return list(gradients)
+        node = self.outputs[0].node
+        if node is not None and node.operands == self.operands and len(node.types) == 1:
+            # by place: two operands that were equal may not be so any more
+            return list(pullback_of(node, *read, cotangents))
+        table = dict(zip((*self.operands, *self.outputs), (*read[0], *read[1]), strict=True))
+        given = [c for c in cotangents if c is not None]
+        return in_terms_of(gradients, table, (*self.operands, *given))
+
+    def _given_back(self) -> dict[Value, Value]:
+        """What hooks gave back in the place of values that the gradient reads."""
         table: dict[Value, Value] = {}
         for value, kept, hook in self.packed:
             found = unpack(kept, hook)
@@ -484,40 +498,53 @@ class GradNode:
             table[value] = found._value()
         return table
 
-    def _check_changes(
-        self, cotangents: Sequence[Value | None], gradients: list[Value | None]
-    ) -> list[Value | None]:
-        saved = self.saves(gradients, cotangents)
-        operands, outputs = list(self.operands), list(self.outputs)
+    def _check_versions(self, saved: set[Value]) -> None:
         for seen, values, i in self._tensors():
-            if values[i] not in saved or not _any_changed((seen,)):
-                continue
-            if seen.version.number != seen.number:
+            if values[i] in saved and seen.version.number != seen.number:
                 raise RuntimeError(self._modified(values[i].type, seen))
-            storage = seen.storage()
-            if storage is not None:  # written through .data: PyTorch reads the memory as it is now
-                now = read_steps(storage.read(), seen.view.steps if seen.view else ())
-                (operands if values is self.operands else outputs)[i] = now
-        if operands == list(self.operands) and outputs == list(self.outputs):
-            return gradients
-        node = self.outputs[0].node
-        if (
-            node is not None
-            and node.operands == self.operands
-            and len(outputs) == len(node.types) == 1
-        ):
-            if self.outputs[0] not in saved:  # where the rule reads it, PyTorch computes it again
-                outputs = list(node.op.node(tuple(operands), node.attrs, node.location).results())
-            return list(pullback_of(node, operands, outputs, cotangents))
-        return gradients
+
+    def _in_memory(self, saved: set[Value]) -> list[Value]:
+        """Operands and results as memory is now, of which PyTorch reads what it `saved`: writes
+        through ``.data`` are not counted."""
+        now = [*self.operands, *self.outputs]
+        for seen, values, i in self._tensors():
+            if values[i] in saved and any_changed((seen,)):
+                value = shown(seen) or values[i]
+                now[i if values is self.operands else len(self.operands) + i] = value
+                if value.type != values[i].type:
+                    raise RuntimeError(self._other(values[i].type, value.type))
+        return now
+
+    def _other(self, before: Type, now: Type) -> str:
+        return (
+            f"{self._name} was recorded of a tensor {before}, and its .data is {now} by now: its "
+            "gradient cannot be computed. Assign .data after the backward pass, or before the "
+            "forward pass"
+        )
 
     def _tensors(self) -> Any:
-        for i, seen in enumerate(self.seen):
+        for i in range(len(self.seen)):
+            seen = self.seen_operand(i)
             if seen is not None:
                 yield seen, self.operands, i
-        for i, seen in enumerate(self.made):
+        for i in range(len(self.made)):
+            seen = self.seen_result(i)
             if seen is not None:
                 yield seen, self.outputs, i
+
+    def seen_operand(self, i: int) -> Seen | None:
+        """The tensor that PyTorch keeps of an operand: itself, or a view made on the way, which
+        stays with the memory."""
+        seen = self.seen[i] if i < len(self.seen) else None
+        node = self.outputs[0].node
+        if seen is None or node is None or i not in VIEWED.get(node.op, ()):
+            return seen
+        return seen.as_memory()
+
+    def seen_result(self, i: int) -> Seen | None:
+        """What PyTorch keeps of a result: its memory."""
+        seen = self.made[i] if i < len(self.made) else None
+        return None if seen is None else seen.as_memory()
 
     def _modified(self, kind: Type, seen: Seen) -> str:
         return (
@@ -553,6 +580,8 @@ class GradNode:
         self.freed = True
 
 
+# operands of operations that PyTorch turns into views of themselves before it keeps them
+VIEWED: dict[Op[Any], tuple[int, ...]] = {ops.linear: (1,), ops.affine: (2,)}
 _saves: dict[object, bool] = {}
 # by class and operation of a node, with the types of its operands and which gradients are wanted
 Plan = tuple[Template, bool]
@@ -578,25 +607,6 @@ FREED = (
     ".backward() or autograd.grad(). Specify retain_graph=True if you need to backward through the "
     "graph a second time or if you need to access saved tensors after calling backward."
 )
-
-
-def _any_changed(seen: Sequence[Seen | None]) -> bool:
-    for s in seen:
-        if s is not None:
-            version, number, storage, epoch, _ = s
-            if version.number != number:
-                return True
-            alive = storage()
-            if alive is not None and alive.epoch != epoch:
-                return True
-    return False
-
-
-def _any_rewritten(kept: Sequence[Kept]) -> bool:
-    for seen, _ in kept:  # noqa: SIM110 - asked at every node of a backward pass
-        if seen.version.number != seen.number:
-            return True
-    return False
 
 
 class AccumulateGrad(GradNode):

@@ -19,7 +19,8 @@ from .._random.generator import back_to, marks
 from ..autograd import enable_grad, is_grad_enabled, no_grad
 from ..autograd.engine import grad_between
 from ..autograd.graph import saved_tensors_hooks
-from ..autograd.nodes import FREED, AccumulateGrad, GradNode, new_number, seen_of
+from ..autograd.nodes import FREED, AccumulateGrad, GradNode, new_number
+from ..autograd.seen import seen_of
 
 End = tuple[GradNode, int]
 Contexts = tuple[contextlib.AbstractContextManager[Any], contextlib.AbstractContextManager[Any]]

@@ -19,7 +19,8 @@ from graphtorch.ir.op import NO_ATTRS, Attrs, Op
 from graphtorch.ir.passes.autodiff import Template
 
 from ...autograd.grad_mode import modes
-from ...autograd.nodes import Seen, _given, _sequence, kind_of, seen_of
+from ...autograd.nodes import _given, _sequence, kind_of
+from ...autograd.seen import Place, Seen, seen_of
 from ..device_storage import DeviceStorage
 from ..making import _DIFFERENTIABLE, wrap
 from ..memory_order import order_of
@@ -68,6 +69,7 @@ def recording(
         Op=Op,
         Attrs=Attrs,
         Seen=Seen,
+        Place=Place,
         no_attrs=NO_ATTRS,
         nothing="",
         zero=0,

@@ -9,7 +9,7 @@ from ..storage import Storage
 
 
 def write_seen(module: Module) -> None:
-    """What `nodes.seen_of` says of a tensor; a new reference."""
+    """What `seen.seen_of` says of a tensor; a new reference."""
     with module.function("gt.seen", "ptr %table, ptr %tensor", internal=True) as r:
         known = r.attribute("ptr %tensor", "_seen")
         r.require(r.other(known, NULL), "ask")
@@ -32,11 +32,12 @@ def _look(r: Routine) -> str:
     """The record that `seen_of` makes of a new tensor, which gets it: a new reference."""
     version = r.attribute("ptr %tensor", "_counter")
     storage = r.attribute("ptr %tensor", "_storage")
-    made = r.call("ptr", "PyType_GenericAlloc", r.known("Seen"), "i64 5")
+    made = r.call("ptr", "PyType_GenericAlloc", r.known("Seen"), "i64 6")
     number = r.keep(r.attribute(version, "number"))
     ref = r.call("ptr", "PyWeakref_NewRef", storage, NULL)
     epoch = r.keep(r.slot(storage, Storage, "epoch"))
-    for i, part in enumerate((r.keep(version), number, ref, epoch, r.keep(NONE))):
+    place = r.call("ptr", "PyType_GenericAlloc", r.known("Place"), "i64 0")
+    for i, part in enumerate((r.keep(version), number, ref, epoch, r.keep(NONE), place)):
         r.store(part, r.at(made, tuple.__basicsize__ + 8 * i, "i8"))
     r.set("ptr %tensor", "_seen", made)
     return made
