@@ -21,6 +21,7 @@ import cupy
 import numpy as np
 from cupy.cuda import driver, runtime
 
+from ..locks import lock_of_object
 from ..record import Site
 from . import nvrtc
 from .arguments import Arguments
@@ -59,7 +60,7 @@ class CupyDevice:
     def __init__(self, index: int = 0):
         """Raises: DeviceError: CUDA cannot use it."""
         self.index = index
-        self.lock = threading.RLock()
+        self.lock = lock_of_object()
         self._entered = threading.local()
         self._alone = _at_first(runtime.getDeviceCount) == 1
         self._blocking = os.environ.get("CUDA_LAUNCH_BLOCKING", "0") not in ("", "0")

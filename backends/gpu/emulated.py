@@ -26,6 +26,7 @@ import numpy as np
 
 from .. import cache
 from ..buffer import Block, size_class
+from ..locks import lock_across_forks, lock_of_object
 from ..record import Site
 from .arguments import Arguments
 from .device import DeviceError, Launch, Piece, Properties
@@ -59,7 +60,7 @@ NEEDED = (
     "the emulated CUDA device needs a C++ compiler, and there is none: install g++ or clang++, or "
     "name one in CXX"
 )
-_MAKING = threading.Lock()  # held while workplaces are made
+_MAKING = lock_across_forks()  # held while workplaces are made
 ORDERS = 3  # orders in which the threads of a block may run
 
 
@@ -106,7 +107,7 @@ class EmulatedDevice:
         self.watched = watched
         self.counts: dict[str, Counts] = {}
         self.properties = Properties("emulated", CAPABILITY, 8 << 30, LARGE.multiprocessors)
-        self.lock = threading.RLock()
+        self.lock = lock_of_object()
         self._pool = Pool(self._take, KEPT)
         self._statuses = Statuses(self.pinned)
         self._noted: list[Callable[[], None]] | None = None  # during a capture

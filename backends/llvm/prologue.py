@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -11,6 +10,7 @@ from graphtorch.ir.shape import evaluate
 
 from ..buffer import HUGE, Block, Buffer, Held, discard, give_back, size_class
 from ..kernels.program.abi import CALL, END, HEADER, SIZES
+from ..locks import lock_of_object
 from ..packed_only import Copy, can_be_put_away, put_away
 from ..record import Rearranged, Record
 from .builtin import launch
@@ -30,7 +30,7 @@ class Packed:
         self._inputs = record.prologue or ()
         self.first = min(self._inputs, default=0)
         self._linked = linked
-        self._lock = threading.Lock()
+        self._lock = lock_of_object()
         self._away: list[Copy] = []  # of weights that were put away
         self._returns = 0  # how often some of these had come back by the next time
         self._held: tuple[tuple[int, ...], list[weakref.ref[Buffer]], Block] | None = None
