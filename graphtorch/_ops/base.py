@@ -25,7 +25,7 @@ from .._deferred.door import Buffer, is_quick
 from .._deferred.making import wrap
 from .._deferred.memory_order import order_of
 from .._deferred.running import flush, locate, settle, user_line
-from .._deferred.storage import Leaf, Storage, number_in_all, recorder
+from .._deferred.storage import Leaf, Storage, number_in_all, overlaps, recorder
 from .._deferred.tensor import Tensor
 from .._deferred.write import assign, cast_tensor, check_overlap, forget_target
 from .._types import CPU
@@ -89,6 +89,8 @@ def in_place(name: str, define: Callable[..., Any], fills: bool = False) -> Call
     @functools.wraps(define)
     def write(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         check_tensor(name, "input", self)
+        if name in REPEATED and repeats(self):
+            return REPEATED[name](self, *args, **kwargs)  # type: ignore[no-any-return]
         if not fills and name != "masked_fill_":  # which takes a number out of a tensor
             for x in (*args, *kwargs.values()) if kwargs else args:
                 if isinstance(x, Tensor):
@@ -103,6 +105,13 @@ def in_place(name: str, define: Callable[..., Any], fills: bool = False) -> Call
     return write
 
 
+def repeats(x: Tensor) -> bool:
+    """Whether several elements of `x` certainly are one place in memory."""
+    return x._view is not None and overlaps(x._type.shape, x._view.strides)
+
+
+# What writes to a tensor that shows places in memory several times, where that is done at all.
+REPEATED: dict[str, Callable[..., Any]] = {}
 # In place these refuse to read any of the memory that they write to.
 SCATTERS = frozenset(
     {

@@ -18,9 +18,16 @@ from .._deferred import at_once, running
 from .._deferred.door import Buffer, Pinned, gpus
 from .._deferred.making import beside
 from .._deferred.memory_order import channels_last_order
-from .._deferred.storage import Leaf, MetaLeaf, recorder
+from .._deferred.storage import Leaf, MetaLeaf, overlaps, recorder
 from .._deferred.tensor import Tensor
-from .._deferred.write import assign, cast_tensor, check_overlap, on_device, pinned
+from .._deferred.write import (
+    assign,
+    cast_tensor,
+    check_overlap,
+    check_writable,
+    on_device,
+    pinned,
+)
 from .._torch.legacy import TYPE_NAME_OF, TYPE_NAMES, place_of_type
 from .._types import CPU, DTYPES, check_device, dtype, to_ir
 from .base import FUNCTIONS, METHODS, Number, check_tensor, common_dtype, register, run
@@ -430,6 +437,10 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
                 f"{src.__class__.__name__}"
             )
         return METHODS["fill_"](self, src)
+    if _is_same(self, src):
+        check_writable(self)
+        self._counter.number += 1
+        return self
     check_overlap(self, src)
     if src._type.dtype is not self._type.dtype:
         src = cast_tensor(src, self._type.dtype)
@@ -445,6 +456,16 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
         value = src._value()
         src = run("Copy", lambda v: ops.reshape(v, shape=value.shape), src)
     return assign(self, src)
+
+
+def _is_same(x: Tensor, y: Tensor) -> bool:
+    """Whether two tensors show the same places of an expanded memory: nothing is to be copied."""
+    views = (x._view, y._view)
+    if x._storage is not y._storage or None in views or y.requires_grad:
+        return False
+    one, other = views
+    same = x._type is y._type and one.offset == other.offset and one.strides == other.strides  # type: ignore[union-attr]
+    return same and overlaps(x._type.shape, one.strides)  # type: ignore[union-attr]
 
 
 @register("fill_")

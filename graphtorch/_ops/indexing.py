@@ -23,9 +23,11 @@ from .base import (
     MASK,
     METHODS,
     OUTSIDE,
+    REPEATED,
     cast_value,
     check_places,
     elements_for_size,
+    repeats,
     run,
     scalar,
 )
@@ -314,6 +316,9 @@ def setitem(self: Tensor, key: Any, value: Any) -> None:
     ):
         _check_mask(self, mask)
         spread = mask.reshape(mask.shape + (1,) * (self.ndim - mask.ndim))
+        if repeats(self):
+            METHODS["masked_fill_"](self, spread, value)
+            return
         assign(self, FUNCTIONS["masked_fill"](self, spread, value))
         return
     part, arrays = _basic(self, key)
@@ -327,8 +332,19 @@ def setitem(self: Tensor, key: Any, value: Any) -> None:
     dims = tuple(axis for axis, _ in arrays)
     source = value if isinstance(value, Tensor) else scalar_tensor(value, dtype)
     check_overlap(part, source, identical=True)
+    if repeats(part):
+        REPEATED["index_put_"](part, _places_of(arrays), source)
+        return
     written = _put(part, source, arrays, dims, accumulate=False)
     assign(part, written)
+
+
+def _places_of(arrays: Arrays) -> tuple[Any, ...]:
+    """A key that has the index tensors where they are, and takes all of the dimensions between."""
+    key: list[Any] = [slice(None)] * (1 + max(axis for axis, _ in arrays))
+    for axis, index in arrays:
+        key[axis] = index
+    return tuple(key)
 
 
 def _check_mask(x: Tensor, mask: Tensor) -> None:

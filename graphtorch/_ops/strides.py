@@ -239,7 +239,8 @@ def resize_(self: Tensor, *sizes: Any, memory_format: Any = None) -> Tensor:
         memory_format: in which order dimensions lie in memory then; by default that of the shape.
 
     Raises:
-        RuntimeError: the tensor requires grad, or the shape has another rank than the format.
+        RuntimeError: the tensor requires grad, or the shape has another rank than the format; or
+            it needs other memory, which tensors and arrays that show the same would not see.
     """
     if self.requires_grad:
         raise RuntimeError("cannot resize variables that require grad")
@@ -253,6 +254,14 @@ def resize_(self: Tensor, *sizes: Any, memory_format: Any = None) -> Tensor:
             self._rebind(_part_of_memory(self, target, contiguous_strides(target), _offset(self)))
             self._counter.number += 1
         return self
+    if self._storage.shared_memory() is not None:
+        raise RuntimeError("Trying to resize storage that is not resizable")
+    if recorder.capture is None and self._storage.value.type.numel and _has_aliases(self):
+        raise RuntimeError(
+            f"resize_: {list(target)} needs more memory than {list(self.shape)} has, or another "
+            "order of it, and other tensors show the same memory: they would not see it move. "
+            "clone() first what is to be resized, or what shows it"
+        )
     flat = reshape(self.detach(), (before,)) if before else None
     if flat is None or wanted == 0:
         value = full_value(target, 0, self._type.dtype)
@@ -293,6 +302,25 @@ def _has_room(x: Tensor, shape: tuple[Any, ...]) -> bool:
         return False
     room = x._storage.value.type.numel * x._storage.value.dtype.itemsize
     return (offset + numel(shape)) * x.itemsize <= room  # type: ignore[operator]
+
+
+def _has_aliases(x: Tensor) -> bool:
+    """Whether another tensor shows the memory of `x`, or a storage object stands for it."""
+    known = _ALONE + _kept_by(x)
+    base = x._base
+    if base is not None:
+        if sys.getrefcount(base) > _ALONE + 1:
+            return True
+        known += 1 + _kept_by(base)
+    return sys.getrefcount(x._storage) > known
+
+
+_ALONE = 2  # references to what one object holds, as `getrefcount` counts
+
+
+def _kept_by(x: Tensor) -> int:
+    """How often what was seen of `x` keeps its storage."""
+    return int(x._seen is not None and getattr(x._seen.place, "kept", None) is x._storage)
 
 
 def _zero(x: Tensor) -> Any:

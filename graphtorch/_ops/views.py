@@ -407,7 +407,7 @@ def expand_as(self: Tensor, other: Tensor) -> Tensor:
     return expand(self, other.shape)
 
 
-@register()
+@register(method=False)
 def broadcast_to(input: Tensor, size: Any) -> Tensor:
     """Expanded to `size`."""
     check_tensor("broadcast_to", "input", input)
@@ -417,6 +417,12 @@ def broadcast_to(input: Tensor, size: Any) -> Tensor:
             f"{type(size).__name__}"
         )
     return expand(input, size)
+
+
+@register("broadcast_to", function=False)
+def broadcast_to_method(self: Tensor, *size: Any) -> Tensor:
+    """Expanded to `size`, ints or one tuple of them."""
+    return broadcast_to(self, shape_of(size))
 
 
 # ------------------------------------------------------------------------------------------ parts
