@@ -233,7 +233,7 @@ def _record(
     attrs: dict[str, Any],
 ) -> Any:
     """As `run`. What is recorded most is so in machine code from some time on: see `quick`."""
-    if record is _record:
+    if record is _record and recorder.capture is None:
         _consider()
     locate()
     values: list[Any] = []
