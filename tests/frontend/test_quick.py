@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import random
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -271,21 +270,3 @@ def test_threads_record_their_own() -> None:
     finally:
         sys.setswitchinterval(before)
     assert results[0] == results[1] and len(results[1]) == 4
-
-
-BEGINS_IN_A_CAPTURE = """
-import graphtorch as torch
-from graphtorch.backends.llvm import builtin  # there is machine code from now on
-x = torch.full((4, 4), 2.0)
-f = torch.compile(lambda x: (x @ x + x).sum())
-assert f(x).item() == f(x).item() == 4 * 4 * 18
-assert [len(g.nodes) for g in f.graphs] == [3], f.graphs
-"""
-
-
-def test_a_capture_is_not_disturbed() -> None:
-    """The first operation that could be recorded in machine code is one of a capture."""
-    done = subprocess.run(
-        [sys.executable, "-c", BEGINS_IN_A_CAPTURE], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
