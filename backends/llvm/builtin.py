@@ -238,6 +238,13 @@ def method(module: Module, name: str, kind: type, label: str) -> Callable[..., A
     return _new_method(kind, ctypes.addressof(definition))  # type: ignore[no-any-return]
 
 
+def runs_here(module: Module) -> bool:
+    """Whether the interpreter at hand has all that the functions of `module` call, and lets one
+    thread run at a time: they borrow references."""
+    one_at_a_time = getattr(sys, "_is_gil_enabled", lambda: True)()
+    return one_at_a_time and all(hasattr(ctypes.pythonapi, name) for name in module.calls())
+
+
 def is_cached(module: Module) -> bool:
     """Whether the cache has the code of `module`, whose text is complete."""
     return cache.load(_key(module.text())) is not None

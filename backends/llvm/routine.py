@@ -100,6 +100,10 @@ class Module:
         functions = [f.text() for f in self._defined.values()]
         return "\n".join([*external, *declared, _TABLE, *self._variables, *functions, ""])
 
+    def calls(self) -> list[str]:
+        """What its functions call of the interpreter's."""
+        return [name for name in self._declared if name not in (*self._defined, ATTRIBUTE)]
+
     def _write_attribute(self) -> None:
         with self.function(ATTRIBUTE, "ptr %x, ptr %name", internal=True) as r:
             found = r.call("ptr", "PyObject_GetAttr", "ptr %x", "ptr %name")

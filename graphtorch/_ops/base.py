@@ -273,10 +273,8 @@ def _record(
     return wrap(name, outs, inputs, tuple(values), order)
 
 
-LOADED, COMPILED = (
-    4000,
-    30000,
-)  # operations that pay for loading what is in the cache, for making it
+# operations that pay for loading what is in the cache, and for making it
+LOADED, COMPILED = 4000, 30000
 _counted = 0
 
 

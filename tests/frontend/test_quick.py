@@ -270,3 +270,13 @@ def test_threads_record_their_own() -> None:
     finally:
         sys.setswitchinterval(before)
     assert results[0] == results[1] and len(results[1]) == 4
+
+
+def test_interpreters_that_it_is_not_made_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+    made = quick.recording(base._record, base.DENSE)
+    assert made is not None and made is not base._record  # so that nobody asks again
+    monkeypatch.setattr(base, "record", made)
+    x = torch.ones(3, requires_grad=True)
+    (x * 2 + x).sum().backward()
+    assert x.grad.tolist() == [3.0, 3.0, 3.0]

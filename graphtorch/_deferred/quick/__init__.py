@@ -8,10 +8,11 @@ With it ``Op.__call__``, `Walk._visit` and `Template.made` give way to machine c
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from graphtorch.backends.llvm.builtin import is_cached, method, routine
+from graphtorch.backends.llvm.builtin import is_cached, method, routine, runs_here
 from graphtorch.backends.llvm.builtin import module as native_module
 from graphtorch.backends.llvm.routine import Objects
 from graphtorch.ir.graph import Node, Value, _location
@@ -47,6 +48,8 @@ def recording(
         general: is called for what is not done here.
         dense: the classes of tensors that have no behaviour of their own.
         compiles: whether it is made where the cache has it not; else that gives None.
+
+    Returns: `general` again, under another name, where the interpreter is not made for it.
     """
     kinds = {f"dense{i}": kind for i, kind in enumerate(dense)}
     objects = Objects(
@@ -87,6 +90,8 @@ def recording(
     write_attach(module)
     write_applied(module)
     write_recorded(module, list(kinds))
+    if not runs_here(module):
+        return functools.partial(general)
     if not compiles and not is_cached(module):
         return None
     if not IN_PYTHON:
