@@ -256,7 +256,7 @@ def resize_(self: Tensor, *sizes: Any, memory_format: Any = None) -> Tensor:
         return self
     if self._storage.shared_memory() is not None:
         raise RuntimeError("Trying to resize storage that is not resizable")
-    if recorder.capture is None and self._storage.value.type.numel and _has_aliases(self):
+    if recorder.capture is None and _has_memory(self) and _has_aliases(self):
         raise RuntimeError(
             f"resize_: {list(target)} needs more memory than {list(self.shape)} has, or another "
             "order of it, and other tensors show the same memory: they would not see it move. "
@@ -302,6 +302,10 @@ def _has_room(x: Tensor, shape: tuple[Any, ...]) -> bool:
         return False
     room = x._storage.value.type.numel * x._storage.value.dtype.itemsize
     return (offset + numel(shape)) * x.itemsize <= room  # type: ignore[operator]
+
+
+def _has_memory(x: Tensor) -> bool:
+    return not x.is_meta and x._storage.value.type.numel != 0
 
 
 def _has_aliases(x: Tensor) -> bool:
