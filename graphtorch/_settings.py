@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import sys
 import warnings
 from typing import Any
 
@@ -23,6 +24,25 @@ _float32: dict[str, str | None] = {
     "conv": None,
     "rnn": None,
 }
+
+
+def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the user's line: that of the first frame outside this package, through however many
+    of our own calls it came here."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_code.co_filename.startswith(FOLDER) and frame.f_back is not None:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
+
+
+_said: set[str] = set()
+
+
+def warn_once(message: str) -> None:
+    """As `warn_user`, once in a process, or each time under `set_warn_always`."""
+    if message not in _said or chosen["warn_always"]:
+        _said.add(message)
+        warn_user(message)
 
 
 def get_num_threads() -> int:
@@ -88,11 +108,9 @@ def set_float32_matmul_precision(precision: str) -> None:
             string changes nothing, with a warning.
     """
     if precision not in ("highest", "high", "medium"):
-        warnings.warn(
+        warn_user(
             f"{precision} is not one of 'highest', 'high', or 'medium'; the current "
             "setFloat32MatmulPrecision call has no effect.",
-            UserWarning,
-            stacklevel=2,
         )
         return
     set_float32("matmul", "ieee" if precision == "highest" else "tf32")

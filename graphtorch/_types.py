@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -118,13 +119,7 @@ def to_ir(given: Any) -> DType:
                 f"tensors of {given} are not implemented: use torch.bfloat16 or torch.int8"
             )
         return given.ir
-    if given is float:
-        return default_dtype()
-    found = (
-        {int: ir_dtype.i64, bool: ir_dtype.boolean, complex: ir_dtype.c64}.get(given)
-        if isinstance(given, type)
-        else None
-    )
+    found = OF_PYTHON.get(given) if isinstance(given, type) else None
     if found is None:
         raise TypeError(
             f"dtype must be a torch.dtype such as torch.float32, not {given!r} of type "
@@ -132,6 +127,14 @@ def to_ir(given: Any) -> DType:
         )
     return found
 
+
+# of Python's types as `dtype` arguments: not those of Python's numbers
+OF_PYTHON: dict[type, DType] = {
+    bool: ir_dtype.boolean,
+    int: ir_dtype.i64,
+    float: ir_dtype.f64,
+    complex: ir_dtype.c128,
+}
 
 defaults = [ir_dtype.f32]  # of Python floats
 
@@ -145,7 +148,7 @@ def set_default_dtype(d: Any) -> None:
     """Set the dtype of Python floats and of factory functions: float16, bfloat16, float32 or
     float64."""
     ir = to_ir(d)
-    if not ir.is_floating_point:
+    if type(d) is not dtype or not ir.is_floating_point:
         raise TypeError(f"only floating-point types are supported as the default type, got {d}")
     defaults[0] = ir
 
@@ -320,8 +323,12 @@ class Size(tuple):
 
 class _Info:
     def __repr__(self) -> str:
-        shown = ", ".join(f"{k}={v}" for k, v in self.__dict__.items() if not k.startswith("_"))
-        return f"{type(self).__name__}({shown})"
+        shown = [
+            f"{k}={v}" if k == "dtype" else f"{k}={v:g}"
+            for k, v in self.__dict__.items()
+            if k != "bits"
+        ]
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self.__dict__ == other.__dict__
@@ -345,7 +352,7 @@ class finfo(_Info):
                 f"'torch.{ir.torch_name}'"
             )
         info = ml_dtypes.finfo(ir.real.numpy)
-        self.resolution = float(info.resolution)
+        self.resolution = 10.0 ** round(math.log10(info.resolution))
         self.min, self.max = float(info.min), float(info.max)
         self.eps = float(info.eps)
         self.smallest_normal = self.tiny = float(info.smallest_normal)

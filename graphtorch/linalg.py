@@ -185,6 +185,8 @@ def vander(x: Tensor, *, N: int | None = None) -> Tensor:
 
 def multi_dot(tensors: Any, *, out: Any = None) -> Tensor:
     """The product of several matrices; the first and last may be vectors."""
+    if len(tensors) < 2:
+        raise RuntimeError(f"multi_dot(): expected at least 2 tensors but got {len(tensors)}")
     found = tensors[0]
     for t in tensors[1:]:
         found = matmul(found, t)
@@ -193,6 +195,11 @@ def multi_dot(tensors: Any, *, out: Any = None) -> Tensor:
 
 def cross(input: Tensor, other: Tensor, *, dim: int = -1) -> Tensor:
     """The cross product of vectors of three elements."""
+    if input.ndim != other.ndim:
+        raise RuntimeError(
+            "linalg.cross: inputs must have the same number of dimensions, but got "
+            f"{input.ndim} and {other.ndim}."
+        )
     return FUNCTIONS["cross"](input, other, dim)
 
 

@@ -143,6 +143,11 @@ def zeta(input: Any, other: Any) -> Tensor:
         raise RuntimeError(
             "the derivative for 'special_zeta: self' is not implemented: detach() it"
         )
+    if not isinstance(input, Tensor) and not isinstance(other, Tensor):
+        raise TypeError(
+            "special_zeta() received an invalid combination of arguments: two numbers, but one of "
+            "input and other must be a Tensor"
+        )
     return elementwise(
         "SpecialZeta", ops.zeta, input, other, dtype=floating(common_dtype(input, other))
     )

@@ -8,7 +8,6 @@ imported.
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from graphtorch.ir import ops
 from graphtorch.ir.graph import Type, Value
 from graphtorch.ir.shape import contiguous_strides, numel
 
+from .._settings import warn_user
 from .._types import CPU, META, Size, default_dtype, device, dtype, layout, strided
 from ..autograd.grad_mode import modes
 from ..autograd.nodes import AccumulateGrad, Edge, GradNode
@@ -110,7 +110,9 @@ class Tensor:
     _marks: dict[int, Any] | None = None  # of axes: see `_dynamo.mark_dynamic`
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        made = Tensor._construct(default_dtype(), args, kwargs)
+        given = args[0] if len(args) == 1 else None
+        dtype = given._type.dtype if isinstance(given, Tensor) else default_dtype()
+        made = Tensor._construct(dtype, args, kwargs)
         return made if cls is Tensor else cls._make_subclass(cls, made, False)
 
     @classmethod
@@ -465,8 +467,8 @@ class Tensor:
 
     def detach_(self) -> Tensor:
         """Cut this tensor out of the autograd graph."""
-        if self._base is not None and self._creation == "multi":
-            raise RuntimeError("Can't detach views in-place: use detach() instead")
+        if self._base is not None and self._base is not self:
+            raise RuntimeError("Can't detach views in-place. Use detach() instead.")
         self._fn, self._rg, self._base, self._nr = None, False, None, 0
         return self
 
@@ -605,12 +607,10 @@ def _instance(cls: Any) -> Any:
 
 
 def _warn_non_leaf_grad() -> None:
-    warnings.warn(
+    warn_user(
         "The .grad attribute of a Tensor that is not a leaf Tensor is being accessed. Its .grad "
         "attribute won't be populated during autograd.backward(). If you indeed want the .grad "
         "field to be populated for a non-leaf Tensor, use .retain_grad() on the non-leaf Tensor.",
-        UserWarning,
-        stacklevel=3,
     )
 
 

@@ -297,6 +297,7 @@ _OF: dict[tuple[str, str], Kind | None] = {  # of one function
     ("einsum", "equation"): None,
     ("copy_", "src"): _OPERAND,
     ("broadcast_tensors", "tensors"): _TENSOR,
+    ("meshgrid", "tensors"): ("Tensor", lambda x: isinstance(x, Tensor) or _is_tensors(x)),
     ("lerp", "weight"): _OPERAND,
     ("view", "shape"): ("tuple of ints", lambda x: isinstance(x, dtype) or _INTS[1](x)),
 }

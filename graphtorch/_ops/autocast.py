@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import threading
-import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -19,6 +18,7 @@ from .._deferred.device_storage import DeviceStorage
 from .._deferred.door import gpus
 from .._deferred.tensor import Tensor
 from .._deferred.write import cast_tensor
+from .._settings import warn_user
 from .._types import DTYPES, device, dtype
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -231,18 +231,16 @@ class autocast:
         )
         self._cache_enabled = state.cache if cache_enabled is None else cache_enabled
         if enabled and not (self.device == "cpu" or (self.device == "cuda" and gpus())):
-            warnings.warn(
+            warn_user(
                 f"{self.device.upper()} is not available or torch_xla is imported. Disabling "
                 "autocast.",
-                stacklevel=2,
             )
             enabled = False
         if self.device == "cpu" and enabled and self.fast_dtype not in _SUPPORTED:
-            warnings.warn(
+            warn_user(
                 "In CPU autocast, but the target dtype is not supported. Disabling autocast.\nCPU "
                 "Autocast only supports dtypes of torch.bfloat16, torch.float16 "
                 "currently.",
-                stacklevel=2,
             )
             enabled = False
         self._enabled = enabled
@@ -326,10 +324,9 @@ def autocast_decrement_nesting() -> int:
 
 def _deprecated(name: str, instead: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any) -> Any:
-        warnings.warn(
+        warn_user(
             f"torch.{name} is deprecated. Please use torch.{instead} instead.",
             DeprecationWarning,
-            stacklevel=2,
         )
         return function(*args)
 

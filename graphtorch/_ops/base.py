@@ -12,7 +12,18 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import ALL, DType, bf16, boolean, f16, f32, i64, number_dtype, result_type
+from graphtorch.ir.dtype import (
+    ALL,
+    SCALAR_NAMES,
+    DType,
+    bf16,
+    boolean,
+    f16,
+    f32,
+    i64,
+    number_dtype,
+    result_type,
+)
 from graphtorch.ir.graph import Value, located
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.ops.require import FAILURES, breaks
@@ -314,6 +325,45 @@ def check_tensor(name: str, argument: str, x: Any, position: int = 1) -> None:
             f"{name}(): argument '{argument}' (position {position}) must be Tensor, not "
             f"{type(x).__name__}"
         )
+
+
+def refuse(name: str, dtype: DType, *kinds: str) -> None:
+    """Raise PyTorch's error for elements that a function does not take.
+
+    Args:
+        kinds: of "bool", "integer" (bool is none) and "complex".
+    """
+    found = (
+        ("bool" in kinds and dtype.is_bool)
+        or ("integer" in kinds and dtype.is_integer)
+        or ("complex" in kinds and dtype.is_complex)
+    )
+    if found:
+        raise NotImplementedError(
+            f"\"{name}\" not implemented for '{SCALAR_NAMES[dtype]}': convert the input with "
+            ".to(dtype) first"
+        )
+
+
+def number_given(name: str, argument: str, x: Any, position: int) -> Any:
+    """The number that a parameter takes: `x` itself, or the element of a tensor of no dimensions.
+
+    Raises: TypeError: a tensor that requires grad, whose gradient would be lost, or has dimensions.
+    """
+    if not isinstance(x, Tensor):
+        return x
+    if not is_number_tensor(x):
+        what = "Tensor that requires grad" if x.requires_grad else "Tensor"
+        raise TypeError(
+            f"{name}(): argument '{argument}' (position {position}) must be Number, not {what}"
+            + ("; use .item() or .detach()" if x.requires_grad and not x.ndim else "")
+        )
+    return x.item()
+
+
+def is_number_tensor(x: Tensor) -> bool:
+    """Whether PyTorch takes a tensor in the place of a number."""
+    return not x._type.shape and not x.requires_grad
 
 
 def scalar(number: Any, dtype: DType) -> Value:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import boolean
+from graphtorch.ir.dtype import SCALAR_NAMES, bf16, boolean
 from graphtorch.ir.graph import Value
 
 from .. import _types
@@ -29,6 +29,7 @@ from .base import (
     elementwise,
     fitting,
     in_place,
+    is_number_tensor,
     is_operand,
     register,
     rounded_once,
@@ -135,6 +136,9 @@ def isclose(
     """Whether |input - other| <= atol + rtol * |other|."""
     if input._type.dtype is not other._type.dtype:
         raise RuntimeError(f"{input.dtype} did not match {other.dtype}")
+    for name, tolerance in (("rtol", rtol), ("atol", atol)):
+        if tolerance < 0:
+            raise RuntimeError(f"{name} must be greater than or equal to zero, but got {tolerance}")
     if not input._type.dtype.is_differentiable:
         if input._type.dtype.is_bool or (rtol == 0 and atol == 0):
             return eq(input, other)
@@ -202,6 +206,7 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     check_tensor("clamp", "input", input)
     if min is None and max is None:
         raise RuntimeError("torch.clamp: At least one of 'min' or 'max' must not be None")
+    _check_bounds(min, max)
     bounds = [b for b in (min, max) if b is not None]
     dtype = common_dtype(input, *bounds)
     bounds = [b if isinstance(b, Tensor) else fitting(b, dtype) for b in bounds]
@@ -215,6 +220,18 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     by_numbers = not any(isinstance(b, Tensor) for b in bounds)
     name = "ClampBackward1" if by_numbers else "Clamp"
     return elementwise(name, apply, input, *bounds, dtype=dtype)
+
+
+def _check_bounds(min: Any, max: Any) -> None:
+    """Raise for a number beside a tensor that cannot take the place of one."""
+    tensors = [b for b in (min, max) if isinstance(b, Tensor)]
+    if len(tensors) == 1 and None not in (min, max) and not is_number_tensor(tensors[0]):
+        given = f"min={type(min).__name__}, max={type(max).__name__}"
+        raise TypeError(
+            f"clamp() received an invalid combination of arguments - got (Tensor, {given}), but "
+            "expected one of: (Tensor input, Tensor min, Tensor max), (Tensor input, Number min, "
+            "Number max): make both bounds tensors"
+        )
 
 
 def _may_be_nan(bound: Any) -> bool:
@@ -302,7 +319,18 @@ def complex_(real: Tensor, imag: Tensor) -> Tensor:
 @register(method=False, out=True)
 @keeps("Polar", (~0,))
 def polar(abs: Tensor, angle: Tensor) -> Tensor:
-    """The complex tensor abs * exp(i angle)."""
+    """The complex tensor abs * exp(i angle), of two tensors of one float dtype."""
+    kinds = (abs._type.dtype, angle._type.dtype)
+    if not all(k.is_floating_point for k in kinds) or kinds[0] is bf16:
+        raise RuntimeError(
+            "Expected both inputs to be Half, Float or Double tensors but got "
+            f"{SCALAR_NAMES[kinds[0]]} and {SCALAR_NAMES[kinds[1]]}"
+        )
+    if kinds[0] is not kinds[1]:
+        raise RuntimeError(
+            f"Expected object of scalar type {SCALAR_NAMES[kinds[0]]} but got scalar type "
+            f"{SCALAR_NAMES[kinds[1]]} for second argument"
+        )
     return run(
         "Polar",
         lambda r, a: ops.complex(ops.mul(r, ops.cos(a)), ops.mul(r, ops.sin(a))),
@@ -313,7 +341,12 @@ def polar(abs: Tensor, angle: Tensor) -> Tensor:
 
 @register(inplace=True, out=True)
 def heaviside(input: Tensor, values: Tensor) -> Tensor:
-    """0 below 0, 1 above, `values` at 0."""
+    """0 below 0, 1 above, `values` at 0. Raises RuntimeError for tensors of two dtypes."""
+    if input._type.dtype is not values._type.dtype:
+        raise RuntimeError(
+            "heaviside is not yet implemented for tensors with different dtypes: got "
+            f"{input.dtype} and {values.dtype}."
+        )
     return where(eq(input, 0), values, gt(input, 0).to(input.dtype))
 
 
@@ -428,4 +461,16 @@ for _name, _define in {"eq": eq, "ne": ne, "lt": lt, "le": le, "gt": gt, "ge": g
 METHODS["__neg__"] = FUNCTIONS["neg"]
 METHODS["__pos__"] = lambda self: self
 METHODS["__abs__"] = METHODS["abs"]
-METHODS["__invert__"] = METHODS["bitwise_not"]
+
+
+def _invert(self: Tensor) -> Tensor:
+    dtype = self._type.dtype
+    if not (dtype.is_integer or dtype.is_bool):
+        raise TypeError(
+            "~ (operator.invert) is only implemented on integer and Boolean-type tensors, but this "
+            f"one is of {self.dtype}"
+        )
+    return METHODS["bitwise_not"](self)  # type: ignore[no-any-return]
+
+
+METHODS["__invert__"] = _invert

@@ -31,7 +31,7 @@ from .._deferred.write import (
 from .._torch.legacy import TYPE_NAME_OF, TYPE_NAMES, place_of_type
 from .._types import CPU, DTYPES, check_device, dtype, to_ir
 from .base import FUNCTIONS, METHODS, Number, check_tensor, common_dtype, register, run
-from .creation import from_array, full_value
+from .creation import from_array, full_value, warn_of_scalar
 
 # ------------------------------------------------------------------------------------------ dtypes
 
@@ -74,6 +74,8 @@ def parse_to(*args: Any, **kwargs: Any) -> Destination:
         raise _wrong_to(args, kwargs)
     if where is not None:
         given["device"] = _types.device(where)
+    if isinstance(what, type):  # Python's
+        given["dtype"] = _types.dtype._of[to_ir(what)]
     return Destination(**given)
 
 
@@ -337,8 +339,19 @@ def _number(kind: Any) -> Any:
                 "only one element tensors can be converted to Python scalars: this one has "
                 f"shape {list(self.shape)}"
             )
+        if kind is not complex and self._type.dtype.is_complex:
+            found = item(self)
+            if found.imag:
+                raise RuntimeError(
+                    f"value cannot be converted to type {names[kind]} without overflow: it is "
+                    f"{found}; take its .real or .abs()"
+                )
+            return kind(found.real)
+        if self.requires_grad:
+            warn_of_scalar()
         return kind(item(self))
 
+    names = {int: "int64_t", float: "double"}
     return convert
 
 

@@ -23,8 +23,18 @@ from .._deferred.memory_order import order_asked, view_of
 from .._deferred.storage import Leaf, MetaLeaf, recorder
 from .._deferred.tensor import Tensor
 from .._files.gpu_memory import INTERFACE, of_interface
+from .._settings import warn_once, warn_user
 from .._types import CPU, META, check_device, sparse_coo, to_ir
-from .base import FUNCTIONS, METHODS, shape_of, size_value, small_constant, write_out
+from .base import (
+    FUNCTIONS,
+    METHODS,
+    Number,
+    number_given,
+    shape_of,
+    size_value,
+    small_constant,
+    write_out,
+)
 
 
 def from_array(
@@ -70,6 +80,11 @@ def tensor(
         )
     data = _on_gpu(data)
     if isinstance(data, Tensor):
+        warn_user(
+            "To copy construct from a tensor, it is recommended to use "
+            "sourceTensor.detach().clone() or sourceTensor.detach().clone().requires_grad_(True), "
+            "rather than torch.tensor(sourceTensor)."
+        )
         plain = data if type(data) is Tensor else data._as(Tensor)
         made = plain.detach().clone()
         made = (
@@ -83,6 +98,14 @@ def tensor(
     if pin_memory:
         return METHODS["pin_memory"](from_array(array, place=place)).requires_grad_(requires_grad)
     return from_array(array.copy() if place is CPU else array, requires_grad, place)
+
+
+def warn_of_scalar() -> None:
+    """Warn that a number is read out of a tensor that requires grad, which it does not."""
+    warn_once(
+        "Converting a tensor with requires_grad=True to a scalar may lead to unexpected behavior.\n"
+        "Consider using tensor.detach() first."
+    )
 
 
 def _on_gpu(data: Any) -> Any:
@@ -103,8 +126,7 @@ def array_from(data: Any, wanted: DType | None) -> np.ndarray:
         else:
             return _from_python(data, wanted)
     array = np.asarray(data)
-    if array.dtype.byteorder not in "=|" and array.dtype.byteorder != np.dtype(np.int32).byteorder:
-        array = array.astype(array.dtype.newbyteorder("="))
+    _check_byte_order(array)
     try:
         DType.of(array.dtype)
     except TypeError:
@@ -114,6 +136,15 @@ def array_from(data: Any, wanted: DType | None) -> np.ndarray:
             "uint32, uint16, uint8, and bool."
         ) from None
     return array if wanted is None else _converted(array, wanted)
+
+
+def _check_byte_order(array: np.ndarray) -> None:
+    if not array.dtype.isnative:
+        raise ValueError(
+            "given numpy array has byte order different from the native byte order. Conversion "
+            "between byte orders is currently not supported: use "
+            "array.astype(array.dtype.newbyteorder('='))"
+        )
 
 
 def _converted(array: np.ndarray, wanted: DType) -> np.ndarray:
@@ -138,9 +169,15 @@ def _from_python(data: Any, wanted: DType | None) -> np.ndarray:
     for depth, size in enumerate(shape):
         flat = _level(flat, size, depth)
     for x in flat:
+        if isinstance(x, str):
+            if not shape:
+                raise TypeError("new(): invalid data type 'str'")
+            raise ValueError("too many dimensions 'str': data are numbers, or nested lists of them")
         if isinstance(x, Tensor) and x.numel() != 1:
             raise ValueError("only one element tensors can be converted to Python scalars")
     given = flat
+    if any(isinstance(x, Tensor) and x.requires_grad for x in flat):
+        warn_of_scalar()
     flat = [
         x.item() if isinstance(x, (Tensor, np.generic)) or hasattr(x, "item") else x for x in given
     ]
@@ -200,8 +237,6 @@ def _inferred(kinds: set[type]) -> DType:
     for kind in kinds:
         own = issubclass(kind, np.generic)
         if not own and not issubclass(kind, (bool, int, float, complex)):
-            if kind is str:
-                raise TypeError("new(): invalid data type 'str'")
             raise RuntimeError(
                 f"Could not infer dtype of {kind.__name__}: pass numbers, or nested lists of them"
             )
@@ -239,6 +274,7 @@ def from_numpy(ndarray: np.ndarray) -> Tensor:
     """A tensor over the memory of an array: writes on either side show on the other."""
     if not isinstance(ndarray, np.ndarray):
         raise TypeError(f"expected np.ndarray (got {type(ndarray).__name__})")
+    _check_byte_order(ndarray)
     flags = ndarray.flags
     if flags.c_contiguous and flags.writeable:
         dtype = BY_NUMPY.get(ndarray.dtype)
@@ -254,11 +290,9 @@ def from_numpy(ndarray: np.ndarray) -> Tensor:
             "copy of your array with array.copy().)"
         )
     if not flags.writeable:
-        warnings.warn(
+        warn_user(
             "The given NumPy array is not writable, and PyTorch does not support non-writable "
             "tensors. It was copied.",
-            UserWarning,
-            stacklevel=2,
         )
         return from_array(ndarray.copy())
     return _shared_strided(ndarray)
@@ -452,15 +486,24 @@ def full(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """A tensor of `fill_value`, whose type decides the dtype."""
+    """A tensor of `fill_value`, whose type decides the dtype.
+
+    Raises: TypeError: `fill_value` is no number, or a tensor that requires grad; `size` no tuple.
+    """
     place = place_for(device, out)
     if isinstance(fill_value, Tensor):
-        if fill_value.ndim:
-            raise TypeError("full(): argument 'fill_value' (position 2) must be Number, not Tensor")
         dtype = fill_value.dtype if dtype is None else dtype
-        fill_value = fill_value.item()
+        fill_value = number_given("full", "fill_value", fill_value, 2)
+    elif not isinstance(fill_value, (*Number, SymInt)):
+        raise TypeError(
+            "full(): argument 'fill_value' (position 2) must be Number, not "
+            f"{type(fill_value).__name__}"
+        )
+    if not isinstance(size, (tuple, list)):
+        raise TypeError(
+            f"full(): argument 'size' (position 1) must be tuple of ints, not {type(size).__name__}"
+        )
     ir = number_dtype(type(fill_value), _types.default_dtype()) if dtype is None else to_ir(dtype)
-    size = size if isinstance(size, (tuple, list)) else (size,)
     return _made(
         full_value(_sizes("full", (size,)), element(fill_value, ir), ir), requires_grad, out, place
     )

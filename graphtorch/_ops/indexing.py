@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import i32, i64
+from graphtorch.ir.dtype import SCALAR_NAMES, i32, i64
 from graphtorch.ir.graph import Value
 from graphtorch.ir.shape import Dim, SymInt, broadcast
 
@@ -17,6 +17,7 @@ from .._deferred.making import beside, from_value
 from .._deferred.storage import Leaf, recorder
 from .._deferred.tensor import Tensor
 from .._deferred.write import assign, check_overlap
+from .._settings import warn_user
 from .._types import DTYPES
 from .base import (
     FUNCTIONS,
@@ -126,26 +127,37 @@ def _full_view(x: Tensor) -> Tensor:
     return slice_view(x, (0,) * len(shape), shape, (1,) * len(shape), "AliasBackward0")
 
 
+# what makes a list of indices a tuple of them, as NumPy's arrays once did
+_INDEX_PARTS = (slice, type(None), type(Ellipsis), list, tuple, range, str, np.ndarray, Tensor)
+
+
 def _as_tuple(key: Any) -> tuple[Any, ...]:
     if isinstance(key, tuple):
         return key
-    if (
-        isinstance(key, list)
-        and any(
-            isinstance(k, (slice, type(None), type(Ellipsis), list, tuple, Tensor)) for k in key
+    if isinstance(key, list) and len(key) < 32 and any(isinstance(k, _INDEX_PARTS) for k in key):
+        warn_user(
+            "Using a non-tuple sequence for multidimensional indexing is deprecated and will be "
+            "changed in pytorch 2.9; use x[tuple(seq)] instead of x[seq]. In pytorch 2.9 this will "
+            "be interpreted as tensor index, x[torch.tensor(seq)], which will result either in an "
+            "error or a different result"
         )
-        and len(key) < 32
-        and not all(isinstance(k, (list, tuple)) for k in key)
-    ):
         return tuple(key)
     return (key,)
+
+
+def _is_byte(item: Any) -> bool:
+    return isinstance(item, Tensor) and item._type.dtype.name == "u8"
+
+
+def is_mask(item: Tensor) -> bool:
+    return item._type.dtype.name in ("bool", "u8")
 
 
 def _width(item: Any) -> int:
     """How many dimensions of the tensor an index entry takes."""
     if item is None or isinstance(item, bool):
         return 0
-    if isinstance(item, Tensor) and item._type.dtype.name in ("bool", "u8"):
+    if isinstance(item, Tensor) and is_mask(item):
         return item.ndim
     return 1
 
@@ -213,7 +225,7 @@ def _basic(x: Tensor, key: tuple[Any, ...]) -> tuple[Tensor, Arrays]:
         elif isinstance(item, (int, SymInt)):
             x = _selected(x, axis, item)
         elif isinstance(item, Tensor):
-            if item.ndim == 0 and item._type.dtype.name in ("bool", "u8"):  # as True and False
+            if item.ndim == 0 and is_mask(item):  # as True and False
                 x, item = unsqueeze(x, axis), reshape(item, (1,))
             axis = _add_arrays(x, axis, item, arrays)
         elif isinstance(item, str):  # a sequence to PyTorch
@@ -274,7 +286,12 @@ def _clipped(bound: Any, size: Dim) -> Any:
 
 def _add_arrays(x: Tensor, axis: int, item: Tensor, arrays: Arrays) -> int:
     dtype = item._type.dtype
-    if dtype.name in ("bool", "u8"):
+    if is_mask(item):
+        if not dtype.is_bool:
+            warn_user(
+                "indexing with dtype torch.uint8 is now deprecated, please use a dtype torch.bool "
+                "instead."
+            )
         shape = x._type.shape
         for i, size in enumerate(item._type.shape):
             if size != shape[axis + i]:
@@ -321,8 +338,14 @@ def setitem(self: Tensor, key: Any, value: Any) -> None:
             return
         assign(self, FUNCTIONS["masked_fill"](self, spread, value))
         return
+    key = tuple(_converted(key))
     part, arrays = _basic(self, key)
     dtype = self._type.dtype
+    if len(arrays) == 1 and _scalar_like(value) and [*map(_is_byte, key)].count(True):
+        raise RuntimeError(
+            "masked_fill_ only supports boolean masks, but got mask with dtype unsigned char: "
+            "convert it with .bool()"
+        )
     if not arrays:
         assign(
             _full_view(self) if part is self and self.ndim and key != (Ellipsis,) else part,
@@ -331,12 +354,30 @@ def setitem(self: Tensor, key: Any, value: Any) -> None:
         return
     dims = tuple(axis for axis, _ in arrays)
     source = value if isinstance(value, Tensor) else scalar_tensor(value, dtype)
+    if isinstance(value, Tensor):
+        check_put_dtype(part, source, key)
     check_overlap(part, source, identical=True)
     if repeats(part):
         REPEATED["index_put_"](part, _places_of(arrays), source)
         return
     written = _put(part, source, arrays, dims, accumulate=False)
     assign(part, written)
+
+
+def check_put_dtype(x: Tensor, values: Tensor, key: Any) -> None:
+    """Raise unless what is written at index tensors has the dtype of where it goes.
+
+    One element that is written where a single mask holds is cast, as `masked_fill` does.
+    """
+    wanted, given = x._type.dtype, values._type.dtype
+    if wanted is not given:
+        tensors = [k for k in key if isinstance(k, Tensor)]
+        if len(tensors) == 1 and values.numel() == 1 and is_mask(tensors[0]):
+            return
+        raise RuntimeError(
+            "Index put requires the source and destination dtypes match, got "
+            f"{SCALAR_NAMES[wanted]} for the destination and {SCALAR_NAMES[given]} for the source."
+        )
 
 
 def _places_of(arrays: Arrays) -> tuple[Any, ...]:
@@ -366,7 +407,7 @@ def _source(value: Any, part: Tensor) -> Tensor:
     if not isinstance(value, Tensor):
         if isinstance(value, (bool, int, float, complex, np.generic)):
             return FUNCTIONS["full_number"](part, value)
-        value = FUNCTIONS["tensor"](value)
+        value = _given(value, part._type.dtype)
     if value._type.dtype is not part._type.dtype:
         value = value.to(part.dtype)
     while value.ndim > part.ndim and value.shape[0] == 1:
@@ -386,7 +427,17 @@ def scalar_tensor(value: Any, dtype: Any) -> Tensor:
     """A Python number (or sequence) as a tensor of an IR dtype."""
     if isinstance(value, (bool, int, float, complex, np.generic)):
         return from_value(scalar(value, dtype))
-    return FUNCTIONS["tensor"](value)
+    return _given(value, dtype)
+
+
+def _given(value: Any, dtype: Any) -> Tensor:
+    """A sequence or array that is written to elements of `dtype`."""
+    if value is None or isinstance(value, (str, bytes, dict, set)):
+        raise TypeError(
+            f"can't assign a {type(value).__name__} to a tensor of {dtype.torch_name}: give a "
+            "number or a tensor"
+        )
+    return FUNCTIONS["tensor"](value)  # type: ignore[no-any-return]
 
 
 def full_number(part: Tensor, value: Any) -> Tensor:

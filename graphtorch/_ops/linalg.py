@@ -187,6 +187,12 @@ def _added(
 ) -> Tensor:
     """beta * input + alpha * (a @ b)."""
     check_tensor(name, "input", input)
+    rank = a.ndim + b.ndim - 2 if name != "addbmm" and a.ndim < 3 else a.ndim - (name == "addbmm")
+    if input.ndim > rank:
+        raise RuntimeError(
+            f"expand({_c_name(input)}, {list(input.shape)}): {name} needs an input of at most "
+            f"{rank} dimensions, which broadcasts to the product, but it has {input.ndim}"
+        )
     dtype = common_dtype(input, a, b)
     factors = [None if f == 1 else scalar(f, dtype) for f in (beta, alpha)]
 
@@ -268,6 +274,10 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     if isinstance(dims, Tensor):
         dims = dims.tolist()
     if isinstance(dims, int):
+        if dims < 0:
+            raise RuntimeError(f"tensordot expects dims >= 0, but got dims={dims}")
+        if dims > min(a.ndim, b.ndim):
+            raise RuntimeError(f"tensordot expects dims < ndim_a or ndim_b, but got dims={dims}")
         dims = (list(range(a.ndim - dims, a.ndim)), list(range(dims)))
     left = [
         axis_of(d, a.ndim) for d in (dims[0] if isinstance(dims[0], (list, tuple)) else [dims[0]])
@@ -275,6 +285,8 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     right = [
         axis_of(d, b.ndim) for d in (dims[1] if isinstance(dims[1], (list, tuple)) else [dims[1]])
     ]
+    if len(left) != len(right):
+        raise RuntimeError(f"both dimension lists should have same length, got {left} and {right}")
     for i, j in zip(left, right, strict=True):
         if a.shape[i] == 1 or b.shape[j] == 1:  # a size of 1 is repeated: the other is summed
             a = a.sum(i, True, dtype=a.dtype) if b.shape[j] == 1 else a
@@ -323,7 +335,9 @@ def cross(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
         if dim is None
         else axis_of(dim, len(shape))
     )
-    if axis is None or shape[axis] != 3:
+    if axis is None:
+        raise RuntimeError(f"no dimension of size 3 in input: its shape is {list(shape)}")
+    if shape[axis] != 3:
         raise RuntimeError(
             "inputs dimension " + f"{dim} must have length 3: shape is {list(shape)}"
         )
@@ -387,6 +401,7 @@ def einsum(equation: str, *operands: Any) -> Tensor:
                 f"expected Tensor as element {i} in argument 1, but got {type(x).__name__}"
             )
     left, arrow, output = equation.replace(" ", "").partition("->")
+    _check_subscripts(equation, left + arrow + output)
     terms = left.split(",")
     if len(terms) != len(given):
         raise RuntimeError(
@@ -409,6 +424,15 @@ def einsum(equation: str, *operands: Any) -> Tensor:
         later = set(output).union(*[t for t, _ in factors[i + 1 :]])
         term, x = _contract(term, x, other, y, later)
     return _final(term, x, output)
+
+
+def _check_subscripts(equation: str, spaceless: str) -> None:
+    for at, c in enumerate(spaceless.replace("...", "   ").replace("->", "  ")):
+        if not (c in ", " or (c.isascii() and c.isalpha())):
+            raise RuntimeError(
+                f"einsum(): invalid subscript given at index {at} in the equation string "
+                f"{equation!r}, subscripts must be in [a-zA-Z]"
+            )
 
 
 def _without_dots(

@@ -11,7 +11,17 @@ from .._deferred.tensor import Tensor
 from .._types import DTYPES
 from ..autograd.keeps import keeps_as_one
 from .autocast import single_precision_on_cpus
-from .base import FUNCTIONS, axis_of, cast_value, check_tensor, checked, register, run, write_out
+from .base import (
+    FUNCTIONS,
+    axis_of,
+    cast_value,
+    check_tensor,
+    checked,
+    refuse,
+    register,
+    run,
+    write_out,
+)
 from .orders import order_kept
 from .reduce import _check_size, _long, _pick, pair
 
@@ -62,6 +72,8 @@ def topk(
 ) -> Any:
     """(values, indices) of the k largest (or smallest) elements along `dim`."""
     check_tensor("topk", "input", input)
+    if input._type.dtype.is_bool:
+        raise RuntimeError("topk does not support bool dtypes on CPU: convert the input first")
     axis = axis_of(dim, input.ndim)
     size = input._type.shape[axis] if input.ndim else 1
     if not 0 <= k <= size:
@@ -130,6 +142,7 @@ def nanmedian(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
 
 def _any_median(name: str, input: Tensor, dim: Any, keepdim: bool) -> Any:
     check_tensor(name, "input", input)
+    refuse("median_cpu", input._type.dtype, "bool", "complex")
     if dim is not None:
         axis = axis_of(dim, input.ndim)
         _check_size(name, input, axis)

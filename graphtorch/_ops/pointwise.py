@@ -29,6 +29,8 @@ from .base import (
     floating,
     in_place,
     is_operand,
+    number_given,
+    refuse,
     register,
     rounded_once,
     run,
@@ -134,7 +136,9 @@ def _bool_unary(name: str, input: Tensor) -> Tensor:
         return run("Square", lambda v: ops.square(ops.cast(v, dtype=i64)), input)
     if name == "relu":
         raise RuntimeError("Boolean inputs not supported for relu")
-    return run(_camel(name), lambda v: ops.reshape(v, shape=v.shape), input)
+    raise NotImplementedError(
+        f"\"{name}_cpu\" not implemented for 'Bool': convert the input with .to(dtype) first"
+    )
 
 
 def _publish_unary() -> None:
@@ -155,6 +159,15 @@ for _name, _place in UNARY_KEEPS.items():
 def sign(input: Tensor) -> Tensor:
     """-1, 0 or 1."""
     check_tensor("sign", "input", input)
+    if input._type.dtype.is_complex:
+        raise NotImplementedError(
+            "Unlike NumPy, torch.sign is not intended to support complex numbers. Please use "
+            "torch.sgn instead."
+        )
+    return _sign(input)
+
+
+def _sign(input: Tensor) -> Tensor:
     if input._type.dtype.is_bool:
         return run("Sign", lambda v: ops.reshape(v, shape=v.shape), input)
     return run("Sign", ops.sign, input)
@@ -164,7 +177,8 @@ def sign(input: Tensor) -> Tensor:
 @keeps_as_one("input result")
 def sgn(input: Tensor) -> Tensor:
     """-1, 0 or 1; of a complex number, that on the unit circle (or 0)."""
-    return sign(input)
+    check_tensor("sgn", "input", input)
+    return _sign(input)
 
 
 @register(inplace=True, out=True)
@@ -173,6 +187,9 @@ def round(input: Tensor, *, decimals: int = 0) -> Tensor:
     """Rounded to `decimals` places, halves to even."""
     check_tensor("round", "input", input)
     dtype = input._type.dtype
+    if decimals:
+        refuse("round_cpu", dtype, "bool", "integer", "complex")
+    refuse("round_vml_cpu", dtype, "bool", "complex")
     if not dtype.is_floating_point:
         return run("Round", lambda v: ops.reshape(v, shape=v.shape), input)
     if decimals == 0:
@@ -348,6 +365,7 @@ def _scaled(
         if dtype is other._type.dtype and dtype is not boolean:
             return run(node, op, input, other)
     _both(name, input, other)
+    alpha = number_given(name, "alpha", alpha, 3)
     dtype = common_dtype(input, other)
     if bool_op is None and not dtype.is_bool and (_is_bool(input) or _is_bool(other)):
         raise RuntimeError(
@@ -524,6 +542,7 @@ real_logaddexp = _simple_binary("logaddexp", ops.logaddexp, to_float=True)
 def logaddexp(input: Tensor, other: Tensor) -> Tensor:
     """log(exp(input) + exp(other)), without overflow."""
     _both("logaddexp", input, other)
+    refuse("logaddexp_cpu", common_dtype(input, other), "bool", "integer")
     if not common_dtype(input, other).is_complex:
         return real_logaddexp(input, other)
     a, b = (
@@ -606,15 +625,9 @@ def pow(input: Any, exponent: Any) -> Tensor:
         short = _powers(exponent, dtype)
         if short is not None:
             return elementwise("Pow", short, input, dtype=dtype)
-    if dtype.is_bool:
-        dtype = i64 if not isinstance(input, Tensor) or not isinstance(exponent, Tensor) else dtype
-        return elementwise(
-            "Pow",
-            lambda a, b: cast_value(ops.pow(cast_value(a, i64), cast_value(b, i64)), dtype),
-            input,
-            exponent,
-            dtype=dtype,
-        )
+    if dtype.is_bool and isinstance(input, Tensor) and isinstance(exponent, Tensor):
+        refuse("pow", dtype, "bool")
+    dtype = i64 if dtype.is_bool else dtype
     by_number = not isinstance(exponent, Tensor)
     node = "Pow" if by_number else f"PowBackward{1 if isinstance(input, Tensor) else 2}"
     return elementwise(node, ops.pow, input, exponent, dtype=dtype)
@@ -675,8 +688,14 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) 
 @rounded_once
 def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
     """input + weight * (end - input), counted from the nearer end. Raises NotImplementedError for
-    integers and bools."""
-    dtype = common_dtype(input, end)
+    integers and bools, RuntimeError for tensors of several dtypes."""
+    dtype = input._type.dtype
+    for name, other in (("end", end), ("weight", weight)):
+        if isinstance(other, Tensor) and other._type.dtype is not dtype:
+            raise RuntimeError(
+                f"expected dtype {dtype.torch_name} for `{name}` but got dtype "
+                f"{other._type.dtype.torch_name}: convert it with .to(dtype)"
+            )
     if not dtype.is_differentiable:
         raise NotImplementedError(
             f"\"lerp\" not implemented for '{SCALAR_NAMES[dtype]}': convert the "

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import numpy as np
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import DType, f64, i64
+from graphtorch.ir.dtype import SCALAR_NAMES, DType, f64, i64
 from graphtorch.ir.graph import Type, Value
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import SymInt
@@ -17,8 +16,9 @@ from graphtorch.ir.shape import SymInt
 from .. import _types
 from .._deferred.storage import Leaf, recorder
 from .._deferred.tensor import Tensor
+from .._settings import warn_user
 from .._types import check_device, to_ir
-from .base import size_value
+from .base import number_given, refuse, size_value
 from .creation import _made, leaf_on, place_for
 
 
@@ -38,7 +38,9 @@ def arange(
     place = place_for(device, out)
     if end is None:
         start, end = 0, start
-    start, end, step = (x.item() if isinstance(x, Tensor) else x for x in (start, end, step))
+    start, end, step = _numbers("arange", start, end, step)
+    if any(isinstance(x, complex) for x in (start, end, step)):
+        raise RuntimeError("value cannot be converted to type double without overflow")
     if step == 0:
         raise RuntimeError("step must be nonzero")
     if isinstance(start, SymInt):
@@ -52,10 +54,20 @@ def arange(
     ir = (i64 if whole else _types.default_dtype()) if dtype is None else to_ir(dtype)
     if dtype is None and out is not None:
         ir = out._type.dtype
+    _check_range_dtype("arange", ir)
     count = -(-(end - start) // step) if whole else _count(start, end, step, ir)
     if not whole and ir.is_integer:  # as PyTorch: the ends are truncated first
         start, step, whole = int(start), int(step), True
     return _made(_ramp(count, start, step, ir, i64 if whole else None), requires_grad, out, place)
+
+
+def _numbers(name: str, start: Any, end: Any, step: Any) -> tuple[Any, ...]:
+    given = {"start": start, "end": end, "step": step}
+    return tuple(number_given(name, k, x, i + 1) for i, (k, x) in enumerate(given.items()))
+
+
+def _check_range_dtype(name: str, ir: DType) -> None:
+    refuse(f"{name}_cpu", ir, "bool", *(("complex",) if name == "arange" else ()))
 
 
 def _count(start: Any, end: Any, step: Any, ir: DType) -> int:
@@ -84,15 +96,14 @@ def _ramp(count: int, start: Any, step: Any, ir: DType, exact: DType | None = No
 
 def range_(start: Any, end: Any = None, step: Any = 1, **options: Any) -> Tensor:
     """As `arange`, with `end` included (deprecated)."""
-    warnings.warn(
+    warn_user(
         "torch.range is deprecated and will be removed in a future release because its behavior is "
         "inconsistent with Python's range builtin. Instead, use torch.arange, which produces "
         "values in [start, end).",
-        UserWarning,
-        stacklevel=2,
     )
     if end is None:
         start, end = 0, start
+    start, end, step = _numbers("range", start, end, step)
     count = math.floor((end - start) / step) + 1
     dtype = options.pop("dtype", None)
     ir = _types.default_dtype() if dtype is None else to_ir(dtype)
@@ -117,11 +128,22 @@ def linspace(
 ) -> Tensor:
     """`steps` numbers from start to end, both included."""
     place = place_for(device, out)
+    _check_ends("linspace", start, end)
     if isinstance(steps, SymInt) or _are_recorded(start, end, steps, dtype, out):
         found, ir = _recorded_line(start, end, steps, dtype)
         return _made(ops.cast(found, dtype=ir), requires_grad, out, place)
     line, ir = _line(start, end, steps, dtype, out)
     return _made(leaf_on(_rounded(line, ir), place), requires_grad, out, place)
+
+
+def _check_ends(name: str, start: Any, end: Any) -> None:
+    dims = [x.ndim if isinstance(x, Tensor) else 0 for x in (start, end)]
+    for end_name, rank in zip(("start", "end"), dims, strict=True):
+        if rank:
+            raise RuntimeError(
+                f"{name} only supports 0-dimensional start and end tensors, but got {end_name} "
+                f"with {rank} dimension(s)."
+            )
 
 
 def _are_recorded(start: Any, end: Any, steps: int, dtype: Any, out: Tensor | None) -> bool:
@@ -179,6 +201,7 @@ def logspace(
 ) -> Tensor:
     """base ** linspace(start, end, steps)."""
     place = place_for(device, out)
+    _check_ends("logspace", start, end)
     if _are_recorded(start, end, steps, dtype, out):
         exponents, ir = _recorded_line(start, end, steps, dtype)
         powers = ops.pow(ops.constant(value=Literal.of(float(base), f64)), exponents)
@@ -199,6 +222,7 @@ def _line(
     complex_ends = isinstance(start, complex) or isinstance(end, complex)
     default = _types.default_dtype().complex if complex_ends else _types.default_dtype()
     ir = to_ir(dtype) if dtype is not None else default if out is None else out._type.dtype
+    _check_range_dtype("linspace", ir)
     Type(ir, (steps,))  # refuses more than can be addressed
     if ir.is_integer:  # as PyTorch: the ends are truncated first
         start, end = int(start), int(end)
@@ -234,7 +258,7 @@ def tril_indices(
 ) -> Tensor:
     """Indices of the lower triangle of a row x col matrix, as two rows."""
     _check_sides(row, col)
-    return _indices(np.tril_indices(row, offset, col), dtype, device)
+    return _indices("tril_indices", np.tril_indices(row, offset, col), dtype, device)
 
 
 def triu_indices(
@@ -248,11 +272,16 @@ def triu_indices(
 ) -> Tensor:
     """Indices of the upper triangle of a row x col matrix, as two rows."""
     _check_sides(row, col)
-    return _indices(np.triu_indices(row, offset, col), dtype, device)
+    return _indices("triu_indices", np.triu_indices(row, offset, col), dtype, device)
 
 
-def _indices(rows: tuple[np.ndarray, ...], dtype: Any, device: Any) -> Tensor:
-    made = np.stack(rows).astype((i64 if dtype is None else to_ir(dtype)).numpy)
+def _indices(name: str, rows: tuple[np.ndarray, ...], dtype: Any, device: Any) -> Tensor:
+    ir = i64 if dtype is None else to_ir(dtype)
+    if not ir.is_integer:
+        raise NotImplementedError(
+            f"\"{name}\" not implemented for '{SCALAR_NAMES[ir]}': indices are integers"
+        )
+    made = np.stack(rows).astype(ir.numpy)
     place = check_device(device)
     return _made(leaf_on(made, place), False, place=place)
 

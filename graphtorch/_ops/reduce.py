@@ -15,6 +15,7 @@ from graphtorch.ir.ops.common import number
 from graphtorch.ir.ops.shape import slice_dim
 
 from .._deferred.tensor import Tensor
+from .._settings import warn_user
 from .._types import DTYPES, Size, to_ir
 from ..autograd.keeps import keeps, keeps_as_one, shown_as
 from ..return_types import define
@@ -26,6 +27,7 @@ from .base import (
     check_tensor,
     dims_of,
     floating,
+    refuse,
     register,
     rounded_once,
     run,
@@ -68,7 +70,9 @@ def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = N
 @register(out=True)
 @keeps_as_one("input")
 def nansum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
-    """The sum, NaN counted as 0."""
+    """The sum, NaN counted as 0. Raises RuntimeError for complex elements."""
+    if input._type.dtype.is_complex:
+        raise RuntimeError("nansum on CPU does not support complex inputs")
     return sum(
         FUNCTIONS["where"](FUNCTIONS["isnan"](input), 0.0, input)
         if input.dtype.is_floating_point
@@ -167,14 +171,30 @@ def var(
     correction: Any = None,
 ) -> Tensor:
     """The variance; `correction` is subtracted from the count (1 by default)."""
-    check_tensor("var", "input", input)
+    return _variance("var", input, dim, unbiased, keepdim, correction)
+
+
+def _variance(
+    name: str, input: Tensor, dim: Any, unbiased: Any, keepdim: bool, correction: Any
+) -> Tensor:
+    check_tensor(name, "input", input)
     dim, ddof = _correction(dim, unbiased, correction)
-    dtype = _mean_dtype("var", input, None)
-    if dtype.is_complex:
-        return var(FUNCTIONS["real"](input), dim, None, keepdim, correction=ddof) + var(
-            FUNCTIONS["imag"](input), dim, None, keepdim, correction=ddof
-        )
+    dtype = _mean_dtype(name, input, None)
     dims = dims_of(dim, input.ndim)
+    shape = input._type.shape
+    count = 0 if 0 in shape else math.prod([shape[d] for d in dims])
+    if isinstance(count, int) and count <= ddof:
+        warn_user(
+            f"{name}(): degrees of freedom is <= 0. Correction should be strictly less than the "
+            "reduction factor (input numel divided by output numel)."
+        )
+    if dtype.is_complex:
+        parts = (FUNCTIONS["real"](input), FUNCTIONS["imag"](input))
+        return FUNCTIONS["add"](*[_plain_variance(x, dims, keepdim, ddof) for x in parts])
+    return _plain_variance(input, dims, keepdim, ddof)
+
+
+def _plain_variance(input: Tensor, dims: tuple[int, ...], keepdim: bool, ddof: Any) -> Tensor:
     return run(
         "Var", ops.var, input, **{"dims": dims, "keepdim": bool(keepdim), "correction": ddof}
     )
@@ -192,8 +212,11 @@ def std(
     correction: Any = None,
 ) -> Tensor:
     """The standard deviation; see `var`."""
-    check_tensor("std", "input", input)
-    return FUNCTIONS["sqrt"](var(input, dim, unbiased, keepdim, correction=correction))
+    return _deviation("std", input, dim, unbiased, keepdim, correction)
+
+
+def _deviation(name: str, *arguments: Any) -> Tensor:
+    return FUNCTIONS["sqrt"](_variance(name, *arguments))  # type: ignore[no-any-return]
 
 
 @register()
@@ -206,7 +229,7 @@ def var_mean(
     correction: Any = None,
 ) -> Any:
     """Variance and mean."""
-    found = var(input, dim, unbiased, keepdim, correction=correction)
+    found = _variance("var_mean", input, dim, unbiased, keepdim, correction)
     return found, mean(input, None if isinstance(dim, bool) else dim, keepdim)
 
 
@@ -220,7 +243,7 @@ def std_mean(
     correction: Any = None,
 ) -> Any:
     """Standard deviation and mean."""
-    found = std(input, dim, unbiased, keepdim, correction=correction)
+    found = _deviation("std_mean", input, dim, unbiased, keepdim, correction)
     return found, mean(input, None if isinstance(dim, bool) else dim, keepdim)
 
 
@@ -372,6 +395,7 @@ amax, amin = _multi_extreme("amax", ops.max), _multi_extreme("amin", ops.min)
 def aminmax(input: Tensor, *, dim: Any = None, keepdim: bool = False) -> Any:
     """The smallest and the largest element."""
     kind = _AMINMAX
+    refuse("aminmax_cpu", input._type.dtype, "complex")
     if dim is None:
         low, high = amin(input), amax(input)
         kept = (1,) * input.ndim
@@ -382,6 +406,11 @@ def aminmax(input: Tensor, *, dim: Any = None, keepdim: bool = False) -> Any:
 def _arg_extreme(name: str, op: Callable[..., Value]) -> Callable[..., Tensor]:
     def define(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
         check_tensor(name, "input", input)
+        dtype = input._type.dtype
+        if dtype.is_bool or dtype.is_complex:
+            raise RuntimeError(
+                f"{name}(): does not support {'bool' if dtype.is_bool else 'complex'} input"
+            )
         if dim is None:
             _check_not_empty(name, input)
             found = _arg(name, op, input.reshape(-1), 0, False)
@@ -448,8 +477,9 @@ def _finite(top: Tensor) -> Tensor:
 @row_major
 @rounded_once
 def logcumsumexp(input: Tensor, dim: int) -> Tensor:
-    """log(cumsum(exp(input))) along `dim`."""
+    """log(cumsum(exp(input))) along `dim`. Raises NotImplementedError for integers and bools."""
     axis = axis_of(dim, input.ndim)
+    refuse("logcumsumexp_out_cpu", input._type.dtype, "bool", "integer")
     if input.ndim == 0:
         return FUNCTIONS["clone"](input)  # type: ignore[no-any-return]
     if input._type.dtype.is_complex:
@@ -461,10 +491,7 @@ def logcumsumexp(input: Tensor, dim: int) -> Tensor:
             f"logcumsumexp along dimension {axis}, of size {size}: it may change; "
             "use logsumexp of masked rows instead"
         )
-    dtype = floating(input._type.dtype)
-    return run(
-        "Logcumsumexp", lambda v: _log_cumulative_sums(cast_value(v, dtype), axis, size), input
-    )
+    return run("Logcumsumexp", lambda v: _log_cumulative_sums(v, axis, size), input)
 
 
 def _log_cumulative_sums(x: Value, axis: int, size: int) -> Value:

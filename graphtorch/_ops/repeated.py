@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .._deferred.tensor import Tensor
+from .._settings import warn_user
 from .base import FUNCTIONS, METHODS, REPEATED
 from .creation import from_array
 from .strides import as_strided
@@ -20,11 +21,10 @@ from .views import narrow
 
 
 def _warn(name: str) -> None:
-    warnings.warn(
+    warn_user(
         f"Use of {name} on expanded tensors is deprecated. Please clone() the tensor before "
         "performing this operation. This also applies to advanced indexing e.g. tensor[indices] = "
         "tensor",
-        stacklevel=4,
     )
 
 

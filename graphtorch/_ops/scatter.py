@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import SCALAR_NAMES, i64
+from graphtorch.ir.dtype import SCALAR_NAMES, i64, promote
 from graphtorch.ir.shape import broadcast
 
+from .._deferred.at_once import element
 from .._deferred.making import beside, common_place
 from .._deferred.tensor import Tensor
-from .._deferred.write import assign
+from .._deferred.write import assign, cast_tensor
 from .._types import DTYPES, iinfo
 from ..autograd.grad_mode import modes, no_grad
 from ..autograd.keeps import keeps, keeps_as_one, shown_as
@@ -30,7 +31,17 @@ from .base import (
     run,
     scalar,
 )
-from .indexing import Arrays, _basic, _index, _put, _sliced, _source, full_number, getitem
+from .indexing import (
+    Arrays,
+    _basic,
+    _index,
+    _put,
+    _sliced,
+    _source,
+    check_put_dtype,
+    full_number,
+    getitem,
+)
 from .orders import order_kept, row_major
 from .strides import as_strided, diagonal
 from .views import reshape, select, slice_view
@@ -52,6 +63,7 @@ def index_put(input: Tensor, indices: Any, values: Tensor, accumulate: bool = Fa
     part, arrays = _index_list(input, indices)
     if not arrays:
         raise RuntimeError("index_put: expected at least one index tensor")
+    check_put_dtype(input, values, indices)
     return _put(part, values, arrays, tuple(a for a, _ in arrays), bool(accumulate))
 
 
@@ -145,6 +157,12 @@ def _scatter(
     if index.numel() == 0:
         return input.clone()
     _check_fits(name, input, index, axis, "self")
+    if src.ndim != index.ndim:
+        raise RuntimeError(
+            f"{name}(): Expected index {list(index.shape)} to be no larger than self "
+            f"{list(input.shape)} apart from dimension {axis} and to be no larger size than src "
+            f"{list(src.shape)}"
+        )
     _check_fits(name, src, index, -1, "src")
     _check_entries(input, axis, index, kind)
     shape = index._type.shape
@@ -161,7 +179,7 @@ def _scatter(
 
 
 def _number_like(index: Tensor, value: Any, dtype: Any) -> Tensor:
-    number = scalar(value, dtype)
+    number = scalar(element(value, dtype), dtype)
     shape = index._type.shape
     return beside(index, ops.expand(number, shape=shape) if shape else number)
 
@@ -293,6 +311,32 @@ def _along(line: Tensor, axis: int, rank: int) -> Tensor:
     return reshape(line, tuple(-1 if i == axis else 1 for i in range(rank)))
 
 
+def _check_source(
+    name: str,
+    x: Tensor,
+    axis: int,
+    index: Tensor,
+    source: Tensor,
+    error: type[Exception] = RuntimeError,
+) -> None:
+    """Raise unless `source` has an entry for each of `index`, of the sizes of those of `x`."""
+    if source.ndim == 0 or x.ndim == 0 or not isinstance(index.numel(), int):
+        return
+    if source.ndim == x.ndim:
+        if index.numel() != source.shape[axis]:
+            raise error(
+                f"{name}(): Number of indices ({index.numel()}) should be equal to "
+                f"source.size(dim): ({source.shape[axis]}), for dim: {axis}"
+            )
+        rest = [[d for i, d in enumerate(t._type.shape) if i != axis] for t in (x, source)]
+        if rest[0] == rest[1]:
+            return
+    raise RuntimeError(
+        f"{name}(): source tensor shape must match self tensor shape, excluding the specified "
+        f"dimension. Got self.shape = {list(x.shape)} source.shape = {list(source.shape)}"
+    )
+
+
 def _spread_index(x: Tensor, axis: int, index: Tensor, shape: tuple[Any, ...]) -> Tensor:
     return _along(index, axis, x.ndim).expand(shape)
 
@@ -305,6 +349,7 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
     check_index_dtype("index_add", index)
     axis = _axis(input, dim)
     alpha = bool(alpha) if input._type.dtype.is_bool else alpha
+    _check_source("index_add_", input, axis, index, source)
     source = source if alpha == 1 else source * alpha
     if input.ndim == 0:
         return input + reshape(source, (-1,)).sum(dtype=input.dtype)
@@ -353,6 +398,7 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
     axis = _axis(input, dim)
     if input.ndim == 0:
         return reshape(index_copy(reshape(input, (1,)), 0, index, reshape(source, (1,))), ())
+    _check_source("index_copy_", input, axis, index, source, IndexError)
     _check_entries(input, axis, index)
     if source.ndim == 0:
         source = reshape(source, (1,) * input.ndim)
@@ -400,6 +446,11 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
     """As `gather`, with broadcasting; without `dim` on the flattened tensors."""
     if dim is None:
         return take_along_dim(reshape(input, (-1,)), reshape(indices, (-1,)), 0)
+    if input.ndim != indices.ndim:
+        raise RuntimeError(
+            "torch.take_along_dim(): input and indices should have the same number of dimensions, "
+            f"but got {input.ndim} dimensions for input, and {indices.ndim} dimensions for indices"
+        )
     axis = _axis(input, dim)
     if input.shape[axis]:  # all are taken modulo the size
         indices = indices % input.shape[axis]
@@ -418,6 +469,11 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
 @order_kept
 def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
     """A copy with `source` written (or added) at flat places."""
+    if source.numel() != index.numel():
+        raise IndexError(
+            "put_(): Expected source and index to have the same number of elements, but got "
+            f"source.numel() = {source.numel()}, index.numel() = {index.numel()}"
+        )
     flat = reshape(input, (-1,))
     made = _put(flat, reshape(source, (-1,)), [(0, reshape(index, (-1,)))], (0,), bool(accumulate))
     return reshape(made, input.shape)
@@ -430,6 +486,11 @@ TOO_FEW = "Number of elements of source < number of ones in mask"
 @row_major
 def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     """A copy with the elements of `source`, in order, where mask holds."""
+    if input._type.dtype is not source._type.dtype:
+        raise RuntimeError(
+            "masked_scatter: expected self and source to have same dtypes but got "
+            f"{SCALAR_NAMES[input._type.dtype]} and {SCALAR_NAMES[source._type.dtype]}"
+        )
     shape = broadcast(input._type.shape, mask._type.shape)
     x, m = input.expand(shape), mask.expand(shape)
     count = source.numel()
@@ -497,16 +558,12 @@ def searchsorted(
     values = sorted_sequence.new_tensor(input) if number else input
     flat = values.ndim == 0
     values = reshape(values, (1,)) if flat else values
-    if values._type.dtype is not sorted_sequence._type.dtype:
-        raise RuntimeError(
-            "torch.searchsorted(): input value tensor and boundaries tensor should have same "
-            f"dtype, but got {values.dtype} and {sorted_sequence.dtype}"
-        )
+    common = promote(sorted_sequence._type.dtype, values._type.dtype)
     found = run(
         "searchsorted",
         ops.searchsorted,
-        sorted_sequence.detach(),
-        values.detach(),
+        cast_tensor(sorted_sequence.detach(), common),
+        cast_tensor(values.detach(), common),
         **{"right": bool(right)},
     )
     found = reshape(found, ()) if flat else found

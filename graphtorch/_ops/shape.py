@@ -17,7 +17,7 @@ from .._deferred.memory_order import order_asked
 from .._deferred.storage import recorder
 from .._deferred.tensor import Tensor
 from .._deferred.write import lay
-from .._types import Size, contiguous_format, preserve_format
+from .._types import Size, contiguous_format, default_dtype, preserve_format
 from ..autograd.keeps import keeps, shown_as
 from .autocast import single_precision_on_cpus
 from .base import (
@@ -229,6 +229,7 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
             f'torch.meshgrid: indexing must be one of "xy" or "ij", but received: {indexing}'
         )
     swap = indexing == "xy" and len(given) >= 2
+    _check_vectors(given)
     order = [given[1], given[0], *given[2:]] if swap else given
     shape = tuple(t.numel() for t in order)
     grids = [
@@ -240,9 +241,32 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
     return tuple(grids)
 
 
+def _check_vectors(given: list[Any]) -> None:
+    if not given:
+        raise RuntimeError("meshgrid expects a non-empty TensorList")
+    for i, t in enumerate(given):
+        check_tensor("meshgrid", "tensors", t, i + 1)
+        if t.ndim > 1:
+            raise RuntimeError(
+                "torch.meshgrid: Expected 0D or 1D tensor in the tensor list but got one of shape "
+                f"{list(t.shape)}: flatten it first"
+            )
+        if t._type.dtype is not given[0]._type.dtype:
+            raise RuntimeError(
+                "meshgrid expects all tensors to have the same dtype, but got "
+                f"{given[0].dtype} and {t.dtype}"
+            )
+
+
 @register(method=False)
 def cartesian_prod(*tensors: Tensor) -> Tensor:
-    """All combinations of the elements of several vectors, one per row."""
+    """All combinations of the elements of several vectors, one per row.
+
+    Raises: RuntimeError: no vectors, or of different dtypes.
+    """
+    for t in tensors:
+        if t.ndim != 1:
+            raise RuntimeError(f"Expect a 1D vector, but got shape {list(t.shape)}")
     if len(tensors) == 1:
         return tensors[0]
     return stack([reshape(g, (-1,)) for g in meshgrid(*tensors, indexing="ij")], 1)
@@ -251,6 +275,8 @@ def cartesian_prod(*tensors: Tensor) -> Tensor:
 @register(method=False)
 def block_diag(*tensors: Tensor) -> Tensor:
     """The matrix with the given blocks on its diagonal."""
+    if not tensors:
+        return from_array(np.empty((1, 0), default_dtype().numpy))
     blocks = [_at_least(t, 2) for t in tensors]
     width = sum(b.shape[1] for b in blocks)
     rows, left = [], 0
@@ -461,7 +487,18 @@ def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
 
 @register()
 def rot90(input: Tensor, k: int = 1, dims: Any = (0, 1)) -> Tensor:
-    """Turned by 90 degrees k times in the plane of two dimensions."""
+    """Turned by 90 degrees k times in the plane of two dimensions.
+
+    Raises: RuntimeError: not two different dimensions.
+    """
+    if len(dims) != 2:
+        raise RuntimeError(f"expected total rotation dims == 2, but got dims = {len(dims)}")
+    if input.ndim < 2:
+        raise RuntimeError(f"expected total dims >= 2, but got total dims = {input.ndim}")
+    if dims[0] == dims[1] or abs(dims[0] - dims[1]) == input.ndim:
+        raise RuntimeError(
+            f"expected rotation dims to be different, but got dim0 = {dims[0]} and dim1 = {dims[1]}"
+        )
     a, b = (axis_of(d, input.ndim) for d in dims)
     turned = {
         0: lambda: clone(input, memory_format=contiguous_format),
@@ -549,7 +586,12 @@ def trace(input: Tensor) -> Tensor:
 
 @register()
 def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:
-    """Powers of a vector as columns."""
+    """Powers of a vector as columns.
+
+    Raises: RuntimeError: `x` is no vector.
+    """
+    if x.ndim != 1:
+        raise RuntimeError(f"x must be a one-dimensional tensor, but got shape {list(x.shape)}.")
     count = x.shape[0] if N is None else N
     powers = FUNCTIONS["arange"](count, device=x.device)
     columns = x.unsqueeze(-1) ** (powers if increasing else flip(powers, (0,)))

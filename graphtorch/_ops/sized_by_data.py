@@ -11,7 +11,7 @@ from graphtorch.ir.shape import broadcast
 
 from .._deferred.tensor import Tensor
 from ..autograd.keeps import keeps_as_one, shown_as
-from .base import MASK, check_tensor, elements_for_size, register, write_out
+from .base import MASK, axis_of, check_tensor, elements_for_size, register, write_out
 from .creation import from_array
 from .indexing import getitem
 from .views import reshape
@@ -70,6 +70,8 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
         )
     if input.ndim != 1 or not input._type.dtype.is_integer:
         raise RuntimeError("bincount only supports 1-d non-negative integral inputs.")
+    if minlength < 0:
+        raise RuntimeError(f"minlength should be >= 0, but got {minlength}")
     numbers = elements_for_size("bincount", input, "use torch.zeros(n).scatter_add(0, x, ones)")
     if numbers.size and numbers.min() < 0:
         raise RuntimeError("bincount only supports 1-d non-negative integral inputs.")
@@ -98,6 +100,7 @@ def unique(
                 f"_unique2(): argument '{name}' must be bool, not {type(flag).__name__}"
             )
     check_tensor("unique", "input", input)
+    dim = None if dim is None else axis_of(dim, input.ndim)
     array = elements_for_size("unique", input, "sort and compare neighbours, which keeps the size")
     values, inverse, counts = np.unique(
         array, return_inverse=True, return_counts=True, axis=dim, equal_nan=False
@@ -115,6 +118,7 @@ def unique_consecutive(
     """Without repeats of the element (or slice along `dim`) before; where each went, how long runs
     are."""
     check_tensor("unique_consecutive", "input", input)
+    dim = None if dim is None else axis_of(dim, input.ndim)
     array = elements_for_size(
         "unique_consecutive", input, "compare x[1:] != x[:-1], which keeps the size"
     )

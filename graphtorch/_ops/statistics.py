@@ -356,6 +356,11 @@ def isin(
     elements: Any, test_elements: Any, *, assume_unique: bool = False, invert: bool = False
 ) -> Tensor:
     """Where `elements` are among `test_elements`; `invert` for where they are not."""
+    if not isinstance(elements, Tensor) and not isinstance(test_elements, Tensor):
+        raise TypeError(
+            "isin() received an invalid combination of arguments: two numbers, but one of elements "
+            "and test_elements must be a Tensor"
+        )
     common = _types.dtype._of[common_dtype(elements, test_elements)]
     place = common_place("isin", (elements, test_elements))
     x, tested = (
@@ -405,6 +410,11 @@ def cdist(
             raise RuntimeError(f"cdist only supports at least 2D tensors, {name} got: {x.ndim}D")
         if not x.is_floating_point():
             raise RuntimeError(f"cdist only supports floating-point dtypes, {name} got: {x.dtype}")
+    if x1.dtype is not x2.dtype:
+        raise RuntimeError(
+            f"expected scalar type {SCALAR_NAMES[x1._type.dtype]} but found "
+            f"{SCALAR_NAMES[x2._type.dtype]}: cdist takes two tensors of one dtype"
+        )
     if x1.shape[-1] != x2.shape[-1]:
         raise RuntimeError(
             f"X1 and X2 must have the same number of columns. X1: {x1.shape[-1]} X2: {x2.shape[-1]}"

@@ -4,7 +4,6 @@ elements."""
 from __future__ import annotations
 
 import os
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from .._deferred import running
 from .._deferred.storage import FreedLeaf, recorder
 from .._deferred.tensor import Tensor
+from .._settings import warn_user
 from .._types import device, dtype
 from ..autograd.grad_mode import no_grad
 from .base import METHODS, register
@@ -239,12 +239,10 @@ def untyped_storage(self: Tensor) -> UntypedStorage:
 @register(function=False)
 def storage(self: Tensor) -> TypedStorage:
     """The memory behind this tensor, as elements (deprecated: use untyped_storage())."""
-    warnings.warn(
+    warn_user(
         "TypedStorage is deprecated. It will be removed in the future and UntypedStorage will be "
         "the only storage class. This should only matter to you if you are using storages "
         "directly. To access UntypedStorage directly, use tensor.untyped_storage() instead of "
         "tensor.storage()",
-        UserWarning,
-        stacklevel=2,
     )
     return TypedStorage(self)

@@ -67,6 +67,8 @@ def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None
             "as_strided: Negative strides are not supported at the moment, got strides: "
             f"{list(stride)}"
         )
+    if offset < 0:
+        raise RuntimeError(f"Tensor: invalid storage offset {offset}")
     base = input._base if input._base is not None else input
     total = numel(base._storage.value.type.shape)
     dense = _dense(base, size, stride, offset)

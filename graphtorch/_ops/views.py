@@ -15,6 +15,7 @@ from graphtorch.ir.shape import SymInt, assumed_equal, bounds, contiguous_stride
 from .._deferred.making import make_view
 from .._deferred.storage import Bits, Expand, Permute, Reshape, Slice, Step, is_contiguous
 from .._deferred.tensor import Tensor
+from .._settings import warn_once
 from .._types import to_ir
 from .base import (
     FUNCTIONS,
@@ -388,7 +389,7 @@ def expand(self: Tensor, *sizes: Any, implicit: bool = False) -> Tensor:
                     f"non-existing dimension {i}"
                 )
             size = now
-        if size != now and now != 1:
+        if (size != now and now != 1) or (isinstance(size, int) and size < 0):
             raise RuntimeError(
                 f"The expanded size of the tensor ({size}) must match the existing size ({now}) at "
                 f"non-singleton dimension {i}.  Target sizes: {list(target)}.  Tensor sizes: "
@@ -581,11 +582,17 @@ def _pieces(
     return tuple(result)
 
 
+def _needs_dimension(name: str, x: Tensor) -> None:
+    if x.ndim == 0:
+        raise RuntimeError(f"{name} expects at least a 1-dimensional tensor")
+
+
 @register("split")
 def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
     """Pieces of one size (the last may be smaller), or of the given sizes."""
     check_tensor("split", "tensor", tensor)
     axis = axis_of(dim, tensor.ndim)
+    _needs_dimension("split", tensor)
     size = tensor._type.shape[axis]
     if isinstance(split_size_or_sections, (list, tuple)):
         sizes = [size_of(s) for s in split_size_or_sections]
@@ -624,7 +631,9 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
         raise TypeError("chunk(): argument 'chunks' (position 2) must be int, not bool")
     if chunks <= 0:
         raise RuntimeError(f"chunk expects `chunks` to be greater than 0, got: {chunks}")
-    size = input._type.shape[axis_of(dim, input.ndim)]
+    axis = axis_of(dim, input.ndim)
+    _needs_dimension("chunk", input)
+    size = input._type.shape[axis]
     each = -(-size // chunks)
     if size == 0:
         return split(input, [0] * chunks, dim)
@@ -659,10 +668,16 @@ def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple
 
 
 def _split_along(x: Tensor, given: Any, dim: int, least: int, name: str) -> tuple[Tensor, ...]:
+    """Raises RuntimeError: too few dimensions, or a number of parts that does not divide."""
     if x.ndim < least:
         raise RuntimeError(
             f"torch.{name} requires a tensor with at least {least} dimension, but got a tensor "
             f"with {x.ndim} dimensions!"
+        )
+    if isinstance(given, int) and given > 0 and x.shape[dim] % given:
+        raise RuntimeError(
+            f"torch.{name} attempted to split along dimension {dim}, but the size of the dimension "
+            f"{x.shape[dim]} is not divisible by the split_size {given}!"
         )
     return tensor_split(x, given, dim)
 
@@ -702,10 +717,31 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
 
 
 def _reversed(x: Tensor) -> Tensor:
+    if x.ndim != 2:
+        _warn_of_rank("T", x)
     return permute(x, tuple(range(x.ndim))[::-1])
 
 
+def _warn_of_rank(name: str, x: Tensor) -> None:
+    if x.ndim == 0:
+        more = (
+            "Consider using x.conj()."
+            if name == "H"
+            else "This function is the identity in these cases."
+        )
+        warn_once(f"Tensor.{name} is deprecated on 0-D tensors. {more}")
+    elif name == "T" and x.ndim != 2:
+        warn_once(
+            "The use of `x.T` on tensors of dimension other than 2 to reverse their shape is "
+            "deprecated and it will throw an error in a future release. Consider `x.mT` to "
+            "transpose batches of matrices or `x.permute(*torch.arange(x.ndim - 1, -1, -1))` to "
+            "reverse the dimensions of a tensor."
+        )
+
+
 def _transposed(x: Tensor, name: str = "mT") -> Tensor:
+    if x.ndim == 0:
+        _warn_of_rank(name, x)
     if x.ndim == 1:
         raise RuntimeError(
             f"tensor.{name} is only supported on matrices or batches of matrices. Got 1-D tensor."
@@ -723,7 +759,12 @@ def _hermitian(x: Tensor) -> Tensor:
             f"tensor.H is only supported on matrices (2-D tensors). Got {x.ndim}-D tensor."
             + (" For batches of matrices, consider using tensor.mH" if x.ndim > 2 else "")
         )
-    return _adjoint(x)
+    return _adjoint(x) if x.ndim else _of_number(x)
+
+
+def _of_number(x: Tensor) -> Tensor:
+    _warn_of_rank("H", x)
+    return FUNCTIONS["conj"](x)  # type: ignore[no-any-return]
 
 
 METHODS.update(

@@ -14,6 +14,7 @@ from graphtorch.ir.ops.common import number
 from graphtorch.ir.shape import broadcast
 
 from .. import _types
+from .._deferred.at_once import element
 from .._deferred.making import beside, in_order
 from .._deferred.memory_order import Order, order_asked
 from .._deferred.tensor import Tensor
@@ -27,6 +28,7 @@ from .._ops.base import (
     known_elements,
     register,
     run,
+    size_of,
     write_out,
 )
 from .._ops.creation import _sizes, place_for, without_elements
@@ -41,8 +43,10 @@ def _float_dtype(dtype: Any, name: str) -> DType:
         return _types.default_dtype()
     ir = to_ir(dtype)
     if not ir.is_differentiable:
-        raise RuntimeError(
-            f"\"{name}\" not implemented for '{SCALAR_NAMES[ir]}': use torch.randint for integers"
+        kernel = "check_uniform_bounds" if name == "rand" else "normal_kernel_cpu"
+        raise NotImplementedError(
+            f"\"{kernel}\" not implemented for '{SCALAR_NAMES[ir]}': {name} makes floats; use "
+            "torch.randint for integers"
         )
     return ir
 
@@ -123,6 +127,9 @@ def randint(
         raise TypeError(
             "randint(): argument 'size' must be tuple of ints, not " + type(size).__name__
         )
+    for key, end in (("low", low), ("high", high)):
+        if isinstance(end, float):
+            raise TypeError(f"randint(): argument '{key}' must be int, not float")
     _check_range(low, high)
     shape = _sizes("randint", (size,))
     if out is not None:
@@ -154,9 +161,11 @@ def randperm(
 ) -> Tensor:
     """The integers 0 .. n - 1 in random order."""
     place = place_for(device, out)
+    n = size_of(n)
     if n < 0:
         raise RuntimeError(f"n must be non-negative, got {n}")
     ir = (i64 if out is None else out._type.dtype) if dtype is None else to_ir(dtype)
+    element(max(n - 1, 0), ir)  # refuses what the dtype does not hold
     if place is META and out is None:
         return without_elements((n,), ir, requires_grad)
     order = draw.source(draw.source_on(place, generator)).draw("permutation", (n,), n)
@@ -292,8 +301,9 @@ def bernoulli(input: Tensor, p: Any = None, *, generator: Generator | None = Non
             raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p}")
         return beside(input, draw.below(shape, ir, draw.source_beside(input, generator), p))
     if not ir.is_floating_point:
-        raise RuntimeError(
-            f"bernoulli: expected probabilities of a floating point dtype, got {input.dtype}"
+        raise NotImplementedError(
+            f"\"bernoulli_tensor_cpu_p_\" not implemented for '{SCALAR_NAMES[ir]}': expected "
+            "probabilities of a floating point dtype"
         )
     chances = checked(input, "probability", CHANCES)
     generator = draw.source_beside(input, generator)
@@ -306,9 +316,10 @@ def bernoulli(input: Tensor, p: Any = None, *, generator: Generator | None = Non
 def _rates(name: str, *inputs: Tensor) -> None:
     for x in inputs:
         if not isinstance(x, Tensor) or not x._type.dtype.is_floating_point:
-            raise RuntimeError(
-                f"{name}: expected a tensor of a floating point dtype, got "
-                f"{getattr(x, 'dtype', type(x).__name__)}"
+            kind = SCALAR_NAMES[x._type.dtype] if isinstance(x, Tensor) else type(x).__name__
+            raise NotImplementedError(
+                f"\"{name}_cpu\" not implemented for '{kind}': expected a tensor of a floating "
+                "point dtype"
             )
 
 
@@ -377,6 +388,13 @@ def multinomial(
     generator: Generator | None = None,
 ) -> Tensor:
     """Indices drawn with the elements of each row as weights."""
+    if input.ndim not in (1, 2):
+        raise RuntimeError(f"prob_dist must be 1 or 2 dim, but got {input.ndim}")
+    if not input._type.dtype.is_floating_point:
+        raise RuntimeError(
+            "multinomial only supports floating-point dtypes for input, got: "
+            f"{SCALAR_NAMES[input._type.dtype]}"
+        )
     weights = input.detach() if input.ndim == 2 else input.detach().unsqueeze(0)
     rows, count = weights.shape
     if num_samples <= 0:

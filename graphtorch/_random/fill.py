@@ -84,10 +84,22 @@ def _method(
     return publish
 
 
+# what PyTorch's messages call them
+KERNELS = {
+    "uniform_": "check_uniform_bounds",
+    "normal_": "normal_kernel_cpu",
+}
+
+
 def _floating(name: str, dtype: DType) -> None:
     if not dtype.is_floating_point and not dtype.is_complex:
-        raise RuntimeError(
-            f"\"{name}\" not implemented for '{SCALAR_NAMES[dtype]}': fill a tensor "
+        if name not in KERNELS:
+            raise RuntimeError(
+                f"{name}: the distribution is a continuous probability distribution. dtype must be "
+                f"a floating point but you specified {SCALAR_NAMES[dtype]}"
+            )
+        raise NotImplementedError(
+            f"\"{KERNELS[name]}\" not implemented for '{SCALAR_NAMES[dtype]}': {name} fills tensors "
             "of a floating point dtype"
         )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from graphtorch.ir.dtype import DType
 
@@ -12,6 +14,7 @@ from .._deferred.tensor import Tensor
 from .._ops.base import METHODS
 from .._ops.creation import empty, tensor
 from .._ops.devices import set_default_device
+from .._settings import warn_user
 from .._types import CPU, check_device, device
 
 
@@ -30,11 +33,20 @@ def legacy_tensor(
             f"{given} was passed: use torch.empty(sizes, device=...)"
         )
     front = _types.dtype._of[dtype]
+    if "dtype" in options:
+        raise TypeError(
+            "new() received an invalid combination of arguments - got a dtype: use torch.tensor or "
+            "torch.empty"
+        )
     if len(args) == 1 and isinstance(args[0], Tensor):
         same = args[0].dtype is front and args[0].device is place
         return args[0].detach() if same else _wrong_legacy(args[0], front)
     if len(args) == 1 and isinstance(args[0], _types.Size):
         return empty(args[0], dtype=front, device=place)
+    if len(args) == 1 and isinstance(args[0], str):
+        raise TypeError("new(): invalid data type 'str'")
+    if len(args) == 1 and not isinstance(args[0], (Sequence, np.ndarray, int)):
+        raise TypeError(f"new(): data must be a sequence (got {type(args[0]).__name__})")
     if len(args) == 1 and not isinstance(args[0], int):
         return tensor(args[0], dtype=front, device=place)
     if any(not isinstance(a, int) or isinstance(a, bool) for a in args):
@@ -142,11 +154,10 @@ def place_of_type(t: Any) -> Any:
 
 def set_default_tensor_type(t: Any) -> None:
     """Set the default dtype by a legacy tensor class or its name (deprecated)."""
-    warnings.warn(
+    warn_user(
         "torch.set_default_tensor_type() is deprecated as of PyTorch 2.1, please use "
         "torch.set_default_dtype() and torch.set_default_device() as alternatives.",
         FutureWarning,
-        stacklevel=2,
     )
     name = t.rsplit(".", 1)[-1] if isinstance(t, str) else t.__name__
     place = place_of_type(t)

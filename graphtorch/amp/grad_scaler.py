@@ -5,7 +5,6 @@ https://docs.pytorch.org/docs/stable/amp.html#gradient-scaling
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict
 from collections.abc import Iterable
 from enum import Enum
@@ -14,6 +13,7 @@ from typing import Any
 from .._deferred.door import gpus
 from .._deferred.tensor import Tensor
 from .._ops.base import FUNCTIONS
+from .._settings import warn_user
 from .._types import DTYPES, device
 from ..autograd import no_grad
 
@@ -54,9 +54,8 @@ class GradScaler:
     ):
         self._device, self._enabled = device, enabled
         if device == "cuda" and enabled and not gpus():
-            warnings.warn(
+            warn_user(
                 "torch.cuda.amp.GradScaler is enabled, but CUDA is not available.  Disabling.",
-                stacklevel=2,
             )
             self._enabled = False
         if not self._enabled:

@@ -3,9 +3,9 @@ name."""
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
+from .._settings import warn_user
 from .grad_mode import _Mode, modes
 
 __all__ = ["detect_anomaly", "set_detect_anomaly"]
@@ -49,10 +49,9 @@ class detect_anomaly(_Mode):
 
     def __init__(self, check_nan: bool = True):
         self.check_nan = check_nan
-        warnings.warn(
+        warn_user(
             "Anomaly Detection has been enabled. This mode will increase the runtime and should "
             "only be enabled for debugging.",
-            stacklevel=2,
         )
 
     def __enter__(self) -> None:
@@ -70,16 +69,14 @@ def report(fn: Any) -> None:
     """Warn with the place where the forward operation of `fn` was called."""
     lines = fn.metadata.get("traceback_")
     if lines is None:
-        warnings.warn(
+        warn_user(
             f"Error detected in {fn.name()}. No forward pass information available. Enable detect "
             "anomaly during forward pass for more information.",
-            stacklevel=2,
         )
     else:
-        warnings.warn(
+        warn_user(
             f"Error detected in {fn.name()}. Traceback of forward call that caused the error:\n"
             + "".join(lines),
-            stacklevel=2,
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -14,6 +13,7 @@ from .._deferred.making import from_value
 from .._deferred.storage import recorder
 from .._deferred.tensor import Tensor
 from .._ops.creation import full_value
+from .._settings import warn_user
 from .._types import DTYPES, device
 from .grad_mode import enable_grad, modes, no_grad
 from .nodes import FREED, GradNode, pack, unpack
@@ -68,9 +68,7 @@ class FunctionCtx:
     @property
     def saved_variables(self) -> tuple[Any, ...]:
         """As `saved_tensors` (deprecated)."""
-        warnings.warn(
-            "'saved_variables' is deprecated; use 'saved_tensors'", DeprecationWarning, stacklevel=2
-        )
+        warn_user("'saved_variables' is deprecated; use 'saved_tensors'", DeprecationWarning)
         return self.saved_tensors
 
 
@@ -209,12 +207,11 @@ class Function(FunctionCtx):
     of_operator = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        warnings.warn(
+        warn_user(
             f"{type(self)} should not be instantiated. Methods on autograd functions are all "
             "static, so you should invoke them on the class "
             "itself.",
             DeprecationWarning,
-            stacklevel=2,
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -7,7 +7,6 @@ central differences along every axis of x (and i times it).
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from .._deferred.tensor import Tensor
 from .._ops.creation import from_array
+from .._settings import warn_user
 from .engine import grad
 from .grad_mode import enable_grad, no_grad
 
@@ -166,11 +166,10 @@ def _check_inputs(inputs: Sequence[Any]) -> None:
         )
     for i, x in enumerate(inputs):
         if _needs(x) and x._type.dtype.real.name != "f64":
-            warnings.warn(
+            warn_user(
                 f"Input #{i} requires gradient and is not a double precision floating point or "
                 "complex. This check will likely fail if all the inputs are not of double "
                 "precision floating point or complex. ",
-                stacklevel=3,
             )
         if (
             _needs(x)

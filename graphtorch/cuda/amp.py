@@ -4,10 +4,10 @@ disabled."""
 from __future__ import annotations
 
 import functools
-import warnings
 from typing import Any
 
 from .._ops.autocast import autocast as _autocast
+from .._settings import warn_user
 from ..amp import GradScaler as _GradScaler
 from ..amp import custom_bwd as _custom_bwd
 from ..amp import custom_fwd as _custom_fwd
@@ -16,10 +16,9 @@ __all__ = ["GradScaler", "autocast", "custom_bwd", "custom_fwd"]
 
 
 def _warn(name: str, new: str) -> None:
-    warnings.warn(
+    warn_user(
         f"`torch.cuda.amp.{name}(args...)` is deprecated. Please use `torch.amp.{new}` instead.",
         FutureWarning,
-        stacklevel=3,
     )
 
 

@@ -9,7 +9,6 @@ See https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from .._captured.compile import compile
 from .._captured.cuda_graph import GraphCapture, Recorded
 from .._deferred.storage import recorder
 from .._deferred.tensor import Tensor
+from .._settings import warn_user
 from ..autograd.engine import grad
 from ..nn.modules.module import Module
 from ..utils._pytree import tree_leaves
@@ -111,11 +111,9 @@ class CUDAGraph:
         if not succeeded:
             return
         if recorded.empty:
-            warnings.warn(
+            warn_user(
                 "The CUDA Graph is empty. This usually means that the graph was attempted to be "
                 "captured on wrong device or stream.",
-                UserWarning,
-                stacklevel=4,
             )
         self._recorded = recorded
 

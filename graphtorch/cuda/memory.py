@@ -5,12 +5,12 @@ See https://docs.pytorch.org/docs/stable/cuda.html#memory-management
 
 from __future__ import annotations
 
-import warnings
 from collections import OrderedDict
 from typing import Any
 
 from .._deferred import running
 from .._deferred.door import gpus
+from .._settings import warn_user
 from ._gpu import runner_of
 
 __all__ = [
@@ -64,20 +64,18 @@ max_memory_reserved = _counted(
 
 def memory_cached(device: Any = None) -> int:
     """As `memory_reserved` (deprecated)."""
-    warnings.warn(
+    warn_user(
         "`torch.cuda.memory_cached` has been renamed to `torch.cuda.memory_reserved`",
         FutureWarning,
-        stacklevel=2,
     )
     return memory_reserved(device)  # type: ignore[no-any-return]
 
 
 def max_memory_cached(device: Any = None) -> int:
     """As `max_memory_reserved` (deprecated)."""
-    warnings.warn(
+    warn_user(
         "`torch.cuda.max_memory_cached` has been renamed to `torch.cuda.max_memory_reserved`",
         FutureWarning,
-        stacklevel=2,
     )
     return max_memory_reserved(device)  # type: ignore[no-any-return]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from typing import Any
 
 from .._deferred.tensor import Tensor
+from .._settings import warn_user
 from .._types import Size
 from ..autograd.grad_mode import no_grad
 from . import constraints
@@ -54,11 +54,10 @@ class Distribution:
         try:
             sets = self.arg_constraints
         except NotImplementedError:
-            warnings.warn(
+            warn_user(
                 f"{type(self)} does not define `arg_constraints`. Please set `arg_constraints = "
                 "{}` or initialize the distribution with `validate_args=False` to turn "
                 "off validation.",
-                stacklevel=4,
             )
             return
         names = [
@@ -139,9 +138,7 @@ class Distribution:
 
     def sample_n(self, n: int) -> Tensor:
         """`n` draws (deprecated: ``sample((n,))``)."""
-        warnings.warn(
-            "sample_n(n) will be deprecated. Use .sample((n,)) instead", FutureWarning, stacklevel=2
-        )
+        warn_user("sample_n(n) will be deprecated. Use .sample((n,)) instead", FutureWarning)
         return self.sample((n,))
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -202,11 +199,10 @@ class Distribution:
         try:
             support = self.support
         except NotImplementedError:
-            warnings.warn(
+            warn_user(
                 f"{type(self)} does not define `support` to enable sample validation. Please "
                 "initialize the distribution with `validate_args=False` to turn off "
                 "validation.",
-                stacklevel=3,
             )
             return
         if constraints.first_broken([(support, value)]) is not None:

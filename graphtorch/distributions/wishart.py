@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 from .. import linalg
 from .._deferred.tensor import Tensor
 from .._ops.base import FUNCTIONS
+from .._settings import warn_user
 from .._types import Size, finfo
 from . import constraints
 from .chi2 import Chi2
@@ -79,10 +79,9 @@ class Wishart(Covariance, ExponentialFamily):
         if constraints.first_broken([(constraints.greater_than(size - 1), self.df)]) is not None:
             raise ValueError(f"Value of df={df} expected to be greater than ndim - 1 = {size - 1}.")
         if constraints.first_broken([(constraints.greater_than_eq(size), self.df)]) is not None:
-            warnings.warn(
+            warn_user(
                 "Low df values detected. Singular samples are highly likely to occur for ndim - 1 "
                 "< df < ndim.",
-                stacklevel=2,
             )
         setattr(self, names[0], matrix.expand((*batch_shape, -1, -1)))
         super().__init__(batch_shape, matrix.shape[-2:], validate_args)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import math
-import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from .._deferred.tensor import Tensor
 from .._ops.base import FUNCTIONS
+from .._settings import warn_user
 from ..autograd import no_grad
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -84,10 +84,9 @@ def trunc_normal_(
     are taken with the probability that the density has beside its largest in [a, b].
     """
     if mean < a - 2 * std or mean > b + 2 * std:
-        warnings.warn(
+        warn_user(
             "mean is more than 2 std from [a, b] in nn.init.trunc_normal_. The distribution of "
             "values may be incorrect.",
-            stacklevel=3,
         )
     low, high = ((1 + math.erf((x - mean) / std / math.sqrt(2))) / 2 for x in (a, b))
     if high - low > 0.3:
@@ -208,7 +207,7 @@ def _kaiming_std(tensor: Tensor, a: float, mode: str, nonlinearity: str) -> floa
 
 def _is_empty(tensor: Tensor) -> bool:
     if 0 in tensor.shape:
-        warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=3)
+        warn_user("Initializing zero-element tensors is a no-op")
         return True
     return False
 
@@ -287,10 +286,9 @@ def _deprecated(new: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     @functools.wraps(new)
     def alias(*args: Any, **kwargs: Any) -> Tensor:
-        warnings.warn(
+        warn_user(
             f"`nn.init.{old}` is now deprecated in favor of `nn.init.{new.__name__}`.",
             FutureWarning,
-            stacklevel=2,
         )
         return new(*args, **kwargs)
 

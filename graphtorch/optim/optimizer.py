@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import warnings
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from copy import deepcopy
@@ -25,6 +24,7 @@ from .._deferred.storage import Leaf, RuntimeScalar, recorder
 from .._deferred.tensor import Tensor
 from .._deferred.write import assign, replaced
 from .._ops.base import FUNCTIONS, run
+from .._settings import warn_user
 from .._types import DTYPES, get_default_dtype, to_ir
 from ..autograd import enable_grad, no_grad
 from ..utils.hooks import RemovableHandle, register
@@ -254,11 +254,10 @@ class Optimizer:
     def _check_group(self, group: dict[str, Any]) -> None:
         params = group["params"]
         if len(params) != len({id(p) for p in params}):
-            warnings.warn(
+            warn_user(
                 "optimizer contains a parameter group with duplicate parameters; in future, this "
                 "will cause an error; see github.com/pytorch/pytorch/issues/40967 for "
                 "more information",
-                stacklevel=4,
             )
         taken = {id(p) for g in self.param_groups for p in g["params"]}
         if any(id(p) in taken for p in params):
@@ -492,6 +491,7 @@ class Optimizer:
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]
         for i, group in enumerate(self.param_groups):
+            lines += [""] if i else []
             lines.append(f"Parameter Group {i}")
             lines += [f"    {key}: {group[key]}" for key in sorted(group) if key != "params"]
         return "\n".join(lines) + "\n)"

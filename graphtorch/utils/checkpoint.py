@@ -6,7 +6,6 @@ https://docs.pytorch.org/docs/stable/checkpoint.html
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +15,7 @@ from .._deferred.storage import recorder
 from .._deferred.tensor import Tensor
 from .._ops import autocast
 from .._random.generator import back_to, marks
+from .._settings import warn_user
 from ..autograd import enable_grad, is_grad_enabled, no_grad
 from ..autograd.engine import grad_between
 from ..autograd.graph import saved_tensors_hooks
@@ -205,7 +205,7 @@ def checkpoint(
         gives other shapes or dtypes.
     """
     if use_reentrant is None:
-        warnings.warn(f"torch.utils.checkpoint: {_NOT_PASSED}", stacklevel=2)
+        warn_user(f"torch.utils.checkpoint: {_NOT_PASSED}")
         use_reentrant = True
     preserve = kwargs.pop("preserve_rng_state", True)
     if use_reentrant:
@@ -217,9 +217,7 @@ def checkpoint(
             )
     call = _Call(function, args, kwargs, preserve, context_fn())
     if use_reentrant and not call.inputs:
-        warnings.warn(
-            "None of the inputs have requires_grad=True. Gradients will be None", stacklevel=2
-        )
+        warn_user("None of the inputs have requires_grad=True. Gradients will be None")
         with no_grad():
             return call.first()
     if not is_grad_enabled():
@@ -289,7 +287,7 @@ def checkpoint_sequential(
         segments.
     """
     if use_reentrant is None:
-        warnings.warn(f"torch.utils.checkpoint.checkpoint_sequential: {_NOT_PASSED}", stacklevel=2)
+        warn_user(f"torch.utils.checkpoint.checkpoint_sequential: {_NOT_PASSED}")
         use_reentrant = True
     preserve = kwargs.pop("preserve_rng_state", True)
     if kwargs:

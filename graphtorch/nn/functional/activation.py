@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from graphtorch.ir.dtype import Kind
@@ -12,6 +11,7 @@ from ..._deferred.tensor import Tensor
 from ..._ops.autocast import lower_precision, single_precision_on_gpus
 from ..._ops.base import FUNCTIONS, rounded_once
 from ..._random import draw
+from ..._settings import warn_user
 from ...autograd.keeps import keeps, keeps_as_one, shown_as
 from ._common import call, constant_like, floating, in_place, where
 
@@ -343,10 +343,9 @@ def _soft(name: str, x: Tensor, dim: int | None, dtype: Any) -> Tensor:
     if isinstance(dim, bool):
         raise TypeError(f"{name}(): argument 'dim' (position 1) must be int, not bool")
     if dim is None:
-        warnings.warn(
+        warn_user(
             f"Implicit dimension choice for {name} has been deprecated. Change the call to include "
             "dim=X as an argument.",
-            stacklevel=3,
         )
         dim = 0 if x.dim() in (0, 1, 3) else 1
     x = x if dtype is None else x.to(dtype)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from ..._deferred.making import beside
 from ..._deferred.memory_order import own_order
 from ..._deferred.tensor import Tensor
 from ..._random import draw
+from ..._settings import warn_user
 from ._common import floating, in_place
 
 ALPHA = -1.7580993408473766  # -scale * alpha of SELU: the value that dropped units take
@@ -85,10 +85,9 @@ def dropout2d(
     """`dropout` of whole channels of [N, C, H, W] or [C, H, W]."""
     _check(p)
     if input.dim() not in (3, 4):
-        warnings.warn(
+        warn_user(
             f"dropout2d: Received a {input.dim()}-D input to dropout2d, which is deprecated and "
             "will result in an error in a future release.",
-            stacklevel=2,
         )
     return _dropped(input, _channels(input, 2), p, training, inplace)
 
@@ -99,10 +98,9 @@ def dropout3d(
     """`dropout` of whole channels of [N, C, D, H, W] or [C, D, H, W]."""
     _check(p)
     if input.dim() not in (4, 5):
-        warnings.warn(
+        warn_user(
             f"dropout3d: Received a {input.dim()}-D input to dropout3d, which is deprecated and "
             "will result in an error in a future release.",
-            stacklevel=2,
         )
     kept = 1 if input.dim() == 4 else 2
     return _dropped(input, _channels(input, kept), p, training, inplace)

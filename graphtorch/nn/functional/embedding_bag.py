@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any, Protocol
 
 from ..._deferred.storage import recorder
 from ..._deferred.tensor import Tensor
 from ..._ops.base import FUNCTIONS, check_places
+from ..._settings import warn_user
 from ...autograd.keeps import keeps_as_one, shown_as
 from ._common import constant_like, where
 from .sparse import embedding, renormalize
@@ -50,11 +50,10 @@ def embedding_bag(
         IndexError: an index is out of range; when the graph runs.
     """
     if weight.dtype.name == "int64" and input.dtype.is_floating_point:
-        warnings.warn(
+        warn_user(
             "Argument order of nn.functional.embedding_bag was changed. Usage "
             "`embedding_bag(weight, input, ...)` is deprecated, and should now be "
             "`embedding_bag(input, weight, ...)`.",
-            stacklevel=2,
         )
         weight, input = input, weight
     _check_shapes(input, weight, offsets, per_sample_weights)

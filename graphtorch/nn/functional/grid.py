@@ -7,7 +7,6 @@ image's ends: the middles of its outer pixels with `align_corners`, their outer 
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from ..._deferred.tensor import Tensor
 from ..._ops.autocast import promoted_on_gpus, single_precision_on_cpus
 from ..._ops.base import FUNCTIONS, check_tensor, rounded_once
 from ..._ops.orders import row_major
+from ..._settings import warn_user
 from ...autograd.keeps import keeps_as_one, shown_as
 from ._common import where
 
@@ -75,13 +75,11 @@ def _number(size: Any) -> Any:
 
 def _aligned(given: bool | None) -> bool:
     if given is None:
-        warnings.warn(
+        warn_user(
             "Default grid_sample and affine_grid behavior has changed to align_corners=False since "
             "1.3.0. Please specify align_corners=True if the old behavior is desired. "
             "See the documentation of grid_sample for "
             "details.",
-            UserWarning,
-            stacklevel=4,
         )
     return bool(given)
 

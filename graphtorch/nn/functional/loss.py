@@ -4,7 +4,6 @@ https://docs.pytorch.org/docs/stable/nn.html"""
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from graphtorch.ir.dtype import i64, u8
 from ..._deferred.tensor import Tensor
 from ..._ops.autocast import refused_on_gpus, single_precision
 from ..._ops.base import FUNCTIONS, check_places, check_tensor, checked, rounded_once
+from ..._settings import warn_user
 from ...autograd.keeps import keeps, keeps_as_one, shown_as
 from ._common import call, constant_like, where
 from .activation import log_softmax, logsigmoid
@@ -64,21 +64,19 @@ def legacy_reduction(reduction: str, size_average: bool | None, reduce: bool | N
         return reduction
     size_average = True if size_average is None else size_average
     chosen = "none" if reduce is False else "mean" if size_average else "sum"
-    warnings.warn(
+    warn_user(
         f"size_average and reduce args will be deprecated, please use reduction={chosen!r} "
         "instead.",
-        stacklevel=5,
     )
     return chosen
 
 
 def _warn_broadcast(input: Tensor, target: Tensor) -> None:
     if input._type.shape != target._type.shape:
-        warnings.warn(
+        warn_user(
             f"Using a target size ({target.size()}) that is different to the input size "
             f"({input.size()}). This will likely lead to incorrect results due to "
             "broadcasting. Please ensure they have the same size.",
-            stacklevel=5,
         )
 
 
@@ -398,11 +396,10 @@ def kl_div(
     """t (log t - x) for log-probabilities x; "batchmean" divides the sum by the first size."""
     reduction = legacy_reduction(reduction, size_average, reduce)
     if reduction == "mean":
-        warnings.warn(
+        warn_user(
             "reduction: 'mean' divides the total loss by both the batch size and the support "
             "size.'batchmean' divides only by the batch size, and aligns with the KL div "
             "math definition.",
-            stacklevel=4,
         )
     if log_target:
         values = target.exp() * (target - input)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import NamedTuple
 
 from ..._deferred.tensor import Tensor
+from ..._settings import warn_user
 from ._common import cat
 from .activation import softmax
 from .attention import scaled_dot_product_attention
@@ -203,10 +203,9 @@ def additive_mask(
             f"only bool and floating types of {name} are supported, got {mask.dtype}"
         )
     if other is not None and other.dtype != mask.dtype:
-        warnings.warn(
+        warn_user(
             f"Support for mismatched {name} and {other_name} is deprecated. Use same type for both "
             "instead.",
-            stacklevel=3,
         )
     if not is_bool:
         return mask

@@ -6,7 +6,6 @@ https://docs.pytorch.org/docs/stable/generated/torch.stft.html
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 from graphtorch.ir import ops
@@ -16,6 +15,7 @@ from ..._deferred.storage import recorder
 from ..._deferred.tensor import Tensor
 from ..._deferred.write import cast_tensor
 from ..._ops.base import FUNCTIONS, check_tensor, checked, run
+from ..._settings import warn_user
 from .padding import pad
 
 LEAST = 1e-11  # squares of the window that a place of the signal needs
@@ -103,10 +103,9 @@ def stft(
     made = made if input.ndim == 2 else made.squeeze(0)
     if return_complex or return_complex is None:
         return made  # type: ignore[no-any-return]
-    warnings.warn(
+    warn_user(
         "stft with return_complex=False is deprecated. In a future pytorch release, stft will "
         "return complex tensors for all inputs, and return_complex=False will raise an error.",
-        stacklevel=2,
     )
     return FUNCTIONS["view_as_real"](made.contiguous())  # type: ignore[no-any-return]
 

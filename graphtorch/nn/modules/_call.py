@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 from ..._deferred.tensor import Tensor
+from ..._settings import warn_user
 from ...utils.hooks import RemovableHandle, register
 from ._backward_hooks import BackwardHooks
 from ._members import Members
@@ -120,11 +120,10 @@ class Calls(Members):
             try:
                 hook(self, args, kwargs, None) if with_kwargs else hook(self, args, None)
             except Exception as error:
-                warnings.warn(
+                warn_user(
                     f"module forward hook with ``always_call=True`` raised an exception that was "
                     "silenced as another error was raised in forward: "
                     f"{error}",
-                    stacklevel=2,
                 )
 
     def _backward_scope(self) -> BackwardHooks | None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import numbers
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
 from ..._deferred.tensor import Tensor
+from ..._settings import warn_user
 from .. import init
 from ..functional import recurrent
 from ..utils.rnn import PackedSequence
@@ -257,11 +257,10 @@ def _check_dropout(dropout: Any, num_layers: int) -> None:
             "element being zeroed"
         )
     if dropout > 0 and num_layers == 1:  # type: ignore[operator]
-        warnings.warn(
+        warn_user(
             "dropout option adds dropout after all but last recurrent layer, so non-zero dropout "
             f"expects num_layers greater than 1, but got dropout={dropout} and "
             f"num_layers={num_layers}",
-            stacklevel=4,
         )
 
 

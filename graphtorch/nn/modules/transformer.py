@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import copy
 import math
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 from ..._deferred.storage import recorder
 from ..._deferred.tensor import Tensor
 from ..._ops.base import FUNCTIONS
+from ..._settings import warn_user
 from ...autograd.grad_mode import modes
 from .. import functional as F
 from .. import init
@@ -275,10 +275,9 @@ class TransformerEncoder(Module):
         why_not = _not_nested(encoder_layer)
         self.use_nested_tensor = enable_nested_tensor and not why_not
         if enable_nested_tensor and why_not:
-            warnings.warn(
+            warn_user(
                 "enable_nested_tensor is True, but self.use_nested_tensor is False because "
                 f"{why_not}",
-                stacklevel=2,
             )
 
     def forward(

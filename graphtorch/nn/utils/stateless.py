@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from ... import func
+from ..._settings import warn_user
 from ..modules.module import Module
 
 __all__ = ["functional_call"]
@@ -22,12 +22,11 @@ def functional_call(
     strict: bool = False,
 ) -> Any:
     """See `torch.func.functional_call`, which replaces it: warns that it does."""
-    warnings.warn(
+    warn_user(
         "`torch.nn.utils.stateless.functional_call` is deprecated as of PyTorch 2.0 and will be "
         "removed in a future version of PyTorch. Please use `torch.func.functional_call` instead "
         "which is a drop-in replacement.",
         FutureWarning,
-        stacklevel=2,
     )
     return func.functional_call(
         module, parameters_and_buffers, args, kwargs, tie_weights=tie_weights, strict=strict

@@ -6,11 +6,11 @@ T. Salimans, D. P. Kingma: Weight Normalization, https://arxiv.org/abs/1602.0786
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from ..._deferred.tensor import Tensor
 from ..._ops.base import FUNCTIONS
+from ..._settings import warn_user
 from ..modules import Module
 from ..parameter import Parameter
 
@@ -54,11 +54,10 @@ def weight_norm(module: Module, name: str = "weight", dim: int | None = 0) -> Mo
 
     Raises: RuntimeError where it is so already.
     """
-    warnings.warn(
+    warn_user(
         "`torch.nn.utils.weight_norm` is deprecated in favor of "
         "`torch.nn.utils.parametrizations.weight_norm`.",
         FutureWarning,
-        stacklevel=2,
     )
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, WeightNorm) and hook.name == name:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
 from ..._deferred.tensor import Tensor
+from ..._settings import warn_user
 from ..optimizer import Optimizer
 
 EPOCH_DEPRECATION_WARNING = (
@@ -97,11 +97,9 @@ class LRScheduler:
 
     def _take_verbose(self, verbose: Any) -> None:
         if verbose != "deprecated":
-            warnings.warn(
+            warn_user(
                 "The verbose parameter is deprecated. Please use get_last_lr() to access the "
                 "learning rate.",
-                UserWarning,
-                stacklevel=4,
             )
         if verbose is True:  # else it stays out of the state, as in PyTorch
             self.verbose = True
@@ -115,21 +113,19 @@ class LRScheduler:
     def step(self, epoch: int | None = None) -> None:
         """Go to the next epoch (or, deprecated, to `epoch`) and set the rates."""
         if self._step_count == 1 and not self.optimizer._opt_called:
-            warnings.warn(
+            warn_user(
                 "Detected call of `lr_scheduler.step()` before `optimizer.step()`. You should call "
                 "them in the opposite order: `optimizer.step()` before "
                 "`lr_scheduler.step()`. Failure to do this will result in PyTorch "
                 "skipping the first value of the learning rate "
                 "schedule.",
-                UserWarning,
-                stacklevel=2,
             )
         self._step_count += 1
         closed = getattr(self, "_get_closed_form_lr", None)
         if epoch is None:
             self.last_epoch += 1
         else:
-            warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
+            warn_user(EPOCH_DEPRECATION_WARNING)
             self.last_epoch = epoch
         self._get_lr_called_within_step = True
         try:
@@ -147,11 +143,9 @@ class LRScheduler:
 
     def _warn_outside_step(self) -> None:
         if not self._get_lr_called_within_step:
-            warnings.warn(
+            warn_user(
                 "To get the last learning rate computed by the scheduler, please use "
                 "`get_last_lr()`.",
-                UserWarning,
-                stacklevel=3,
             )
 
     def state_dict(self) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import itertools
 import os
-import warnings
 from abc import ABC
 from collections.abc import Callable, Iterable, Iterator
 from types import GeneratorType
@@ -13,6 +12,7 @@ from typing import Any
 
 from ..._deferred.door import gpus
 from ..._ops.base import FUNCTIONS
+from ..._settings import warn_user
 from ..._types import DTYPES
 from .collate import default_collate, default_convert, pinned
 from .dataset import IterableDataset
@@ -198,10 +198,9 @@ class DataLoader:
 
     def __iter__(self) -> Iterator[Any]:
         if self.pin_memory and not gpus():
-            warnings.warn(
+            warn_user(
                 "'pin_memory' argument is set as true but no accelerator is found, then device "
                 "pinned memory won't be used.",
-                stacklevel=2,
             )
         batches = self._counted(self._batches()) if self._streams else self._batches()
         return map(pinned, batches) if self.pin_memory and gpus() else batches
@@ -224,11 +223,10 @@ class DataLoader:
         """The batches of a stream; more of them than its `__len__` said are worth a warning."""
         for count, batch in enumerate(batches, 1):
             if self._reported_length is not None and count > self._reported_length:
-                warnings.warn(
+                warn_user(
                     f"Length of IterableDataset {self.dataset} was reported to be "
                     f"{self._reported_length} (when accessing len(dataloader)), but "
                     f"{count} samples have been fetched.",
-                    stacklevel=2,
                 )
             yield batch
 
@@ -298,12 +296,11 @@ def _suggest_workers(num_workers: int) -> None:
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
     if num_workers > cores:
-        warnings.warn(
+        warn_user(
             f"This DataLoader will create {num_workers} worker processes in total. Our suggested "
             f"max number of worker in current system is {cores}, which is smaller than "
             "what this DataLoader is going to create. Please be aware that excessive "
             "worker creation might get DataLoader running slow or even freeze, lower the "
             "worker number to avoid potential slowness/freeze if "
             "necessary.",
-            stacklevel=4,
         )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 from ..._deferred.tensor import Tensor
 from ..._ops.base import FUNCTIONS
+from ..._settings import warn_user
 
 T = TypeVar("T")
 
@@ -192,8 +192,7 @@ def _sizes_of_shares(total: int, shares: Sequence[float]) -> list[int]:
         sizes[i % len(sizes)] += 1
     for i, size in enumerate(sizes):
         if size == 0:
-            warnings.warn(
+            warn_user(
                 f"Length of split at index {i} is 0. This might result in an empty dataset.",
-                stacklevel=3,
             )
     return sizes
