@@ -129,7 +129,7 @@ def norm(
     pair = isinstance(dim, (tuple, list)) and len(dim) == 2
     if ord is not None and (pair or (dim is None and A.ndim == 2)):
         return matrix_norm(A, ord, dim if pair else (-2, -1), keepdim, dtype=dtype, out=out)
-    if isinstance(ord, str):
+    if isinstance(ord, str) or (ord is not None and dim is None and A.ndim > 2):
         raise RuntimeError(
             "linalg.norm: If dim is not specified but ord is, the input must be 1D or 2D. Got "
             f"{A.ndim}D."

@@ -39,6 +39,7 @@ from .._deferred.running import flush, locate, settle, user_line
 from .._deferred.storage import Leaf, Storage, number_in_all, overlaps, recorder
 from .._deferred.tensor import Tensor
 from .._deferred.write import assign, cast_tensor, check_overlap, forget_target
+from .._settings import warn_user
 from .._types import CPU
 from ..autograd.grad_mode import modes
 from ..autograd.nodes import new_number
@@ -168,7 +169,66 @@ UNCOMPARED = frozenset(
 )
 
 
-SAME_DTYPE = frozenset({"amax", "amin"})  # their ``out=`` is not cast to
+# Functions of one result whose ``out=`` is not cast to. Those of several are of this kind, too.
+SAME_DTYPE = frozenset(
+    {
+        "addbmm",
+        "addmm",
+        "addmv",
+        "all",
+        "amax",
+        "amin",
+        "any",
+        "argmax",
+        "argmin",
+        "baddbmm",
+        "bitwise_not",
+        "bmm",
+        "bucketize",
+        "ceil",
+        "complex",
+        "diag",
+        "dot",
+        "fix",
+        "floor",
+        "frac",
+        "gather",
+        "heaviside",
+        "index_add",
+        "index_copy",
+        "index_select",
+        "inner",
+        "inverse",
+        "isin",
+        "logcumsumexp",
+        "masked_select",
+        "matmul",
+        "mm",
+        "multinomial",
+        "mv",
+        "nan_to_num",
+        "nanquantile",
+        "neg",
+        "negative",
+        "nonzero",
+        "norm",
+        "polar",
+        "quantile",
+        "round",
+        "scatter",
+        "searchsorted",
+        "sgn",
+        "sign",
+        "signbit",
+        "take",
+        "take_along_dim",
+        "tril",
+        "triu",
+        "trunc",
+        "vdot",
+        "where",
+    }
+)
 
 
 def with_out(name: str, define: Callable[..., Any]) -> Callable[..., Any]:
@@ -195,16 +255,19 @@ def with_out(name: str, define: Callable[..., Any]) -> Callable[..., Any]:
 def write_out(name: str, result: Any, out: Any) -> Any:
     """Write `result` into `out`, resized where its shape differs."""
     if not isinstance(result, Tensor):
+        if not isinstance(out, (tuple, list)) or len(out) != len(result):
+            raise TypeError(
+                f"{name}(): argument 'out' must be tuple of {len(result)} Tensors, not "
+                f"{type(out).__name__}"
+            )
         for one, target in zip(result, out, strict=True):
+            _check_out_dtype(name, one, target)
             write_out(name, one, target)
         return type(result)(*out) if hasattr(result, "_fields") else tuple(out)
     if not isinstance(out, Tensor):
         raise TypeError(f"{name}(): argument 'out' must be Tensor, not {type(out).__name__}")
-    if name in SAME_DTYPE and result._type.dtype is not out._type.dtype:
-        raise RuntimeError(
-            f"Expected the dtype for input and out to match, but got {result.dtype} for "
-            f"input's dtype and {out.dtype} for out's dtype."
-        )
+    if name in SAME_DTYPE or name.startswith("linalg."):
+        _check_out_dtype(name, result, out)
     if modes.grad and (result.requires_grad or out.requires_grad):
         raise RuntimeError(
             f"{name}(): functions with out=... arguments don't support automatic differentiation, "
@@ -216,8 +279,46 @@ def write_out(name: str, result: Any, out: Any) -> Any:
             f"{result.device} and {out.device}! ({name}: out= is on {out.device})"
         )
     if out._type.shape != result._type.shape:
+        if out.numel() and name != "factory":
+            warn_user(
+                "An output with one or more elements was resized since it had shape "
+                f"{list(out.shape)}, which does not match the required output shape "
+                f"{list(result.shape)}. This behavior is deprecated, and in a future PyTorch "
+                "release outputs will not be resized unless they have zero elements. You can "
+                "explicitly reuse an out tensor t by resizing it, inplace, to zero elements with "
+                "t.resize_(0)."
+            )
         METHODS["resize_"](out, result._type.shape)
     return assign(out, result)
+
+
+def _check_out_dtype(name: str, result: Tensor, out: Any) -> None:
+    wanted, given = result._type.dtype, getattr(out, "_type", result._type).dtype
+    if wanted is given or (wanted is boolean and given.name == "u8"):
+        return
+    if name in ("amax", "amin"):
+        raise RuntimeError(
+            f"Expected the dtype for input and out to match, but got {result.dtype} for "
+            f"input's dtype and {out.dtype} for out's dtype."
+        )
+    raise RuntimeError(
+        f"Expected out tensor to have dtype {c_name(wanted)}, but got {c_name(given)} instead: "
+        f"{name} does not cast its result"
+    )
+
+
+def c_name(dtype: DType) -> str:
+    """What PyTorch's messages call the elements of a dtype."""
+    names = {
+        "float32": "float",
+        "float64": "double",
+        "float16": "c10::Half",
+        "bfloat16": "c10::BFloat16",
+        "int64": "long int",
+        "int32": "int",
+        "bool": "bool",
+    }
+    return names.get(dtype.torch_name, dtype.torch_name)
 
 
 # ----------------------------------------------------------------------------------------- applying

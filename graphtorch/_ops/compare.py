@@ -15,6 +15,7 @@ from graphtorch.ir.graph import Value
 from .. import _types
 from .._deferred import at_once
 from .._deferred.tensor import Tensor
+from .._settings import warn_user
 from ..autograd.keeps import keeps, keeps_as_one, shown_as
 from . import base
 from .base import (
@@ -182,6 +183,11 @@ def where(condition: Tensor, input: Any = None, other: Any = None, *, out: Any =
         raise RuntimeError(
             "where expected condition to be a boolean tensor, but got a tensor with dtype "
             f"{condition.dtype}"
+        )
+    if not condition._type.dtype.is_bool:
+        warn_user(
+            "where received a uint8 condition tensor. This behavior is deprecated and will be "
+            "removed in a future version of PyTorch. Use a boolean condition instead."
         )
     dtype = common_dtype(input, other)
     given = [

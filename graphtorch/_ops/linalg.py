@@ -9,6 +9,7 @@ from graphtorch.ir.graph import Value
 from graphtorch.ir.shape import broadcast, numel
 
 from .._deferred.tensor import Tensor
+from .._settings import warn_once
 from . import base
 from .autocast import lower_precision
 from .base import (
@@ -17,6 +18,7 @@ from .base import (
     METHODS,
     NO_ATTRS,
     axis_of,
+    c_name,
     check_tensor,
     common_dtype,
     in_place,
@@ -50,22 +52,10 @@ def _check_product(name: str, a: Any, b: Any) -> None:
     check_tensor(name, "other", b, 2)
     if a._type.dtype is not b._type.dtype:
         raise RuntimeError(
-            f"expected m1 and m2 to have the same dtype, but got: {_c_name(a)} != {_c_name(b)}; "
+            "expected m1 and m2 to have the same dtype, but got: "
+            f"{c_name(a._type.dtype)} != {c_name(b._type.dtype)}; "
             "convert one with .to(dtype)"
         )
-
-
-def _c_name(x: Tensor) -> str:
-    names = {
-        "float32": "float",
-        "float64": "double",
-        "float16": "c10::Half",
-        "bfloat16": "c10::BFloat16",
-        "int64": "long int",
-        "int32": "int",
-        "bool": "bool",
-    }
-    return names.get(x._type.dtype.torch_name, x._type.dtype.torch_name)
 
 
 def _check_inner(a: Tensor, b: Tensor) -> None:
@@ -190,7 +180,7 @@ def _added(
     rank = a.ndim + b.ndim - 2 if name != "addbmm" and a.ndim < 3 else a.ndim - (name == "addbmm")
     if input.ndim > rank:
         raise RuntimeError(
-            f"expand({_c_name(input)}, {list(input.shape)}): {name} needs an input of at most "
+            f"expand({input.type()}, {list(input.shape)}): {name} needs an input of at most "
             f"{rank} dimensions, which broadcasts to the product, but it has {input.ndim}"
         )
     dtype = common_dtype(input, a, b)
@@ -319,6 +309,11 @@ def kron(input: Tensor, other: Tensor) -> Tensor:
 @register(method=False)
 def chain_matmul(*matrices: Tensor) -> Tensor:
     """The product of several matrices."""
+    warn_once(
+        "torch.chain_matmul is deprecated and will be removed in a future PyTorch release. Use "
+        "torch.linalg.multi_dot instead, which accepts a list of two or more tensors rather than "
+        "multiple parameters."
+    )
     result = matrices[0]
     for m in matrices[1:]:
         result = mm(result, m)
@@ -328,6 +323,12 @@ def chain_matmul(*matrices: Tensor) -> Tensor:
 @register(out=True)
 def cross(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
     """The cross product of vectors of three elements along `dim`."""
+    if dim is None:
+        warn_once(
+            "Using torch.cross without specifying the dim arg is deprecated.\nPlease either pass "
+            "the dim explicitly or simply use torch.linalg.cross.\nThe default value of dim will "
+            "change to agree with that of linalg.cross in a future release."
+        )
     shape = broadcast(input._type.shape, other._type.shape)
     input, other = input.expand(shape), other.expand(shape)
     axis = (

@@ -37,7 +37,14 @@ def vector_norm(
     x = x if x._type.dtype is target else x.to(dtype)
     dims = dims_of(dim, x.ndim)
     keep = {"dims": dims, "keepdim": bool(keepdim)}
+    if isinstance(ord, str):
+        raise TypeError("linalg_vector_norm(): argument 'ord' must be Number, not str")
     order = float(ord)
+    if (order < 0 or math.isinf(order)) and 0 in [x._type.shape[d] for d in dims]:
+        raise RuntimeError(
+            f"linalg.vector_norm cannot compute the {order:g} norm on an empty tensor because the "
+            "operation does not have an identity"
+        )
 
     def apply(v: Value) -> Value:  # of 16 bits the squares and sums would overflow
         found = of(cast_value(v, wide_dtype(target)))

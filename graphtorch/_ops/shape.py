@@ -17,6 +17,7 @@ from .._deferred.memory_order import order_asked
 from .._deferred.storage import recorder
 from .._deferred.tensor import Tensor
 from .._deferred.write import lay
+from .._settings import warn_once
 from .._types import Size, contiguous_format, default_dtype, preserve_format
 from ..autograd.keeps import keeps, shown_as
 from .autocast import single_precision_on_cpus
@@ -219,8 +220,18 @@ def broadcast_shapes(*shapes: Any) -> Any:
 
 
 @register(method=False)
-def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
-    """Coordinate grids of several vectors; indexing "xy" exchanges the first two dimensions."""
+def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
+    """Coordinate grids of several vectors; indexing "xy" exchanges the first two dimensions, "ij"
+    (the default) does not.
+
+    Raises: RuntimeError: no tensors, more than one dimension, or tensors of several dtypes.
+    """
+    if indexing is None:
+        indexing = "ij"
+        warn_once(
+            "torch.meshgrid: in an upcoming release, it will be required to pass the indexing "
+            "argument."
+        )
     given = list(
         tensors[0] if len(tensors) == 1 and isinstance(tensors[0], (list, tuple)) else tensors
     )

@@ -99,8 +99,8 @@ def _floating(name: str, dtype: DType) -> None:
                 f"a floating point but you specified {SCALAR_NAMES[dtype]}"
             )
         raise NotImplementedError(
-            f"\"{KERNELS[name]}\" not implemented for '{SCALAR_NAMES[dtype]}': {name} fills tensors "
-            "of a floating point dtype"
+            f"\"{KERNELS[name]}\" not implemented for '{SCALAR_NAMES[dtype]}': {name} fills "
+            "tensors of a floating point dtype"
         )
 
 

@@ -89,6 +89,10 @@ def dropout2d(
             f"dropout2d: Received a {input.dim()}-D input to dropout2d, which is deprecated and "
             "will result in an error in a future release.",
         )
+    if input.dim() < 2:
+        raise RuntimeError(
+            f"Feature dropout requires at least 2 dimensions in the input, but got {input.dim()}"
+        )
     return _dropped(input, _channels(input, 2), p, training, inplace)
 
 

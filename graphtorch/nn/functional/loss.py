@@ -7,11 +7,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from graphtorch.ir.dtype import i64, u8
+from graphtorch.ir.dtype import SCALAR_NAMES, i64, u8
 
 from ..._deferred.tensor import Tensor
 from ..._ops.autocast import refused_on_gpus, single_precision
-from ..._ops.base import FUNCTIONS, check_places, check_tensor, checked, rounded_once
+from ..._ops.base import FUNCTIONS, check_places, check_tensor, checked, refuse, rounded_once
 from ..._settings import warn_user
 from ...autograd.keeps import keeps, keeps_as_one, shown_as
 from ._common import call, constant_like, where
@@ -108,6 +108,7 @@ def mse_loss(
     _warn_broadcast(input, target)
     reduction = legacy_reduction(reduction, size_average, reduce)
     difference = input - target
+    refuse("mse_cpu", difference._type.dtype, "bool", "integer")
     return _elementwise(input, target, difference * difference, reduction, weight)
 
 
@@ -373,6 +374,11 @@ def binary_cross_entropy_with_logits(
         )
     if weight is not None:
         check_tensor("binary_cross_entropy_with_logits", "weight", weight, 3)
+    if not target._type.dtype.is_differentiable:
+        raise RuntimeError(
+            "result type Float can't be cast to the desired output type "
+            f"{SCALAR_NAMES[target._type.dtype]}: convert the target with .float()"
+        )
     positive = 1 if pos_weight is None else (pos_weight - 1) * target + 1
     return reduce_weighted((1 - target) * input - positive * logsigmoid(input), weight, reduction)
 
@@ -401,6 +407,8 @@ def kl_div(
             "size.'batchmean' divides only by the batch size, and aligns with the KL div "
             "math definition.",
         )
+    if not (input._type.dtype.is_differentiable and target._type.dtype.is_differentiable):
+        raise RuntimeError("kl_div: Integral inputs not supported.")
     if log_target:
         values = target.exp() * (target - input)
     else:

@@ -15,7 +15,7 @@ from ..._deferred.storage import recorder
 from ..._deferred.tensor import Tensor
 from ..._deferred.write import cast_tensor
 from ..._ops.base import FUNCTIONS, check_tensor, checked, run
-from ..._settings import warn_user
+from ..._settings import warn_once, warn_user
 from .padding import pad
 
 LEAST = 1e-11  # squares of the window that a place of the signal needs
@@ -92,6 +92,13 @@ def stft(
             "stft requires the return_complex parameter be given for real inputs, and will further "
             "require that return_complex=True in a future PyTorch release."
         )
+    if window is None:
+        warn_once(
+            "A window was not provided. A rectangular window will be applied,which is known to "
+            "cause spectral leakage. Other windows such as torch.hann_window or "
+            "torch.hamming_window are recommended to reduce spectral leakage.To suppress this "
+            "warning and use a rectangular window, explicitly set `window=torch.ones(n_fft, device=<device>)`."
+        )
     if onesided is None:
         onesided = not is_complex
     x = _framed(input, n_fft, n_fft // 4 if hop_length is None else hop_length, center, pad_mode)
@@ -141,6 +148,12 @@ def istft(
         RuntimeError: sizes that do not fit, or a window whose squares do not cover every place.
     """
     check_tensor("istft", "input", input)
+    if window is None:
+        warn_once(
+            "A window was not provided. A rectangular window will be applied.Please provide the "
+            "same window used by stft to make the inversion lossless.To suppress this warning and "
+            "use a rectangular window, explicitly set `window=torch.ones(n_fft, device=<device>)`."
+        )
     if not input.is_complex():
         raise RuntimeError(
             "istft requires a complex-valued input tensor matching the output from stft with "

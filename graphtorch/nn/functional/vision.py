@@ -20,6 +20,7 @@ from ..._ops.autocast import single_precision_on_gpus
 from ..._ops.base import rounded_once, size_of, size_value
 from ..._ops.creation import from_array
 from ..._ops.orders import format_kept, row_major
+from ..._settings import warn_user
 from ..._types import device
 from ...autograd.keeps import shown_as
 from ._common import batched, cat, tuple_of, where
@@ -346,16 +347,23 @@ def upsample(
     align_corners: bool | None = None,
 ) -> Tensor:
     """Older name of `interpolate`."""
+    warn_user("`nn.functional.upsample` is deprecated. Use `nn.functional.interpolate` instead.")
     return interpolate(input, size, scale_factor, mode, align_corners)
 
 
 def upsample_nearest(input: Tensor, size: Any = None, scale_factor: Any = None) -> Tensor:
     """`interpolate` with mode "nearest"."""
+    warn_user(
+        "`nn.functional.upsample_nearest` is deprecated. Use `nn.functional.interpolate` instead."
+    )
     return interpolate(input, size, scale_factor)
 
 
 def upsample_bilinear(input: Tensor, size: Any = None, scale_factor: Any = None) -> Tensor:
     """`interpolate` with mode "bilinear" and aligned corners."""
+    warn_user(
+        "`nn.functional.upsample_bilinear` is deprecated. Use `nn.functional.interpolate` instead."
+    )
     return interpolate(input, size, scale_factor, "bilinear", align_corners=True)
 
 
