@@ -591,7 +591,7 @@ def broadcast(*shapes: Shape) -> Shape:
     """
     rank = max(map(len, shapes))
     result: list[Dim] = []
-    for axis in range(-rank, 0):
+    for axis in range(-1, -rank - 1, -1):  # from the right: an error names the last that differs
         size: Dim = 1
         for shape in shapes:
             if -axis <= len(shape) and shape[axis] != 1 and shape[axis] != size:
@@ -604,7 +604,7 @@ def broadcast(*shapes: Shape) -> Shape:
                     )
                 size = shape[axis]
         result.append(size)
-    return tuple(result)
+    return tuple(reversed(result))
 
 
 @functools.lru_cache(maxsize=4096)

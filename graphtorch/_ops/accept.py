@@ -296,6 +296,7 @@ _OF: dict[tuple[str, str], Kind | None] = {  # of one function
     ("repeat_interleave", "repeats"): ("Tensor", lambda x: isinstance(x, Tensor) or _INTS[1](x)),
     ("einsum", "equation"): None,
     ("copy_", "src"): _OPERAND,
+    ("set_", "source"): _ANYTHING,  # storages as well
     ("broadcast_tensors", "tensors"): _TENSOR,
     ("meshgrid", "tensors"): ("Tensor", lambda x: isinstance(x, Tensor) or _is_tensors(x)),
     ("lerp", "weight"): _OPERAND,

@@ -209,7 +209,7 @@ def _basic(x: Tensor, key: tuple[Any, ...]) -> tuple[Tensor, Arrays]:
         raise IndexError(f"too many indices for tensor of dimension {x.ndim}")
     axis, spare = 0, x.ndim - used
     arrays: Arrays = []
-    for item in items:
+    for place, item in enumerate(items):
         if item is Ellipsis:
             axis += spare
         elif item is None:
@@ -223,7 +223,7 @@ def _basic(x: Tensor, key: tuple[Any, ...]) -> tuple[Tensor, Arrays]:
             x = _sliced(x, axis, item)
             axis += 1
         elif isinstance(item, (int, SymInt)):
-            x = _selected(x, axis, item)
+            x = _selected(x, axis, item, place)
         elif isinstance(item, Tensor):
             if item.ndim == 0 and is_mask(item):  # as True and False
                 x, item = unsqueeze(x, axis), reshape(item, (1,))
@@ -238,7 +238,11 @@ def _basic(x: Tensor, key: tuple[Any, ...]) -> tuple[Tensor, Arrays]:
     return x, arrays
 
 
-def _selected(x: Tensor, axis: int, at: Dim) -> Tensor:
+def _selected(x: Tensor, axis: int, at: Dim, place: int) -> Tensor:
+    """The entry `at` of an axis, of which errors say its `place` among the indices."""
+    size = x._type.shape[axis]
+    if isinstance(size, int) and isinstance(at, int) and not -size <= at < size:
+        raise IndexError(OUTSIDE.format(at) % (place, size))
     return select(x, axis, at)
 
 

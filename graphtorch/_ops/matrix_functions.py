@@ -82,7 +82,14 @@ def householder_product(input: Tensor, tau: Tensor) -> Tensor:
     found: Any = unit.expand(input.shape)
     if tau.shape[-1] == 0:  # a constant, whose gradient is 0
         return FUNCTIONS["where"](found == found, found, input)  # type: ignore[no-any-return]
-    for i in reversed(range(tau.shape[-1])):
-        v = vectors[..., i : i + 1]
-        found = found - tau[..., i, None, None] * matmul(v, matmul(v.mH, found))
-    return found  # type: ignore[no-any-return]
+    return through_reflectors(vectors, tau, found)
+
+
+def through_reflectors(vectors: Tensor, tau: Tensor, x: Tensor, back: bool = False) -> Tensor:
+    """H_1 ... H_k x for H_i = I - tau_i v_i v_i^H with v_i a column of `vectors` [*, m, k]; `back`
+    for H_k^H ... H_1^H x."""
+    steps = range(tau.shape[-1])
+    for i in steps if back else reversed(steps):
+        v, factor = vectors[..., i : i + 1], tau[..., i, None, None]
+        x = x - (factor.conj() if back else factor) * matmul(v, matmul(v.mH, x))
+    return x

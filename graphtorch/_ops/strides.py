@@ -78,9 +78,11 @@ def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None
     for axis, (n, s) in enumerate(zip(size, stride, strict=True)):
         places += np.arange(n).reshape([-1 if i == axis else 1 for i in range(len(size))]) * s
     if places.size and places.max() >= total:
+        step = input._type.dtype.itemsize
         raise RuntimeError(
-            f"setStorage: sizes {list(size)}, strides {list(stride)}, storage offset {offset} are "
-            f"out of bounds for storage of {total} elements"
+            f"setStorage: sizes {list(size)}, strides {list(stride)}, storage offset {offset}, and "
+            f"itemsize {step} requiring a storage size of {(int(places.max()) + 1) * step} are out "
+            f"of bounds for storage of size {total * step}"
         )
     if base._view is not None:
         return _taken(input, _places_within(input, places), offset, stride, "AsStridedBackward0")

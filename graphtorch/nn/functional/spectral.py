@@ -97,7 +97,8 @@ def stft(
             "A window was not provided. A rectangular window will be applied,which is known to "
             "cause spectral leakage. Other windows such as torch.hann_window or "
             "torch.hamming_window are recommended to reduce spectral leakage.To suppress this "
-            "warning and use a rectangular window, explicitly set `window=torch.ones(n_fft, device=<device>)`."
+            "warning and use a rectangular window, explicitly set `window=torch.ones(n_fft, "
+            "device=<device>)`."
         )
     if onesided is None:
         onesided = not is_complex

@@ -1,0 +1,446 @@
+"""Calls at the edge of what functions take, on both sides: what PyTorch refuses is refused with its
+exception type, and what it takes gives its numbers, dtype, shape and `requires_grad`."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphtorch
+
+torch = pytest.importorskip("torch")
+
+
+def _names(lib: Any) -> dict[str, Any]:
+    """What a call may use: tensors of sizes (f floats, d doubles, g that require grad, i integers,
+    b bools, c complex)."""
+
+    def drawn(*sizes: int) -> np.ndarray:
+        return np.random.default_rng(3).standard_normal(sizes).astype(np.float32)
+
+    def integers(*sizes: int) -> Any:
+        return lib.tensor(np.random.default_rng(3).integers(0, 3, sizes))
+
+    return {
+        "torch": lib,
+        "nn": lib.nn,
+        "F": lib.nn.functional,
+        "np": np,
+        "f": lambda *s: lib.tensor(drawn(*s)),
+        "d": lambda *s: lib.tensor(drawn(*s)).double(),
+        "g": lambda *s: lib.tensor(drawn(*s)).requires_grad_(),
+        "i": integers,
+        "b": lambda *s: integers(*s) > 0,
+        "c": lambda *s: lib.complex(lib.tensor(drawn(*s)), lib.tensor(drawn(*s)) + 1),
+        "t": lambda: lib.arange(12.0).view(3, 4),
+    }
+
+
+def _seen(x: Any, lib: Any) -> Any:
+    if isinstance(x, lib.Tensor):
+        kind = str(x.dtype).partition(".")[2]
+        return kind, tuple(x.shape), x.requires_grad, x.detach().resolve_conj().numpy()
+    if isinstance(x, (tuple, list)):
+        return [_seen(v, lib) for v in x]
+    return str(x).replace("graphtorch", "torch")
+
+
+def _outcome(call: str, lib: Any) -> tuple[str, Any]:
+    names = _names(lib)
+    lib.manual_seed(0)
+    *before, last = call.split(";")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for line in before:
+                exec(line.strip(), names)
+            return "returned", _seen(eval(last.strip(), names), lib)
+        except Exception as error:
+            return type(error).__name__, str(error)
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, np.ndarray):
+        return a.shape == b.shape and np.allclose(a, b, 1e-5, 1e-6, equal_nan=True)
+    return bool(a == b)
+
+
+def _check(call: str) -> None:
+    expected, got = _outcome(call, torch), _outcome(call, graphtorch)
+    assert got[0] == expected[0], (expected, got)
+    if expected[0] == "returned":
+        assert _same(expected[1], got[1]), (expected, got)
+
+
+GRIDS = """
+torch.meshgrid(f(2, 3), f(3))
+torch.meshgrid([f(2, 3), f(3)], indexing='xy')
+torch.meshgrid(f(2), i(3), indexing='ij')
+torch.meshgrid(f(), f(3), indexing='ij')
+torch.meshgrid(indexing='ij')
+torch.meshgrid([], indexing='ij')
+torch.meshgrid(f(2), f(3), indexing='zz')
+torch.meshgrid(f(0), f(3), indexing='xy')
+torch.cartesian_prod(f(2, 3), f(3))
+torch.cartesian_prod(f(2, 3))
+torch.cartesian_prod(f(), f(3))
+torch.cartesian_prod(f(2), i(3))
+torch.combinations(f(2, 3))
+torch.combinations(f())
+"""
+
+NUMBERS_OUT_OF_TENSORS = """
+torch.full((2,), g())
+torch.full((2,), g(1))
+torch.full((2,), f())
+torch.full((2,), i(), dtype=torch.float32)
+torch.full((2,), 'a')
+torch.full((2,), None)
+torch.full(2, 1)
+torch.full_like(f(2), g())
+torch.full_like(f(2), f(1))
+f(2).new_full((2,), g())
+f(2).new_full((2,), f())
+f(2).fill_(g())
+f(2).fill_(g(1))
+torch.tensor(g(2))
+torch.tensor([g(), g()])
+torch.as_tensor(g(2))
+torch.linspace(g(), 1, 5)
+torch.linspace(f(1), 1, 5)
+torch.linspace(0, f(2), 5)
+torch.logspace(f(2), 1, 5)
+torch.arange(g(), 5)
+torch.arange(0, torch.tensor(5.0, requires_grad=True))
+torch.arange(torch.tensor([5]))
+torch.range(0, torch.tensor(5.0, requires_grad=True))
+torch.clamp(f(3), g(), 1)
+torch.clamp(f(3), g(), g())
+torch.clamp(f(3), min=g(), max=1)
+torch.clamp(f(3), min=f(), max=1.0)
+torch.clamp(f(3), min=f(3), max=1.0)
+f(3).clamp_(f(3), 1.0)
+torch.masked_fill(f(3), b(3), g())
+torch.where(b(3), g(), 2)
+torch.add(f(3), 1, alpha=g())
+torch.sub(f(3), f(3), alpha=g())
+torch.add(f(3), f(3), alpha=f())
+f(3).scatter(0, i(2), g())
+f(3).scatter(0, i(2), 1j)
+torch.isin(1.0, 2.0)
+torch.special.zeta(2, 3)
+"""
+
+DTYPES = """
+torch.zeros(2, dtype=float)
+torch.zeros(2, dtype=complex)
+torch.tensor([1, 2], dtype=float)
+torch.tensor([1], dtype=complex)
+f(2).to(float)
+f(2).to(complex)
+f(2).sum(dtype=float)
+torch.arange(3, dtype=float)
+F.softmax(f(2), 0, dtype=float)
+nn.Linear(2, 2).to(float).weight.dtype
+nn.Linear(2, 2, dtype=float).weight.dtype
+torch.promote_types(float, torch.int64)
+torch.set_default_dtype(float)
+torch.finfo(float).bits
+torch.arange(5, dtype=torch.bool)
+torch.arange(3, dtype=torch.complex64)
+torch.arange(1j)
+torch.linspace(0, 5, 3, dtype=torch.bool)
+torch.tril_indices(3, 3, dtype=torch.float32)
+torch.triu_indices(3, 3, dtype=torch.bool)
+torch.randn(2, dtype=torch.int64)
+torch.rand(2, dtype=torch.int64)
+torch.randint(2.5, (2,))
+torch.randperm(2.5)
+torch.randperm(300, dtype=torch.uint8)
+torch.randperm(256, dtype=torch.uint8)
+torch.bernoulli(i(3))
+torch.poisson(i(2))
+torch.multinomial(i(3), 1)
+torch.multinomial(f(2, 2, 3).abs(), 1)
+i(2).uniform_()
+i(2).normal_()
+i(2).exponential_()
+torch.polar(f(2), i(2))
+torch.polar(f(2), d(2))
+torch.heaviside(f(3), i(3))
+torch.logaddexp(i(3), i(3))
+torch.logcumsumexp(i(3), 0)
+torch.lerp(f(2), i(2), 0.5)
+torch.lerp(f(2), d(2), 0.5)
+torch.lerp(f(2), f(2), d(2))
+torch.cdist(f(2, 3), d(2, 3))
+torch.nansum(c(3))
+torch.aminmax(c(3))
+torch.sign(c(3))
+torch.sgn(c(3))
+torch.round(i(3), decimals=-1)
+torch.round(b(3))
+torch.ceil(b(3))
+torch.abs(b(3))
+torch.argmax(b(3))
+torch.argmin(c(3))
+torch.median(b(3))
+torch.topk(b(3), 2)
+b(3) ** b(3)
+b(3) ** 2
+2 ** b(3)
+~f(3)
+~c(3)
+~b(3)
+float(c(1))
+int(c(1))
+torch.searchsorted(f(3).sort().values, i(3))
+torch.bucketize(d(3), f(3).sort().values)
+torch.tensor(np.zeros(2, dtype='>f4'))
+torch.from_numpy(np.zeros(2, dtype='>f4'))
+torch.tensor(['a'])
+torch.tensor('a')
+torch.as_tensor(['a'])
+torch.Tensor('a')
+torch.Tensor(1.5)
+torch.Tensor(i(2))
+torch.FloatTensor(None)
+F.mse_loss(i(3), i(3))
+F.kl_div(f(3), i(3), reduction='sum')
+F.binary_cross_entropy_with_logits(f(3), i(3))
+torch.masked_scatter(f(2, 3), b(2, 3), d(6))
+f(2, 3).index_put((torch.tensor([0]),), i(3))
+"""
+
+SHAPES = """
+f(2, 3).rot90(1, (0, 0))
+f(2, 3).rot90(1, (1, -1))
+f(2, 3).rot90(1, (0,))
+f(3).rot90()
+f().chunk(2)
+f().split(1)
+f(2, 3).hsplit(2)
+f(4).hsplit(3)
+f(3, 2).vsplit(2)
+f(2, 3, 3).dsplit(2)
+torch.block_diag()
+torch.linalg.cross(f(3), f(2, 3))
+torch.cross(f(2), f(2))
+torch.tensordot(f(2, 3), f(3, 2), ([1], [0, 1]))
+torch.tensordot(f(2, 3), f(3, 2), -1)
+torch.tensordot(f(2, 3), f(3, 2), 3)
+torch.einsum('i1', f(2, 3))
+torch.einsum('i_,j', f(2, 3), f(3))
+torch.einsum(' i j , j -> i ', f(2, 3), f(3))
+torch.einsum('...i,i', f(2, 3), f(3))
+torch.addmm(f(1, 2, 2), f(2, 3), f(3, 2))
+torch.addmv(f(1, 2), f(2, 3), f(3))
+torch.baddbmm(f(1, 2, 2, 2), f(2, 2, 3), f(2, 3, 2))
+torch.addbmm(f(1, 2, 2), f(2, 2, 3), f(2, 3, 2))
+torch.addmm(f(2), f(2, 3), f(3, 2))
+f(2, 1).expand(2, -2)
+f(2, 3).as_strided((2, 2), (1, 1), -1)
+f(2, 3).take_along_dim(i(3), 1)
+f(2, 3).index_add(0, i(3), f(2, 3))
+f(2, 3).index_add(0, torch.tensor([0, 1]), f(2, 2))
+f(2, 3).index_add(0, torch.tensor([0, 1]), f(2))
+f(2, 3).index_copy(0, torch.tensor([0, 1]), f(3, 3))
+f(2, 3).put_(torch.tensor([0]), f(2))
+torch.vander(f(2, 3))
+torch.unique(f(3), dim=1)
+torch.unique_consecutive(f(3), dim=2)
+torch.bincount(i(3), minlength=-1)
+torch.isclose(f(3), f(3), rtol=-1)
+torch.isclose(f(3), f(3), atol=-1)
+torch.linalg.multi_dot([f(2, 3)])
+torch.linalg.norm(f(2, 3, 4), ord=2)
+torch.linalg.vector_norm(f(0), ord=-1)
+torch.linalg.vector_norm(f(0), ord=np.inf)
+torch.linalg.vector_norm(f(0), ord=2)
+torch.linalg.vector_norm(f(3), ord='fro')
+F.dropout2d(f(3))
+x = g(3); y = x.view(3); y.detach_()
+"""
+
+INDICES = """
+t()[[[0, 1], [1, 0]]]
+t()[[[0, 1]]]
+t()[[(0, 1), (1, 0)]]
+t()[[range(2), range(2)]]
+t()[[[[0, 1], [1, 0]]]]
+t()[[[0, 1], [1, 0], [0, 0]]]
+t()[[np.array([0, 1]), np.array([1, 0])]]
+t()[np.array([[0, 1], [1, 0]])]
+t()[([0, 1], [1, 0])]
+t()[[0, 1]]
+t()['a']
+x = t(); x[[[0, 1], [1, 0]]] = 5.0; x
+x = t(); x[x > 3] = torch.tensor(1, dtype=torch.int64); x
+x = t(); x[x > 3] = torch.tensor([1], dtype=torch.int64); x
+x = t(); x[x > 9] = torch.tensor([1, 2], dtype=torch.int64); x
+x = t(); x[0, [0, 1]] = torch.tensor(1, dtype=torch.int64); x
+x = t(); x[0, x[0] > 1] = torch.tensor(1, dtype=torch.int64); x
+x = t(); x[x[:, 0] > 1, 0:2] = torch.tensor([1.0], dtype=torch.float64); x
+x = t(); x[[0, 1]] = torch.tensor(1.5, dtype=torch.float64); x
+x = t(); x[[0, 1]] = np.float64(1.5); x
+x = t(); x[0] = torch.tensor(1, dtype=torch.int64); x
+x = t(); x[0] = None; x
+x = t(); x[torch.tensor([1, 0, 1], dtype=torch.uint8)] = 1.0; x
+"""
+
+OUT = """
+torch.add(f(3), f(3), out=d(3))
+torch.add(f(3), f(3), out=i(3))
+torch.mm(f(2, 3), f(3, 2), out=d(2, 2))
+torch.matmul(f(2, 3), f(3, 2), out=d(2, 2))
+torch.dot(f(3), f(3), out=d())
+torch.max(f(2, 3), 0, out=(f(3), f(3)))
+torch.max(f(2, 3), 0, out=(f(3), i(3)))
+torch.max(f(2, 3), 0, out=f(3))
+torch.sort(f(3), out=(d(3), i(3)))
+torch.topk(f(3), 2, out=(f(2), f(2)))
+torch.argmax(f(3), out=f())
+torch.nonzero(f(3), out=f(3))
+torch.index_select(f(3), 0, i(2), out=d(2))
+torch.gather(f(3), 0, i(2), out=d(2))
+torch.where(b(3), f(3), f(3), out=d(3))
+torch.norm(f(3), out=d())
+torch.linalg.norm(f(3), out=d())
+torch.tril(f(3, 3), out=d(3, 3))
+torch.diag(f(3), out=d(3, 3))
+torch.inverse(f(3, 3), out=d(3, 3))
+torch.linalg.qr(f(3, 3), out=(f(3, 3), d(3, 3)))
+torch.masked_select(f(3), b(3), out=d(3))
+torch.take(f(3), i(3), out=d(3))
+torch.multinomial(f(3).abs(), 2, out=f(2))
+torch.floor(f(3), out=d(3))
+torch.sum(f(2, 3), 0, out=d(3))
+torch.std(f(3), 0, out=d())
+torch.eq(f(3), f(3), out=f(3))
+"""
+
+GONE = """
+torch.eig(f(2, 2))
+torch.symeig(f(2, 2))
+torch.lstsq(f(2, 2), f(2, 2))
+torch.solve(f(2, 2), f(2, 2))
+torch.matrix_rank(f(2, 2))
+f(2, 2).eig()
+f(2, 2).symeig()
+f(2, 2).lstsq(f(2, 2))
+f(2, 2).solve(f(2, 2))
+torch.lu(f(3, 3))
+torch.lu(f(2, 3, 3), get_infos=True)
+f(3, 3).lu()
+"""
+
+REFLECTORS = """
+torch.geqrf(d(3, 2))
+torch.geqrf(d(2, 3))
+torch.geqrf(d(3, 3))
+torch.geqrf(torch.zeros(3, 3))
+torch.geqrf(torch.eye(3))
+torch.geqrf(d(2, 4, 3))
+torch.geqrf(c(4, 3))
+torch.geqrf(c(3, 3))
+torch.geqrf(f(0, 3))
+torch.geqrf(f(3, 0))
+torch.geqrf(f(3))
+torch.geqrf(i(3, 3))
+a, s = torch.geqrf(d(4, 3)); torch.ormqr(a, s, d(4, 2))
+a, s = torch.geqrf(d(4, 3)); torch.ormqr(a, s, d(2, 4), left=False, transpose=True)
+a, s = torch.geqrf(c(4, 3)); torch.ormqr(a, s, c(4, 2), transpose=True)
+a, s = torch.geqrf(c(4, 3)); torch.ormqr(a, s, c(2, 4), left=False)
+a, s = torch.geqrf(d(2, 4, 3)); torch.ormqr(a, s, d(2, 4, 2))
+a, s = torch.geqrf(d(4, 3)); torch.ormqr(a, s, d(3, 2))
+a, s = torch.geqrf(d(4, 3)); torch.ormqr(a, s, f(4, 2))
+torch.ormqr(d(4, 2), d(3), d(4, 2))
+"""
+
+FAMILIES = [
+    GRIDS,
+    NUMBERS_OUT_OF_TENSORS,
+    DTYPES,
+    SHAPES,
+    INDICES,
+    OUT,
+    GONE,
+    REFLECTORS,
+]
+
+
+@pytest.mark.parametrize("call", [line for calls in FAMILIES for line in calls.split("\n") if line])
+def test_a_call_has_the_same_outcome(call: str) -> None:
+    _check(call)
+
+
+def test_ormqr_has_a_gradient_by_each_operand() -> None:
+    call = (
+        "a, s = torch.geqrf(d(4, 3)); o = d({0}).requires_grad_(); a.requires_grad_(); "
+        "s.requires_grad_(); y = torch.ormqr(a, s, o, {1}); "
+        "torch.autograd.grad((y * d({0})).sum(), (a, s, o))"
+    )
+    for sizes, how in (("4, 2", ""), ("2, 4", "left=False, transpose=True")):
+        _check(call.format(sizes, how))
+
+
+MESSAGES = """
+f(2, 3, 4) + f(2, 5, 6)
+f(2, 3, 4) + f(5, 1, 6)
+f(2, 3) + f(4)
+f(2, 3)[0, 7]
+f(2, 3)[0, -7]
+f(2, 3)[None, 0, 7]
+f(2, 3)[..., 7]
+f(2, 3)[5]
+x = f(2, 3); x[0, 7] = 1.0; x
+x = f(3); x.set_(f(6).untyped_storage(), 4, (3,), (1,))
+x = f(3); x.set_(f(6), 4, (3,), (1,))
+f(6)[2:].as_strided((6,), (1,))
+torch.eig(f(2, 2))
+torch.full((2,), g())
+torch.tensor(['a'])
+~f(3)
+torch.geqrf(f(3))
+"""
+
+
+@pytest.mark.parametrize("call", [line for line in MESSAGES.split("\n") if line])
+def test_a_message_begins_as_that_of_pytorch(call: str) -> None:
+    expected, got = _outcome(call, torch), _outcome(call, graphtorch)
+    assert got[0] == expected[0] != "returned"
+    first = expected[1].split("\n")[0].rstrip(".")
+    assert got[1].startswith(first), (first, got[1])
+
+
+REPRS = """
+repr(torch.finfo(torch.float16))
+repr(torch.finfo(torch.bfloat16))
+repr(torch.finfo(torch.float32))
+repr(torch.finfo(torch.float64))
+repr(torch.finfo(torch.complex64))
+repr(torch.iinfo(torch.uint8))
+repr(torch.iinfo(torch.int8))
+repr(torch.iinfo(torch.int64))
+torch.finfo(torch.float32).resolution
+repr(torch.optim.SGD([{'params': g(2)}, {'params': g(3), 'lr': 0.5}], lr=0.1))
+repr(torch.optim.AdamW([g(2)]))
+"""
+
+
+@pytest.mark.parametrize("call", [line for line in REPRS.split("\n") if line])
+def test_it_prints_the_same(call: str) -> None:
+    _check(call)
+
+
+def test_infinite_norms_of_nothing_are_refused_and_zero_is_its_two_norm() -> None:
+    empty = graphtorch.zeros(0)
+    assert float(graphtorch.linalg.vector_norm(empty)) == 0.0
+    with pytest.raises(RuntimeError, match="does not have an identity"):
+        graphtorch.linalg.vector_norm(empty, math.inf)
