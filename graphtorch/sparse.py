@@ -9,6 +9,7 @@ from . import _types
 from ._ops.sparse import SparseTensor, sparse_coo_tensor
 from ._ops.sparse import sparse_sum as sum
 from ._ops.sparse_products import addmm, mm
+from ._ops.sparse_softmax import log_softmax, softmax, spdiags
 from ._torch.absent import attribute_of
 from ._torch.legacy import LEGACY
 
@@ -34,5 +35,5 @@ class _LegacyType(type):
 for _name, _dtype in LEGACY.items():
     _about = {"__module__": "torch.sparse", "__doc__": f"Sparse {_dtype} tensors."}
     globals()[_name] = _LegacyType(_name, (), _about)
-__all__ = ["addmm", "mm", "sum"]
+__all__ = ["addmm", "log_softmax", "mm", "softmax", "spdiags", "sum"]
 __getattr__ = attribute_of(__name__)

@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 
 def _names(lib: Any) -> dict[str, Any]:
     """What a call may use: tensors of sizes (f floats, d doubles, g that require grad, i integers,
-    b bools, c complex)."""
+    b bools, c complex), t a matrix, v some numbers, s a sparse matrix."""
 
     def drawn(*sizes: int) -> np.ndarray:
         return np.random.default_rng(3).standard_normal(sizes).astype(np.float32)
@@ -37,11 +37,18 @@ def _names(lib: Any) -> dict[str, Any]:
         "b": lambda *s: integers(*s) > 0,
         "c": lambda *s: lib.complex(lib.tensor(drawn(*s)), lib.tensor(drawn(*s)) + 1),
         "t": lambda: lib.arange(12.0).view(3, 4),
+        "q": lib.fake_quantize_per_tensor_affine,
+        "qc": lib.fake_quantize_per_channel_affine,
+        "w": lambda: lib.tensor([0.1, 0.2]),
+        "z": lambda: lib.tensor([0, 1], dtype=lib.int32),
+        "v": lambda: lib.tensor([-3.0, -1.0, 0.04, 0.05, 0.15, 2.5, 30.0, math.nan, 2.0]),
+        "s": lambda: lib.tensor([[1.0, 0.0, 2.0], [0.0, 0.0, 0.0], [3.0, 4.0, 0.0]]).to_sparse(),
     }
 
 
 def _seen(x: Any, lib: Any) -> Any:
     if isinstance(x, lib.Tensor):
+        x = x if x.layout is lib.strided else x.to_dense()
         kind = str(x.dtype).partition(".")[2]
         return kind, tuple(x.shape), x.requires_grad, x.detach().resolve_conj().numpy()
     if isinstance(x, (tuple, list)):
@@ -363,6 +370,64 @@ a, s = torch.geqrf(d(4, 3)); torch.ormqr(a, s, f(4, 2))
 torch.ormqr(d(4, 2), d(3), d(4, 2))
 """
 
+QUANTISED = """
+q(v(), 0.1, 0, 0, 255)
+q(v(), 0.1, 3, -128, 127)
+q(v(), torch.tensor(0.1), torch.tensor(3).int(), -128, 127)
+q(v().double(), 0.1, 0, 0, 255)
+q(v().half(), 0.1, 0, 0, 255)
+q(v().int(), 0.1, 0, 0, 255)
+q(v(), 0.1, 0, 5, 1)
+q(v(), 0.1, 300, 0, 255)
+q(v(), torch.tensor([0.1, 0.2]), torch.tensor([3]).int(), -128, 127)
+q(v(), torch.tensor(0.1, requires_grad=True), torch.tensor(3).int(), 0, 9)
+q(v(), -0.1, 0, 0, 255)
+q(v(), 0.1, 1.5, 0, 255)
+q(v(), torch.tensor(0.1), torch.tensor(300).int(), -128, 127)
+qc(f(2,3), w(), z(), 0, 0, 255)
+qc(f(2,3), w(), torch.tensor([0.,1.5]), 0, 0, 255)
+qc(f(2,3), w(), torch.tensor([0,1]), 0, 0, 255)
+qc(f(2,3), w(), z(), 1, 0, 255)
+qc(f(2,3), w(), z(), 5, 0, 255)
+qc(f(2,3), torch.tensor([[.1,.2]]), z(), 0, 0, 255)
+qc(f(2,3), w(), torch.tensor([0]).int(), 0, 0, 255)
+qc(f(2,3), w().double(), z(), 0, 0, 255)
+qc(f(2,3), w(), torch.tensor([0,300]).int(), 0, 0, 255)
+qc(d(2,3), torch.tensor([.1,.2,.3]), torch.tensor([0,1,2]).int(), -1, 0, 5)
+x=v().requires_grad_(); torch.autograd.grad((q(x, 0.1, 0, 0, 25)*torch.arange(9.)).sum(), x)
+x=g(2,3); torch.autograd.grad((qc(x, w(), z(), 0, 0, 9)*f(2,3)).sum(), x)
+"""
+
+SPARSE = """
+torch.sparse.softmax(s(), 1)
+torch.sparse.softmax(s(), 0)
+torch.sparse.softmax(s(), -1)
+torch.sparse.softmax(s(), 2)
+torch.sparse.log_softmax(s(), 1, dtype=torch.float64)
+torch.sparse.softmax(f(2,2), 1)
+torch.sparse.softmax(i(2,2).to_sparse(), 1)
+torch.sparse.softmax(torch.zeros(2,2).to_sparse(), 1)
+torch.sparse.softmax(f(2,3,2).to_sparse(2), 1)
+torch.sparse.softmax(f(2,3,2).to_sparse(2), 2)
+torch.sparse.log_softmax(f(2,3,2).to_sparse(), 0)
+torch.sparse.softmax(torch.sparse_coo_tensor([[0,0,1],[1,1,0]], [1.,2.,3.], (2,2)), 1)
+x=s().requires_grad_(); (torch.sparse.softmax(x, 1).to_dense()*f(3,3)).sum().backward(); x.grad
+x=s().requires_grad_(); (torch.sparse.log_softmax(x, 0).to_dense()*f(3,3)).sum().backward(); x.grad
+torch.sparse.spdiags(i(3,3), torch.tensor([0,-1,2]), (3,3))
+torch.sparse.spdiags(f(3,3), torch.tensor([0,-1,2]), (3,3))._values()
+torch.sparse.spdiags(f(3,3), torch.tensor([0,-1,2]), (3,3)).is_coalesced()
+torch.sparse.spdiags(f(3,3), torch.tensor([0,0,2]), (3,3))
+torch.sparse.spdiags(f(3,3), torch.tensor([0,1]), (3,3))
+torch.sparse.spdiags(f(3,3), torch.tensor([[0,1,2]]), (3,3))
+torch.sparse.spdiags(f(3,3), torch.tensor([0,1,2.]), (3,3))
+torch.sparse.spdiags(f(3,3), torch.tensor([0,1,2]), (3,3,3))
+torch.sparse.spdiags(f(3), torch.tensor([1]), (3,3))
+torch.sparse.spdiags(f(3), torch.tensor(1), (3,3))
+torch.sparse.spdiags(f(3,3), torch.tensor([0,1,2]), (2,5))
+torch.sparse.spdiags(f(3,3), torch.tensor([0,1,2]), (3,3), layout=torch.sparse_csr)
+torch.sparse.spdiags(f(3,3), torch.tensor([0,1,2]), (3,3), layout=torch.strided)
+"""
+
 FAMILIES = [
     GRIDS,
     NUMBERS_OUT_OF_TENSORS,
@@ -372,6 +437,8 @@ FAMILIES = [
     OUT,
     GONE,
     REFLECTORS,
+    QUANTISED,
+    SPARSE,
 ]
 
 
