@@ -28,6 +28,7 @@ from .._deferred.write import (
     on_device,
     pinned,
 )
+from .._settings import warn_once
 from .._torch.legacy import TYPE_NAME_OF, TYPE_NAMES, place_of_type
 from .._types import CPU, DTYPES, check_device, dtype, to_ir
 from .base import FUNCTIONS, METHODS, Number, check_tensor, common_dtype, register, run
@@ -97,7 +98,7 @@ def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     itself where nothing changes."""
     asked = parse_to(*args, **kwargs)
     target = self._type.dtype if asked.dtype is None else to_ir(asked.dtype)
-    made = self if target is self._type.dtype else cast_tensor(self, target)
+    made = self if target is self._type.dtype else _cast(self, target)
     if asked.device is not None and made.device is not (place := check_device(asked.device)):
         made = on_device(made, place)
     if asked.copy and made is self:
@@ -113,12 +114,18 @@ def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return METHODS["contiguous"](made, asked.memory_format)  # type: ignore[no-any-return]
 
 
+def _cast(x: Tensor, target: Any) -> Tensor:
+    if x._type.dtype.is_complex and not (target.is_complex or target.is_bool):
+        warn_once("Casting complex values to real discards the imaginary part")
+    return cast_tensor(x, target)
+
+
 def _to_dtype(name: str, target: str) -> None:
     dtype = DTYPES[target].ir
 
     def convert(self: Tensor, memory_format: Any = None) -> Tensor:
         if memory_format is None:
-            return self if self._type.dtype is dtype else cast_tensor(self, dtype)
+            return self if self._type.dtype is dtype else _cast(self, dtype)
         return to(self, DTYPES[target], memory_format=memory_format)
 
     convert.__name__ = name

@@ -11,6 +11,7 @@ from graphtorch.ir.ops.common import number
 from graphtorch.ir.shape import broadcast
 
 from .._deferred.tensor import Tensor
+from .._settings import warn_once
 from .._types import DTYPES, finfo
 from ..autograd.keeps import keeps, keeps_as_one, shown_as
 from ..return_types import define
@@ -90,6 +91,13 @@ def svdvals(A: Tensor, *, driver: str | None = None, out: Any = None) -> Tensor:
     check_tensor("linalg.svdvals", "A", A)
     values = failing_now(run("LinalgSvd", lambda v: _svd(v)[1], A), A)
     return _given("linalg.svdvals", out, values)
+
+
+def _warn_of(old: str, new: str) -> None:
+    warn_once(
+        f"torch.{old} is deprecated in favor of torch.linalg.{new} and will be removed in a future "
+        "PyTorch release."
+    )
 
 
 @register("svd")
@@ -221,6 +229,7 @@ def qr(A: Tensor, mode: str = "reduced", *, out: Any = None) -> Any:
 @register("qr")
 def old_qr(input: Tensor, some: bool = True, *, out: Any = None) -> Any:
     """(Q, R) with input = Q R (deprecated in favour of torch.linalg.qr)."""
+    _warn_of("qr", "qr")
     return _given("qr", out, QR(*qr(input, "reduced" if some else "complete")))
 
 
@@ -315,6 +324,7 @@ def cholesky(A: Tensor, *, upper: bool = False, out: Any = None) -> Tensor:
 @register("cholesky")
 def old_cholesky(input: Tensor, upper: bool = False, *, out: Any = None) -> Tensor:
     """The Cholesky factor (deprecated in favour of torch.linalg.cholesky)."""
+    _warn_of("cholesky", "cholesky")
     return cholesky(input, upper=upper, out=out)
 
 
@@ -456,6 +466,7 @@ def lu_solve(
 @register("lu_solve")
 def old_lu_solve(b: Tensor, LU_data: Tensor, LU_pivots: Tensor, *, out: Any = None) -> Tensor:
     """The X with A X = b (deprecated in favour of torch.linalg.lu_solve)."""
+    _warn_of("lu_solve", "lu_solve")
     return lu_solve(LU_data, LU_pivots, b, out=out)
 
 
@@ -522,6 +533,7 @@ def old_triangular_solve(
     out: Any = None,
 ) -> Any:
     """(X, A) with A X = b (deprecated in favour of torch.linalg.solve_triangular)."""
+    _warn_of("triangular_solve", "solve_triangular")
     a, upper = (A.mT, not upper) if transpose else (A, upper)
     found = OLD_TRIANGULAR(
         solve_triangular(a, b, upper=upper, unitriangular=unitriangular), A.clone()

@@ -139,6 +139,17 @@ def _needs(x: Any) -> bool:
 
 
 def _differentiable(outputs: Any) -> list[Tensor]:
+    for out in _listed(outputs):
+        if not isinstance(out, Tensor):
+            raise AttributeError(
+                f"'{type(out).__name__}' object has no attribute 'requires_grad': what is checked "
+                "must return tensors"
+            )
+        if out.is_sparse:
+            raise ValueError(
+                "Sparse output is not supported at gradcheck yet. Please call "
+                "to_dense(masked_grad=...) on the output of fn for gradcheck."
+            )
     return [o for o in _listed(outputs) if _needs(o)]
 
 
@@ -274,12 +285,18 @@ class _Check:
     # -- along every axis
 
     def along_every_axis(self) -> None:
+        self._check_reentrant()
         for which, output in enumerate(self.outputs):
             analytic = self._analytic(which, output)
             for position, i in enumerate(self.wanted):
-                numeric = self._numeric(which, i, output)
-                self._compare(analytic[position], numeric, which, position)
-        self._check_reentrant()
+                pair = analytic[position], self._numeric(which, i, output)
+                if not output.dtype.is_complex:
+                    self._compare(*pair, which, position)
+                    continue
+                parts = [np.split(jacobian, 2, 1) for jacobian in pair]  # real, imaginary
+                for part, kind in ((1, "imaginary"), (0, "real")):
+                    about = f"While considering the {kind} part of complex outputs only, "
+                    self._compare(parts[0][part], parts[1][part], which, position, about)
 
     def _units(self, x: Tensor) -> Any:
         """Axes of a tensor, and i times them where it is complex."""
@@ -299,7 +316,7 @@ class _Check:
             2 * x.numel() if x.dtype.is_complex else x.numel()
             for x in (self.inputs[i] for i in self.wanted)
         ]
-        return [np.array(row).reshape(-1, n).T for row, n in zip(rows, sizes, strict=True)]
+        return [np.array(row).reshape(len(row), n).T for row, n in zip(rows, sizes, strict=True)]
 
     def _numeric(self, which: int, i: int, output: Tensor) -> np.ndarray:
         x = self.inputs[i].detach().numpy(force=True)
@@ -307,7 +324,7 @@ class _Check:
         for unit in self._units(self.inputs[i]):
             rows.append(_as_reals(self._difference(which, i, x, unit)))
         width = 2 * output.numel() if output.dtype.is_complex else output.numel()
-        return np.array(rows).reshape(-1, width)
+        return np.array(rows).reshape(len(rows), width)
 
     def _difference(self, which: int, i: int, x: np.ndarray, direction: np.ndarray) -> np.ndarray:
         step = (direction * self.eps).astype(x.dtype)
@@ -315,12 +332,17 @@ class _Check:
         return (up - down) / (2 * self.eps)
 
     def _compare(
-        self, analytic: np.ndarray, numeric: np.ndarray, which: int, position: int
+        self,
+        analytic: np.ndarray,
+        numeric: np.ndarray,
+        which: int,
+        position: int,
+        about: str = "",
     ) -> None:
         if not np.allclose(analytic, numeric, self.rtol, self.atol, equal_nan=True):
             raise GradcheckError(
-                f"Jacobian mismatch for output {which} with respect to input {position},\n"
-                f"numerical:{numeric}\nanalytical:{analytic}\n"
+                f"{about}Jacobian mismatch for output {which} with respect to input {position},\n"
+                f"numerical:{_shown(numeric)}\nanalytical:{_shown(analytic)}\n"
             )
 
     def _check_reentrant(self) -> None:
@@ -336,7 +358,9 @@ class _Check:
                         "Backward is not reentrant, i.e., running backward with same input and "
                         "grad_output multiple times gives different values, although analytical "
                         "gradient matches numerical gradient.The tolerance for nondeterminism was "
-                        f"{self.nondet_tol}."
+                        f"{self.nondet_tol}.\n\nNOTE: If your op relies on non-deterministic "
+                        "operations, call gradcheck/gradgradcheck with `nondet_tol=<tol>` as a "
+                        "keyword argument."
                     )
 
     # -- along one direction
@@ -356,6 +380,10 @@ class _Check:
                 found = np.sum(_as_reals(analytic[position]) * _as_reals(np.asarray(along)))
                 self._compare(np.asarray(found), np.asarray(numeric), which, position)
         self._check_reentrant()
+
+
+def _shown(jacobian: np.ndarray) -> Any:
+    return from_array(jacobian.copy()) if jacobian.ndim else float(jacobian)
 
 
 def _direction(rng: np.random.Generator, x: Tensor) -> np.ndarray:

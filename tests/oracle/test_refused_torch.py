@@ -486,6 +486,31 @@ def test_a_message_begins_as_that_of_pytorch(call: str) -> None:
     assert got[1].startswith(first), (first, got[1])
 
 
+GRADIENTS = """
+torch.autograd.gradcheck(lambda x: x * x.detach(), (d(2).requires_grad_(),))
+torch.autograd.gradcheck(lambda x: (x + 1, x * x.detach()), (d(2, 1).requires_grad_(),))
+torch.autograd.gradcheck(lambda x: torch.complex(x, x * x.detach()), (d(2).requires_grad_(),))
+torch.autograd.gradcheck(lambda x: torch.complex(x * x.detach(), x), (d(2).requires_grad_(),))
+torch.autograd.gradcheck(lambda x: x.to_sparse(), (d(2).requires_grad_(),))
+torch.autograd.gradcheck(lambda x: x * 2, (f(2),))
+torch.autograd.gradcheck(lambda x: x.detach() * 2, (d(2).requires_grad_(),))
+"""
+
+
+@pytest.mark.parametrize("call", [line for line in GRADIENTS.split("\n") if line])
+def test_what_gradcheck_says_is_the_same(call: str) -> None:
+    expected, got = _outcome(call, torch), _outcome(call, graphtorch)
+    assert got == expected and expected[0] != "returned"
+
+
+def test_gradcheck_takes_no_elements_and_refuses_what_is_no_tensor() -> None:
+    for call in (
+        "lambda x: x * 2, (d(0).requires_grad_(),)",
+        "lambda x: 1, (d(2).requires_grad_(),)",
+    ):
+        _check(f"torch.autograd.gradcheck({call})")
+
+
 REPRS = """
 repr(torch.finfo(torch.float16))
 repr(torch.finfo(torch.bfloat16))
@@ -511,3 +536,18 @@ def test_infinite_norms_of_nothing_are_refused_and_zero_is_its_two_norm() -> Non
     assert float(graphtorch.linalg.vector_norm(empty)) == 0.0
     with pytest.raises(RuntimeError, match="does not have an identity"):
         graphtorch.linalg.vector_norm(empty, math.inf)
+
+
+def test_skip_init_leaves_parameters_as_they_come() -> None:
+    skip = graphtorch.nn.utils.skip_init
+    layer = skip(graphtorch.nn.Linear, 2, 3, bias=False, dtype=graphtorch.float64)
+    assert layer.weight.shape == (3, 2) and layer.bias is None and layer.weight.requires_grad
+    assert layer.weight.device.type == "cpu" and layer.weight.dtype is graphtorch.float64
+    state = graphtorch.get_rng_state()
+    skip(graphtorch.nn.Conv2d, 2, 3, 3)
+    assert graphtorch.equal(graphtorch.get_rng_state(), state)
+    for wrong in (graphtorch.nn.ReLU, dict):
+        with pytest.raises(RuntimeError, match="Module"):
+            skip(wrong)
+        with pytest.raises(RuntimeError, match="Module"):
+            torch.nn.utils.skip_init(wrong)

@@ -53,6 +53,10 @@ torch.meshgrid(torch.ones(2), torch.ones(3))
 torch.cross(torch.ones(3), torch.ones(3))
 torch.chain_matmul(torch.ones(2, 3), torch.ones(3, 2))
 torch.lu(torch.eye(2))
+torch.cholesky(torch.eye(2))
+torch.qr(torch.eye(2))
+torch.ones(2, dtype=torch.complex64).to(torch.float32)
+torch.ones(2, dtype=torch.complex64).float()
 """.strip().split("\n")
 SILENT = """
 torch.tensor([1.0])
@@ -61,6 +65,8 @@ torch.tensor([torch.ones(())])
 torch.std(torch.ones(1), unbiased=False)
 torch.var(torch.ones(2), correction=1.5)
 torch.ones(2, 3).T
+torch.ones(2, dtype=torch.complex64).to(torch.complex128)
+torch.ones(2, dtype=torch.complex64).bool()
 torch.ones(2, 3, 4).mT
 float(torch.ones(()))
 torch.ones((), requires_grad=True).item()
@@ -81,7 +87,7 @@ def _said(call: str, lib: Any) -> list[tuple[str, str, str, int]]:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         exec(code, {"torch": lib})
-    return [(w.category.__name__, str(w.message)[:60], w.filename, w.lineno) for w in said]
+    return [(w.category.__name__, str(w.message)[:55], w.filename, w.lineno) for w in said]
 
 
 @pytest.mark.parametrize("call", CALLS)
