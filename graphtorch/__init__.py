@@ -99,6 +99,10 @@ _HOMES = _absent.homes_of(
         "graphtorch._captured.control": ("cond", "scan", "while_loop"),
         "graphtorch._captured.tracing": ("Dim", "TracedGraph", "trace"),
         "graphtorch._files.records": ("PyTorchFileReader",),
+        "graphtorch._ops.quantize": (
+            "fake_quantize_per_channel_affine",
+            "fake_quantize_per_tensor_affine",
+        ),
         "graphtorch._torch.install": ("install_as_torch",),
         "graphtorch.func": ("vmap",),
         "graphtorch.jit": ("ScriptFunction", "ScriptModule"),

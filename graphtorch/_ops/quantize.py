@@ -12,12 +12,12 @@ import numpy as np
 from .._deferred.tensor import Tensor
 from ..autograd.grad_mode import no_grad
 from ..autograd.keeps import keeps_as_one, shown_as
-from .base import FUNCTIONS, SHORT, axis_of, check_tensor, checked, refuse, register
+from .accept import accepting
+from .base import FUNCTIONS, SHORT, axis_of, check_tensor, checked, refuse
 
 WITHIN = "`zero_point` must be between `quant_min` and `quant_max`."
 
 
-@register(method=False)
 @shown_as("FakeQuantizePerTensorAffineCachemask")
 @keeps_as_one()
 def fake_quantize_per_tensor_affine(
@@ -52,7 +52,6 @@ def fake_quantize_per_tensor_affine(
     return _rounded(input, step, zero, quant_min, quant_max, False)
 
 
-@register(method=False)
 @shown_as("FakeQuantizePerChannelAffineCachemask")
 @keeps_as_one()
 def fake_quantize_per_channel_affine(
@@ -128,3 +127,7 @@ def _check_channels(scale: Tensor, zero_point: Tensor) -> None:
             raise RuntimeError(f"{key} should be a 1-D tensor")
     if scale.shape != zero_point.shape:
         raise RuntimeError("scale and zero-point need to have the same dimensions")
+
+
+for _define in (fake_quantize_per_tensor_affine, fake_quantize_per_channel_affine):
+    globals()[_define.__name__] = accepting(_define.__name__, _define, "graphtorch")

@@ -359,6 +359,11 @@ def set_(
     if source is None:
         source = beside(self, full_value((0,), 0, self._type.dtype))
     given = source._tensor if isinstance(source, (TypedStorage, UntypedStorage)) else source
+    if not isinstance(given, Tensor):
+        raise TypeError(
+            "set_(): argument 'source' (position 1) must be Tensor or a storage, not "
+            f"{type(given).__name__}"
+        )
     if given.dtype is not self.dtype and not isinstance(source, UntypedStorage):
         mine, theirs = (SCALAR_NAMES[x._type.dtype].lower() for x in (self, given))
         raise RuntimeError(f"Could not set tensor of type {theirs} to a tensor of type {mine}")

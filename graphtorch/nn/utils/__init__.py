@@ -12,7 +12,6 @@ from .clip_grad import (
     get_total_norm,
 )
 from .convert_parameters import parameters_to_vector, vector_to_parameters
-from .init import skip_init
 from .spectral_norm import remove_spectral_norm, spectral_norm
 from .weight_norm import remove_weight_norm, weight_norm
 
@@ -37,4 +36,4 @@ __all__ = [
 ]
 
 LATER = {"fusion", "parametrizations", "parametrize", "prune", "stateless"}
-__getattr__ = attribute_of(__name__, LATER)
+__getattr__ = attribute_of(__name__, LATER, {"skip_init": ".init"})
