@@ -168,10 +168,16 @@ class device:
     index: int | None
 
     def __init__(self, kind: Any, index: int | None = None):
+        if index is not None and (not isinstance(index, int) or isinstance(index, bool)):
+            raise TypeError(
+                f"device(): argument 'index' (position 2) must be int, not {type(index).__name__}"
+            )
         if isinstance(kind, device):
             kind, index = kind.type, kind.index
         elif isinstance(kind, int) and not isinstance(kind, bool):
             kind, index = "cuda", kind
+        if index is not None and index < 0:
+            raise RuntimeError(f"Device index must not be negative, but got {index}")
         if not isinstance(kind, str):
             raise TypeError(f"device(): argument 'type' must be str, not {type(kind).__name__}")
         name, _, number = kind.partition(":")

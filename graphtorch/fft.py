@@ -86,7 +86,7 @@ def _real(name: str, input: Any) -> Tensor:
 def _sized(x: Tensor, n: Any, axis: int) -> Tensor:
     """`x` cut or filled with zeros to `n` elements along `axis`."""
     given = x.shape[axis]
-    count = given if n is None or n == -1 else n
+    count = given if n is None else n
     if count < 1:
         raise RuntimeError(f"Invalid number of data points ({count}) specified")
     if count < given:
@@ -223,7 +223,7 @@ def _axes(name: str, x: Tensor, s: Any, dim: Any) -> tuple[list[int], list[Any]]
 
 def _all_sized(x: Tensor, axes: Sequence[int], sizes: Sequence[Any]) -> Tensor:
     for axis, size in zip(axes, sizes, strict=True):
-        x = _sized(x, size, axis)
+        x = _sized(x, None if size == -1 else size, axis)
     return x
 
 
@@ -361,7 +361,8 @@ def rfftfreq(
 def _frequencies(
     order: Tensor, n: int, d: float, out: Any, dtype: Any, requires_grad: bool
 ) -> Tensor:
-    made = order.to(get_default_dtype() if dtype is None else dtype) * (1.0 / (n * d))
+    step = 1.0 / (n * d) if n * d else math.inf
+    made = order.to(get_default_dtype() if dtype is None else dtype) * step
     made = _out(made, out)
     return made.requires_grad_() if requires_grad else made
 

@@ -525,6 +525,8 @@ def map_(self: Tensor, tensor: Tensor, callable: Callable[[Any, Any], Any]) -> T
 
     Raises: RuntimeError: one of them requires grad.
     """
+    if tensor._type.dtype is not self._type.dtype:
+        raise TypeError(f"map_: expected {self.type()} for 'other' (got {tensor.type()})")
     return _mapped("map_", self, callable, self, tensor)
 
 

@@ -388,6 +388,10 @@ def _filled(number: int, name: str, doc: str) -> Callable[..., Tensor]:
         memory_format: Any = None,
         names: Any = None,
     ) -> Tensor:
+        if layout is not None and not isinstance(layout, _types.layout):
+            raise TypeError(
+                f"{name}(): argument 'layout' must be torch.layout, not {type(layout).__name__}"
+            )
         place = place_for(device, out)
         ir = (
             (_types.default_dtype() if out is None else out._type.dtype)

@@ -190,6 +190,11 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
             but gels, singular values of gelsd and gelss.
     """
     check_tensor("linalg.lstsq", "A", A)
+    if driver not in (None, "gels", "gelsy", "gelsd", "gelss"):
+        raise RuntimeError(
+            "torch.linalg.lstsq: parameter `driver` should be one of (gels, gelsy, gelsd, gelss), "
+            f"not {driver!r}"
+        )
     driver = driver or "gelsy"
     vector = B.ndim == 1 or (B.ndim + 1 == A.ndim and B.shape == A.shape[:-1])
     right = B.unsqueeze(-1) if vector else B
@@ -211,6 +216,8 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
 def qr(A: Tensor, mode: str = "reduced", *, out: Any = None) -> Any:
     """A = Q R with orthonormal columns of Q; `mode` is reduced, complete, or r (no Q)."""
     check_tensor("linalg.qr", "A", A)
+    if A.ndim < 2:
+        raise RuntimeError("linalg.qr: The input tensor A must have at least 2 dimensions.")
     if mode not in ("reduced", "complete", "r"):
         raise RuntimeError(
             f"qr received unrecognized mode '{mode}' but expected one of 'reduced' (default), 'r', "

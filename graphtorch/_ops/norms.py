@@ -25,7 +25,7 @@ from .base import (
 )
 from .factor import svdvals
 from .orders import row_major
-from .reduce import _mean_dtype
+from .reduce import _mean_dtype, check_keepdim
 
 
 @keeps("LinalgVectorNorm", (0, ~0))
@@ -33,6 +33,7 @@ def vector_norm(
     x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
 ) -> Tensor:
     """The p-norm over `dim` (all by default); `ord` may be inf, -inf and 0."""
+    check_keepdim("linalg_vector_norm", keepdim)
     target = _mean_dtype("linalg.vector_norm", x, dtype)
     x = x if x._type.dtype is target else x.to(dtype)
     dims = dims_of(dim, x.ndim)

@@ -43,10 +43,21 @@ def _reduction(
     name: str, op: Callable[..., Value], x: Tensor, dim: Any, keepdim: bool, dtype: DType
 ) -> Tensor:
     kind = x._type
+    if keepdim is not False and keepdim is not True:
+        check_keepdim(name.partition("Backward")[0].lower(), keepdim)
     dims = dims_of(dim, len(kind.shape))
     if kind.dtype is dtype:
         return run(name, op, x, dims=dims, keepdim=bool(keepdim))
     return run(name, lambda v: op(cast_value(v, dtype), dims=dims, keepdim=bool(keepdim)), x)
+
+
+def check_keepdim(name: str, keepdim: Any) -> None:
+    """Raise for what is no bool: a second axis, as in ``x.sum(0, 1)``, would keep the first."""
+    if not isinstance(keepdim, (bool, np.bool_)):
+        raise TypeError(
+            f"{name}(): argument 'keepdim' must be bool, not {type(keepdim).__name__}: several "
+            "dims are a tuple"
+        )
 
 
 def _sum_dtype(x: Tensor, dtype: Any) -> DType:
@@ -178,6 +189,7 @@ def _variance(
     name: str, input: Tensor, dim: Any, unbiased: Any, keepdim: bool, correction: Any
 ) -> Tensor:
     check_tensor(name, "input", input)
+    check_keepdim(name, keepdim)
     dim, ddof = _correction(dim, unbiased, correction)
     dtype = _mean_dtype(name, input, None)
     dims = dims_of(dim, input.ndim)
@@ -345,6 +357,7 @@ def _amount(node: str, op: Callable[..., Value], x: Tensor, dim: Any, keepdim: b
 
 
 def _arg(name: str, op: Callable[..., Value], x: Tensor, axis: int, keepdim: bool) -> Tensor:
+    check_keepdim(name, keepdim)
     if x.ndim == 0:
         return FUNCTIONS["zeros_like"](x, dtype=_long())
     dtype = x._type.dtype
@@ -358,6 +371,7 @@ def _long() -> Any:
 
 def _pick(node: str, x: Tensor, index: Tensor, axis: int, keepdim: bool) -> Tensor:
     """The elements of `x` at an index along one axis that a reduction returned."""
+    check_keepdim(node.lower(), keepdim)
     if x.ndim == 0:
         return run(node, lambda v: ops.reshape(v, shape=()), x)
     shape = x._type.shape

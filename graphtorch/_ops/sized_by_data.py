@@ -11,7 +11,7 @@ from graphtorch.ir.shape import broadcast
 
 from .._deferred.tensor import Tensor
 from ..autograd.keeps import keeps_as_one, shown_as
-from .base import MASK, axis_of, check_tensor, elements_for_size, register, write_out
+from .base import MASK, axis_of, check_tensor, elements_for_size, refuse, register, write_out
 from .creation import from_array
 from .indexing import getitem
 from .views import reshape
@@ -93,13 +93,18 @@ def unique(
 ) -> Any:
     """The distinct elements in order, or slices along `dim`; where each went, and how often it
     occurs."""
-    for name, flag in (("return_inverse", return_inverse), ("return_counts", return_counts)):
+    for name, flag in (
+        ("sorted", sorted),
+        ("return_inverse", return_inverse),
+        ("return_counts", return_counts),
+    ):
         if not isinstance(flag, bool):
             bool(flag)  # which tensors and arrays of several elements refuse
             raise TypeError(
                 f"_unique2(): argument '{name}' must be bool, not {type(flag).__name__}"
             )
     check_tensor("unique", "input", input)
+    refuse("unique", input._type.dtype, "complex")
     dim = None if dim is None else axis_of(dim, input.ndim)
     array = elements_for_size("unique", input, "sort and compare neighbours, which keeps the size")
     values, inverse, counts = np.unique(

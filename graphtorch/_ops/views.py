@@ -193,6 +193,7 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     check_tensor("flatten", "input", input)
     shape = input._type.shape
     if not shape:
+        axis_of(start_dim, 0), axis_of(end_dim, 0)  # raise for any but the one that there could be
         return reshape(input, (1,))
     start, end = axis_of(start_dim, len(shape)), axis_of(end_dim, len(shape))
     if start > end:

@@ -26,6 +26,7 @@ from .._ops.base import (
     checked,
     elementwise,
     known_elements,
+    refuse,
     register,
     run,
     size_of,
@@ -208,6 +209,12 @@ def normal(
             shape, _float_dtype(dtype, "normal"), draw.source_on(place, generator), mean, std
         )
         return _finish(drawn, requires_grad, place)
+    if size is not None:
+        raise TypeError(
+            "normal() received an invalid combination of arguments: size= is for two numbers; the "
+            "result has the shape of the tensors"
+        )
+    refuse("normal_kernel_cpu", tensors[0]._type.dtype, "bool", "integer")
     if isinstance(std, Tensor):
         std = checked(std.detach(), "not negative", "normal expects all elements of std >= 0.0")
     shape, ir = broadcast(*[t._type.shape for t in tensors]), tensors[0]._type.dtype

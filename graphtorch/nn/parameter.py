@@ -40,6 +40,11 @@ class Parameter(Tensor, metaclass=_Owned):
         unknown = next((name for name in workings if not is_internal(name)), None)
         if unknown is not None:
             raise TypeError(f"Parameter.__new__() got an unexpected keyword argument '{unknown}'")
+        if not isinstance(requires_grad, bool):
+            raise TypeError(
+                "Parameter(): argument 'requires_grad' (position 2) must be bool, not "
+                f"{type(requires_grad).__name__}"
+            )
         return _owned(cls, data, requires_grad)
 
     def __init__(self, data: Tensor | None = None, requires_grad: bool = True, **workings: Any):

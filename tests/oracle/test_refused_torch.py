@@ -370,6 +370,45 @@ a, s = torch.geqrf(d(4, 3)); torch.ormqr(a, s, f(4, 2))
 torch.ormqr(d(4, 2), d(3), d(4, 2))
 """
 
+MORE = """
+torch.device(-1)
+torch.device('cpu', -1)
+torch.device('cpu', (1,))
+torch.device('cpu', 0)
+torch.unique(c(3))
+torch.unique(i(3), [1.5])
+f(3, 4).sum(0, 1)
+f(3, 4).mean(0, 1)
+f(3, 4).amax(0, 1)
+f(3, 4).all(0, 1)
+f(3, 4).std(0, True, 1)
+f(3, 4).var(0, True, True)
+f(3, 4).max(0, 1)
+f(3, 4).argmax(0, 1)
+f(3, 4).median(0, 1)
+f(3, 4).sum(0, True)
+f(3, 4).logsumexp(0, 1)
+torch.linalg.vector_norm(f(3), 2, 0, 1)
+torch.normal(i(3))
+torch.normal(f(3), 1.0, ...)
+torch.normal(0.0, f(3).abs(), (2, 3))
+nn.Flatten(1)(f())
+nn.Flatten(0)(f())
+f().flatten(0, -1)
+f(3).map_(d(3), lambda x, y: x)
+torch.linalg.lstsq(f(3, 2), f(3, 1), driver='foo')
+torch.linalg.qr(f(3))
+torch.fft.fft(f(3), n=-1)
+torch.fft.rfft(f(3), n=-1)
+torch.fft.fftn(f(3, 3), s=(-1, 2))
+torch.fft.fftfreq(0)
+torch.fft.rfftfreq(0)
+F.pad(f(2, 3), (1, 1), mode='reflect', value=1.0)
+nn.Parameter(f(3), 1)
+nn.Parameter(f(3), False)
+torch.zeros(2, layout=1)
+"""
+
 QUANTISED = """
 q(v(), 0.1, 0, 0, 255)
 q(v(), 0.1, 3, -128, 127)
@@ -437,6 +476,7 @@ FAMILIES = [
     OUT,
     GONE,
     REFLECTORS,
+    MORE,
     QUANTISED,
     SPARSE,
 ]

@@ -33,7 +33,7 @@ def pad(
     if mode == "constant":
         return _constant(input, pairs, 0 if value is None else value)
     if value is not None and value != 0:
-        raise ValueError(f'Padding mode "{mode}" doesn\'t take in value argument')
+        raise RuntimeError(f'Padding mode "{mode}" doesn\'t take in value argument')
     if mode not in _SIDES:
         raise NotImplementedError(
             f"Unrecognised padding mode {mode}: expected constant, reflect, replicate or circular"
