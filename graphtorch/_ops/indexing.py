@@ -145,10 +145,6 @@ def _as_tuple(key: Any) -> tuple[Any, ...]:
     return (key,)
 
 
-def _is_byte(item: Any) -> bool:
-    return isinstance(item, Tensor) and item._type.dtype.name == "u8"
-
-
 def is_mask(item: Tensor) -> bool:
     return item._type.dtype.name in ("bool", "u8")
 
@@ -345,7 +341,8 @@ def setitem(self: Tensor, key: Any, value: Any) -> None:
     key = tuple(_converted(key))
     part, arrays = _basic(self, key)
     dtype = self._type.dtype
-    if len(arrays) == 1 and _scalar_like(value) and [*map(_is_byte, key)].count(True):
+    tensors = [k for k in key if isinstance(k, Tensor)]
+    if len(tensors) == 1 and tensors[0]._type.dtype.name == "u8" and _scalar_like(value):
         raise RuntimeError(
             "masked_fill_ only supports boolean masks, but got mask with dtype unsigned char: "
             "convert it with .bool()"

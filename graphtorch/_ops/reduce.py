@@ -214,7 +214,6 @@ def _plain_variance(input: Tensor, dims: tuple[int, ...], keepdim: bool, ddof: A
 
 @register(out=True)
 @shown_as("Std")
-@rounded_once
 def std(
     input: Tensor,
     dim: Any = None,
@@ -227,11 +226,13 @@ def std(
     return _deviation("std", input, dim, unbiased, keepdim, correction)
 
 
+@rounded_once
 def _deviation(name: str, *arguments: Any) -> Tensor:
     return FUNCTIONS["sqrt"](_variance(name, *arguments))  # type: ignore[no-any-return]
 
 
 @register()
+@shown_as("VarMean")
 def var_mean(
     input: Tensor,
     dim: Any = None,
@@ -246,6 +247,7 @@ def var_mean(
 
 
 @register()
+@shown_as("StdMean")
 def std_mean(
     input: Tensor,
     dim: Any = None,

@@ -214,7 +214,8 @@ def normal(
             "normal() received an invalid combination of arguments: size= is for two numbers; the "
             "result has the shape of the tensors"
         )
-    refuse("normal_kernel_cpu", tensors[0]._type.dtype, "bool", "integer")
+    made_of = tensors[0] if out is None else out
+    refuse("normal_kernel_cpu", made_of._type.dtype, "bool", "integer")
     if isinstance(std, Tensor):
         std = checked(std.detach(), "not negative", "normal expects all elements of std >= 0.0")
     shape, ir = broadcast(*[t._type.shape for t in tensors]), tensors[0]._type.dtype
