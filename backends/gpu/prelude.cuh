@@ -572,16 +572,18 @@ template <class T> GT_FUNCTION float gt_tile_part(T x) {
   if constexpr (sizeof(T) == 4) return gt_float_bits(gt_bitcast<gt_u32>(x) & ~0x1fffu);  // the other bits do not count
   else return gt_widen(x);
 }
-template <unsigned rows, bool turned, class T> static void gt_touch_tile(const T* tile, unsigned line) {
-  const unsigned depth = 128 / sizeof(T);  // each thread notes its part of what all read
-  for (unsigned i = gt::current->number % 128; i < rows * depth; i += 128)
-    gt::touched((T*)gt_in_tile<turned>(tile, i / depth, i % depth), false, (int)line);
+template <unsigned rows, class T> static void gt_touch_tile(const T* tile, unsigned line) {
+  const unsigned each = 16 / sizeof(T);  // as tensor cores read it: 16 bytes of eight lines at a time
+  for (unsigned i = gt::current->number % 128; i < rows * 8; i += 128) {
+    const unsigned at = i / 64 * 8 + i % 8, part = i / 8 % 8;
+    gt::touched_many((T*)tile + (at * 8 + (part ^ at % 8)) * each, each, false, (int)line);
+  }
 }
 template <unsigned columns, bool turned, bool fresh, class T>
 static void gt_add_products(const gt::Product& p, const float (&left)[2][128 / sizeof(T)]) {
   const unsigned lane = gt::current->number % 32;
   const T* b = (const T*)p.b;
-  gt_touch_tile<columns, turned>(b, p.line);
+  gt_touch_tile<columns>(b, p.line);
   for (unsigned j = 0; j < columns / 4; j++) {
     float* const sums = p.sums + j / 2 * 4 + j % 2;
     if (fresh) sums[0] = sums[2] = 0.0f;
@@ -595,7 +597,7 @@ template <unsigned columns, bool turned_a, bool turned_b, bool fresh, class T>
 static void gt_multiply_tiles(const gt::Product& p, unsigned) {
   const unsigned me = gt::current->number % 128;
   const T* a = (const T*)p.a;
-  gt_touch_tile<64, turned_a>(a, p.line);
+  gt_touch_tile<64>(a, p.line);
   float left[2][128 / sizeof(T)];
   for (unsigned i = 0; i < 2; i++)
     for (unsigned k = 0; k < 128 / sizeof(T); k++)

@@ -8,9 +8,11 @@ time. See https://docs.nvidia.com/cuda/cuda-c-programming-guide/index.html#devic
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import numpy as np
 
-from ..dataclass import dataclass
+from ..dataclass import dataclass, field
 
 SECTOR = 32  # bytes
 BANKS, WORD = 32, 4
@@ -31,6 +33,24 @@ Access = np.dtype(
 
 
 @dataclass
+class Turns:
+    """What one line of a kernel's text did to shared memory, or several.
+
+    Attributes:
+        shared: instructions of warps that touch shared memory; `turns`: in how many turns the banks
+            gave it; `least`: in how many without conflicts.
+    """
+
+    shared: int = 0
+    turns: int = 0
+    least: int = 0
+
+    def add(self, other: Turns) -> None:
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+
+@dataclass
 class Counts:
     """What the launches of a kernel did.
 
@@ -40,8 +60,7 @@ class Counts:
         sectors: how many these moved; `ideal` is the least for as many bytes.
         touched: different sectors that a launch read, and that it wrote: what the memory behind all
             caches moves at least.
-        shared: instructions of warps that touch shared memory; `turns`: in how many turns the banks
-            gave it; `least`: in how many without conflicts.
+        lines: what each line of the kernel's text did to shared memory.
     """
 
     launches: int = 0
@@ -50,13 +69,64 @@ class Counts:
     sectors: int = 0
     ideal: int = 0
     touched: int = 0
-    shared: int = 0
-    turns: int = 0
-    least: int = 0
+    lines: dict[int, Turns] = field(default_factory=dict)
 
     def add(self, other: Counts) -> None:
         for name, value in vars(other).items():
-            setattr(self, name, getattr(self, name) + value)
+            if name != "lines":
+                setattr(self, name, getattr(self, name) + value)
+        for line, turns in other.lines.items():
+            self.lines.setdefault(line, Turns()).add(turns)
+
+    @property
+    def shared(self) -> int:
+        return self.within().shared
+
+    @property
+    def turns(self) -> int:
+        return self.within().turns
+
+    @property
+    def least(self) -> int:
+        return self.within().least
+
+    def within(self, lines: Container[int] | None = None) -> Turns:
+        """What these lines did to shared memory; None: all."""
+        total = Turns()
+        for line, turns in self.lines.items():
+            if lines is None or line in lines:
+                total.add(turns)
+        return total
+
+
+def main_loops(text: str) -> set[int]:
+    """Lines of a unit's text that stand in loops whose steps wait for the whole block, other than
+    the loop over blocks: where kernels of products and of attention spend their time."""
+    found, opened = set[int](), list[_Block]()
+    before = ""
+    for number, line in enumerate(map(str.strip, text.split("\n")), 1):
+        if line.startswith("}"):
+            block = opened.pop()
+            if block.rolled and block.waits:
+                found.update(range(block.first, number))
+            elif block.waits and opened:
+                opened[-1].waits = True
+        if line.endswith("{"):
+            opened.append(_Block(number, before == "#pragma unroll 1"))
+        if line == "__syncthreads();":
+            opened[-1].waits = True
+        before = line
+    return found
+
+
+@dataclass
+class _Block:
+    """A block of a text: its first line, whether it is the body of a loop that is not unrolled, and
+    whether a barrier stands in it."""
+
+    first: int
+    rolled: bool
+    waits: bool = False
 
 
 def requests(trace: np.ndarray) -> np.ndarray:
@@ -100,7 +170,7 @@ def counts(trace: np.ndarray, barriers: int) -> Counts:
     apart = trace["kind"] & SHARED == 0
     found.requests, found.sectors, found.ideal = _sectors(trace[apart], number[apart])
     found.touched = _touched(trace[apart])
-    found.shared, found.turns, found.least = _turns(trace[~apart], number[~apart])
+    found.lines = _turns(trace[~apart], number[~apart])
     return found
 
 
@@ -122,9 +192,10 @@ def _sectors(trace: np.ndarray, number: np.ndarray) -> tuple[int, int, int]:
     return len(least), len(np.unique(pairs)), int(least.sum())
 
 
-def _turns(trace: np.ndarray, number: np.ndarray) -> tuple[int, int, int]:
+def _turns(trace: np.ndarray, number: np.ndarray) -> dict[int, Turns]:
+    """What each line did to shared memory."""
     if not len(trace):
-        return 0, 0, 0
+        return {}
     # wider accesses are taken by halves and quarters of a warp
     wide = np.maximum(trace["size"].astype(np.int64) // WORD, 1)
     part = number * 8 + (trace["thread"].astype(np.int64) % LANES) * wide // LANES
@@ -137,7 +208,17 @@ def _turns(trace: np.ndarray, number: np.ndarray) -> tuple[int, int, int]:
     parts, where = np.unique(of_part[at], return_inverse=True)
     most = np.zeros(len(parts), np.int64)
     np.maximum.at(most, where.reshape(-1), per_bank)
-    return len(np.unique(number)), int(most.sum()), len(parts)
+    requested, one = np.unique(number, return_index=True)
+    line_of = trace["line"][one]
+    line_of_part = line_of[np.searchsorted(requested, parts // 8)]
+    return {
+        int(line): Turns(
+            int((line_of == line).sum()),
+            int(most[line_of_part == line].sum()),
+            int((line_of_part == line).sum()),
+        )
+        for line in np.unique(line_of)
+    }
 
 
 def race(trace: np.ndarray) -> tuple[int, str] | None:

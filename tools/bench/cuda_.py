@@ -7,7 +7,8 @@ take.
 
 A row is a kernel of a small program. "sectors" is how many times as many sectors of 32 bytes its
 requests move as their bytes need, "turns" how many times as many turns the banks of shared memory
-take as without conflicts: 1.00 is ideal. FLOPs are those of its loops. "H100" is the least time
+take as without conflicts, in all and in main loops: 1.00 is ideal. Lines with conflicts come after
+the table. FLOPs are those of its loops. "H100" is the least time
 that an H100 (SXM) takes for it: its bytes, each moved once, at 3.35 TB/s, or its operations at 67
 TFLOP/s, those of tensor cores at 989, of TF32 at half of that; the larger is named. Cases called
 tf32 may round factors of f32, and so may those called warpgroups, which are for GPUs whose warps
@@ -36,12 +37,12 @@ import graphtorch as torch
 from graphtorch import nn
 from graphtorch.backends.gpu import compiler, nvrtc
 from graphtorch.backends.gpu.buffer import DeviceBuffer
-from graphtorch.backends.gpu.device import Launch, Module, Piece, Series
-from graphtorch.backends.gpu.emulated import EmulatedDevice
+from graphtorch.backends.gpu.device import Launch, Piece, Series
+from graphtorch.backends.gpu.emulated import EmulatedDevice, EmulatedModule
 from graphtorch.backends.gpu.executable import Executable
 from graphtorch.backends.gpu.machine import LARGE, Gpu, Tf32
 from graphtorch.backends.gpu.operations import Operations, operations
-from graphtorch.backends.gpu.traces import SECTOR
+from graphtorch.backends.gpu.traces import SECTOR, Counts, main_loops
 from graphtorch.backends.gpu.unit import Unit
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType
@@ -53,6 +54,7 @@ BANDWIDTH, PLAIN, MATRICES = 3.35e12, 67e12, 989e12  # of an H100 SXM: bytes and
 # https://resources.nvidia.com/en-us-tensor-core (f32 without, bf16 with tensor cores, neither
 # sparse)
 PIECES = 64  # of all kernels: what was compiled before an interruption is in the disk cache
+WIDTH = 100  # of a line of a kernel's text that is printed
 ARCHITECTURES = ("sm_80", "sm_90")  # and the newest that NVRTC knows
 WARPGROUPS = "sm_90a"  # whose tensor cores four warps use together
 
@@ -256,13 +258,17 @@ def selected(patterns: Sequence[str]) -> Iterator[tuple[str, Callable[[], Graph]
 class Noting:
     """A module that notes what is launched."""
 
-    def __init__(self, module: Module):
+    def __init__(self, module: EmulatedModule):
         self.module = module
         self.launches: list[Launch] = []
 
     def series(self, launches: Sequence[Launch]) -> Series:
         self.launches += launches
         return self.module.series(launches)
+
+    def text(self, kernel: str) -> str:
+        """Of the unit that the kernel is in."""
+        return self.module.pieces[kernel].text
 
 
 def inputs(graph: Graph) -> list[np.ndarray]:
@@ -305,12 +311,29 @@ def counted(name: str, graph: Graph) -> list[Row]:
     rate = MATRICES / 2 if machine(name).tf32.products else MATRICES
     rows = []
     for kernel, c in device.counts.items():
-        row: Row = {"case": name, "kernel": kernel, **vars(c)}
+        row: Row = {"case": name, "kernel": kernel, **vars(c), **banks(c, module.text(kernel))}
         work = done.get(kernel)
         if work is not None:
             row.update(flops=work.plain + work.matrices, **roofline(c.touched * SECTOR, work, rate))
         rows.append(row)
     return rows
+
+
+def banks(c: Counts, text: str) -> Row:
+    """What a kernel did to shared memory, in all and in its main loops, and the lines with
+    conflicts."""
+    loops, lines = main_loops(text), text.split("\n")
+    inside = c.within(loops)
+    return {
+        **vars(c.within()),
+        "loop_turns": inside.turns,
+        "loop_least": inside.least,
+        "lines": [
+            {"line": n, "text": lines[n - 1].strip(), "loop": n in loops, **vars(t)}
+            for n, t in sorted(c.lines.items())
+            if t.turns > t.least
+        ],
+    }
 
 
 def flops(unit: Unit, launches: Iterable[Launch]) -> dict[str, Operations]:
@@ -406,6 +429,7 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "sectors": lambda r: ratio(r["sectors"], r["ideal"]),
     "shared": lambda r: f"{r['shared']:,}",
     "turns": lambda r: ratio(r["turns"], r["least"]),
+    "of loops": lambda r: ratio(r["loop_turns"], r["loop_least"]),
     "barriers": lambda r: f"{r['barriers']:,}",
     "KiB": lambda r: f"{r['touched'] * SECTOR / 1024:,.0f}",
     "MFLOP": lambda r: f"{r['flops'] / 1e6:.2f}" if "flops" in r else "-",
@@ -450,7 +474,25 @@ def emulated(names: Sequence[str]) -> list[Row]:
         for row in rows
     ]
     print(table(lines))
+    conflicts(rows)
     return rows
+
+
+def conflicts(rows: Sequence[Row]) -> None:
+    """Print the lines that the banks of shared memory take more turns for than they need."""
+    found = [
+        [
+            f"{row['case']}: {row['kernel']}",
+            "loop" if line["loop"] else "",
+            f"{line['shared']:,}",
+            ratio(line["turns"], line["least"]),
+            line["text"][:WIDTH],
+        ]
+        for row in rows
+        for line in row["lines"]
+    ]
+    if found:
+        print("\n" + table([["lines with conflicts", "in a", "shared", "turns", "text"], *found]))
 
 
 def raced(names: Sequence[str]) -> list[Row]:

@@ -36,10 +36,11 @@ from ...kernels.ir import (
     tf32,
     unary,
 )
+from ...kernels.uniform import WARP
 from ..machine import Gpu
 from .epilogue import Finish
 from .operands import HALF, Operand, bind
-from .parts import along_k, copied
+from .parts import BANKED, along_k, copied
 from .products import Share, frame, inside, steps_along, where
 
 LONG = 8192  # steps of k for each part that are worth more than smaller tiles
@@ -229,8 +230,9 @@ class _Slice:
         self.each = size * depth // self.lanes // work.tile.threads
         self.inner = e.b.let(work.thread % (line // self.lanes) * self.lanes, "inner")
         outer = e.b.let(work.thread // (line // self.lanes), "outer")
-        # eight threads of a warp write to two lines, in different banks
-        if line // self.lanes == 4:
+        # threads whose turn is the same write to two lines, in different banks
+        turn = min(WARP, BANKED // (self.lanes * dtype.itemsize))
+        if turn == line // self.lanes * 2:
             outer = e.b.let(outer // 8 * 8 + outer % 2 * 4 + outer % 8 // 2, "outer")
         self.outer = outer
         self.step = work.tile.threads * self.lanes // line

@@ -15,6 +15,7 @@ from ...kernels.contraction.problem import Axis, Contraction, Source, stride
 from ...kernels.ir import Buffer, Const, Expr, KType, aligned, binary, load
 
 COPIED = 16  # bytes of a copy, and of a matrix's row
+BANKED = 128  # bytes that the banks of shared memory give at a time
 
 
 def copied(dtype: DType) -> int:

@@ -4,8 +4,9 @@ registers.
 A block computes `rows` x `columns` results. Step by step along k its threads copy a slice of A and
 one of B into shared memory, `depth` deep, and each thread multiplies what its own results need of
 them; while they do, the elements of the next slices are on their way into registers. Slices lie in
-shared memory with k outermost, padded by four elements, so that a warp reads four neighbours at a
-time without conflicts of banks.
+shared memory with k outermost, so that a warp reads neighbours of 16 bytes without conflicts of
+banks. What has its neighbours along k in memory is written across, and no two threads of a warp
+into the same bank: with each step of k the elements of a line change places (`_Slice.turn`).
 
 Any address that is affine along k will do: convolutions are read in place (implicit GEMM),
 transposed operands as they lie; neighbouring threads read neighbours in memory along m, n or k,
@@ -44,10 +45,8 @@ from ...kernels.uniform import WARP
 from ..machine import gpu_of
 from .epilogue import Finish, Partial, Results
 from .operands import Operand, bind
-from .parts import COPIED, along_k, both, copied, in_parts, is_multiple, read_part
+from .parts import BANKED, COPIED, along_k, both, copied, in_parts, is_multiple, read_part
 
-PAD = 4  # elements between slices of shared memory
-QUAD = 4  # neighbours that a thread has
 LANES = 8  # threads of a warp side by side, which read 128 bytes of shared memory at once
 LEAST_DEPTH = 128  # steps of k that are worth a part of their own
 LONG = 1024  # steps of k for each part that are worth more than smaller tiles
@@ -404,24 +403,26 @@ class _Work:
 
     def __init__(self, e: Scope, p: Contraction, tile: Tile, thread: Name):
         self.e, self.p, self.tile, self.thread = e, p, tile, thread
+        self.near = copied(p.acc)  # neighbours that a thread has, which it reads at once
         b, across = e.b, tile.columns // tile.own_columns // LANES
         warp, lane = b.let(thread // WARP, "warp"), b.let(thread % WARP, "lane")
         down = warp // across * (WARP // LANES) + lane // LANES
-        self.row = b.let(down * QUAD, "row")
-        self.column = b.let((warp % across * LANES + lane % LANES) * QUAD, "column")
+        self.row = b.let(down * self.near, "row")
+        self.column = b.let((warp % across * LANES + lane % LANES) * self.near, "column")
         self.sums = b.scratch(p.acc, tile.own_rows * tile.own_columns, "sums")
         with b.loop(tile.own_rows * tile.own_columns, "unroll") as i:
             b.store(self.sums, i, Const(0.0, KType(p.acc)))
 
     def rows(self, i: Expr) -> Expr:
-        """The tile's row of the thread's row `i`: groups of four neighbours, spread over the
-        tile."""
-        return self.row + i // QUAD * (QUAD * self.tile.rows // self.tile.own_rows) + i % QUAD
+        """The tile's row of the thread's row `i`: groups of neighbours, spread over the tile."""
+        return self._spread(self.row, i, self.tile.rows // self.tile.own_rows)
 
     def columns(self, i: Expr) -> Expr:
-        return (
-            self.column + i // QUAD * (QUAD * self.tile.columns // self.tile.own_columns) + i % QUAD
-        )
+        return self._spread(self.column, i, self.tile.columns // self.tile.own_columns)
+
+    def _spread(self, first: Expr, i: Expr, threads: int) -> Expr:
+        """Args: threads: how many have a group each before the next groups begin."""
+        return first + i // self.near * (self.near * threads) + i % self.near
 
 
 class _Operated:
@@ -445,7 +446,7 @@ class _Operated:
         self.work, self.axes, self.source, self.size, self.bounds = work, axes, source, size, bounds
         self.hint = hint
         e, p, depth = work.e, work.p, work.tile.depth
-        self.room = depth * (size + PAD)
+        self.room = depth * size
         self.shared = e.b.shared(p.acc, 2 * self.room, hint)
         self.buffer = e.buffer(source.slot, hint=hint)
         unknown = in_parts(p, source, axes) if source.dtype is p.acc else None
@@ -486,6 +487,7 @@ class _Slice:
         self.aligned = None
         if lanes > 1 and not is_aligned and operated.aligned():
             self.aligned = e.b.let(aligned(self.buffer), "aligned")
+        self.turned = _turned(tile.depth, lanes, BANKED // p.acc.itemsize) if self.along_k else 0
         self.operand = Operand(e, source, p.k, tile.depth, 2, not self.along_k)
         self.operand.find(
             axes, lambda i: self.first + self._place(i)[0], self.items if self.along_k else 1
@@ -538,21 +540,48 @@ class _Slice:
                 value = cast(value, dtype)
             b.store(self.held, at + u, value)
 
+    def turn(self, step: Expr) -> Expr:
+        """What the places of a line's elements are changed by, those of step `step` of k."""
+        banks = BANKED // self.work.p.acc.itemsize
+        return step // self.lanes * self.turned % banks if self.turned else Const(0)
+
     def put(self, half: Expr) -> None:
         """Write what was read into a half of the shared memory."""
-        b, lanes, pitch = self.work.e.b, self.lanes, self.size + PAD
+        b, lanes = self.work.e.b, self.lanes
+        turn = b.let(self.turn(self.inner), "turn") if self.turned else None
         with b.loop(self.items, "unroll") as i:
             row, step = self._place(i)
-            begin = half * self.room + step * pitch + row
+            place = row if turn is None else binary("xor", row, turn)
+            begin = half * self.room + step * self.size + place
             if lanes > 1 and not self.along_k:
                 b.store(self.shared, begin, load(self.held, i * lanes, lanes, aligned=True))
             else:
                 with b.loop(lanes, "unroll", "u") as u:
-                    b.store(self.shared, begin + u * pitch, load(self.held, i * lanes + u))
+                    b.store(self.shared, begin + u * self.size, load(self.held, i * lanes + u))
 
-    def at(self, half: Expr, step: Expr, row: Expr) -> Expr:
-        """An element of the shared memory."""
-        return load(self.shared, half * self.room + step * (self.size + PAD) + row)
+    def take(
+        self, to: Buffer, count: int, half: Expr, step: Expr, rows: Callable[..., Expr]
+    ) -> None:
+        """Read the thread's elements of a step, neighbours at once, which the turn may have changed
+        the order of."""
+        b, near, line = self.work.e.b, self.work.near, half * self.room + step * self.size
+        turn = self.turn(step)
+        within = b.let(turn % near, "within")
+        read = b.scratch(to.dtype, near, "read")
+        with b.loop(count // near, "unroll") as i:
+            place = binary("xor", rows(i * near), turn - within)
+            b.store(read, 0, load(self.shared, line + place, near, aligned=True))
+            with b.loop(near, "unroll", "u") as u:
+                b.store(to, i * near + u, load(read, binary("xor", u, within)))
+
+
+def _turned(depth: int, lanes: int, banks: int) -> int:
+    """By how much the turn grows from one thread along k to the next.
+
+    So many threads of a warp side by side along k leave so many rows to each, which are neighbours:
+    those of the next thread go beside them.
+    """
+    return max(1, banks * lanes // depth)
 
 
 def _along_k(work: _Work, slices: tuple[_Slice, _Slice], steps: Expr) -> None:
@@ -583,10 +612,8 @@ def _multiply(work: _Work, slices: tuple[_Slice, _Slice], half: Expr) -> None:
         b.scratch(work.p.acc, n, h) for n, h in ((tile.own_rows, "x"), (tile.own_columns, "y"))
     )
     with b.loop(tile.depth, "unroll", "k") as k:
-        with b.loop(tile.own_rows, "unroll") as i:
-            b.store(rows, i, left.at(half, k, work.rows(i)))
-        with b.loop(tile.own_columns, "unroll", "j") as j:
-            b.store(columns, j, right.at(half, k, work.columns(j)))
+        left.take(rows, tile.own_rows, half, k, work.rows)
+        right.take(columns, tile.own_columns, half, k, work.columns)
         with b.loop(tile.own_rows, "unroll") as i, b.loop(tile.own_columns, "unroll", "j") as j:
             at = i * tile.own_columns + j
             b.store(work.sums, at, fma(load(rows, i), load(columns, j), load(work.sums, at)))

@@ -2,8 +2,8 @@
 
 A block has a square of two loops. Along one of them some buffers have neighbours side by side,
 along the other one the rest; so the former go through a tile of shared memory, and all of memory is
-read and written in the order in which it lies. A tile has a column more than it needs, so that
-neither its rows nor its columns fall into the same bank.
+read and written in the order in which it lies. A row of a tile has a word more than it needs, so
+that neither its rows nor its columns fall into the same bank.
 
 Elements of less than 4 bytes are taken 2 or 4 at a time, so that threads move words: a thread reads
 as many words below each other, turns them in registers, and fills as many rows of the tile, which
@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from graphtorch.ir.dtype import DType
 from graphtorch.ir.shape import Dim, numel
 
 from ...cpu.loops.nest import Loop
@@ -28,6 +29,7 @@ from .wide import WideScope
 
 TILE = 32  # elements along an edge of a tile, times those that a thread takes at once
 THREADS = 256  # of a block
+WORD = 4  # bytes that a bank of shared memory gives at a time
 MOST_TILES = 8  # of 4 bytes an element, which shared memory holds in any case
 ENOUGH = 1 << 12  # elements from which on a tile is worth it
 
@@ -47,7 +49,6 @@ class TileScope(Squares, WideScope):
     def __init__(self, lowering: Lowering, hint: str, lanes: int = 1):
         super().__init__(lowering, hint, lanes)
         self.edge = edge(lanes)
-        self.pitch = self.edge + lanes
         self._tiles: dict[tuple[Slot, Dim], Buffer] = {}
         self._words: dict[tuple[Slot, Dim], Buffer] = {}
         self._results: list[tuple[Buffer, Buffer]] = []
@@ -130,7 +131,7 @@ class TileScope(Squares, WideScope):
             yield
         self.flush()
         for tile, words in self._results:
-            b.store(tile, self.place(*self.own, self.column), load(words, 0, self.lanes))
+            b.store(tile, self.place(tile, *self.own, self.column), load(words, 0, self.lanes))
 
     @contextmanager
     def turned(self) -> Iterator[tuple[Expr, Expr, Expr]]:
@@ -149,11 +150,15 @@ class TileScope(Squares, WideScope):
     def times(self, number: Expr) -> Expr:
         return number if self.lanes == 1 else self.b.let(number * self.lanes, "first")
 
-    def place(self, rest: Expr | int, number: Expr, column: Expr) -> Expr:
+    def place(self, tile: Buffer, rest: Expr | int, number: Expr, column: Expr) -> Expr:
         """Where a tile has an element of row `number * lanes + rest`: rows of the same rest come
         one after the other."""
         row = number if self.lanes == 1 else number + as_expr(rest) * TILE
-        return row * self.pitch + column
+        return row * self.pitch(tile.dtype) + column
+
+    def pitch(self, dtype: DType) -> int:
+        """Elements of a row of a tile: whole words, one more than the banks."""
+        return self.edge + max(self.lanes, WORD // dtype.itemsize)
 
     def at(self, position: Dim, step: int) -> Expr:
         """The position of what `turned` is at, some steps along."""
@@ -169,7 +174,7 @@ class TileScope(Squares, WideScope):
         return room and self.is_across(position)
 
     def tile(self, slot: Slot) -> Buffer:
-        return self.b.shared(slot.dtype, self.edge * self.pitch, "tile")
+        return self.b.shared(slot.dtype, self.edge * self.pitch(slot.dtype), "tile")
 
     def read(self, slot: Slot, position: Dim, mask: Expr | None = None) -> Expr:
         b, key = self.b, (slot, position)
@@ -182,12 +187,12 @@ class TileScope(Squares, WideScope):
                 tile = self._tiles[key] = self.tile(slot)
                 self.fill(tile, source, position)
         if self.lanes == 1:
-            return load(tile, self.place(*self.own, self.column))
+            return load(tile, self.place(tile, *self.own, self.column))
         words = self._words.get(key)
         if words is None:
             with b.hoisted(self.depth):
                 words = self._words[key] = b.scratch(slot.dtype, self.lanes, "words")
-                b.store(words, 0, load(tile, self.place(*self.own, self.column), self.lanes))
+                b.store(words, 0, load(tile, self.place(tile, *self.own, self.column), self.lanes))
         return load(words, self.lane)
 
     def put(self, slot: Slot, position: Dim, value: Expr, mask: Expr | None = None) -> None:
@@ -200,7 +205,7 @@ class TileScope(Squares, WideScope):
             tile = self.tile(slot)
         self._full.append((slot, position, tile))
         if self.lanes == 1:
-            b.store(tile, self.place(*self.own, self.column), value)
+            b.store(tile, self.place(tile, *self.own, self.column), value)
             return
         with b.hoisted(self.depth):
             words = b.scratch(to.dtype, self.lanes, "out")
@@ -212,7 +217,9 @@ class TileScope(Squares, WideScope):
         b, lanes = self.b, self.lanes
         if lanes == 1:
             with self.turned() as (number, column, _):
-                b.store(tile, self.place(0, number, column), load(source, self.at(position, 0)))
+                b.store(
+                    tile, self.place(tile, 0, number, column), load(source, self.at(position, 0))
+                )
             return
         words = b.scratch(source.dtype, lanes**2 * TILE * TILE // THREADS, "words")
         with self.turned() as (_, _, before):
@@ -221,7 +228,7 @@ class TileScope(Squares, WideScope):
         with self.turned() as (number, column, before):
             turned = self.crossed(words, before)
             for n in range(lanes):
-                b.store(tile, self.place(n, number, column), load(turned, n * lanes, lanes))
+                b.store(tile, self.place(tile, n, number, column), load(turned, n * lanes, lanes))
 
     def empty(self) -> None:
         """What went to tiles, to memory."""
@@ -233,11 +240,15 @@ class TileScope(Squares, WideScope):
             for slot, position, tile in self._full:
                 to = self.buffer(slot, "write")
                 if lanes == 1:
-                    b.store(to, self.at(position, 0), load(tile, self.place(0, number, column)))
+                    b.store(
+                        to, self.at(position, 0), load(tile, self.place(tile, 0, number, column))
+                    )
                     continue
                 words = b.scratch(slot.dtype, lanes * lanes, "words")
                 for n in range(lanes):
-                    b.store(words, n * lanes, load(tile, self.place(n, number, column), lanes))
+                    b.store(
+                        words, n * lanes, load(tile, self.place(tile, n, number, column), lanes)
+                    )
                 words = self.crossed(words, as_expr(0))
                 for n in range(lanes):
                     b.store(to, self.at(position, n), load(words, n * lanes, lanes))
