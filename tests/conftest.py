@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from graphtorch import _settings, manual_seed
 from graphtorch.ir.graph import located
 from graphtorch.ir.passes import pipeline
 
+EMULATED = "the emulated CUDA device needs a C++ compiler"  # why tests are skipped without one
 GOLDEN = Path(__file__).parent / "golden"
 manual_seed(0)  # of what test modules draw when they are imported
 
@@ -24,6 +25,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="random graphs on llvm: each with every choice of passes, not one in turn",
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Tests that a machine without a C++ compiler skips are one line of pytest's summary, which has
+    one for each place that skips."""
+    report = yield
+    if report.skipped and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[2]
+        if EMULATED in reason:
+            report.longrepr = (__file__, 0, reason)
+    return report
 
 
 @pytest.fixture(autouse=True)

@@ -478,7 +478,9 @@ class Writer(Expressions):
         text = self.value(s.value)
         name = self.names[s.name] = self.fresh(s.name.name)
         self.made_in[s.name] = self.loops
-        self.put(f"{register(s.name.type)} {name} = {text};")
+        # A bool that changes gets a register: assemblers keep it among predicates, and spill those.
+        c_type = "gt_u32" if s.name.type.dtype is boolean else register(s.name.type)
+        self.put(f"{c_type} {name} = {text};")
 
     def _assign(self, s: k.Assign) -> None:
         self.put(f"{self.value(s.name)} = {self.value(s.value)};")

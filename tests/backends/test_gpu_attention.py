@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from graphtorch.backends.gpu import nvrtc
 from graphtorch.backends.gpu.buffer import DeviceBuffer
 from graphtorch.backends.gpu.compiler import build, target_of
 from graphtorch.backends.gpu.emulated import EmulatedDevice, compiler
@@ -102,6 +103,9 @@ CASES = {
     "wide doubles": Case(F64, (20, 128), (30, 128), (30, 66), causal=True),
     "wide floats": Case(f32, (20, 200), (30, 200), (30, 256)),
     "odd heads, large scores, a NaN": Case(f16, (5, 7), (3, 7), (3, 5), scale=-40.0),
+    "a mask of whole tiles": Case(
+        bf16, (2, 128, 64), (2, 192, 64), (2, 192, 64), (boolean, (2, 128, 192)), causal=True
+    ),
 }
 
 
@@ -316,6 +320,18 @@ def test_text(golden: Any) -> None:
     graph = forward(Case(bf16, (2, 64, 16), (2, 64, 16), (2, 64, 16)))
     program, _, _ = lowered(graph, target_of(Unit()))
     golden("gpu_attention", "\n".join(map(print_kernel, program.kernels())))
+
+
+@pytest.mark.skipif(nvrtc.library() is None, reason="registers are told by NVRTC")
+@pytest.mark.parametrize("causal", [False, True])
+def test_masks_of_wide_heads_fit_in_registers(causal: bool) -> None:
+    """Beside sums of 256 features there are few left: what is in whole tiles takes no tests."""
+    heads = (2, 4, 1024, 256)
+    case = Case(bf16, heads, heads, heads, (boolean, (2, 1, 1024, 1024)), causal=causal)
+    unit = Unit()
+    build(forward(case), unit, machine=replace(LARGE, warpgroups=True))
+    (uses,) = nvrtc.resources(unit.text(), "sm_90a").values()
+    assert not uses.spilled
 
 
 def test_text_by_groups(golden: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -70,14 +71,18 @@ def test_the_table_of_counts(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     listed = json.loads(rows.read_text())
-    conv = "conv 1x1 + add warpgroups"
-    assert [r["case"] for r in listed] == ["x * y + x f32", "transpose f32", conv]
+    cases = ["x * y + x f32", "transpose f32", "conv 1x1 + add warpgroups"]
+    assert [r["case"] for r in listed] == cases
     for row in listed:
         assert row["sectors"] <= 1.05 * row["ideal"] and row["limit"] == "memory"
         assert row["kernel"] in done.stdout
-    pointwise, transpose, _ = listed
+    pointwise, transpose, conv = listed
     assert pointwise["touched"] * 32 == 3 * 4 * 256 * 256 and pointwise["flops"] == 2 * 256 * 256
     assert transpose["turns"] == transpose["least"] > 0 and transpose["barriers"] > 0
+    assert conv["loop_turns"] == conv["loop_least"] > 0
+    # what its epilogue stores in lines of shared memory is the only thing with conflicts
+    assert conv["lines"] and not any(line["loop"] for line in conv["lines"])
+    assert all(line["text"][:100] in done.stdout for line in conv["lines"])
 
 
 @pytest.mark.skipif(cxx() is None, reason="the emulated CUDA device needs a C++ compiler")
@@ -88,6 +93,16 @@ def test_blocks_of_some_kernels_have_no_races() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("kernels without a race") == len(names)
+
+
+def test_without_a_compiler_one_line_says_why_tests_are_skipped(tmp_path: Path) -> None:
+    files = [Path(__file__).with_name(f"test_gpu_{n}.py") for n in ("pools", "traces", "counts")]
+    command = [sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider", *files]
+    command += ["-k", "not one_line"]
+    bare = {**os.environ, "CXX": "none", "PATH": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=bare)
+    said = [x for x in done.stdout.splitlines() if "the emulated CUDA device needs" in x]
+    assert len(said) == 1 and int(said[0].split("[")[1].split("]")[0]) > 40, done.stdout
 
 
 @pytest.mark.skipif(

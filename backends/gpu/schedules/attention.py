@@ -60,6 +60,7 @@ from .panels import (
     stored,
     sums_of,
 )
+from .parts import both, is_multiple
 from .products import thread_of
 from .tile_panels import LINE, TilePanel, TileProducts
 from .warpgroup_tiles import GROUP
@@ -289,12 +290,13 @@ class AttentionProblem:
 
         if self.masks or self.early != 1.0:
             bases = [b.let(self.base(m), "base") for m in self.masks]
+            sizes = {own[0]: products.sizes.rows, met[0]: others}
             with each(e, products, others) as (i, j, at):
                 x: Expr = load(scores, at)
                 if self.early != 1.0:
                     x = x * self.constant(self.early)
                 for mask, base in zip(self.masks, bases, strict=True):
-                    x = self._masked(x, mask, base, indices(i, j))
+                    x = self._masked(x, mask, base, indices(i, j), sizes)
                 b.store(scores, at, x)
         with b.when(logical_not(visible)):
             self._hide(products, scores, others, own, met)
@@ -353,13 +355,18 @@ class AttentionProblem:
                 at = products.at(i, j, others)
                 b.store(scores, at, select(inside, load(scores, at), self.nothing))
 
-    def _masked(self, x: Expr, mask: Source, base: Expr, at: dict[Axis, Expr]) -> Expr:
+    def _masked(
+        self, x: Expr, mask: Source, base: Expr, at: dict[Axis, Expr], sizes: dict[Axis, int]
+    ) -> Expr:
+        """A score with a mask applied, at these indices, of tiles of these sizes."""
         e, b = self.e, self.e.b
-        inside: Expr | None = None
-        for a, index in at.items():
-            if stride(mask.address, a) != 0:
-                below = binary("lt", index, e.expr(a.extent))
-                inside = below if inside is None else binary("and", inside, below)
+        inside = both(
+            [
+                binary("lt", index, e.expr(a.extent))
+                for a, index in at.items()
+                if stride(mask.address, a) != 0 and not is_multiple(a.extent, sizes[a])
+            ]
+        )
         m = load(
             e.buffer(mask.slot, hint="mask"),
             b.let(self.place(mask, base, at), "at"),

@@ -151,6 +151,7 @@ class Products(Protocol[P]):
     """How the threads of a block multiply what panels of a kind bring.
 
     Attributes:
+        sizes: of the block's work.
         acc: dtype of sums, scores and weights before these are rounded.
         own: rows of a thread.
         shared_by: neighbouring threads that have the same rows.
@@ -158,6 +159,7 @@ class Products(Protocol[P]):
         staged: whether weights pass through shared memory: a barrier stands before they are used.
     """
 
+    sizes: Sizes
     acc: DType
     own: int
     shared_by: int

@@ -4,9 +4,9 @@ registers.
 A block computes `rows` x `columns` results. Step by step along k its threads copy a slice of A and
 one of B into shared memory, `depth` deep, and each thread multiplies what its own results need of
 them; while they do, the elements of the next slices are on their way into registers. Slices lie in
-shared memory with k outermost, so that a warp reads neighbours of 16 bytes without conflicts of
-banks. What has its neighbours along k in memory is written across, and no two threads of a warp
-into the same bank: with each step of k the elements of a line change places (`_Slice.turn`).
+shared memory with k outermost, padded by four elements, and a warp reads neighbours of 16 bytes
+without conflicts of banks. What has its neighbours along k in memory is written across: a warp
+takes a sector of it from so many rows that no two of its threads write to the same bank.
 
 Any address that is affine along k will do: convolutions are read in place (implicit GEMM),
 transposed operands as they lie; neighbouring threads read neighbours in memory along m, n or k,
@@ -45,8 +45,10 @@ from ...kernels.uniform import WARP
 from ..machine import gpu_of
 from .epilogue import Finish, Partial, Results
 from .operands import Operand, bind
-from .parts import BANKED, COPIED, along_k, both, copied, in_parts, is_multiple, read_part
+from .parts import COPIED, along_k, both, copied, in_parts, is_multiple, read_part
 
+PAD = 4  # elements between slices of shared memory
+SECTOR = 32  # bytes that memory moves at least
 LANES = 8  # threads of a warp side by side, which read 128 bytes of shared memory at once
 LEAST_DEPTH = 128  # steps of k that are worth a part of their own
 LONG = 1024  # steps of k for each part that are worth more than smaller tiles
@@ -446,7 +448,7 @@ class _Operated:
         self.work, self.axes, self.source, self.size, self.bounds = work, axes, source, size, bounds
         self.hint = hint
         e, p, depth = work.e, work.p, work.tile.depth
-        self.room = depth * size
+        self.room = depth * (size + PAD)
         self.shared = e.b.shared(p.acc, 2 * self.room, hint)
         self.buffer = e.buffer(source.slot, hint=hint)
         unknown = in_parts(p, source, axes) if source.dtype is p.acc else None
@@ -479,24 +481,43 @@ class _Slice:
         self.items = self.size * tile.depth // lanes // tile.threads
         self.held = e.b.scratch(p.acc, self.items * lanes, f"{operated.hint}_next")
         self.along_k = along_k(p, source)
-        line = (tile.depth if self.along_k else self.size) // lanes
-        self.inner = e.b.let(work.thread % line * lanes, "inner")
-        self.outer, self.step = e.b.let(work.thread // line, "outer"), tile.threads // line
+        self._share_out()
         self.all_rows = is_multiple(extent_of(axes), self.size)
         self.all_steps = is_multiple(extent_of(p.k), tile.depth) and not p.limits
         self.aligned = None
         if lanes > 1 and not is_aligned and operated.aligned():
             self.aligned = e.b.let(aligned(self.buffer), "aligned")
-        self.turned = _turned(tile.depth, lanes, BANKED // p.acc.itemsize) if self.along_k else 0
         self.operand = Operand(e, source, p.k, tile.depth, 2, not self.along_k)
         self.operand.find(
             axes, lambda i: self.first + self._place(i)[0], self.items if self.along_k else 1
         )
 
+    def _share_out(self) -> None:
+        """Which items the thread has: where the first is, along the line and across, and how far
+        on the next are.
+
+        Along k a warp has a sector of many rows, and warps have sectors side by side; a thread has
+        items of several sectors where there are not as many warps.
+        """
+        work, lanes, tile = self.work, self.lanes, self.work.tile
+        let, thread, line = work.e.b.let, work.thread, (tile.depth if self.along_k else self.size)
+        sector = min(SECTOR // work.p.acc.itemsize, line) if self.along_k else line
+        threads, sectors = sector // lanes, line // sector  # of a sector, and of a line
+        beside = min(sectors, tile.threads // WARP) if self.along_k else 1
+        self.laps, self.hop = sectors // beside, beside * sector
+        each = tile.threads // beside
+        inner, outer = thread % threads * lanes, thread // threads
+        if beside > 1:
+            inner, outer = thread // each * sector + inner, thread % each // threads
+        self.inner, self.outer = let(inner, "inner"), let(outer, "outer")
+        self.step = each // threads
+
     def _place(self, i: Expr) -> tuple[Expr, Expr]:
         """The row and the step of k of the first element of item `i`."""
-        outer = self.outer + i * self.step
-        return (outer, self.inner) if self.along_k else (self.inner, outer)
+        outer, inner = self.outer + i // self.laps * self.step, self.inner
+        if self.laps > 1:
+            inner = inner + i % self.laps * self.hop
+        return (outer, inner) if self.along_k else (inner, outer)
 
     def fetch(self, slice: Expr, more: Expr | None = None) -> None:
         """Read a slice into registers; what lies outside is 0. Args: more: whether there is one."""
@@ -540,48 +561,26 @@ class _Slice:
                 value = cast(value, dtype)
             b.store(self.held, at + u, value)
 
-    def turn(self, step: Expr) -> Expr:
-        """What the places of a line's elements are changed by, those of step `step` of k."""
-        banks = BANKED // self.work.p.acc.itemsize
-        return step // self.lanes * self.turned % banks if self.turned else Const(0)
-
     def put(self, half: Expr) -> None:
         """Write what was read into a half of the shared memory."""
-        b, lanes = self.work.e.b, self.lanes
-        turn = b.let(self.turn(self.inner), "turn") if self.turned else None
+        b, lanes, pitch = self.work.e.b, self.lanes, self.size + PAD
         with b.loop(self.items, "unroll") as i:
             row, step = self._place(i)
-            place = row if turn is None else binary("xor", row, turn)
-            begin = half * self.room + step * self.size + place
+            begin = half * self.room + step * pitch + row
             if lanes > 1 and not self.along_k:
                 b.store(self.shared, begin, load(self.held, i * lanes, lanes, aligned=True))
             else:
                 with b.loop(lanes, "unroll", "u") as u:
-                    b.store(self.shared, begin + u * self.size, load(self.held, i * lanes + u))
+                    b.store(self.shared, begin + u * pitch, load(self.held, i * lanes + u))
 
     def take(
-        self, to: Buffer, count: int, half: Expr, step: Expr, rows: Callable[..., Expr]
+        self, to: Buffer, count: int, half: Expr, step: Expr, row: Callable[[Expr], Expr]
     ) -> None:
-        """Read the thread's elements of a step, neighbours at once, which the turn may have changed
-        the order of."""
-        b, near, line = self.work.e.b, self.work.near, half * self.room + step * self.size
-        turn = self.turn(step)
-        within = b.let(turn % near, "within")
-        read = b.scratch(to.dtype, near, "read")
+        """Read the thread's elements of a step, neighbours at once."""
+        b, near = self.work.e.b, self.work.near
         with b.loop(count // near, "unroll") as i:
-            place = binary("xor", rows(i * near), turn - within)
-            b.store(read, 0, load(self.shared, line + place, near, aligned=True))
-            with b.loop(near, "unroll", "u") as u:
-                b.store(to, i * near + u, load(read, binary("xor", u, within)))
-
-
-def _turned(depth: int, lanes: int, banks: int) -> int:
-    """By how much the turn grows from one thread along k to the next.
-
-    So many threads of a warp side by side along k leave so many rows to each, which are neighbours:
-    those of the next thread go beside them.
-    """
-    return max(1, banks * lanes // depth)
+            at = half * self.room + step * (self.size + PAD) + row(i * near)
+            b.store(to, i * near, load(self.shared, at, near, aligned=True))
 
 
 def _along_k(work: _Work, slices: tuple[_Slice, _Slice], steps: Expr) -> None:
