@@ -74,6 +74,8 @@ def topk(
     check_tensor("topk", "input", input)
     if input._type.dtype.is_bool:
         raise RuntimeError("topk does not support bool dtypes on CPU: convert the input first")
+    if isinstance(k, float):
+        raise TypeError("topk(): argument 'k' (position 2) must be int, not float")
     axis = axis_of(dim, input.ndim)
     size = input._type.shape[axis] if input.ndim else 1
     if not 0 <= k <= size:

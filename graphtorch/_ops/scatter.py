@@ -75,6 +75,13 @@ def check_index_dtype(name: str, index: Any, error: type[Exception] = RuntimeErr
         raise error(f"{name}(): Expected dtype int64 for index, got {index.dtype}")
 
 
+def _check_long(name: str, index: Tensor, error: type[Exception] = RuntimeError) -> None:
+    """Raise for indices of int32, which these functions do not take."""
+    if index._type.dtype is not i64:
+        given = SCALAR_NAMES[index._type.dtype]
+        raise error(f"{name}(): Expected a long tensor for index, but got {given}: use .long()")
+
+
 @register(out=True)
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """The entries `index` along `dim`."""
@@ -395,6 +402,7 @@ def index_reduce(
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """A copy with the entries of `source` written at `index` along `dim`."""
     check_index_dtype("index_copy", index)
+    _check_long("index_copy_", index)
     axis = _axis(input, dim)
     if input.ndim == 0:
         return reshape(index_copy(reshape(input, (1,)), 0, index, reshape(source, (1,))), ())
@@ -412,6 +420,7 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """A copy with `value` written at `index` along `dim`."""
     check_index_dtype("index_fill", index, IndexError)
+    _check_long("index_fill_", index, IndexError)
     axis = _axis(input, dim)
     if isinstance(value, Tensor) and value.ndim:
         raise RuntimeError(
@@ -420,7 +429,9 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
         )
     if input.ndim == 0:
         return input.clone().fill_(value)
-    _check_entries(input, axis, index)
+    size = input._type.shape[axis]
+    check_places(index, size, OUTSIDE % (axis, size), lowest=-size if isinstance(size, int) else 0)
+    index = FUNCTIONS["where"](index < 0, index + size, index)  # it alone counts from the end
     hit = input.new_zeros(input._type.shape[axis], dtype=DTYPES["bool"])
     hit = _scatter("scatter", hit, 0, reshape(index, (-1,)), True, "index")
     return FUNCTIONS["masked_fill"](input, _along(hit, axis, input.ndim), value)
@@ -431,11 +442,7 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
 @keeps_as_one("input index")
 def take(input: Tensor, index: Tensor) -> Tensor:
     """Elements of the flattened input. Raises RuntimeError for an index that is not of int64."""
-    if index._type.dtype is not i64:
-        raise RuntimeError(
-            f"take(): Expected a long tensor for index, but got "
-            f"{SCALAR_NAMES[index._type.dtype]}: convert it with .long()"
-        )
+    _check_long("take", index)
     common_place("Take", (input, index))
     flat = reshape(input, (-1,))
     return getitem(flat, index)
@@ -451,6 +458,7 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
             "torch.take_along_dim(): input and indices should have the same number of dimensions, "
             f"but got {input.ndim} dimensions for input, and {indices.ndim} dimensions for indices"
         )
+    _check_long("torch.take_along_dim", indices)
     axis = _axis(input, dim)
     if input.shape[axis]:  # all are taken modulo the size
         indices = indices % input.shape[axis]
@@ -469,6 +477,7 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
 @order_kept
 def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
     """A copy with `source` written (or added) at flat places."""
+    _check_long("put_", index)
     if source.numel() != index.numel():
         raise IndexError(
             "put_(): Expected source and index to have the same number of elements, but got "

@@ -127,6 +127,8 @@ def unfold(self: Tensor, dimension: int, size: int, step: int) -> Tensor:
     """All windows of `size` along a dimension, `step` apart, as a new last dimension."""
     axis = axis_of(dimension, self.ndim)
     shape, strides = (self._type.shape, self._strides) if self.ndim else ((1,), (1,))
+    if isinstance(size, int) and size < 0:
+        raise RuntimeError(f"size is {size} but must be >= 0")
     if size > shape[axis]:
         raise RuntimeError(
             f"maximum size for tensor at dimension {axis} is {shape[axis]} but size is {size}"
