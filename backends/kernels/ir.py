@@ -25,8 +25,8 @@
              | "select" | "cast" | "splat" | "reduce" | "shuffle" | "warp" | "pair"
              | "aligned" buffer
     left   ::= shared "[" expr "]" | x "[" expr "]"
-    kind   ::= serial | parallel | vector | unroll | rolled | block threads ("resident" int)?
-             | thread
+    kind   ::= serial | parallel | vector | unroll | rolled | single
+             | block threads ("resident" int)? | thread
 
 Every expression has a dtype and a number of lanes; more than one lane means an explicit vector.
 `vector` on a loop asks the target's own vectoriser to do it; contractions write explicit lanes
@@ -406,12 +406,14 @@ class Lanes(Expr):
 @dataclass(eq=False, slots=True)
 class For:
     """`kind`: serial, parallel or block (top level only), thread (inside of a block loop), vector
-    (asks the target's vectoriser), unroll, rolled.
+    (asks the target's vectoriser), unroll, rolled, single.
 
-    A rolled loop stays a loop: its body was made to fill the registers, and copies of it would
-    spill. The blocks of a block loop have `threads` threads, a multiple of 32 up to 1024.
-    `resident`: how many blocks a multiprocessor is to have at a time, which bounds the registers of
-    a thread; with 1 none are spilled for the sake of more blocks; 0: the compiler chooses.
+    A rolled loop stays a loop: its body was made to fill the registers, and many copies of it would
+    spill. Of a single one there is not even a second copy: neighbouring iterations load the same
+    elements, and what is kept of one for the next takes the registers of its sums. The blocks of a
+    block loop have `threads` threads, a multiple of 32 up to 1024. `resident`: how many blocks a
+    multiprocessor is to have at a time, which bounds the registers of a thread; with 1 none are
+    spilled for the sake of more blocks; 0: the compiler chooses.
     """
 
     var: Name

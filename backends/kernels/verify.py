@@ -45,7 +45,7 @@ RULES = {
     "writes": "a launch writes to memory that is the program's to write, given to it once",
 }
 TASKS = ("parallel", "block")
-LOOPS = frozenset(["serial", "vector", "unroll", "rolled", "thread", *TASKS])
+LOOPS = frozenset(["serial", "vector", "unroll", "rolled", "single", "thread", *TASKS])
 SPACES = ("private", "shared")
 MASK = k.KType(boolean)
 

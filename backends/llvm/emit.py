@@ -493,7 +493,7 @@ def stays_rolled(s: k.For) -> bool:
     accumulators become several."""
     if s.kind == "vector" and isinstance(s.lo, k.Const) and isinstance(s.hi, k.Const):
         return s.hi.value - s.lo.value in SHORT
-    return s.kind == "rolled" or (
+    return s.kind in ("rolled", "single") or (
         s.kind == "serial" and any(isinstance(x, k.For) for x in k.walk(s.body))
     )
 

@@ -13,6 +13,7 @@ turned.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -44,7 +45,8 @@ WINDOWS = (
     ops.avg_pool_grad,
 )
 UNKNOWN = 8  # what the symbol of a batch counts as
-NARROW = 8  # output channels that do not fill a vector
+VECTOR = 8  # neighbouring channels that are read, and summed, at a time
+ALONE = 1.5  # times as long as for each of several, it takes to sum a pixel's only vector
 # bytes: what convolutions lose by less takes no longer than starting to turn images
 LEAST = 1 << 17
 FLOPS = 8  # floating-point operations in the time of moving a byte
@@ -134,7 +136,7 @@ def _of_convolution(node: Node) -> Way:
     for k in kernel:
         taps *= likely(k, SIDE)
     flops = 2 * _elements(y) * each[0] * taps
-    wasted = flops / FLOPS * (NARROW / min(each[1], NARROW) - 1)
+    wasted = flops / FLOPS * _waste(each[1])
     strided = taps > 1 and max(attrs.stride) > 1  # type: ignore[attr-defined]
     return Way(
         images,
@@ -143,6 +145,12 @@ def _of_convolution(node: Node) -> Way:
         moved * (2 if strided else 1),
         wasted,
     )
+
+
+def _waste(channels: float) -> float:
+    """How much longer than for full vectors of neighbouring channels it takes for so many."""
+    vectors = math.ceil(channels / VECTOR)
+    return vectors * VECTOR / channels * (ALONE if vectors == 1 else 1) - 1
 
 
 def _of_window(node: Node, supports: Supports) -> Way | None:
@@ -171,7 +179,9 @@ def _of_window(node: Node, supports: Supports) -> Way | None:
 
     if not supports(deeper([to_channels_last(x) for x in node.operands])):
         return None
-    return Way((True,) * len(node.operands), (True,) * len(node.types), make)
+    given_bytes = max(_bytes(x) for x in node.operands)
+    wasted = given_bytes * _waste(likely(node.operands[0].shape[1], SIDE))
+    return Way((True,) * len(node.operands), (True,) * len(node.types), make, beside=wasted)
 
 
 def _of_mean(node: Node, rank: int) -> Way | None:

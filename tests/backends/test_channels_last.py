@@ -9,6 +9,7 @@ import pytest
 
 from contracting import check
 from graphtorch.backends.cpu.contraction.schedule import Machine
+from graphtorch.backends.kernels.ir import For, walk
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType, bf16, f64
 from graphtorch.ir.graph import Value
@@ -57,6 +58,8 @@ CASES = {
     ),
     "depthwise, two filters a channel": conv((1, 6, 9, 9), (12, 1, 3, 3), groups=6),
     "1x1": conv((2, 64, 14, 14), (32, 64, 1, 1), (32,)),
+    "one channel": conv((2, 1, 28, 30), (20, 1, 3, 3), (20,), padding=ONE),
+    "one vector of results": conv((2, 1, 28, 30), (6, 1, 5, 5), (6,)),
     "1x1 stride": conv((1, 32, 14, 14), (48, 32, 1, 1), stride=(2, 2)),
     "3x3": conv((1, 64, 28, 28), (64, 64, 3, 3), padding=ONE),
     "1d": conv((2, 5, 40), (12, 5, 5), padding=((2, 2),)),
@@ -103,7 +106,7 @@ RESIDUES = {
 def test_no_zeros_between_elements_are_multiplied(name: str, machine: str) -> None:
     """A contraction a residue of the stride, none of which copies the image with zeros in it."""
     build, shapes = RESIDUES[name]
-    program = check(build, shapes, stable=(1,), target=MACHINES[machine])
+    program = check(build, shapes, stable=(1,), machine=MACHINES[machine])
     assert len(program.launches) > 1
     assert not any(launch.label.startswith("pad") for launch in program.launches)
 
@@ -122,11 +125,36 @@ def test_against_the_reference(name: str) -> None:
 
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize(
-    "name", ["few channels", "groups", "depthwise", "3x3", "input", "weight", "weight depthwise"]
+    "name",
+    [
+        "few channels",
+        "one channel",
+        "groups",
+        "depthwise",
+        "3x3",
+        "input",
+        "weight",
+        "weight depthwise",
+    ],
 )
 def test_any_vector_width(machine: str, name: str) -> None:
     build, shapes = CASES[name]
-    check(build, shapes, target=MACHINES[machine])
+    check(build, shapes, machine=MACHINES[machine])
+
+
+def test_one_channel_has_its_zeros_in_memory() -> None:
+    """Tiles would ask for each product whether its pixel is one."""
+    program = check(*CASES["one channel"], stable=(1,), machine=MACHINES["avx2"])
+    assert [launch.label.split()[0] for launch in program.launches] == ["pad", "channels_last_conv"]
+
+
+@pytest.mark.parametrize("name", ["one vector of results", "1x1"])
+def test_pixels_that_neighbours_share_are_not_kept_in_registers(name: str) -> None:
+    """One row of such a tile reads what another reads at the next step."""
+    program = check(*CASES[name], stable=(1,), machine=MACHINES["avx2"])
+    (launch,) = program.launches
+    kinds = {s.kind for s in walk(launch.kernel.body) if isinstance(s, For)}
+    assert ("single" in kinds) is (name == "one vector of results")
 
 
 @pytest.mark.parametrize("dtype", [f64, bf16])

@@ -398,12 +398,12 @@ def test_control_flow_scratch_and_calls():
     run_kernel(kernel, [data, out], [-3])
 
 
-def sums(lo: int, hi: k.Expr | int, step: int) -> Kernel:
+def sums(lo: int, hi: k.Expr | int, step: int, kind: str = "rolled") -> Kernel:
     """Sums of two vectors at lo, lo + step, ... before hi, and the last such position."""
     x, y, last = Buffer("x", f32), Buffer("y", f32, "readwrite"), Buffer("last", i64, "readwrite")
     b = Builder()
     totals = [b.var(Const(0.0, KType(f32, 4)), "c") for _ in range(2)]
-    with b.loop(hi, "rolled", "k", lo=lo, step=step) as at:
+    with b.loop(hi, kind, "k", lo=lo, step=step) as at:
         row = b.let(load(x, at * 4, 4), "v")
         for scale, total in enumerate(totals):
             b.assign(total, k.fma(row, Const(scale + 1.0, KType(f32, 4)), total))
@@ -433,6 +433,16 @@ def test_sums_count_and_jump_once_for_several_iterations():
     text = module.text()
     assert text.count("store i64") == 4 + 1  # four at a time, and what is left
     assert text.count("!llvm.loop ") == 2 and ".p2align\t6" in compile_assembly(text, host())
+
+
+def test_sums_of_a_single_iteration_at_a_time():
+    module = ModuleEmitter("m", host())
+    module.launcher("f", sums(0, N, 1, "single"), (0, 1, 2), "")
+    text = module.text()
+    assert text.count("store i64") == text.count("!llvm.loop ") == 1
+    y, last = np.zeros(8, np.float32), np.zeros(1, np.int64)
+    run_kernel(sums(0, 5, 1, "single"), [np.ones(20, np.float32), y, last], [0])
+    assert list(y) == [5] * 4 + [10] * 4 and last[0] == 4
 
 
 @pytest.mark.parametrize("n", [0, 1, 5, 1000])

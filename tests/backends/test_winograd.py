@@ -59,7 +59,7 @@ def test_transforms(
     check(
         filtered(padding, (2, *out, channels), tile),
         [(2, *size, channels), (channels,)],  # type: ignore[arg-type]
-        target=MACHINES[machine],
+        machine=MACHINES[machine],
     )
 
 
@@ -70,7 +70,7 @@ def test_transforms_of_gradients(tile: int, machine: str, size: tuple[int, int])
     check(
         lambda g: ops.winograd_result_grad(g, tile=tile),
         [(2, *size, 19)],
-        target=MACHINES[machine],
+        machine=MACHINES[machine],
     )
 
 

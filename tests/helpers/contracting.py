@@ -17,7 +17,7 @@ from graphtorch.ir.evaluate import evaluate as interpret
 from graphtorch.ir.graph import Graph, Type, Value
 from graphtorch.ir.passes import fuse
 from graphtorch.ir.passes.limits import Limits
-from graphtorch.ir.shape import Dim, evaluate
+from graphtorch.ir.shape import Dim, evaluate, symbols
 
 Build = Callable[..., Value]
 TOLERANCE = {"bf16": 2e-2, "f16": 2e-3, "f32": 2e-5, "f64": 1e-12}
@@ -87,7 +87,11 @@ def check(
     machine: Machine | None = None,
     **sizes: int,
 ) -> Program:
-    """Compare native code with the reference; returns the program that ran."""
+    """Compare native code with the reference; returns the program that ran.
+
+    Args: sizes: of the shapes' symbols.
+    """
+    assert set(sizes) <= {s.name for shape in shapes for s in symbols(shape)}, sizes
     graph = graph_of(build, shapes, dtype)
     arrays = [
         sample([int(evaluate(d, sizes)) for d in shape], dtype, i) for i, shape in enumerate(shapes)

@@ -173,6 +173,19 @@ def test_a_pool_and_its_gradient_work_in_the_same_order(stride: int) -> None:
     assert len(turned) <= 3 and names(found).count("channels_last_conv") == 2
 
 
+@pytest.mark.parametrize("channels", [6, 32])
+def test_few_channels_stay_apart(channels: int) -> None:
+    """Neighbouring channels that do not fill a vector cost more than moving images does."""
+    x, w = value("x", 32, 1, 24, 24), value("w0", channels, 1, 5, 5)
+    second, g = value("w1", 32, channels, 5, 5), value("g", 32, 32, 12, 12)
+    pool = {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0)}
+    y = ops.max_pool(ops.relu(conv(x, w)), **pool, dilation=(1, 1), ceil_mode=False)[0]
+    place = {"stride": (1, 1), "padding": ((2, 2), (2, 2)), "dilation": (1, 1), "groups": 1}
+    grad = ops.conv_transpose(g, second, **place, output_padding=(0, 0))
+    graph = Graph("g", [x, w, second, g], [conv(y, second), ops.mul(y, grad)])
+    assert ("channels_last_conv" in names(layout.run(graph, supports))) is (channels == 32)
+
+
 def test_exact_programs_keep_their_images() -> None:
     graph = blocks()
     for exact in Exactness:

@@ -72,6 +72,7 @@ class Column:
 
 Row = dict[str, Dim]
 FULL = 8  # accumulators that keep the units busy without unrolling over k
+NEAR = range(1, 4)  # steps of k that a loop may take at a time
 
 
 class Writer(Protocol):
@@ -328,7 +329,8 @@ def register_tile(
     b_offsets = [b.offset(c.at, c.chunk.offset) for c in columns]
     a_fixed = [e.b.let(e.expr(o), "row") for o in a_offsets]
     b_fixed = [e.b.let(e.expr(o), "column") for o in b_offsets]
-    step = _Step(e, p, a, b, a_fixed, b_fixed, columns, accumulators, Borders(e, p, rows))
+    shared = bool(p.k) and _shares_loads(a_offsets, a.steps(len(rows))[-1])
+    step = _Step(e, p, a, b, a_fixed, b_fixed, columns, accumulators, Borders(e, p, rows), shared)
     step.loops(
         0,
         e.b.let(a.base(len(rows)), "a_at"),
@@ -337,6 +339,12 @@ def register_tile(
         b.steps(width),
     )
     writer.write(rows, columns, dict(accumulators))
+
+
+def _shares_loads(rows: Sequence[Dim], step: Dim) -> bool:
+    """Whether one row of a tile reads at a step of k what another reads a few steps later."""
+    known = {r for r in rows if isinstance(r, int)}
+    return isinstance(step, int) and any(r + step * i in known for r in known for i in NEAR)
 
 
 def steps_of(e: Scope, p: Contraction, axis: Axis) -> Expr:
@@ -361,6 +369,7 @@ class _Step:
     columns: Sequence[Column]
     accumulators: dict[tuple[int, int], Name]
     borders: Borders
+    shares_loads: bool
     inside: Sequence[Expr] = ()  # of each row, where some lie outside of the image
 
     def loops(
@@ -370,10 +379,9 @@ class _Step:
             self.multiply(a_at, b_at)
             return
         e = self.e
-        kind = "rolled" if len(self.accumulators) >= FULL else "serial"
         axis = self.p.k[depth]
         low, high = self.borders.span(axis, steps_of(e, self.p, axis))
-        with e.b.loop(high, kind, "k", lo=low) as k:
+        with e.b.loop(high, self.kind, "k", lo=low) as k:
             e.space.bind(axis.variable, k)
             a_next = e.b.let(a_at + k * e.expr(a_steps[depth]), "a_at")
             b_next = e.b.let(b_at + k * e.expr(b_steps[depth]), "b_at")
@@ -386,6 +394,13 @@ class _Step:
                 self.loops(depth + 1, a_next, b_next, a_steps, b_steps)
             with e.b.otherwise():
                 self.outside(inside, a_next).loops(depth + 1, Const(0), b_next, a_steps, b_steps)
+
+    @property
+    def kind(self) -> str:
+        """Of the loops: one whose sums fill the registers is not written out."""
+        if len(self.accumulators) < FULL:
+            return "serial"
+        return "single" if self.shares_loads else "rolled"
 
     def outside(self, inside: Sequence[Expr], a_at: Expr) -> _Step:
         """The same where some rows lie outside of the image: these read its beginning, and count as

@@ -23,7 +23,7 @@ from ...kernels.contraction.operands import accumulator
 from ...kernels.contraction.problem import axis
 from ...kernels.ir import Const, Expr, binary, cast, load, splat
 from ..contraction.schedule import Chunk
-from ..contraction.winograd import along_channels, on_both_sides
+from ..contraction.winograd import Stage, along_channels, on_both_sides
 from ..loops.places import Places
 
 
@@ -57,7 +57,7 @@ def _lower_tiles(
     made = e.buffer(places.result_slot(node.result()), "write", "y")
     lanes = lowering.machine.lanes(acc.itemsize)
     first_row, first_column = down.variable * step - top, across.variable * step - left
-    tile = (image.variable * rows + down.variable) * columns + across.variable
+    row = (image.variable * rows + down.variable) * columns
     count = images * rows * columns
 
     def vector(at: Expr, c: Expr, chunk: Chunk, i: int, j: int, inside: Expr | None) -> Expr:
@@ -86,16 +86,15 @@ def _lower_tiles(
             ]
             for i in range(window)
         ]
-        for a, row in enumerate(on_both_sides(e, matrix, square)):
-            for b, value in enumerate(row):
-                where = to + e.expr((a * len(matrix) + b) * count * channels) + c
-                store_lanes(e.b, made, where, cast(value, x.dtype), chunk.valid, e.masks)
+        for a, numbers in enumerate(on_both_sides(e, matrix, square)):
+            for b, value in enumerate(numbers):
+                where = to + (a * len(matrix) + b) * stage.hop + c
+                store_lanes(e.b, stage.memory, where, cast(value, x.dtype), chunk.valid, e.masks)
 
-    with e.tasks([image.loop, down.loop]), e.nested([across.loop]):
+    def all_channels(to: Expr) -> None:
         at = e.b.let(
             e.expr(((image.variable * height + first_row) * width + first_column) * channels), "at"
         )
-        to = e.b.let(e.expr(tile * channels), "to")
         inside = [
             [e.b.let(_within(e, first + i, size), "inside") for i in range(window)]
             for first, size in ((first_row, height), (first_column, width))
@@ -105,6 +104,13 @@ def _lower_tiles(
             along_channels(e, int(channels), lanes, lambda c, k: one(c, k, at, to, None))
         with e.b.otherwise():
             along_channels(e, int(channels), lanes, lambda c, k: one(c, k, at, to, inside))
+
+    with e.tasks([image.loop, down.loop]):
+        stage = Stage(e, across, len(matrix) ** 2, int(channels), x.dtype)
+        with stage.pieces() as (first, length):
+            with stage.tiles(first, length) as to:
+                all_channels(to)
+            stage.move(made, e.expr(row) + first, length, count, out=True)
     moved = (x.type.numel + node.types[0].numel) * x.dtype.itemsize
     e.launch(node.op.name, node.types[0].numel * 6, moved)
 

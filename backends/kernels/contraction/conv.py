@@ -144,11 +144,13 @@ def sees_zeros(node: Node, kernel: Shape, channels: Dim, lowering: Lowering) -> 
     """Whether kernels leave out what lies beyond the image instead of reading zeros.
 
     Tiles do so along axes of the kernel, and not where they would ask for each few of the
-    `channels` that a result reads.
+    `channels` that a result reads; channels by themselves (depthwise) ask once for a vector of
+    them.
     """
     if lowering.machine.tasks_are_threads:
         return True
-    many = channels == 1 or (isinstance(channels, int) and channels >= LONG_LOOP)
+    alone = channels == 1 and node.attrs.groups > 1
+    many = alone or (isinstance(channels, int) and channels >= LONG_LOOP)
     return (
         is_channels_last(node)
         and many

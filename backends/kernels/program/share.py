@@ -51,7 +51,9 @@ from ..text import nameless
 from .donation import loads
 from .program import Program, flat
 
-KINDS = frozenset(("parallel", "serial", "rolled", "vector"))  # loops that are not written out
+KINDS = frozenset(
+    ("parallel", "serial", "rolled", "single", "vector")
+)  # loops that are not written out
 # Trip counts from which on an innermost loop need not know it: of vectors, and where LLVM makes the
 # vectors.
 LONG, VERY_LONG = 16, 512
@@ -307,7 +309,7 @@ def _loops(body: Sequence[Stmt]) -> list[For]:
 def _sums(loop: For) -> bool:
     """Whether LLVM may split the sums of `loop` among lanes: in how many ways depends on its trip
     count."""
-    return loop.kind != "rolled" and any(
+    return loop.kind not in ("rolled", "single") and any(
         isinstance(s, Assign) and s.name.type.lanes == 1 and s.name.type.dtype.is_floating_point
         for s in loop.body
     )
