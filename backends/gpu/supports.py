@@ -19,6 +19,7 @@ LEFT_OUT = frozenset(
     {
         "max_pool_input_grad",
         "narrow_linear",
+        "winograd_conv",
         "winograd_image",
         "winograd_result",
         "winograd_result_grad",

@@ -66,6 +66,12 @@ def transformed_ns(node: Node) -> float:
     return elements(node.operands[0].type) * 16 * MULTIPLY_ADD_NS
 
 
+def tiled_ns(node: Node) -> float:
+    """w^2 numbers for t^2 results, each a sum over channels, and the transforms around them."""
+    channels: Any = node.operands[1].shape[2]
+    return elements(node.types[0]) * (4 * channels + 64) * MULTIPLY_ADD_NS
+
+
 def attention_ns(node: Node) -> float:
     """Scores of q and k, the first two operands, and their product with v."""
     keys: Any = node.operands[1].shape[-2]

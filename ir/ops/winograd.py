@@ -9,7 +9,8 @@ takes w^2 multiplications where the sum over taps takes 9 t^2: 16 for 36, or 36 
 and S. Gray, "Fast Algorithms for Convolutional Neural Networks", 2015,
 https://arxiv.org/abs/1509.09308, sections 4.1 and 4.3). The sum over channels is w^2 matrix
 products; `winograd_image` makes B^T d B of all tiles, `winograd_result` A^T m A, and for the
-gradient of the filters `winograd_result_grad` A g A^T. Sums and differences of numbers of unlike
+gradient of the filters `winograd_result_grad` A g A^T; `winograd_conv` is the three steps for some
+tiles at a time. Sums and differences of numbers of unlike
 size lose bits: with t = 4 up to 2e-5 of the largest result, and 3e-5 of filters' gradients, where
 plain sums lose 3e-6 and 4e-7; with t = 2 about as much as these (seen with 64 to 512 channels).
 Made by the `winograd` pass, after differentiation.
@@ -29,9 +30,9 @@ from ..op import BY_DECOMPOSITION, Attrs, Kind, Op, Weight
 from ..shape import Dim, numel
 from .checks import attrs_of, ints
 from .common import FLOATING, check_domain, ops, wide
-from .timing import transformed_ns
+from .timing import tiled_ns, transformed_ns
 
-__all__ = ["winograd_image", "winograd_result", "winograd_result_grad"]
+__all__ = ["winograd_conv", "winograd_image", "winograd_result", "winograd_result_grad"]
 
 Matrix: TypeAlias = tuple[tuple[float, ...], ...]
 
@@ -123,7 +124,17 @@ class WinogradResultGradAttrs(Attrs):
     tile: int
 
 
-AnyAttrs: TypeAlias = WinogradImageAttrs | WinogradResultAttrs | WinogradResultGradAttrs
+@dataclass(frozen=True)
+class WinogradConvAttrs(Attrs):
+    """padding: zeros before and after each of the two spatial dimensions. tile: t, 2 or 4."""
+
+    padding: tuple[tuple[int, int], ...]
+    tile: int
+
+
+AnyAttrs: TypeAlias = (
+    WinogradImageAttrs | WinogradResultAttrs | WinogradResultGradAttrs | WinogradConvAttrs
+)
 
 
 def form_of(attrs: AnyAttrs) -> Form:
@@ -172,6 +183,18 @@ def _result_infer(attrs: WinogradResultAttrs, m: Type) -> tuple[Type, ...]:
             f"got {list(m.shape)}"
         )
     return (m.with_shape(attrs.shape),)
+
+
+def _conv_infer(attrs: WinogradConvAttrs, x: Type, w: Type) -> tuple[Type, ...]:
+    (tiled,) = _image_infer(WinogradImageAttrs(attrs.padding, attrs.tile), x)
+    numbers, _, channels = tiled.shape
+    if w.rank != 4 or w.shape[0] != numbers or w.shape[2] != channels or w.dtype is not x.dtype:
+        raise RuntimeError(
+            f"winograd_conv: an image {list(x.shape)} takes filters [{numbers}, F / b, {channels}, "
+            f"b] of its dtype, but got {w}"
+        )
+    size = results(x.shape[1:3], attrs.padding)
+    return (x.with_shape((x.shape[0], *size, w.shape[1] * w.shape[3])),)
 
 
 def _result_grad_infer(attrs: WinogradResultGradAttrs, g: Type) -> tuple[Type, ...]:
@@ -231,6 +254,15 @@ def _image_decompose(node: Node) -> tuple[Value]:
     attrs = attrs_of(node, WinogradImageAttrs)
     form = form_of(attrs)
     return (_by_transform(form.image, _cut(node.operands[0], attrs.padding, form, form.window)),)
+
+
+def _conv_decompose(node: Node) -> tuple[Value]:
+    attrs, (x, w) = attrs_of(node, WinogradConvAttrs), node.operands
+    tiled = winograd_image(x, padding=attrs.padding, tile=attrs.tile)
+    numbers, blocks, channels, width = w.shape
+    turned = ops.permute(w, dims=(0, 2, 1, 3))
+    product = ops.matmul(tiled, ops.reshape(turned, shape=(numbers, channels, blocks * width)))
+    return (winograd_result(product, shape=node.types[0].shape, tile=attrs.tile),)
 
 
 def _result_grad_decompose(node: Node) -> tuple[Value]:
@@ -305,6 +337,14 @@ def _result_reference(attrs: WinogradResultAttrs, m: np.ndarray) -> np.ndarray:
     return made[:, :height, :width].astype(m.dtype)
 
 
+def _conv_reference(attrs: WinogradConvAttrs, x: np.ndarray, w: np.ndarray) -> np.ndarray:
+    tiled = _image_reference(WinogradImageAttrs(attrs.padding, attrs.tile), wide(x))
+    made = np.einsum("itc,ibcf->itbf", tiled, wide(w))
+    shape = (x.shape[0], *results(x.shape[1:3], attrs.padding), w.shape[1] * w.shape[3])
+    made = made.reshape(*made.shape[:2], shape[3])
+    return _result_reference(WinogradResultAttrs(shape, attrs.tile), made).astype(x.dtype)
+
+
 winograd_image = Op(
     "winograd_image",
     "B^T d B of each w x w tile d, t apart, of x [N, H, W, C] in zeros: [w * w, tiles, C].",
@@ -343,5 +383,19 @@ winograd_result_grad = Op(
     reference=_result_grad_reference,
     kind=Kind.WHOLE,
     weight=Weight.PLAIN,
+    batch=BY_DECOMPOSITION,
+)
+winograd_conv = Op(
+    "winograd_conv",
+    "The 3 x 3 convolution of x [N, H, W, C] by filters w = G w G^T [w * w, F / b, C, b].",
+    ("x", "w"),
+    attrs=WinogradConvAttrs,
+    infer=_conv_infer,
+    vjp=BY_DECOMPOSITION,
+    decompose=_conv_decompose,
+    reference=_conv_reference,
+    kind=Kind.CONTRACTION,
+    weight=Weight.CONTRACTION,
+    reference_ns=tiled_ns,
     batch=BY_DECOMPOSITION,
 )

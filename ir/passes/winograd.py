@@ -37,6 +37,12 @@ NEAR_BYTES = 1 << 20  # of filters that stay in the cache next to a core
 # In times that reading a number from beyond that cache takes:
 TILED = 2.0  # transforming an image's tiles, for each number made
 RESULT = 1.0  # transforming tiles back, for each number read
+JOINED = 0.5  # of both, where one kernel takes all steps
+
+# Bytes of transformed filters that may be read again for every few tiles: all of them, in steps for
+# these few alone, so that neither tiles nor products are moved to memory.
+JOINED_BYTES = 3 << 20
+BLOCK = 32  # filters that lie together then
 
 # What the symbol of a batch counts as: few images where filters are kept, for which reading larger
 # ones has to pay; a batch of training where they change.
@@ -76,9 +82,24 @@ class Layer:
         numbers = square * self.channels * self.filters
         back = TILED if self.gradient else RESULT
         moved = square * count * (TILED * self.channels + back * self.filters)
+        if self.is_joined(form):
+            moved *= JOINED
         made = 0.0 if self.kept else numbers * (9 + self.reading)
         return (
             max(numbers * count / EFFICIENCY, self._filters(square)) + self.reading * moved + made
+        )
+
+    def is_joined(self, form: Form) -> bool:
+        """Whether one kernel takes all steps, for a few tiles at a time: where their numbers would
+        not stay near, and all filters may be read again for each few tiles."""
+        images, *size = self.pixels
+        square = form.window**2
+        count = images * math.prod(int(tiles(s, form.tile)) for s in size)
+        return (
+            not self.gradient
+            and self.filters % BLOCK == 0
+            and 4 * square * self.channels * self.filters <= JOINED_BYTES
+            and 4 * square * count * (self.channels + self.filters) > 2 * NEAR_BYTES
         )
 
     def _filters(self, each: int) -> float:
@@ -99,15 +120,17 @@ class Choice:
     ) -> Form | None:
         """The form of a node for results y and filters w, None for a gradient of these; None where
         the convolution stays as it is."""
-        kept, gradient = w is not None and w in self.seldom, w is None
-        reading = self.limits.reading
-        pixels = _pixels(y, FEW if kept else BATCH)
-        layer = Layer(pixels, int(channels), int(filters), kept, reading, gradient)  # type: ignore[arg-type]
+        layer = self.layer(y, channels, filters, w)
         best, time = 0, layer.plain()
         for form in FORMS.values():
             if layer.filtered(form) < GAIN * time:
                 best, time = form.tile, layer.filtered(form)
-        return FORMS.get(self.limits.tile(node, kept, best))
+        return FORMS.get(self.limits.tile(node, layer.kept, best))
+
+    def layer(self, y: Value, channels: Dim, filters: Dim, w: Value | None) -> Layer:
+        kept, gradient = w is not None and w in self.seldom, w is None
+        pixels, reading = _pixels(y, FEW if kept else BATCH), self.limits.reading
+        return Layer(pixels, int(channels), int(filters), kept, reading, gradient)  # type: ignore[arg-type]
 
 
 def _pixels(y: Value, count: int) -> tuple[int, int, int]:
@@ -168,9 +191,13 @@ def _by_tiles(
     form = choice.form(node, y, channels, filters, w)
     if form is None:
         return None
-    tiled = ops.winograd_image(x, padding=padding, tile=form.tile)
-    product = ops.matmul(tiled, _filters(w, dims, form, order))
-    made = ops.winograd_result(product, shape=y.shape, tile=form.tile)
+    if choice.layer(y, channels, filters, w).is_joined(form):
+        blocks = _filters(w, dims, form, order, BLOCK)
+        made = ops.winograd_conv(x, blocks, padding=padding, tile=form.tile)
+    else:
+        tiled = ops.winograd_image(x, padding=padding, tile=form.tile)
+        product = ops.matmul(tiled, _filters(w, dims, form, order))
+        made = ops.winograd_result(product, shape=y.shape, tile=form.tile)
     return ops.add(made, bias[0]) if bias else made  # type: ignore[no-any-return]
 
 
@@ -179,13 +206,18 @@ def _is_covered(x: Value, padding: Paddings, y: Value) -> bool:
     return min(min(p) for p in padding) >= 0 and results(x.shape[1:3], padding) == y.shape[1:3]
 
 
-def _filters(w: Value, dims: tuple[int, int], form: Form, order: int = 1) -> Value:
-    """G w G^T of each filter of w: [w * w, channels, filters]."""
+def _filters(w: Value, dims: tuple[int, int], form: Form, order: int = 1, block: int = 0) -> Value:
+    """G w G^T of each filter of w: [w * w, channels, filters], or in blocks of so many filters
+    [w * w, filters / block, channels, block]."""
     channels, filters = (w.shape[d] for d in dims)
     taps = ops.permute(ops.reshape(w, shape=(*w.shape[:2], 9)), dims=(2, *dims))
+    shape: tuple[Dim, ...] = (channels, filters)
+    if block:
+        parted = ops.reshape(taps, shape=(9, channels, filters // block, block))
+        taps, shape = ops.permute(parted, dims=(0, 2, 1, 3)), (filters // block, channels, block)
     flat = ops.reshape(taps, shape=(9, channels * filters))
     made = ops.matmul(_both_sides(form, w)[order], flat)
-    return ops.reshape(made, shape=(form.window**2, channels, filters))  # type: ignore[no-any-return]
+    return ops.reshape(made, shape=(form.window**2, *shape))  # type: ignore[no-any-return]
 
 
 def _both_sides(form: Form, like: Value) -> dict[int, Value]:

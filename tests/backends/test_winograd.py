@@ -126,7 +126,7 @@ def replaced(graph: Graph, stable: bool = True) -> Graph | None:
     """The graph by way of tiles; None where it is left as it is."""
     found = winograd.run(graph, set(graph.inputs[1:]) if stable else set(), Limits())
     names = {n.op.name for n in found.nodes}
-    assert ("winograd_image" in names) == (found is not graph)
+    assert bool({"winograd_image", "winograd_conv"} & names) == (found is not graph)
     return None if found is graph else found
 
 
@@ -175,7 +175,7 @@ def test_larger_tiles_for_larger_images() -> None:
     def tile(size: int, channels: int) -> int:
         found = replaced(layer("conv", size, channels, channels, images=1))
         assert found is not None
-        (node,) = (n for n in found.nodes if n.op is ops.winograd_image)
+        (node,) = (n for n in found.nodes if n.op in (ops.winograd_image, ops.winograd_conv))
         return int(node.attrs.tile)  # type: ignore[attr-defined]
 
     assert tile(56, 64) == 4
@@ -188,4 +188,32 @@ def test_tiles_are_not_kept_for_a_gradient() -> None:
     x, w = forward.inputs
     grad = inline(back, (x, forward.outputs[0]))
     both = winograd.run(Graph("g", [x, w], [*forward.outputs, *grad]), set(), Limits())
-    assert sum(n.op is ops.winograd_image for n in cse.run(both).nodes) == 2
+    assert sum(n.op is ops.winograd_image for n in cse.run(both).nodes) == 1
+    assert sum(n.op is ops.winograd_conv for n in both.nodes) == 1
+
+
+def test_steps_in_one_kernel_where_tiles_do_not_stay_near() -> None:
+    def names(size: int, channels: int, images: int) -> set[str]:
+        found = replaced(layer("conv", size, channels, channels, images=images))
+        assert found is not None
+        return {n.op.name for n in found.nodes}
+
+    assert "winograd_conv" in names(56, 64, 1) and "winograd_conv" in names(28, 128, 8)
+    assert "winograd_image" in names(28, 128, 1)  # all numbers fit next to the cores
+    assert "winograd_image" in names(14, 256, 8)  # filters are read once only
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("images", [1, 3, 0, BATCH])
+@pytest.mark.parametrize(("size", "width"), [((8, 12), 32), ((7, 9), 20), ((13, 5), 32)])
+def test_one_kernel(machine: str, images: Dim, size: tuple[int, int], width: int) -> None:
+    """Tasks of as many tiles, and of fewer; blocks of filters that fill vectors and do not."""
+    for tile in (2, 4):
+        check(
+            lambda x, w, b, t=tile: ops.relu(
+                ops.add(ops.winograd_conv(x, w, padding=((1, 1), (0, 2)), tile=t), b)
+            ),
+            [(images, *size, 19), ((tile + 2) ** 2, 2, 19, width), (2 * width,)],
+            machine=MACHINES[machine],
+            **({"batch": 3} if images is BATCH else {}),
+        )

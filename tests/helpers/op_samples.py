@@ -377,6 +377,12 @@ def minimal_filtering() -> Iterator[Sample]:
             m,
         )
         yield sample(
+            "winograd_conv",
+            lambda x, w, t=tile: ops.winograd_conv(x, w, padding=padding, tile=t),
+            x,
+            rng.standard_normal(((tile + 2) ** 2, 2, x.shape[3], 5)),
+        )
+        yield sample(
             "winograd_result_grad", lambda g, t=tile: ops.winograd_result_grad(g, tile=t), x
         )
 

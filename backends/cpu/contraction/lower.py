@@ -43,6 +43,7 @@ from .schedule import Schedule
 from .split import add_parts, partial_address, partial_slot, split
 from .tile import Direct, Packed, TileBody, emit_tiles, register_tile
 from .winograd import lower_winograd_result
+from .winograd_conv import lower_winograd_conv
 from .writer import PartialWriter, ResultWriter
 
 
@@ -66,7 +67,8 @@ HALVES = (f16, bf16)
 FEW_ROWS = 2  # that share what is widened of a column
 
 WITHOUT_SUMS: dict[str, Callable[[Region, Lowering, Node], None]] = {
-    "winograd_result": lower_winograd_result
+    "winograd_conv": lower_winograd_conv,
+    "winograd_result": lower_winograd_result,
 }
 TILES: dict[str, Callable[[int], TileBody]] = {
     "tile": lambda lanes: register_tile,
