@@ -122,6 +122,14 @@ def test_main_loops_have_no_conflicts(name: str) -> None:
         assert turns.turns == turns.least, kernel
 
 
+@pytest.mark.parametrize(("depth", "loops"), [(12, False), (32, False), (33, True)])
+def test_a_slice_that_is_the_only_one_is_no_loop(depth: int, loops: bool) -> None:
+    unit = Unit()
+    build(product(70, depth, 50, f64), unit, machine=PLAIN)
+    (piece,) = unit.pieces(1)
+    assert bool(main_loops(piece.text)) == loops
+
+
 def test_lines_of_main_loops() -> None:
     """Those of the outermost loop that is not unrolled, holds a barrier, and is not over blocks."""
     text = """for (blocks) {

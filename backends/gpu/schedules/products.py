@@ -590,6 +590,12 @@ def _along_k(work: _Work, slices: tuple[_Slice, _Slice], steps: Expr) -> None:
         s.fetch(Const(0))
         s.put(Const(0))
     b.barrier()
+    if isinstance(steps, Const) and steps.value == 1:
+        # A loop of one step is straight text too, with a slice of zeros put at its end: it takes
+        # more registers than there are.
+        _multiply(work, slices, Const(0))
+        b.barrier()
+        return
     with b.loop(steps, "rolled", "step") as step:
         half, ahead = b.let(step % 2, "half"), b.let(step + 1, "ahead")
         # Nothing here stands behind a condition: the compiler would read what is ahead only where
