@@ -136,6 +136,13 @@ def along_channels(
         body(Const(whole * lanes), last)
 
 
+def odd_lines(elements: int, itemsize: int) -> int:
+    """An odd number of cache lines that hold so many, in elements: what lies so far apart is spread
+    over a cache's sets."""
+    line = LINE // itemsize
+    return (-(-elements // line) | 1) * line
+
+
 class Stage:
     """The numbers of some neighbouring tiles of a row, of which each row of a tensor
     [`numbers`, tiles, channels] has one piece.
@@ -153,8 +160,7 @@ class Stage:
         self.block = max(1, room // channels)
         if isinstance(across.extent, int):  # as many pieces, of about as many tiles each
             self.block = -(-across.extent // -(-across.extent // self.block))
-        line = LINE // dtype.itemsize
-        self.hop = (-(-self.block * channels // line) | 1) * line
+        self.hop = odd_lines(self.block * channels, dtype.itemsize)
         self.memory = e.b.scratch(dtype, numbers * self.hop, "stage")
 
     @contextmanager

@@ -8,15 +8,13 @@ read again for each task is the filters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 from graphtorch.ir.graph import Node
 from graphtorch.ir.ops.checks import attrs_of
 from graphtorch.ir.ops.winograd import WinogradConvAttrs, form_of, tiles
-from graphtorch.ir.shape import Dim, evaluate
+from graphtorch.ir.shape import Dim
 
-from ...kernels.body.access import store_lanes
 from ...kernels.body.scope import Scope
 from ...kernels.body.space import Space
 from ...kernels.contraction.operands import accumulator, plain_source
@@ -27,35 +25,18 @@ from ...kernels.program.lowering import Lowering, Region
 from ...kernels.program.program import Slot
 from .schedule import TASKS, Tiling, any_row_sizes, chunks, column_sizes, most_rows, row_sizes
 from .tile import (
-    Column,
     Direct,
-    Row,
     Side,
     register_tile,
     sweep_axis,
     tile_columns,
     tile_rows,
 )
-from .winograd import LINE, Results, Tiles, along_channels, without_sums
-from .writer import ResultWriter
+from .winograd import Results, Tiles, along_channels, odd_lines, without_sums
+from .writer import PartialWriter, ResultWriter
 
 VECTORS = 2  # of filters, in a tile of sums
 FEWEST = 8  # tiles of a task, for which filters are read
-
-
-class _Sums:
-    """Puts finished sums where they belong in a task's memory."""
-
-    def __init__(self, e: Scope, slot: Slot, place: Dim):
-        self.e, self.slot, self.place = e, slot, place
-
-    def write(
-        self, rows: Sequence[Row], columns: Sequence[Column], values: dict[tuple[int, int], Expr]
-    ) -> None:
-        e, target = self.e, self.e.buffer(self.slot)
-        for (i, j), value in values.items():
-            where = e.b.let(e.expr(evaluate(self.place, {**rows[i], **columns[j].at})), "at")
-            store_lanes(e.b, target, where, value, columns[j].inside(), e.masks)
 
 
 def tiles_of_task(machine: Machine, numbers: int, channels: int, count: Dim) -> int:
@@ -67,12 +48,6 @@ def tiles_of_task(machine: Machine, numbers: int, channels: int, count: Dim) -> 
         return min(most, FEWEST)
     wanted = min(most, max(FEWEST, count // TASKS))
     return -(-count // -(-count // wanted))
-
-
-def _lines(elements: int, itemsize: int) -> int:
-    """An odd number of cache lines, in elements: what lies so far apart shares no set."""
-    line = LINE // itemsize
-    return (-(-elements // line) | 1) * line
 
 
 def lower_winograd_conv(region: Region, lowering: Lowering, node: Node) -> None:
@@ -110,7 +85,7 @@ def lower_winograd_conv(region: Region, lowering: Lowering, node: Node) -> None:
         length: int | Expr = each
         if not isinstance(count, int) or count % each:
             length = e.b.let(binary("min", Const(each), e.expr(count) - first), "length")
-        hops = _lines(each * channels, acc.itemsize), _lines(each * width, acc.itemsize)
+        hops = odd_lines(each * channels, acc.itemsize), odd_lines(each * width, acc.itemsize)
         held, sums = (
             e.scratch(acc, numbers * hop, name)
             for hop, name in zip(hops, ("tiles", "sums"), strict=True)
@@ -173,7 +148,7 @@ def products(
     vectors = len(chunks(columns.sizes[0], lanes))
     down = Tiling(_row_sizes(count, most_rows(vectors, machine.registers)))
     feeds = Direct(e, p, a, p.k), Direct(e, p, b, p.k)
-    writer = _Sums(e, sums, number.variable * hops[1] + m.variable * width + n.variable)
+    writer = PartialWriter(e, sums, number.variable * hops[1] + m.variable * width + n.variable)
     sides = Side((), m, None, down), Side((), n, None, columns)
 
     def beside(size: int, _: int | Expr) -> None:
