@@ -10,8 +10,9 @@ and S. Gray, "Fast Algorithms for Convolutional Neural Networks", 2015,
 https://arxiv.org/abs/1509.09308, sections 4.1 and 4.3). The sum over channels is w^2 matrix
 products; `winograd_image` makes B^T d B of all tiles, `winograd_result` A^T m A, and for the
 gradient of the filters `winograd_result_grad` A g A^T; `winograd_conv` is the three steps in one.
-Sums and differences of numbers of unlike size lose bits: with t = 4 up to 2e-5 of the largest result, and 3e-5 of filters' gradients, where
-plain sums lose 3e-6 and 4e-7; with t = 2 about as much as these (seen with 64 to 512 channels).
+Sums and differences of numbers of unlike size lose bits: with t = 4 up to 2e-5 of the largest
+result, and 3e-5 of filters' gradients, where plain sums lose 3e-6 and 4e-7; with t = 2 about as
+much as these (seen with 64 to 512 channels).
 Made by the `winograd` pass, after differentiation.
 """
 
