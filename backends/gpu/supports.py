@@ -13,7 +13,7 @@ from .schedules import attention, attention_grad
 
 # Passes over rows of any length read again what they need: a row in between, in memory, is one
 # more to write and to read, and mostly of wider elements. Rows are cut where there are few of them.
-LIMITS = Limits(row=UNBOUNDED, few_rows=0, winograd=False, floats=(f32, f32))
+LIMITS = Limits(row=UNBOUNDED, few_rows=0, neighbours=1, winograd=False, floats=(f32, f32))
 # Kernels made of vectors, or of blocks that one thread owns.
 LEFT_OUT = frozenset(
     {

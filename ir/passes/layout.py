@@ -31,6 +31,7 @@ from ..ops.reduce import Reduce
 from ..ops.shape import DimAttrs, DimsAttrs, PadAttrs, SliceAttrs
 from ..shape import SIDE, Dim, likely
 from .legalize import Supports
+from .limits import Limits
 
 CONVOLUTIONS: dict[Op, Op] = {
     ops.conv: ops.channels_last_conv,
@@ -45,11 +46,12 @@ WINDOWS = (
     ops.avg_pool_grad,
 )
 UNKNOWN = 8  # what the symbol of a batch counts as
-VECTOR = 8  # neighbouring channels that are read, and summed, at a time
 ALONE = 1.5  # times as long as for each of several, it takes to sum a pixel's only vector
 # bytes: what convolutions lose by less takes no longer than starting to turn images
 LEAST = 1 << 17
 FLOPS = 8  # floating-point operations in the time of moving a byte
+
+ANY = Limits()
 
 Make: TypeAlias = Callable[[Sequence[Value]], tuple[Value, ...]]
 
@@ -70,14 +72,18 @@ class Way:
     beside: float = 0
 
 
-def run(graph: Graph, supports: Supports) -> Graph:
+def run(graph: Graph, supports: Supports, limits: Limits = ANY) -> Graph:
     """`graph` with images in the order that costs least, for a target that takes
-    `channels_last_conv`."""
+    `channels_last_conv` and reads `limits.neighbours` channels at a time."""
     found = [n for n in graph.nodes if n.op in CONVOLUTIONS and _is_taken(n, supports)]
     if not found:
         return graph
     ranks = frozenset(n.operands[0].rank for n in found)
-    ways = {n: way for n in graph.nodes if (way := _way(n, ranks, supports)) is not None}
+    ways = {
+        n: way
+        for n in graph.nodes
+        if (way := _way(n, ranks, supports, limits.neighbours)) is not None
+    }
     chosen = _chosen(graph, ways)
     return (
         _rewritten(graph, {n: way for n, way in ways.items() if n in chosen}) if chosen else graph
@@ -91,15 +97,16 @@ def _is_taken(node: Node, supports: Supports) -> bool:
     return node.types[0].dtype.is_floating_point and supports(_convolution(node))
 
 
-def _way(node: Node, ranks: frozenset[int], supports: Supports) -> Way | None:
-    """How `node` works on images of `ranks` in the new order; None where it does not."""
+def _way(node: Node, ranks: frozenset[int], supports: Supports, vector: int) -> Way | None:
+    """How `node` works on images of `ranks` in the new order, `vector` channels at a time; None
+    where it does not."""
     rank = max((t.rank for t in (*node.types, *[v.type for v in node.operands])), default=0)
     if rank not in ranks:
         return None
     if node.op in CONVOLUTIONS:
-        return _of_convolution(node) if _is_taken(node, supports) else None
+        return _of_convolution(node, vector) if _is_taken(node, supports) else None
     if node.op in WINDOWS:
-        return _of_window(node, supports)
+        return _of_window(node, supports, vector)
     if node.op is ops.adaptive_avg_pool:
         return _of_mean(node, rank)
     if node.op.kind is Kind.POINTWISE:
@@ -121,7 +128,7 @@ def _convolution(node: Node) -> Node:
     return CONVOLUTIONS[node.op].node(tuple(given), node.attrs)
 
 
-def _of_convolution(node: Node) -> Way:
+def _of_convolution(node: Node, vector: int) -> Way:
     grad = node.op is ops.conv_weight_grad
     images = tuple(i < (2 if grad else 1) for i in range(len(node.operands)))
     op, attrs = CONVOLUTIONS[node.op], node.attrs
@@ -136,7 +143,7 @@ def _of_convolution(node: Node) -> Way:
     for k in kernel:
         taps *= likely(k, SIDE)
     flops = 2 * _elements(y) * each[0] * taps
-    wasted = flops / FLOPS * _waste(each[1])
+    wasted = flops / FLOPS * _waste(each[1], vector)
     strided = taps > 1 and max(attrs.stride) > 1  # type: ignore[attr-defined]
     return Way(
         images,
@@ -147,13 +154,15 @@ def _of_convolution(node: Node) -> Way:
     )
 
 
-def _waste(channels: float) -> float:
+def _waste(channels: float, vector: int) -> float:
     """How much longer than for full vectors of neighbouring channels it takes for so many."""
-    vectors = math.ceil(channels / VECTOR)
-    return vectors * VECTOR / channels * (ALONE if vectors == 1 else 1) - 1
+    if vector == 1:
+        return 0
+    vectors = math.ceil(channels / vector)
+    return vectors * vector / channels * (ALONE if vectors == 1 else 1) - 1
 
 
-def _of_window(node: Node, supports: Supports) -> Way | None:
+def _of_window(node: Node, supports: Supports, vector: int) -> Way | None:
     """A pool of images in the new order, or its gradient, is one of images of a single channel with
     a dimension more, along which windows have one element."""
     attrs: Any = node.attrs
@@ -180,7 +189,7 @@ def _of_window(node: Node, supports: Supports) -> Way | None:
     if not supports(deeper([to_channels_last(x) for x in node.operands])):
         return None
     given_bytes = max(_bytes(x) for x in node.operands)
-    wasted = given_bytes * _waste(likely(node.operands[0].shape[1], SIDE))
+    wasted = given_bytes * _waste(likely(node.operands[0].shape[1], SIDE), vector)
     return Way((True,) * len(node.operands), (True,) * len(node.types), make, beside=wasted)
 
 

@@ -44,6 +44,8 @@ class Limits:
         strided: weights of ops whose kernels read operands with strides where they lie.
         reading: multiply-adds of 32-bit floats in the time in which one of these is read from
             beyond the cache next to a core.
+        neighbours: channels that are read, and summed, at a time where those of a pixel lie next to
+            each other; 1 where few of them take no longer each than many.
         winograd: whether it has kernels for Winograd's transforms.
         integers: the dtypes of quantised numbers that it multiplies best, as `narrow_linear` takes
             them.
@@ -59,6 +61,7 @@ class Limits:
     few_rows: int = 4
     strided: frozenset[Weight] = frozenset((Weight.CONTRACTION,))
     reading: float = 26.0
+    neighbours: int = 8
     winograd: bool = True
     integers: tuple[DType, DType] = (i8, i8)
     floats: tuple[DType, DType] = (bf16, bf16)

@@ -131,7 +131,7 @@ def stages(
         Stage("simplify-legal", simplify.run),
         Stage("fold-legal", fold.run),
         Stage("legalize-again", expand, supports),
-        Stage("layout", partial(layout.run, supports=supports), supports),
+        Stage("layout", partial(layout.run, supports=supports, limits=limits), supports),
         Stage("affine", partial(affine.run, stable=stable), supports),
         Stage("winograd", partial(winograd.run, stable=stable, limits=limits), supports),
         Stage("cse-legal", cse.run, supports),

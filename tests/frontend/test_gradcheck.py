@@ -36,14 +36,6 @@ APART = {
         "samples by rejection jump; tests/frontend/test_special.py has its gradient",
     ),
     **dict.fromkeys(
-        ("channels_last_conv", "channels_last_conv_transpose", "channels_last_conv_weight_grad"),
-        "by their decomposition; tests/backends/test_channels_last.py",
-    ),
-    **dict.fromkeys(
-        ("winograd_image", "winograd_result", "winograd_result_grad"),
-        "the same; tests/backends/test_winograd.py",
-    ),
-    **dict.fromkeys(
         ("igamma", "igammac", "zeta"), "one operand only, or once only: test_special.py"
     ),
 }
@@ -59,6 +51,10 @@ ALONG = {"dims": (1,), "keepdim": False}
 POOL = {"kernel": (2,), "stride": (2,), "padding": (0,), "ceil_mode": False}
 MEAN_POOL = {**POOL, "count_include_pad": True, "divisor": None}
 LINE = np.arange(6.0).reshape(1, 2, 3) * 0.7 - 1
+PIXELS = np.sin(np.arange(24.0)).reshape(1, 4, 3, 2)
+FILTERS = np.cos(np.arange(36.0)).reshape(2, 2, 3, 3)
+TRANSFORMED = np.cos(np.arange(64.0)).reshape(16, 1, 2, 2)
+STEP = {"stride": (1, 1), "padding": ((1, 1), (1, 1)), "dilation": (1, 1), "groups": 1}
 
 Sample = tuple[str, tuple[Any, ...], dict[str, Any]]
 
@@ -100,6 +96,13 @@ SAMPLES: list[Sample] = [
     plain("adaptive_avg_pool_grad", LINE[:, :, :2], spatial=(3,)),
     plain("max_pool_grad", LINE[:, :, :1], np.array([[[1], [0]]]), spatial=(3,)),
     plain("max_pool_input_grad", LINE[:, :, :1], LINE, kernel=(2,), stride=(2,)),
+    plain("channels_last_conv", PIXELS, FILTERS, **STEP),
+    plain("channels_last_conv_transpose", PIXELS, FILTERS, **STEP, output_padding=(0, 0)),
+    plain("channels_last_conv_weight_grad", PIXELS, PIXELS[..., :1], **STEP, kernel=(3, 3)),
+    plain("winograd_conv", PIXELS, TRANSFORMED, padding=((1, 1), (1, 1)), tile=2),
+    plain("winograd_image", PIXELS, padding=((1, 1), (1, 1)), tile=2),
+    plain("winograd_result", TRANSFORMED[:, 0].repeat(2, 1), shape=(1, 4, 3, 2), tile=2),
+    plain("winograd_result_grad", PIXELS, tile=2),
 ]
 
 

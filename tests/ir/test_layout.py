@@ -13,6 +13,7 @@ from graphtorch.ir.dtype import i64
 from graphtorch.ir.evaluate import evaluate
 from graphtorch.ir.graph import Graph, Value
 from graphtorch.ir.passes import layout, pipeline
+from graphtorch.ir.passes.limits import Limits
 from graphtorch.ir.passes.limits import Exactness
 from graphtorch.ir.printer import print_graph
 from graphtorch.ir.shape import symbol
@@ -183,7 +184,9 @@ def test_few_channels_stay_apart(channels: int) -> None:
     place = {"stride": (1, 1), "padding": ((2, 2), (2, 2)), "dilation": (1, 1), "groups": 1}
     grad = ops.conv_transpose(g, second, **place, output_padding=(0, 0))
     graph = Graph("g", [x, w, second, g], [conv(y, second), ops.mul(y, grad)])
-    assert ("channels_last_conv" in names(layout.run(graph, supports))) is (channels == 32)
+    for limits in (Limits(), Limits(neighbours=1)):
+        turned = "channels_last_conv" in names(layout.run(graph, supports, limits))
+        assert turned is (channels == 32 or limits.neighbours == 1)
 
 
 def test_exact_programs_keep_their_images() -> None:
