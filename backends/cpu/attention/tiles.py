@@ -10,7 +10,6 @@ from graphtorch.ir.dtype import DType, i32
 from graphtorch.ir.graph import Node, Value
 from graphtorch.ir.shape import Dim, SymInt, evaluate, symbols
 
-from ...dataclass import dataclass
 from ...kernels.body.access import Reader, broadcast_to, lane_mask, resolve, store_lanes
 from ...kernels.body.scope import Scope
 from ...kernels.body.space import Space, coefficient
@@ -20,18 +19,7 @@ from ...kernels.ir import Buffer, Const, Expr, KType, Lanes, binary, cast, fma, 
 from ...kernels.machine import Machine
 from ...kernels.program.program import Slot
 from ..contraction.schedule import Tiling, chunks, column_sizes, most_rows, row_sizes
-from ..contraction.tile import (
-    Column,
-    Direct,
-    Row,
-    Side,
-    Writer,
-    register_tile,
-    sweep_axis,
-    tile_columns,
-    tile_rows,
-    transpose,
-)
+from ..contraction.tile import Column, Row, Span, Writer, emit_product, transpose
 from ..loops.places import Places
 
 WIDEST = 512  # features of queries and of values for which a task's memory stays small
@@ -58,15 +46,6 @@ def vector_tiling(extent: int, most: int, lanes: int, machine: Machine) -> tuple
 def rest_rows(machine: Machine) -> Tiling:
     """Rows of a product beside two vectors where their number is only known at run time."""
     return Tiling((8, 4, 1) if machine.registers >= 32 else (4, 1))
-
-
-@dataclass(frozen=True)
-class Span:
-    """An axis of a product: how much of it counts, and its tiles."""
-
-    axis: Axis
-    count: int | Expr
-    tiling: Tiling
 
 
 class Blocks:
@@ -146,23 +125,7 @@ class Blocks:
         )
         if limit is not None:
             p.limits[inner.name] = limit
-        rows, columns = (Side((), s.axis, None, s.tiling) for s in (m, n))
-        feeds = Direct(self.e, p, a, p.k), Direct(self.e, p, b, p.k)
-
-        def across(width: int, _: int | Expr) -> None:
-            vectors = tile_columns(columns, (width,), width, lanes or self.lanes)
-            sweep_axis(
-                self.e,
-                m.axis,
-                Const(0),
-                m.count,
-                m.tiling,
-                lambda size, _: register_tile(
-                    self.e, p, tile_rows(rows, (size,)), vectors, *feeds, writer
-                ),
-            )
-
-        sweep_axis(self.e, n.axis, Const(0), n.count, n.tiling, across)
+        emit_product(self.e, p, m, n, writer, lanes or self.lanes)
         for done in (m.axis, n.axis, inner):
             self.space.bind(done.variable, Const(0))
 

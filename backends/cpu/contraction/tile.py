@@ -233,6 +233,39 @@ def _sweep_side(
     )
 
 
+@dataclass(frozen=True)
+class Span:
+    """An axis of a product: how much of it counts, and its tiles."""
+
+    axis: Axis
+    count: int | Expr
+    tiling: Tiling
+
+
+def emit_product(
+    e: Scope,
+    p: Contraction,
+    m: Span,
+    n: Span,
+    writer: Writer,
+    lanes: int,
+) -> None:
+    """Within a task, all sums of `p`, whose operands are read where they lie: register tiles of
+    `m`, for one tile of `n` after the other."""
+    rows, columns = (Side((), s.axis, None, s.tiling) for s in (m, n))
+    a, b = Direct(e, p, p.a, p.k), Direct(e, p, p.b, p.k)
+
+    def below(width: int, _: int | Expr) -> None:
+        vectors = tile_columns(columns, (width,), width, lanes)
+
+        def tile(size: int, _: int | Expr) -> None:
+            register_tile(e, p, tile_rows(rows, (size,)), vectors, a, b, writer)
+
+        sweep_axis(e, m.axis, Const(0), m.count, m.tiling, tile)
+
+    sweep_axis(e, n.axis, Const(0), n.count, n.tiling, below)
+
+
 def sweep_axis(
     e: Scope,
     axis: Axis,

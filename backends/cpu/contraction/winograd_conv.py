@@ -24,14 +24,7 @@ from ...kernels.machine import Machine
 from ...kernels.program.lowering import Lowering, Region
 from ...kernels.program.program import Slot
 from .schedule import TASKS, Tiling, any_row_sizes, chunks, column_sizes, most_rows, row_sizes
-from .tile import (
-    Direct,
-    Side,
-    register_tile,
-    sweep_axis,
-    tile_columns,
-    tile_rows,
-)
+from .tile import Span, emit_product
 from .winograd import Results, Tiles, along_channels, odd_lines, without_sums
 from .writer import PartialWriter, ResultWriter
 
@@ -147,21 +140,5 @@ def products(
     columns = Tiling(column_sizes(width, VECTORS, lanes))
     vectors = len(chunks(columns.sizes[0], lanes))
     down = Tiling(_row_sizes(count, most_rows(vectors, machine.registers)))
-    feeds = Direct(e, p, a, p.k), Direct(e, p, b, p.k)
     writer = PartialWriter(e, sums, number.variable * hops[1] + m.variable * width + n.variable)
-    sides = Side((), m, None, down), Side((), n, None, columns)
-
-    def beside(size: int, _: int | Expr) -> None:
-        vectors = tile_columns(sides[1], (size,), size, lanes)
-        sweep_axis(
-            e,
-            m,
-            Const(0),
-            count,
-            down,
-            lambda size, _: register_tile(
-                e, p, tile_rows(sides[0], (size,)), vectors, *feeds, writer
-            ),
-        )
-
-    sweep_axis(e, n, Const(0), width, columns, beside)
+    emit_product(e, p, Span(m, count, down), Span(n, width, columns), writer, lanes)
