@@ -6,6 +6,7 @@ Bits: Intel's Software Developer's Manual, volume 2, CPUID; levels: the x86-64 p
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 from .tensor_check import constant_string
@@ -102,6 +103,7 @@ SAVED, SAVED_WIDE = 0x6, 0xE6  # of XCR0: 256-bit registers, 512-bit ones and ma
 BASELINE = '"target-cpu"="x86-64" "target-features"=""'
 
 
+@cache  # asked for each graph that is compiled
 def flags_of(cpu: str, features: str) -> frozenset[str]:
     """Features of a processor: those of its generation, where that is known, and those named.
 
