@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
@@ -39,6 +41,12 @@ def pytest_runtest_makereport(
         if EMULATED in reason:
             report.longrepr = (__file__, 0, reason)
     return report
+
+
+def pytest_collection_finish() -> None:
+    """What modules of tests made stays: whoever collects garbage need not go through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -83,9 +91,13 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Compiled code of a test run is its own: what an earlier compiler made is not found."""
+    """Compiled code of a test run is its own: what an earlier compiler made is not found. Processes
+    that share the tests share it, as those of a user do."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of the run
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRAPHTORCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("GRAPHTORCH_CACHE", str(folder / "cache"))
         yield
 
 

@@ -19,6 +19,8 @@ MOST_WORKERS = 8  # processes that share the tests; each takes up to 2 GiB besid
 
 
 def main() -> int:
+    # tests start hundreds of processes, each of which would compile the package's modules again
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     options = {"--oracle", "--lint"} & set(sys.argv[1:])
     _venv.ensure("test", *(["oracle", "libraries"] if "--oracle" in options else []))
     if "--lint" in options:

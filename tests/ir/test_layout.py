@@ -13,8 +13,7 @@ from graphtorch.ir.dtype import i64
 from graphtorch.ir.evaluate import evaluate
 from graphtorch.ir.graph import Graph, Value
 from graphtorch.ir.passes import layout, pipeline
-from graphtorch.ir.passes.limits import Limits
-from graphtorch.ir.passes.limits import Exactness
+from graphtorch.ir.passes.limits import Exactness, Limits
 from graphtorch.ir.printer import print_graph
 from graphtorch.ir.shape import symbol
 from recurrences import arrays_for, value
