@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,6 +14,7 @@ import numpy as np
 from graphtorch.backends.gpu import devices
 from graphtorch.ir import dtype as ir_dtype
 from graphtorch.ir.dtype import DType
+from graphtorch.ir.shape import SymInt
 from graphtorch.ir.shape import numel as _numel
 
 
@@ -301,10 +303,30 @@ channels_last = memory_format("channels_last")
 channels_last_3d = memory_format("channels_last_3d")
 
 
+def _checked_size(entry: tuple[int, Any]) -> Any:
+    size = entry[1]
+    if type(size) is int or type(size) is SymInt:
+        return size
+    try:
+        return operator.index(size)
+    except TypeError:
+        raise TypeError(
+            f"torch.Size() takes an iterable of 'int' (item {entry[0]} is '{type(size).__name__}')"
+        ) from None
+
+
 class Size(tuple):
     """A shape. A tuple of ints that prints as ``torch.Size([2, 3])``."""
 
     __slots__ = ()
+
+    def __new__(cls, sizes: Iterable[Any] = ()) -> Size:
+        return tuple.__new__(cls, map(_checked_size, enumerate(sizes)))
+
+    @classmethod
+    def of(cls, shape: tuple[Any, ...]) -> Size:
+        """The shape of a type, whose sizes nobody has to look at."""
+        return tuple.__new__(cls, shape)
 
     def __repr__(self) -> str:
         return f"torch.Size([{', '.join(map(str, self))}])"

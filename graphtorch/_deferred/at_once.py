@@ -23,16 +23,14 @@ from .tensor import Tensor
 
 _LARGEST = float(np.finfo(np.float32).max)
 _LARGEST_HALF = 65520.0  # from here on numbers round to infinity in float16
-_NUMBERS = frozenset({bool, int, float, complex})
+NUMBERS = frozenset({bool, int, float, complex})
 _EXACT = frozenset({i32, i64, f32, f64})
 _ELSEWHERE = object()  # in the place of what is not in memory
 
 
 def write_item(x: Tensor, key: Any, value: Any) -> bool:
     """``x[key] = value``; whether it could run at once."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    one = type(value) in _NUMBERS
+    one = type(value) in NUMBERS
     index = _index(key, one)
     if index is _ELSEWHERE:
         return False
@@ -52,7 +50,7 @@ def write_item(x: Tensor, key: Any, value: Any) -> bool:
 
 def fill(x: Tensor, number: Any) -> bool:
     """Every element of a part becomes `number`; whether it could run at once."""
-    memory = None if x._view is None or type(number) not in _NUMBERS else _memory(x)
+    memory = None if x._view is None or type(number) not in NUMBERS else _memory(x)
     if memory is None:
         return False
     memory[...] = element(number, x._type.dtype)
@@ -107,10 +105,11 @@ def element(number: Any, dtype: DType) -> Any:
     kind = type(number)
     if dtype.is_bool:
         return bool(number)
-    if kind is complex:
-        if not dtype.is_complex:
+    if kind is complex and not dtype.is_complex:
+        if number.imag:
             raise _overflow(dtype)
-    elif dtype.is_integer:
+        number, kind = number.real, float
+    if dtype.is_integer:
         if kind is float and not math.isfinite(number):
             raise _overflow(dtype)
         number = int(number)

@@ -521,7 +521,7 @@ class Tensor:
 
     @property
     def shape(self) -> Size:
-        return Size(self._type.shape)
+        return Size.of(self._type.shape)
 
     @property
     def dtype(self) -> dtype:

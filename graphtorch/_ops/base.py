@@ -40,7 +40,7 @@ from .._deferred.storage import Leaf, Storage, number_in_all, overlaps, recorder
 from .._deferred.tensor import Tensor
 from .._deferred.write import assign, cast_tensor, check_overlap, forget_target
 from .._settings import warn_user
-from .._types import CPU
+from .._types import CPU, to_ir
 from ..autograd.grad_mode import modes
 from ..autograd.nodes import new_number
 
@@ -186,6 +186,10 @@ SAME_DTYPE = frozenset(
         "bmm",
         "bucketize",
         "ceil",
+        "clamp",
+        "clamp_max",
+        "clamp_min",
+        "clip",
         "complex",
         "diag",
         "dot",
@@ -194,12 +198,16 @@ SAME_DTYPE = frozenset(
         "frac",
         "gather",
         "heaviside",
+        "histc",
         "index_add",
         "index_copy",
         "index_select",
         "inner",
         "inverse",
         "isin",
+        "isneginf",
+        "isposinf",
+        "log_softmax",
         "logcumsumexp",
         "masked_select",
         "matmul",
@@ -220,6 +228,7 @@ SAME_DTYPE = frozenset(
         "sgn",
         "sign",
         "signbit",
+        "softmax",
         "take",
         "take_along_dim",
         "tril",
@@ -229,6 +238,12 @@ SAME_DTYPE = frozenset(
         "where",
     }
 )
+
+
+# Functions that compute in the dtype of their ``out=`` where no ``dtype=`` is given, and whose
+# ``dtype=`` has to be that of ``out=``.
+IN_DTYPE_OF_OUT = frozenset({"cumprod", "cumsum", "nansum", "prod", "sum"})
+OUT_OF_DTYPE = frozenset({"mean", *IN_DTYPE_OF_OUT})
 
 
 def with_out(name: str, define: Callable[..., Any]) -> Callable[..., Any]:
@@ -246,10 +261,22 @@ def with_out(name: str, define: Callable[..., Any]) -> Callable[..., Any]:
                 for part in x if isinstance(x, (tuple, list)) else (x,):
                     if isinstance(part, Tensor):
                         check_overlap(out, part)
+        if name in OUT_OF_DTYPE and isinstance(out, Tensor):
+            kwargs = _in_dtype_of(name, out, kwargs)
         return write_out(name, define(*args, **kwargs), out)
 
     call.__name__ = call.__qualname__ = name
     return call
+
+
+def _in_dtype_of(name: str, out: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
+    given = kwargs.get("dtype")
+    if given is None:
+        return {**kwargs, "dtype": out.dtype} if name in IN_DTYPE_OF_OUT else kwargs
+    if given is not out.dtype:
+        wanted, found = (c_name(to_ir(d)) for d in (given, out.dtype))
+        raise RuntimeError(f"Expected out tensor to have dtype {wanted}, but got {found} instead")
+    return kwargs
 
 
 def write_out(name: str, result: Any, out: Any) -> Any:
@@ -278,8 +305,10 @@ def write_out(name: str, result: Any, out: Any) -> Any:
             "Expected all tensors to be on the same device, but found at least two devices, "
             f"{result.device} and {out.device}! ({name}: out= is on {out.device})"
         )
+    if name == "range" and out.numel() == result.numel():
+        result = METHODS["reshape"](result, out._type.shape)
     if out._type.shape != result._type.shape:
-        if out.numel() and name != "factory":
+        if out.numel() and name not in ("factory", "range"):
             warn_user(
                 "An output with one or more elements was resized since it had shape "
                 f"{list(out.shape)}, which does not match the required output shape "

@@ -11,6 +11,7 @@ import numpy as np
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import SCALAR_NAMES, bf16, boolean
 from graphtorch.ir.graph import Value
+from graphtorch.ir.shape import SymInt
 
 from .. import _types
 from .._deferred import at_once
@@ -270,9 +271,10 @@ def clamp_max(input: Tensor, max: Any) -> Tensor:
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """`value` where mask holds, input elsewhere."""
     check_tensor("masked_fill", "mask", mask)
-    if value is None:
+    if not isinstance(value, (Tensor, bool, int, float, complex, np.generic, SymInt)):
         raise TypeError(
-            "masked_fill(): argument 'value' (position 3) must be Tensor or Number, not NoneType"
+            "masked_fill(): argument 'value' (position 3) must be Tensor or Number, not "
+            f"{type(value).__name__}"
         )
     if not mask._type.dtype.is_bool:
         raise RuntimeError(

@@ -11,7 +11,7 @@ import numpy as np
 
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import bf16, promote
-from graphtorch.ir.shape import broadcast
+from graphtorch.ir.shape import SymInt, broadcast
 
 from .. import _types
 from .._deferred import at_once, running
@@ -500,6 +500,10 @@ def fill_(input: Tensor, value: Any) -> Tensor:
             )
         return assign(
             input, METHODS["expand"](to(value, input.dtype), input._type.shape), fills=True
+        )
+    if not isinstance(value, (bool, int, float, complex, np.generic, SymInt)):
+        raise TypeError(
+            f"fill_(): argument 'value' (position 1) must be Number, not {type(value).__name__}"
         )
     return assign(input, FUNCTIONS["full_number"](input, value), fills=True)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import BY_NUMPY, DType, i64, number_dtype, promote, u64
+from graphtorch.ir.dtype import BY_NUMPY, SCALAR_NAMES, DType, i64, number_dtype, promote, u64
 from graphtorch.ir.graph import Type, Value
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import SymInt
@@ -366,13 +366,33 @@ def place_for(given: Any, out: Any) -> _types.device:
     return place
 
 
+def dtype_for(given: Any, out: Any, default: DType) -> DType:
+    """The dtype of what is made: `given`, or that of the tensor it is written to, or `default`.
+
+    Raises: RuntimeError: the first two differ.
+    """
+    if not isinstance(out, Tensor):
+        return default if given is None else to_ir(given)
+    ir = out._type.dtype if given is None else to_ir(given)
+    if ir is not out._type.dtype:
+        raise RuntimeError(
+            f"dtype {SCALAR_NAMES[ir]} does not match dtype of out parameter "
+            f"({SCALAR_NAMES[out._type.dtype]})"
+        )
+    return ir
+
+
 def _made(
-    value: Value, requires_grad: bool, out: Tensor | None = None, place: _types.device = CPU
+    value: Value,
+    requires_grad: bool,
+    out: Tensor | None = None,
+    place: _types.device = CPU,
+    name: str = "factory",
 ) -> Tensor:
     check_room(value.type, place)
     made = from_value(value, place)
     if out is not None:
-        return write_out("factory", made, out)
+        return write_out(name, made, out)
     return made.requires_grad_() if requires_grad else made
 
 
@@ -393,11 +413,7 @@ def _filled(number: int, name: str, doc: str) -> Callable[..., Tensor]:
                 f"{name}(): argument 'layout' must be torch.layout, not {type(layout).__name__}"
             )
         place = place_for(device, out)
-        ir = (
-            (_types.default_dtype() if out is None else out._type.dtype)
-            if dtype is None
-            else to_ir(dtype)
-        )
+        ir = dtype_for(dtype, out, _types.default_dtype())
         value = full_value(_sizes(name, size), number, ir)
         if pin_memory:
             return METHODS["pin_memory"](_made(value, False, out, place)).requires_grad_(
@@ -507,7 +523,7 @@ def full(
         raise TypeError(
             f"full(): argument 'size' (position 1) must be tuple of ints, not {type(size).__name__}"
         )
-    ir = number_dtype(type(fill_value), _types.default_dtype()) if dtype is None else to_ir(dtype)
+    ir = dtype_for(dtype, out, number_dtype(type(fill_value), _types.default_dtype()))
     return _made(
         full_value(_sizes("full", (size,)), element(fill_value, ir), ir), requires_grad, out, place
     )
@@ -546,7 +562,7 @@ def eye(
     m = n if m is None else m
     if n < 0 or m < 0:
         raise RuntimeError(f"n must be greater or equal to 0, got {min(n, m)}")
-    ir = _types.default_dtype() if dtype is None else to_ir(dtype)
+    ir = dtype_for(dtype, out, _types.default_dtype())
     rows, columns = (ops.iota(shape=(n, m), dim=d, dtype=i64) for d in (0, 1))
     return _made(ops.cast(ops.eq(rows, columns), dtype=ir), requires_grad, out, place)
 

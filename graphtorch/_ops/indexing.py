@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import SCALAR_NAMES, i32, i64
+from graphtorch.ir.dtype import SCALAR_NAMES, DType, i32, i64
 from graphtorch.ir.graph import Value
 from graphtorch.ir.shape import Dim, SymInt, broadcast
 
-from .._deferred.at_once import element, write_item
+from .._deferred.at_once import NUMBERS, element, write_item
 from .._deferred.making import beside, from_value
 from .._deferred.storage import Leaf, recorder
 from .._deferred.tensor import Tensor
@@ -31,6 +31,7 @@ from .base import (
     repeats,
     run,
     scalar,
+    size_value,
 )
 from .creation import from_array
 from .views import entry, part_view, reshape, select, slice_view, squeeze, unsqueeze
@@ -320,7 +321,11 @@ def _true_places(mask: Tensor) -> tuple[Tensor, ...]:
 
 
 def setitem(self: Tensor, key: Any, value: Any) -> None:
-    """Write to what an index selects: a number, or a tensor that broadcasts to its shape."""
+    """Write to what an index selects: a number, or a tensor that broadcasts to its shape.
+
+    Raises: TypeError: `value` is neither, as lists and arrays are.
+    """
+    value = assignable(self, value)
     if write_item(self, key, value):
         return
     key = _as_tuple(key)
@@ -354,7 +359,7 @@ def setitem(self: Tensor, key: Any, value: Any) -> None:
         )
         return
     dims = tuple(axis for axis, _ in arrays)
-    source = value if isinstance(value, Tensor) else scalar_tensor(value, dtype)
+    source = value if isinstance(value, Tensor) else from_value(_number(value, dtype))
     if isinstance(value, Tensor):
         check_put_dtype(part, source, key)
     check_overlap(part, source, identical=True)
@@ -404,11 +409,23 @@ def _scalar_like(value: Any) -> bool:
     )
 
 
+def assignable(x: Tensor, value: Any) -> Any:
+    """What may be written to elements of `x`: a tensor or a number, as Python has it."""
+    if type(value) in NUMBERS or isinstance(value, (Tensor, SymInt)):
+        return value
+    if isinstance(value, (bool, int, float, complex, np.integer)):  # np.float64 is a float
+        return value.item() if isinstance(value, np.generic) else value
+    kind = type(value)
+    home = f"{kind.__module__}." if kind.__module__ == "numpy" else ""
+    raise TypeError(
+        f"can't assign a {home}{kind.__name__} to a {METHODS['type'](x)}: give a number or a "
+        "tensor, such as torch.tensor(value)"
+    )
+
+
 def _source(value: Any, part: Tensor) -> Tensor:
     if not isinstance(value, Tensor):
-        if isinstance(value, (bool, int, float, complex, np.generic)):
-            return FUNCTIONS["full_number"](part, value)
-        value = _given(value, part._type.dtype)
+        return full_number(part, value)
     if value._type.dtype is not part._type.dtype:
         value = value.to(part.dtype)
     while value.ndim > part.ndim and value.shape[0] == 1:
@@ -424,29 +441,16 @@ def _source(value: Any, part: Tensor) -> Tensor:
     return value
 
 
-def scalar_tensor(value: Any, dtype: Any) -> Tensor:
-    """A Python number (or sequence) as a tensor of an IR dtype."""
-    if isinstance(value, (bool, int, float, complex, np.generic)):
-        return from_value(scalar(value, dtype))
-    return _given(value, dtype)
-
-
-def _given(value: Any, dtype: Any) -> Tensor:
-    """A sequence or array that is written to elements of `dtype`."""
-    if value is None or isinstance(value, (str, bytes, dict, set)):
-        raise TypeError(
-            f"can't assign a {type(value).__name__} to a tensor of {dtype.torch_name}: give a "
-            "number or a tensor"
-        )
-    return FUNCTIONS["tensor"](value)  # type: ignore[no-any-return]
-
-
 def full_number(part: Tensor, value: Any) -> Tensor:
     """A number repeated to the shape of `part`."""
-    dtype = part._type.dtype
-    number = scalar(element(value.item() if isinstance(value, np.generic) else value, dtype), dtype)
-    shape = part._type.shape
+    number, shape = _number(value, part._type.dtype), part._type.shape
     return beside(part, ops.expand(number, shape=shape) if shape else number)
+
+
+def _number(value: Any, dtype: DType) -> Value:
+    if isinstance(value, SymInt):
+        return size_value(value, dtype)
+    return scalar(element(value.item() if isinstance(value, np.generic) else value, dtype), dtype)
 
 
 FUNCTIONS["full_number"] = full_number

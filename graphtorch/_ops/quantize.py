@@ -13,7 +13,7 @@ from .._deferred.tensor import Tensor
 from ..autograd.grad_mode import no_grad
 from ..autograd.keeps import keeps_as_one, shown_as
 from .accept import accepting
-from .base import FUNCTIONS, SHORT, axis_of, check_tensor, checked, refuse
+from .base import FUNCTIONS, SHORT, axis_of, check_tensor, checked, known_elements, refuse
 
 WITHIN = "`zero_point` must be between `quant_min` and `quant_max`."
 
@@ -78,8 +78,7 @@ def fake_quantize_per_channel_affine(
     shape = [-1 if i == at else 1 for i in range(input.ndim)]
     whole = not zero_point._type.dtype.is_floating_point
     if whole:
-        zero_point = checked(zero_point - quant_min, "not negative", WITHIN) + quant_min
-        zero_point = quant_max - checked(quant_max - zero_point, "not negative", WITHIN)
+        zero_point = _within(zero_point, quant_min, quant_max)
     step, zero = scale.detach().float().reshape(shape), zero_point.detach().float().reshape(shape)
     return _rounded(input, step, zero, quant_min, quant_max, not whole)
 
@@ -105,6 +104,17 @@ def _rounded(x: Tensor, step: Any, zero: Any, lowest: int, highest: int, with_ze
 def _check_range(quant_min: int, quant_max: int) -> None:
     if quant_min > quant_max:
         raise RuntimeError("`quant_min` should be less than or equal to `quant_max`.")
+
+
+def _within(zero_point: Tensor, lowest: int, highest: int) -> Tensor:
+    """`zero_point`, whose elements have to be in a range: those in memory are looked at now."""
+    known = known_elements(zero_point)
+    if known is None:
+        above = checked(zero_point - lowest, "not negative", WITHIN) + lowest
+        return highest - checked(highest - above, "not negative", WITHIN)
+    if known.size and not lowest <= known.min() <= known.max() <= highest:
+        raise RuntimeError(WITHIN)
+    return zero_point
 
 
 def _check_parameter(name: str, key: str, x: Tensor) -> None:

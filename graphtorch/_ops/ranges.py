@@ -19,7 +19,7 @@ from .._deferred.tensor import Tensor
 from .._settings import warn_user
 from .._types import check_device, to_ir
 from .base import number_given, refuse, size_value
-from .creation import _made, leaf_on, place_for
+from .creation import _made, dtype_for, leaf_on, place_for
 
 
 def arange(
@@ -51,14 +51,13 @@ def arange(
     if (end - start) * step < 0:
         raise RuntimeError("upper bound and lower bound inconsistent with step sign")
     whole = all(isinstance(x, (int, SymInt)) for x in (start, end, step))
-    ir = (i64 if whole else _types.default_dtype()) if dtype is None else to_ir(dtype)
-    if dtype is None and out is not None:
-        ir = out._type.dtype
+    ir = dtype_for(dtype, out, i64 if whole else _types.default_dtype())
     _check_range_dtype("arange", ir)
     count = -(-(end - start) // step) if whole else _count(start, end, step, ir)
     if not whole and ir.is_integer:  # as PyTorch: the ends are truncated first
         start, step, whole = int(start), int(step), True
-    return _made(_ramp(count, start, step, ir, i64 if whole else None), requires_grad, out, place)
+    line = _ramp(count, start, step, ir, i64 if whole else None)
+    return _made(line, requires_grad, out, place, "range")
 
 
 def _numbers(name: str, start: Any, end: Any, step: Any) -> tuple[Any, ...]:
@@ -105,13 +104,14 @@ def range_(start: Any, end: Any = None, step: Any = 1, **options: Any) -> Tensor
         start, end = 0, start
     start, end, step = _numbers("range", start, end, step)
     count = math.floor((end - start) / step) + 1
-    dtype = options.pop("dtype", None)
-    ir = _types.default_dtype() if dtype is None else to_ir(dtype)
+    out = options.get("out")
+    ir = dtype_for(options.get("dtype"), out, _types.default_dtype())
     return _made(
         _ramp(count, start, step, ir),
         options.get("requires_grad", False),
-        options.get("out"),
-        place_for(options.get("device"), options.get("out")),
+        out,
+        place_for(options.get("device"), out),
+        "range",
     )
 
 
@@ -133,7 +133,7 @@ def linspace(
         found, ir = _recorded_line(start, end, steps, dtype)
         return _made(ops.cast(found, dtype=ir), requires_grad, out, place)
     line, ir = _line(start, end, steps, dtype, out)
-    return _made(leaf_on(_rounded(line, ir), place), requires_grad, out, place)
+    return _made(leaf_on(_rounded(line, ir), place), requires_grad, out, place, "range")
 
 
 def _check_ends(name: str, start: Any, end: Any) -> None:
@@ -209,7 +209,7 @@ def logspace(
     line, ir = _line(start, end, steps, dtype, out)
     with np.errstate(all="ignore"):
         powers = np.power(complex(base) if ir.is_complex else float(base), line)
-    return _made(leaf_on(_rounded(powers, ir), place), requires_grad, out, place)
+    return _made(leaf_on(_rounded(powers, ir), place), requires_grad, out, place, "range")
 
 
 def _line(
@@ -221,7 +221,7 @@ def _line(
         raise RuntimeError("number of steps must be non-negative")
     complex_ends = isinstance(start, complex) or isinstance(end, complex)
     default = _types.default_dtype().complex if complex_ends else _types.default_dtype()
-    ir = to_ir(dtype) if dtype is not None else default if out is None else out._type.dtype
+    ir = dtype_for(dtype, out, default)
     _check_range_dtype("linspace", ir)
     Type(ir, (steps,))  # refuses more than can be addressed
     if ir.is_integer:  # as PyTorch: the ends are truncated first

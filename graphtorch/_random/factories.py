@@ -32,7 +32,7 @@ from .._ops.base import (
     size_of,
     write_out,
 )
-from .._ops.creation import _sizes, place_for, without_elements
+from .._ops.creation import _sizes, dtype_for, place_for, without_elements
 from .._types import META, check_device, device, to_ir
 from . import draw
 from .fill import CHANCES, normal_of
@@ -165,13 +165,13 @@ def randperm(
     n = size_of(n)
     if n < 0:
         raise RuntimeError(f"n must be non-negative, got {n}")
-    ir = (i64 if out is None else out._type.dtype) if dtype is None else to_ir(dtype)
+    ir = dtype_for(dtype, out, i64)
     element(max(n - 1, 0), ir)  # refuses what the dtype does not hold
     if place is META and out is None:
         return without_elements((n,), ir, requires_grad)
     order = draw.source(draw.source_on(place, generator)).draw("permutation", (n,), n)
     made = _finish(cast_value(order, ir), requires_grad, place)
-    return made if out is None else write_out("randperm", made, out)  # type: ignore[no-any-return]
+    return made if out is None else write_out("factory", made, out)  # type: ignore[no-any-return]
 
 
 def normal(
@@ -300,10 +300,15 @@ def _integers_like(
 randint_like = _like("randint_like", _integers_like, lambda dtype, name: to_ir(dtype))
 
 
-@register(out=True)
-def bernoulli(input: Tensor, p: Any = None, *, generator: Generator | None = None) -> Tensor:
-    """0 or 1, with the elements of `input` (or `p`) as probabilities of 1."""
+@register()
+def bernoulli(
+    input: Tensor, p: Any = None, *, generator: Generator | None = None, out: Tensor | None = None
+) -> Tensor:
+    """0 or 1, with the elements of `input` (or `p`) as probabilities of 1. `out` may be of any
+    dtype."""
     shape, ir = tuple(input._type.shape), input._type.dtype
+    if out is not None:
+        return METHODS["bernoulli_"](_resized(out, shape), input, generator=generator)  # type: ignore[no-any-return]
     if p is not None:
         if not 0 <= p <= 1:
             raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p}")

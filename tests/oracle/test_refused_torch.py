@@ -330,6 +330,104 @@ torch.floor(f(3), out=d(3))
 torch.sum(f(2, 3), 0, out=d(3))
 torch.std(f(3), 0, out=d())
 torch.eq(f(3), f(3), out=f(3))
+torch.sum(f(2, 3) * 4, 0, out=i(3))
+torch.sum(i(2, 3), 0, out=b(3))
+torch.sum(i(2, 3), 0, out=f(3))
+torch.sum(f(2, 3), (0, 1), True, out=torch.empty(1, 1, dtype=torch.int16))
+torch.sum(f(2, 3), 0, dtype=torch.float64, out=f(3))
+torch.sum(f(2, 3), 0, dtype=torch.int64, out=i(3))
+torch.prod(f(2, 3) * 4, 0, out=i(3))
+torch.prod(b(2, 3), 0, out=b(3))
+torch.nansum(i(2, 3), 0, out=b(3))
+torch.nansum(f(2, 3), 0, dtype=torch.float64, out=f(3))
+torch.mean(f(2, 3), 0, out=d(3))
+torch.mean(f(2, 3), 0, out=i(3))
+torch.mean(f(2, 3), 0, dtype=torch.float64, out=f(3))
+torch.cumsum(f(2, 3) * 4, 0, out=i(2, 3))
+torch.cumsum(f(2, 3), 1, out=d(2, 3))
+torch.cumprod(f(2, 3) * 4, 1, out=i(2, 3).int())
+torch.cumprod(f(2, 3), 1, dtype=torch.int64, out=f(2, 3))
+torch.full((2,), 2.5, out=i(2))
+torch.full((2,), 2, out=f(2))
+torch.full((2,), 2.5, out=b(2))
+torch.full((2,), 1j, out=f(2))
+torch.full((2,), 2.5, dtype=torch.float32, out=i(2))
+torch.zeros(2, dtype=torch.float64, out=f(2))
+torch.ones(2, out=i(3))
+torch.eye(2, out=i(2, 2))
+torch.eye(2, dtype=torch.int64, out=f(2, 2))
+torch.arange(6, out=f(2, 3))
+torch.arange(6, out=f(2, 2))
+torch.arange(6, out=torch.empty(0))
+torch.arange(6, dtype=torch.int32, out=f(6))
+torch.range(0, 3, out=f(2, 2))
+torch.linspace(0, 1, 6, out=f(2, 3))
+torch.linspace(0, 1, 6, dtype=torch.float64, out=f(6))
+torch.logspace(0, 1, 4, out=d(2, 2))
+torch.randperm(4, dtype=torch.int32, out=i(4))
+torch.bernoulli(torch.ones(3), out=b(3))
+torch.bernoulli(f(3).abs().clamp(max=1), out=i(3))
+torch.softmax(f(2, 3), 1, out=f(2, 3))
+torch.softmax(f(2, 3), 1, torch.float64, out=d(2, 3))
+torch.softmax(f(2, 3), 1, out=torch.empty(0))
+torch.softmax(f(2, 3), 1, out=d(2, 3))
+torch.log_softmax(f(2, 3), 0, out=f(2, 3))
+torch.log_softmax(f(2, 3), 0, out=d(2, 3))
+torch.clamp(f(2, 3), 0, 1, out=d(2, 3))
+torch.clamp(f(2, 3), 0, 1, out=f(2, 3))
+torch.isposinf(f(3), out=f(3))
+torch.isneginf(f(3), out=b(3))
+"""
+
+ASSIGNED = """
+x = t(); x[0] = [1, 2, 3, 4]
+x = t(); x[0, 0] = [1]
+x = t(); x[0] = (1, 2, 3, 4)
+x = t(); x[:2] = [[1, 2, 3, 4], [5, 6, 7, 8]]
+x = t(); x[0] = np.ones(4)
+x = t(); x[0] = range(4)
+x = t(); x[0] = [torch.tensor(1.0)] * 4
+x = t(); x[0] = 'a'
+x = t(); x[[0, 1]] = [1, 2, 3, 4]
+x = t(); x[torch.tensor([0, 1])] = np.ones(4)
+x = t(); x[x > 3] = [1.0]
+x = t(); x[...] = []
+x = t(); x[0] = np.float32(2)
+x = t(); x[0, 1] = np.float16(2)
+x = t(); x[0] = np.bool_(True)
+x = t(); x[0] = np.float64(2.5); x
+x = t(); x[0, 1] = np.int8(2); x
+x = t(); x[x > 3] = np.int64(2); x
+x = t(); x[[0, 2]] = np.float64(2.5); x
+x = t(); x[0] = 2 + 0j; x
+x = t(); x[0] = 2 + 1j; x
+x = t(); x[0] = np.complex128(2); x
+x = i(2, 3); x[0] = 2.75 + 0j; x
+x = b(2, 3); x[0] = 1j; x
+x = c(2, 3); x[0] = 1j; x
+x = t(); x.fill_([1])
+x = t(); x.fill_(None)
+x = t(); x.fill_('a')
+x = t(); x.fill_(np.float32(2)); x
+x = t(); x.masked_fill_(x > 3, [1])
+x = t(); x.masked_fill_(x > 3, np.float32(2)); x
+x = i(2, 3); x.fill_(1 + 0j); x
+"""
+
+SIZES = """
+torch.Size([2.0])
+torch.Size([2, 'a'])
+torch.Size([None])
+torch.Size([[1]])
+torch.Size([torch.tensor(3.0)])
+torch.Size([np.float32(2)])
+torch.Size(3)
+torch.Size([torch.tensor(3)])
+repr(torch.Size([True, np.int64(2)]))
+torch.Size(k for k in range(3))
+torch.Size([1]) + (2.5,)
+torch.Size([1]) + (2,)
+t().shape[1:]
 """
 
 GONE = """
@@ -498,6 +596,8 @@ FAMILIES = [
     SHAPES,
     INDICES,
     OUT,
+    ASSIGNED,
+    SIZES,
     GONE,
     REFLECTORS,
     MORE,
@@ -615,3 +715,16 @@ def test_skip_init_leaves_parameters_as_they_come() -> None:
             skip(wrong)
         with pytest.raises(RuntimeError, match="Module"):
             torch.nn.utils.skip_init(wrong)
+
+
+def test_zero_points_in_memory_are_looked_at_by_the_call() -> None:
+    x, steps = graphtorch.ones(3, 2), graphtorch.ones(2)
+    for zero in ([300, 0], [0, -1]):
+        with pytest.raises(RuntimeError, match="zero_point"):
+            graphtorch.fake_quantize_per_channel_affine(
+                x, steps, graphtorch.tensor(zero, dtype=graphtorch.int32), 1, 0, 255
+            )
+    pending = (graphtorch.zeros(2) + 300).to(graphtorch.int32)
+    y = graphtorch.fake_quantize_per_channel_affine(x, steps, pending, 1, 0, 255)
+    with pytest.raises(RuntimeError, match=r"zero_point.*test_refused_torch\.py"):
+        y.tolist()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..._deferred.tensor import Tensor
+from ..._ops.base import with_out
 from . import (
     activation,
     conv,
@@ -140,8 +141,8 @@ FUNCTIONS: dict[str, Function] = {
     "feature_dropout": _feature_dropout,
     "instance_norm": _instance_norm,
     "layer_norm": _layer_norm,
-    "log_softmax": _log_softmax,
-    "softmax": _softmax,
+    "log_softmax": with_out("log_softmax", _log_softmax),
+    "softmax": with_out("softmax", _softmax),
 }
 METHODS: dict[str, Function] = {
     "hardshrink": activation.hardshrink,
