@@ -11,8 +11,9 @@ of threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 
 from graphtorch.ir.dtype import DType, boolean, f32
 from graphtorch.ir.graph import Node, Value
@@ -38,6 +39,9 @@ ON_BOOLS = {"add": "or", "mul": "and", "max": "or", "min": "and", "or": "or", "a
 COLUMNS = 1024  # columns of a block: its accumulators stay in the nearest cache
 ROW_SCRATCH = 1 << 14  # longest row kept in scratch, in elements
 MANY_TASKS = 6  # from so many independent pieces on, rows are not cut
+LEAST_COLUMNS = 64  # of a block: a few lines of the cache, one after the other
+TOGETHER = 4  # rows that are added to a line of sums on one way through it
+FEW_NODES = 6  # of a pass over a row, for which that is worth its code
 
 
 def accumulator(node: Node) -> DType:
@@ -108,30 +112,46 @@ class Layout:
     """How the loops of a group lie in memory: merged loops over kept and over reduced axes.
 
     `near`: bytes of the largest elements that lie side by side along the innermost reduced loop;
-    0 where none do.
+    0 where none do. `width`: columns of a block.
     """
 
     kept: list[Loop]
     reduced: list[Loop]
     columns: bool
     near: int = 0
+    width: int = COLUMNS
 
     def rows(self) -> Dim:
         """Independent pieces of work."""
         count = numel(tuple(loop.extent for loop in self.kept[: -1 if self.columns else None]))
-        return count * blocks(self.kept[-1].extent) if self.columns else count
+        return count * self.blocks() if self.columns else count
+
+    def blocks(self) -> Dim:
+        """Blocks of columns."""
+        return (self.kept[-1].extent + (self.width - 1)) // self.width
+
+    def of_block(self) -> int:
+        """Columns of the longest block."""
+        extent = self.kept[-1].extent
+        return min(extent, self.width) if isinstance(extent, int) else self.width
+
+    def shared(self, work: int) -> Layout:
+        """The same in narrower blocks where there are few, of `work` elements at least."""
+        extent, length = (numel(tuple(x.extent for x in xs)) for xs in (self.kept, self.reduced))
+        if not self.columns or not isinstance(extent, int) or not isinstance(length, int):
+            return self
+        tasks = min(extent * length // work, MANY_TASKS)
+        columns = int(self.kept[-1].extent)
+        wanted = -(-tasks * columns // extent)
+        if wanted <= int(self.blocks()):
+            return self
+        width = -(-columns // (wanted * LEAST_COLUMNS)) * LEAST_COLUMNS
+        return replace(self, width=width)
 
     def work(self) -> Dim:
         """Elements of one pass over a piece."""
         length = numel(tuple(loop.extent for loop in self.reduced))
-        if not self.columns:
-            return length
-        extent = self.kept[-1].extent
-        return length * (min(extent, COLUMNS) if isinstance(extent, int) else COLUMNS)
-
-
-def blocks(extent: Dim) -> Dim:
-    return (extent + (COLUMNS - 1)) // COLUMNS
+        return length * self.of_block() if self.columns else length
 
 
 class RowKernel:
@@ -213,7 +233,7 @@ class RowKernel:
         if self.pieces is not None:
             sizes.insert(0, (self.pieces[0], self._bind_piece))
         if self.layout.columns:
-            sizes.append((blocks(self.layout.kept[-1].extent), self._bind_block))
+            sizes.append((self.layout.blocks(), self._bind_block))
         rows = numel(tuple(extent for extent, _ in sizes))
         work = self.layout.work() if self.pieces is None else self._piece_work()
         with task_rows(scope, rows, work * (len(self.group.levels) + 1), self.grain()) as row:
@@ -243,15 +263,15 @@ class RowKernel:
         self.piece_hi = b.let(upper_bound(self.piece_lo + length, end), "to")
 
     def _bind_block(self, value: Expr) -> None:
-        b = self.scope.b
-        self.first_column = b.let(value * COLUMNS, "c0")
+        b, width = self.scope.b, self.layout.width
+        self.first_column = b.let(value * width, "c0")
         end = self.scope.expr(self.layout.kept[-1].extent)
-        self.last_column = b.let(upper_bound(self.first_column + COLUMNS, end), "c1")
+        self.last_column = b.let(upper_bound(self.first_column + width, end), "c1")
 
     def _piece_work(self) -> Dim:
         assert self.pieces is not None
         inner = numel(tuple(loop.extent for loop in self.layout.reduced[1:]))
-        return self.pieces[1] * inner * (COLUMNS if self.layout.columns else 1)
+        return self.pieces[1] * inner * (self.layout.width if self.layout.columns else 1)
 
     @contextmanager
     def over_row(self) -> Iterator[None]:
@@ -306,25 +326,84 @@ class RowKernel:
     def reduce(self, level: int, nodes: Sequence[Node]) -> None:
         b = self.scope.b
         accumulators = {node: self.start(node) for node in nodes}
-        with self.over_row():
-            for node in nodes:
-                x = cast(self.evaluator.at(node.operands[0], self.index), accumulator(node))
-                self.add(node, accumulators[node], b.let(x, "x"))
-            self.store(
-                [o.target for o in self.outputs if not o.per_row and o.level == level], self.index
-            )
-            self.keep(level)
+        if self.takes_several(level):
+            self.reduce_several(accumulators)
+        else:
+            with self.over_row():
+                for node in nodes:
+                    x = cast(self.evaluator.at(node.operands[0], self.index), accumulator(node))
+                    self.add(node, accumulators[node], b.let(x, "x"))
+                self.store(self.stored(level), self.index)
+                self.keep(level)
         for node in nodes:
             self.complete(node, accumulators[node])
+
+    def stored(self, level: int) -> list[Target]:
+        """What a pass stores for each element."""
+        return [o.target for o in self.outputs if not o.per_row and o.level == level]
+
+    def takes_several(self, level: int) -> bool:
+        """Whether a pass adds several rows to its sums at once: where these lie in memory, and are
+        most of what it reads and writes."""
+        if not self.layout.columns or self.lowering.machine.tasks_are_threads:
+            return False
+        *outer, last = self.layout.reduced or [Loop(0, 0, [])]
+        nodes = [v.node for v in self.passes()[level] if v.node is not None]
+        return (
+            isinstance(last.extent, int)
+            and last.extent >= TOGETHER
+            and (self.pieces is None or (not outer and self.pieces[1] % TOGETHER == 0))
+            and not self.stored(level)
+            and len(nodes) <= FEW_NODES
+            and not any(map(cost.is_slow, nodes))
+        )
+
+    def reduce_several(self, totals: Mapping[Node, Name | Buffer]) -> None:
+        """A pass of which each way through the columns takes several rows, one after the other."""
+        scope, b = self.scope, self.scope.b
+        *outer, last = self.layout.reduced
+        low: Expr = Const(0)
+        high = scope.expr(last.extent)
+        if self.pieces is not None:
+            low, high = self.piece_lo, self.piece_hi
+        whole = b.let(high // TOGETHER, "whole")
+        variable = self.index[last.axis]
+        groups = scope.space.variable(int(last.extent) // TOGETHER)
+        with scope.nested([(loop.extent, self.index[loop.axis]) for loop in outer]):
+            with (
+                scope.loop(
+                    int(last.extent) // TOGETHER, lo=low // TOGETHER, hi=whole, variable=groups
+                ),
+                self.over_columns(),
+            ):
+                self.add_rows(totals, [groups * TOGETHER + u for u in range(TOGETHER)])
+            if last.extent % TOGETHER:
+                with (
+                    scope.loop(last.extent, lo=whole * TOGETHER, hi=high, variable=variable),
+                    self.over_columns(),
+                ):
+                    self.add_rows(totals, [variable])
+
+    def add_rows(self, totals: Mapping[Node, Name | Buffer], rows: Sequence[Dim]) -> None:
+        """Add the elements of a column at `rows` of the innermost reduced axis."""
+        axis = self.layout.reduced[-1].axis
+        lines = {node: line for node, line in totals.items() if isinstance(line, Buffer)}
+        sums: dict[Node, Expr] = {
+            node: self.scope.b.let(load(line, self.column()), "sum") for node, line in lines.items()
+        }
+        for row in rows:
+            index = tuple(row if i == axis else at for i, at in enumerate(self.index))
+            for node in lines:
+                x = cast(self.evaluator.at(node.operands[0], index), accumulator(node))
+                sums[node] = self.scope.b.let(combine(node, x, sums[node]), "sum")
+        for node, total in sums.items():
+            self.scope.b.store(lines[node], self.column(), total)
 
     def start(self, node: Node) -> Name | Buffer:
         b, dtype = self.scope.b, accumulator(node)
         if not self.layout.columns:
             return b.var(identity(node), node.op.name)
-        extent = self.layout.kept[-1].extent
-        line = b.scratch(
-            dtype, min(extent, COLUMNS) if isinstance(extent, int) else COLUMNS, node.op.name
-        )
+        line = b.scratch(dtype, self.layout.of_block(), node.op.name)
         with self.over_columns():
             b.store(line, self.column(), identity(node))
         return line
@@ -382,12 +461,11 @@ class RowKernel:
     def plan_kept_rows(self) -> None:
         """Costly values of the whole row that more than one pass asks for get a scratch row."""
         length = numel(self.group.reduced)
-        if (
-            self.layout.columns
-            or not isinstance(length, int)
-            or not 0 < length <= ROW_SCRATCH
-            or self.pieces
-        ):
+        if not isinstance(length, int) or self.pieces:
+            return
+        if self.layout.columns:
+            length *= self.layout.of_block()
+        if not 0 < length <= ROW_SCRATCH:
             return
         passes = self.passes()
         for value in [
@@ -430,13 +508,17 @@ class RowKernel:
         inner = tuple(i for axis, i in enumerate(self.index) if axis in self.group.dims)
         return self.scope.space.linear(inner, self.group.reduced)
 
+    def place_in_row(self) -> Expr:
+        """Where a scratch row has the current element: of a block of columns, beside its
+        neighbours."""
+        place = self.scope.expr(self.row_offset())
+        return place * self.layout.of_block() + self.column() if self.layout.columns else place
+
     def keep(self, level: int) -> None:
         """Fill the scratch rows whose values this pass computed; later passes read them."""
         for value, line in self.kept_rows.items():
             if self.first_pass[value] == level:
-                self.scope.b.store(
-                    line, self.scope.expr(self.row_offset()), self.evaluator.at(value, self.index)
-                )
+                self.scope.b.store(line, self.place_in_row(), self.evaluator.at(value, self.index))
         for value, line in self.kept_rows.items():
             if self.first_pass[value] == level:
                 self.leaves[value] = self.row_leaf(value, line)
@@ -446,10 +528,10 @@ class RowKernel:
             if index != self.index:
                 return e.compute(value, index, mask)
             depth = max(e.scope.space.depth((self.row_offset(),)), self.row_depth)
+            if self.layout.columns:
+                depth = self.scope.b.depth
             with e.scope.b.hoisted(depth):
-                return Result(
-                    e.scope.b.let(load(line, e.scope.expr(self.row_offset())), "kept"), depth
-                )
+                return Result(e.scope.b.let(load(line, self.place_in_row()), "kept"), depth)
 
         return read
 

@@ -25,7 +25,6 @@ from ..whole.table import OPAQUE, is_opaque
 from .nest import Loop, Target, merge, targets_of
 from .places import Places, reshaped
 from .reductions import (
-    COLUMNS,
     MANY_TASKS,
     Group,
     Layout,
@@ -242,7 +241,7 @@ def reduce_rows(stages: Stages, group: Group, outputs: list[Output], layout: Lay
     length, pieces = piece_length(layout, grain)
     whole = 0 in group.shape or cost.guess(layout.rows()) >= MANY_TASKS or total <= 2 * grain
     if whole or size(pieces) < 2:
-        stages.whole_rows(group, outputs, layout)
+        stages.whole_rows(group, outputs, layout.shared(grain // (len(group.levels) + 1)))
     else:
         stages.cut_rows(group, outputs, layout, (pieces, length))
 
@@ -257,7 +256,7 @@ def piece_length(layout: Layout, grain: int) -> tuple[int, Dim]:
     if not layout.reduced:
         return 1, 1
     inner = numel(tuple(loop.extent for loop in layout.reduced[1:]))
-    width = min(cost.guess(layout.kept[-1].extent), COLUMNS) if layout.columns else 1
+    width = min(cost.guess(layout.kept[-1].extent), layout.width) if layout.columns else 1
     length = max(1, grain // max(1, cost.guess(inner) * width))
     return length, (layout.reduced[0].extent + (length - 1)) // length
 
