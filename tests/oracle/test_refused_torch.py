@@ -414,6 +414,32 @@ x = t(); x.masked_fill_(x > 3, np.float32(2)); x
 x = i(2, 3); x.fill_(1 + 0j); x
 """
 
+SEGMENTS = """
+torch.segment_reduce(f(6, 2), 'sum', lengths=torch.tensor([2, 1, 3]))
+torch.segment_reduce(f(6, 2), 'mean', lengths=torch.tensor([2, 0, 4]))
+torch.segment_reduce(f(6, 2), 'mean', lengths=torch.tensor([2, 0, 4]), initial=3.0)
+torch.segment_reduce(f(6, 2), 'max', lengths=torch.tensor([2, 0, 4]).int())
+torch.segment_reduce(f(6, 2), 'min', lengths=torch.tensor([2, 0, 4]), initial=0.5)
+torch.segment_reduce(f(6, 2), 'prod', lengths=torch.tensor([2, 0, 4]), initial=3)
+torch.segment_reduce(f(6, 2), 'sum', offsets=torch.tensor([0, 2, 6]))
+torch.segment_reduce(f(6, 2), 'sum', offsets=torch.tensor([1, 2, 5]))
+torch.segment_reduce(f(6, 2), 'mean', offsets=torch.tensor([0, 2, 6]), lengths=i(2))
+torch.segment_reduce(f(2, 4, 3), 'sum', lengths=torch.tensor([[1, 3], [4, 0]]), axis=1)
+torch.segment_reduce(d(6), 'amax', lengths=torch.tensor([2, 4]), axis=-1)
+torch.segment_reduce(f(6, 2), 'sum', lengths=torch.tensor([1, 2]))
+torch.segment_reduce(f(6, 2), 'sum', lengths=torch.tensor([1, 2]), unsafe=True)
+torch.segment_reduce(f(6, 2), 'sum', lengths=torch.tensor([-1, 7]))
+torch.segment_reduce(f(6, 2), 'sum', lengths=f(2))
+torch.segment_reduce(f(6, 2), 'sum')
+torch.segment_reduce(f(6, 2), 'foo', lengths=torch.tensor([2, 4]))
+torch.segment_reduce(f(6, 2), 'sum', indices=torch.tensor([0, 0, 1, 1, 1, 1]))
+torch.segment_reduce(i(6, 2), 'sum', lengths=torch.tensor([2, 4]))
+torch.segment_reduce(f(0, 2), 'sum', lengths=torch.tensor([0]))
+x = g(6); torch.autograd.grad((torch.segment_reduce(x, 'mean', lengths=torch.tensor([2, 4])) ** 2).sum(), x)
+x = torch.tensor([1., 1, 2, 2, 3, 0]).requires_grad_(); torch.autograd.grad(torch.segment_reduce(x, 'max', lengths=torch.tensor([2, 3, 0, 1])).sum(), x)
+x = torch.tensor([1., 1, 2, 2, 3, 0]).requires_grad_(); torch.autograd.grad(torch.segment_reduce(x, 'prod', lengths=torch.tensor([2, 3, 0, 1])).sum(), x)
+"""
+
 SIZES = """
 torch.Size([2.0])
 torch.Size([2, 'a'])
@@ -597,6 +623,7 @@ FAMILIES = [
     INDICES,
     OUT,
     ASSIGNED,
+    SEGMENTS,
     SIZES,
     GONE,
     REFLECTORS,
