@@ -177,6 +177,14 @@ def save_safetensors(
     Layout (https://github.com/huggingface/safetensors): the length of a JSON header as 8 bytes, the
     header with dtype, shape and place of each tensor, then the elements.
     """
+    content = safetensors_content(tensors, metadata)
+    write_then_rename(os.fspath(filename), lambda file: file.write(content))
+
+
+def safetensors_content(
+    tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
+) -> bytes:
+    """What `save_safetensors` writes."""
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     parts, end = [], 0
     order = list(_SAFE_CODES)
@@ -193,16 +201,19 @@ def save_safetensors(
         end += len(parts[-1])
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    content = b"".join([len(text).to_bytes(8, "little"), text, *parts])
-    write_then_rename(os.fspath(filename), lambda file: file.write(content))
+    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
 
 
 def load_safetensors(filename: Any) -> dict[str, Tensor]:
     """The named tensors of a safetensors file."""
+    with open(filename, "rb") as file:
+        return tensors_of(file.read())
+
+
+def tensors_of(content: bytes) -> dict[str, Tensor]:
+    """The named tensors in the bytes of a safetensors file."""
     from safetensors import deserialize  # imported where used: `import graphtorch` stays fast
 
-    with open(filename, "rb") as file:
-        content = file.read()
     tensors = {}
     for name, entry in deserialize(content):
         array = np.frombuffer(

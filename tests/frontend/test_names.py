@@ -57,16 +57,14 @@ def test_jit_answers_and_explains() -> None:
     ):
         with pytest.raises(RuntimeError, match=instead):
             call()
-    with pytest.raises(AttributeError, match=r"use graphtorch\.load or graphtorch\.aot\.load"):
-        _ = torch.jit.load
+    with pytest.raises(AttributeError, match=r"use graphtorch\.trace"):
+        _ = torch.jit.trace_module
 
 
 def test_scripting_leaves_code_as_it_is() -> None:
     net, x = nn.Linear(2, 3).eval(), torch.ones(1, 2)
     for made in (
         torch.jit.script(net),
-        torch.jit.trace(net, x),
-        torch.jit.trace(net, (x,)),
         torch.jit.freeze(net),
         torch.jit.optimize_for_inference(net),
     ):

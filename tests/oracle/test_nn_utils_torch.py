@@ -215,3 +215,20 @@ def test_functional_call_under_its_former_name(strict: bool) -> None:
         return found.tolist(), layer.weight.tolist()
 
     assert program(graphtorch) == program(torch)
+
+
+def test_a_second_pruning_ranks_what_the_first_left() -> None:
+    """Elements that are pruned already count as zero in the norms of channels."""
+    found = []
+    for t in (torch, graphtorch):
+        layer = t.nn.Conv2d(2, 4, 3)
+        with t.no_grad():
+            layer.weight.copy_(
+                t.tensor(np.linspace(1.0, 2.0, 72, dtype=np.float32).reshape(4, 2, 3, 3))
+            )
+        mask = t.ones(4, 2, 3, 3)
+        mask[3, :, 1:] = 0
+        t.nn.utils.prune.custom_from_mask(layer, "weight", mask)
+        t.nn.utils.prune.ln_structured(layer, "weight", amount=1, n=1, dim=0)
+        found.append(layer.weight_mask.flatten(1).sum(1).tolist())
+    assert found[0] == found[1] and found[1][3] == 0

@@ -37,6 +37,10 @@ def _names(lib: Any) -> dict[str, Any]:
         "b": lambda *s: integers(*s) > 0,
         "c": lambda *s: lib.complex(lib.tensor(drawn(*s)), lib.tensor(drawn(*s)) + 1),
         "t": lambda: lib.arange(12.0).view(3, 4),
+        "runs": lambda: (
+            lib.tensor([1.0, 1, 2, 2, 3, 0]).requires_grad_(),
+            lib.tensor([2, 3, 0, 1]),
+        ),
         "q": lib.fake_quantize_per_tensor_affine,
         "qc": lib.fake_quantize_per_channel_affine,
         "w": lambda: lib.tensor([0.1, 0.2]),
@@ -435,9 +439,9 @@ torch.segment_reduce(f(6, 2), 'foo', lengths=torch.tensor([2, 4]))
 torch.segment_reduce(f(6, 2), 'sum', indices=torch.tensor([0, 0, 1, 1, 1, 1]))
 torch.segment_reduce(i(6, 2), 'sum', lengths=torch.tensor([2, 4]))
 torch.segment_reduce(f(0, 2), 'sum', lengths=torch.tensor([0]))
-x = g(6); torch.autograd.grad((torch.segment_reduce(x, 'mean', lengths=torch.tensor([2, 4])) ** 2).sum(), x)
-x = torch.tensor([1., 1, 2, 2, 3, 0]).requires_grad_(); torch.autograd.grad(torch.segment_reduce(x, 'max', lengths=torch.tensor([2, 3, 0, 1])).sum(), x)
-x = torch.tensor([1., 1, 2, 2, 3, 0]).requires_grad_(); torch.autograd.grad(torch.segment_reduce(x, 'prod', lengths=torch.tensor([2, 3, 0, 1])).sum(), x)
+x, n = runs(); torch.autograd.grad((torch.segment_reduce(x, 'sum', lengths=n) ** 2).sum(), x)
+x, n = runs(); torch.autograd.grad(torch.segment_reduce(x, 'max', lengths=n).sum(), x)
+x, n = runs(); torch.autograd.grad(torch.segment_reduce(x, 'prod', lengths=n).sum(), x)
 """
 
 SIZES = """

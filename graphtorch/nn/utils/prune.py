@@ -102,7 +102,8 @@ class BasePruningMethod(ABC):
             container.add_pruning_method(method)
             method = container  # type: ignore[assignment]
         original = getattr(module, name + "_orig") if earlier else getattr(module, name)
-        scores = original if importance_scores is None else importance_scores
+        # what an earlier pruning made zero counts as zero
+        scores = getattr(module, name) if importance_scores is None else importance_scores
         if scores.shape != original.shape:
             raise AssertionError(
                 f"importance_scores should have the same shape as parameter {name} of {module}"
