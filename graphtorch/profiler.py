@@ -198,9 +198,10 @@ class profile:
     def step(self) -> None:
         """The next step begins."""
         self._end_step()
-        if self._ready is not None and self._action is ProfilerAction.RECORD_AND_SAVE:
-            self._ready(self)
+        done = self._action is ProfilerAction.RECORD_AND_SAVE
         self.step_num += 1
+        if self._ready is not None and done:
+            self._ready(self)
 
     def _end_step(self) -> None:
         if self._records:

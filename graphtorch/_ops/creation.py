@@ -169,9 +169,12 @@ def _from_python(data: Any, wanted: DType | None) -> np.ndarray:
     for depth, size in enumerate(shape):
         flat = _level(flat, size, depth)
     for x in flat:
-        if isinstance(x, str):
-            if not shape:
-                raise TypeError("new(): invalid data type 'str'")
+        if isinstance(x, (str, bytes)):
+            if not shape or x is not first or isinstance(x, bytes):
+                raise TypeError(
+                    f"new(): invalid data type '{type(x).__name__}': data are numbers, or nested "
+                    "lists of them"
+                )
             raise ValueError("too many dimensions 'str': data are numbers, or nested lists of them")
         if isinstance(x, Tensor) and x.numel() != 1:
             raise ValueError("only one element tensors can be converted to Python scalars")

@@ -289,6 +289,13 @@ def resolve_conj(input: Tensor) -> Tensor:
     return input
 
 
+@register("is_conj", "is_neg")
+def is_conj(input: Tensor) -> bool:
+    """False: conjugates and negatives are never left unresolved here."""
+    check_tensor("is_conj", "input", input)
+    return False
+
+
 @register()
 def real(input: Tensor) -> Tensor:
     """The real part; a real tensor itself."""

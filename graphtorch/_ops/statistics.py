@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from graphtorch.ir.dtype import SCALAR_NAMES
@@ -19,6 +20,7 @@ from .compare import where
 from .order import sort
 
 HISTOGRAM = define("histogram", ("hist", "bin_edges"))
+HISTOGRAMDD = define("histogramdd", ("hist", "bin_edges"))
 
 
 @register()
@@ -165,11 +167,7 @@ def histogram(
     """
     check_tensor("histogram", "input", input)
     x = input.detach().reshape(-1)
-    if not input._type.dtype.is_floating_point:
-        raise NotImplementedError(
-            f"\"histogram_cpu\" not implemented for '{SCALAR_NAMES[input._type.dtype]}': "
-            "convert it to a float dtype first"
-        )
+    _check_floats("histogram_cpu", input)
     if weight is not None and (weight.shape != input.shape or weight.dtype != input.dtype):
         raise RuntimeError(
             "torch.histogram(): if weight tensor is provided it should have the same shape and "
@@ -177,15 +175,95 @@ def histogram(
             f"{weight.dtype}"
         )
     edges = _edges(x, bins, range)
-    count = edges.shape[0] - 1
-    place = FUNCTIONS["searchsorted"](edges, x, right=True) - 1
-    place = where(x == edges[-1], count - 1, place)
-    inside = (x >= edges[0]) & (x <= edges[-1])
     amounts = FUNCTIONS["ones_like"](x) if weight is None else weight.detach().reshape(-1)
-    counted = x.new_zeros(count + 1).index_add(0, where(inside, place, count), amounts)[:count]
+    counted = _counted([x], [edges], amounts)
     if density:
         counted = counted / (counted.sum() * edges.diff())
     return HISTOGRAM(counted, edges)
+
+
+def _check_floats(kernel: str, x: Tensor) -> None:
+    if not x._type.dtype.is_floating_point:
+        raise NotImplementedError(
+            f"\"{kernel}\" not implemented for '{SCALAR_NAMES[x._type.dtype]}': "
+            "convert it to a float dtype first"
+        )
+
+
+def _counted(columns: Sequence[Tensor], edges: Sequence[Tensor], amounts: Tensor) -> Tensor:
+    """What the points with these coordinates amount to in each bin."""
+    counts = [e.shape[0] - 1 for e in edges]
+    total = math.prod(counts)
+    inside: Any = True
+    place: Any = 0
+    for x, bounds, count in zip(columns, edges, counts, strict=True):
+        at = FUNCTIONS["searchsorted"](bounds, x.contiguous(), right=True) - 1
+        place = place * count + where(x == bounds[-1], count - 1, at)
+        inside = (x >= bounds[0]) & (x <= bounds[-1]) & inside
+    found = amounts.new_zeros(total + 1).index_add(0, where(inside, place, total), amounts)
+    return found[:total].reshape(counts)  # type: ignore[no-any-return]
+
+
+@register(method=False)
+def histogramdd(
+    input: Tensor,
+    bins: Any,
+    range: Sequence[float] | None = None,
+    weight: Tensor | None = None,
+    density: bool = False,
+) -> Any:
+    """How many points fall into each of the boxes that bins of their coordinates make.
+
+    Args:
+        input: floats, [..., n]: points of n coordinates.
+        bins: for each coordinate the edges of its bins, or how many there are; or one number.
+        range: low and high end for each coordinate, one after the other.
+        weight: [...], what each point counts.
+        density: divide by the total and the volumes.
+
+    Returns: (hist, bin_edges): n dimensions, and a tuple of n vectors.
+
+    Raises:
+        RuntimeError: sizes that do not fit. NotImplementedError: integers.
+    """
+    check_tensor("histogramdd", "input", input)
+    if input.ndim < 2:
+        raise RuntimeError("torch.histogramdd: input tensor should have at least 2 dimensions")
+    size = input.shape[-1]
+    if weight is not None and tuple(weight.shape) != tuple(input.shape[:-1]):
+        raise RuntimeError(
+            "torch.histogramdd: if weight tensor is provided it should have the same shape as the "
+            "input tensor excluding its innermost dimension, but got input with shape "
+            f"{list(input.shape)} and weight with shape {list(weight.shape)}"
+        )
+    _check_floats("histogramdd", input)
+    columns = input.detach().reshape(-1, size).unbind(1)
+    edges = _edges_of_each(columns, bins, range)
+    amounts = FUNCTIONS["ones_like"](columns[0]) if weight is None else weight.detach().reshape(-1)
+    counted = _counted(columns, edges, amounts)
+    if density:
+        counted = counted / counted.sum()
+        for axis, bounds in enumerate(edges):
+            counted = counted / bounds.diff().reshape([-1] + [1] * (size - axis - 1))
+    return HISTOGRAMDD(counted, tuple(edges))
+
+
+def _edges_of_each(columns: Sequence[Tensor], bins: Any, ends: Any) -> list[Tensor]:
+    size = len(columns)
+    each = [bins] * size if isinstance(bins, int) else list(bins)
+    if len(each) != size:
+        raise RuntimeError(
+            f"torch.histogramdd: expected {size} numbers of bins, or sequences of bin edges, for "
+            f"a {size}-dimensional histogram but got {len(each)}: the size of bins must be equal "
+            "to the innermost dimension of the input"
+        )
+    if ends is not None and len(ends) != 2 * size:
+        raise RuntimeError(
+            f"torch.histogramdd: for a {size}-dimensional histogram range should have {2 * size} "
+            f"elements, but got {len(ends)}"
+        )
+    pairs = [None] * size if ends is None else [(ends[2 * i], ends[2 * i + 1]) for i in range(size)]
+    return [_edges(x, b, e) for x, b, e in zip(columns, each, pairs, strict=True)]
 
 
 def _edges(x: Tensor, bins: Any, ends: tuple[float, float] | None) -> Tensor:

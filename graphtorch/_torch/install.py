@@ -34,7 +34,6 @@ RENAMED = {  # PyTorch's modules that are part of another file here
     "torch.distributed.checkpoint._consolidate_hf_safetensors": "graphtorch.distributed.checkpoint",
     "torch.distributed.checkpoint.default_planner": "graphtorch.distributed.checkpoint",
     "torch.distributed._functional_collectives": "graphtorch.distributed.collectives",
-    "torch.autograd.profiler": "graphtorch.profiler",
     "torch._custom_ops": "graphtorch.library",
     "torch._tensor": "graphtorch.tensor",
     "torch.nn.attention.flex_attention": "graphtorch.nn.flex_attention",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .variable import Variable
 
 _MODULES = frozenset(
-    {"anomaly_mode", "engine", "function", "functional", "graph", "nodes", "variable"}
+    {"anomaly_mode", "engine", "function", "functional", "graph", "nodes", "profiler", "variable"}
 )
 __getattr__ = attribute_of(
     __name__,

@@ -6,6 +6,15 @@ from .._torch.absent import attribute_of
 
 __getattr__ = attribute_of(
     __name__,
-    {"_pytree", "checkpoint", "data", "dlpack", "flop_counter", "model_zoo", "tensorboard"},
+    {
+        "_pytree",
+        "benchmark",
+        "checkpoint",
+        "data",
+        "dlpack",
+        "flop_counter",
+        "model_zoo",
+        "tensorboard",
+    },
     {"swap_tensors": ".swapping"},
 )

@@ -122,16 +122,28 @@ def test_profiler_times_blocks(tmp_path: Path) -> None:
     assert "product" in run.key_averages().table(sort_by="cpu_time_total", row_limit=5)
     run.export_chrome_trace(str(tmp_path / "trace.json"))
     assert "product" in (tmp_path / "trace.json").read_text()
-    done = []
+    done, steps = [], []
+
+    def ready(run: object) -> None:
+        done.append(run)
+        steps.append(run.step_num)
+
     with profile(
-        schedule=schedule(wait=1, warmup=1, active=2, repeat=1), on_trace_ready=done.append
+        schedule=schedule(wait=1, warmup=1, active=2, repeat=1), on_trace_ready=ready
     ) as run:
         for i in range(6):
             with record_function(f"step {i}"):
                 pass
             run.step()
     assert [e.name for e in run.events() if e.name.startswith("step")] == ["step 2", "step 3"]
-    assert done == [run]
+    assert done == [run] and steps == [4]  # the step that begins, as in PyTorch
+    with torch.autograd.profiler.profile() as older, record_function("sum"):
+        torch.ones(2).sum()
+    assert "sum" in [e.name for e in older.function_events] and "sum" in older.table()
+    assert older.self_cpu_time_total > 0
+    with torch.autograd.profiler.profile(enabled=False) as off, record_function("sum"):
+        pass
+    assert off.function_events == []
 
 
 def test_facts_about_dtypes_and_memory() -> None:

@@ -418,6 +418,21 @@ x = t(); x.masked_fill_(x > 3, np.float32(2)); x
 x = i(2, 3); x.fill_(1 + 0j); x
 """
 
+HISTOGRAMS = """
+torch.histogramdd(f(9, 2), [3, 4])
+torch.histogramdd(f(9, 2), 2, weight=f(9))
+torch.histogramdd(f(3, 3, 2), 2, range=[-1.0, 1, -1.0, 0.5])
+torch.histogramdd(d(9, 3), [2, 1, 3], density=True)
+torch.histogramdd(f(9, 2), [torch.tensor([-1.0, 0, 1]), torch.tensor([-1.0, 0.5])])
+torch.histogramdd(f(0, 2), 2)
+torch.histogramdd(f(9, 2), [3])
+torch.histogramdd(f(9, 2), 2, range=[0.0, 1])
+torch.histogramdd(f(9), 2)
+torch.histogramdd(i(9, 2), 2)
+torch.histogramdd(f(9, 2), 2, weight=f(3))
+torch.histogramdd(f(9, 2), 0)
+"""
+
 SEGMENTS = """
 torch.segment_reduce(f(6, 2), 'sum', lengths=torch.tensor([2, 1, 3]))
 torch.segment_reduce(f(6, 2), 'mean', lengths=torch.tensor([2, 0, 4]))
@@ -442,6 +457,21 @@ torch.segment_reduce(f(0, 2), 'sum', lengths=torch.tensor([0]))
 x, n = runs(); torch.autograd.grad((torch.segment_reduce(x, 'sum', lengths=n) ** 2).sum(), x)
 x, n = runs(); torch.autograd.grad(torch.segment_reduce(x, 'max', lengths=n).sum(), x)
 x, n = runs(); torch.autograd.grad(torch.segment_reduce(x, 'prod', lengths=n).sum(), x)
+"""
+
+DATA = """
+torch.tensor([1, 'a'])
+torch.tensor(['a', 1])
+torch.tensor([[1], ['a']])
+torch.tensor('a')
+torch.tensor(b'a')
+torch.tensor([1, b'a'])
+torch.tensor([True, 'a'])
+torch.tensor([torch.ones(1), 'a'])
+c(2).resolve_conj().is_conj()
+torch.is_conj(f(2))
+f(2).is_neg()
+torch.is_neg(1)
 """
 
 SIZES = """
@@ -627,7 +657,9 @@ FAMILIES = [
     INDICES,
     OUT,
     ASSIGNED,
+    HISTOGRAMS,
     SEGMENTS,
+    DATA,
     SIZES,
     GONE,
     REFLECTORS,
