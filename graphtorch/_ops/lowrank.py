@@ -10,7 +10,7 @@ from typing import Any
 
 from .._deferred.tensor import Tensor
 from .base import FUNCTIONS, check_tensor, register
-from .factor import qr, svd
+from .factor import cholesky, eigh, qr, solve_triangular, svd
 from .linalg import matmul
 
 RANK = 6  # of which one is found if none is asked for
@@ -94,3 +94,68 @@ def pca_lowrank(A: Any, q: int | None = None, center: bool = True, niter: int = 
     if A.ndim != 2:
         raise ValueError("pca_lowrank input is expected to be 2-dimensional tensor")
     return svd_lowrank(A, q, niter, A.sum(0).to_dense() / A.shape[0])
+
+
+@register(method=False)
+def lobpcg(
+    A: Any,
+    k: int | None = None,
+    B: Any = None,
+    X: Tensor | None = None,
+    n: int | None = None,
+    iK: Any = None,
+    niter: int | None = None,
+    tol: float | None = None,
+    largest: bool | None = None,
+    method: str | None = None,
+    tracker: Any = None,
+    ortho_iparams: Any = None,
+    ortho_fparams: Any = None,
+    ortho_bparams: Any = None,
+) -> tuple[Tensor, Tensor]:
+    """(E [*, k], V [*, m, k]) with A V = B V diag(E) for the `k` largest, or smallest, eigenvalues
+    of a symmetric A [*, m, m], dense or sparse; the vectors have length 1 in the norm of B.
+
+    Found by the decomposition of the whole matrix, to the last digits: the further arguments, which
+    say how PyTorch iterates, change nothing. Random start vectors are drawn all the same.
+
+    Args:
+        k: 1, or as many as `X` has columns.
+        B: symmetric and positive definite; the identity unless given.
+        X: [*, m, n], what PyTorch starts from; n: how many columns it draws otherwise.
+        largest: True unless given.
+
+    Raises:
+        ValueError: m is smaller than 3 n. AssertionError: A is not square.
+    """
+    check_tensor("lobpcg", "A", A)
+    if A.ndim < 2 or A.shape[-1] != A.shape[-2]:
+        raise AssertionError(f"A must be square, got shape {A.shape}")
+    size = A.shape[-1]
+    count = (1 if X is None else X.shape[-1]) if k is None else k
+    columns = (count if n is None else n) if X is None else X.shape[-1]
+    if size < 3 * columns:
+        raise ValueError(
+            f"LOBPCG algorithm is not applicable when the number of A rows (={size}) is smaller "
+            f"than 3 x the number of requested eigenpairs (={columns}): use torch.linalg.eigh"
+        )
+    if X is None:
+        FUNCTIONS["randn"](*A.shape[:-1], columns, dtype=A.dtype, device=A.device)
+    values, vectors = _pairs(_dense(A), None if B is None else _dense(B))
+    if largest is None or largest:
+        values, vectors = values.flip(-1), vectors.flip(-1)
+    return values[..., :count], vectors[..., :count]
+
+
+def _dense(A: Any) -> Tensor:
+    return A.to_dense() if A.is_sparse else A  # type: ignore[no-any-return]
+
+
+def _pairs(A: Tensor, B: Tensor | None) -> tuple[Tensor, Tensor]:
+    """All eigenvalues of A V = B V diag(E), the smallest first, and the vectors."""
+    if B is None:
+        return tuple(eigh(A))  # type: ignore[return-value]
+    lower = cholesky(B)
+    left = solve_triangular(lower, A, upper=False)
+    values, turned = eigh(solve_triangular(lower, left.mH, upper=False))
+    return values, solve_triangular(lower.mH, turned, upper=True)

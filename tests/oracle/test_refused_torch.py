@@ -37,6 +37,7 @@ def _names(lib: Any) -> dict[str, Any]:
         "b": lambda *s: integers(*s) > 0,
         "c": lambda *s: lib.complex(lib.tensor(drawn(*s)), lib.tensor(drawn(*s)) + 1),
         "t": lambda: lib.arange(12.0).view(3, 4),
+        "spd": lambda n: lib.tensor(drawn(n, n)).double() @ lib.tensor(drawn(n, n)).double().T,
         "runs": lambda: (
             lib.tensor([1.0, 1, 2, 2, 3, 0]).requires_grad_(),
             lib.tensor([2, 3, 0, 1]),
@@ -474,6 +475,43 @@ f(2).is_neg()
 torch.is_neg(1)
 """
 
+CLASSIFIERS = """
+F.linear_cross_entropy(f(4, 3), f(5, 3), torch.tensor([0, 4, 2, 1]))
+F.linear_cross_entropy(f(3), f(5, 3), torch.tensor(2), linear_bias=f(5), reduction='sum')
+F.linear_cross_entropy(f(4, 3), f(5, 3), i(4), ignore_index=2, weight=f(5).abs())
+F.linear_cross_entropy(f(4, 3), f(5, 2, 3), i(4, 2), linear_bias=f(5, 2), label_smoothing=0.1)
+F.linear_cross_entropy(f(4, 3), f(5, 3), f(4, 5).softmax(1), reduction='none')
+F.linear_cross_entropy(f(4, 3), f(5, 3), f(4, 5).softmax(1), ignore_index=1)
+F.linear_cross_entropy(f(2, 4, 3), f(5, 3), i(2, 4))
+F.linear_cross_entropy(f(4, 3), f(3), i(4))
+F.linear_cross_entropy(f(4, 3), f(5, 2), i(4))
+F.linear_cross_entropy(f(4, 3), f(5, 3), i(4), linear_bias=f(4))
+F.linear_cross_entropy(f(3), f(5, 2, 3), i(2))
+x, w = g(4, 3), g(5, 3); torch.autograd.grad(F.linear_cross_entropy(x, w, i(4)), (x, w))
+l = nn.LinearCrossEntropyLoss(3, 5, out_features=(2,), bias=True); l(f(4, 3), i(4, 2))
+repr(nn.LinearCrossEntropyLoss(3, 5))
+nn.LinearCrossEntropyLoss(3, 5, weight=f(4))
+nn.LinearCrossEntropyLoss(3, 5, label_smoothing=2.0)
+o = nn.LinearCrossEntropyOptions(); nn.LinearCrossEntropyLoss(3, 5, options=o)(f(4, 3), i(4))
+nn.LinearCrossEntropyOptions(acc_policy='fast')
+nn.LinearCrossEntropyOptions(batch_chunk_size=0)
+nn.LinearCrossEntropyOptions(acc_dtype=torch.int32)
+"""
+
+EIGENPAIRS = """
+torch.lobpcg(spd(12), k=2)[0]
+torch.lobpcg(spd(12), k=2, largest=False)[0]
+torch.lobpcg(spd(12), k=2, B=spd(12) + torch.eye(12))[0]
+torch.lobpcg(spd(12), X=d(12, 3))[0]
+torch.lobpcg(torch.stack([spd(9), 2 * spd(9)]), k=3)[0]
+torch.lobpcg(spd(12).to_sparse(), k=1)[0]
+A = spd(12); e, v = torch.lobpcg(A, k=2, B=A + 1); (A @ v - (A + 1) @ v * e).abs().max() < 1e-4
+A = spd(12); e, v = torch.lobpcg(A, k=2, B=A + 1); (v.T @ (A + 1) @ v).round(decimals=4).abs()
+torch.manual_seed(1); e = torch.lobpcg(spd(12), k=2, n=3); torch.rand(2)
+torch.lobpcg(spd(12), k=5)
+torch.lobpcg(spd(12)[:, :4], k=1)
+"""
+
 SIZES = """
 torch.Size([2.0])
 torch.Size([2, 'a'])
@@ -660,6 +698,8 @@ FAMILIES = [
     HISTOGRAMS,
     SEGMENTS,
     DATA,
+    CLASSIFIERS,
+    EIGENPAIRS,
     SIZES,
     GONE,
     REFLECTORS,

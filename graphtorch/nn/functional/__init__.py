@@ -9,6 +9,7 @@ from ..._ops.accept import accepting
 from .activation import *  # noqa: F403
 from .activation import __all__ as _activation
 from .attention import scaled_dot_product_attention
+from .classifier import linear_cross_entropy
 from .conv import (
     bilinear,
     conv1d,
@@ -85,6 +86,7 @@ __all__ = [
     "interpolate",
     "layer_norm",
     "linear",
+    "linear_cross_entropy",
     "local_response_norm",
     "multi_head_attention_forward",
     "normalize",

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         InstanceNorm3d,
         SyncBatchNorm,
     )
+    from .classifier import LinearCrossEntropyLoss, LinearCrossEntropyOptions
     from .container import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
     from .conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
     from .distance import CosineSimilarity, PairwiseDistance
@@ -189,6 +190,7 @@ _HOMES = homes_of(
             "Threshold",
         ),
         ".adaptive": ("AdaptiveLogSoftmaxWithLoss",),
+        ".classifier": ("LinearCrossEntropyLoss", "LinearCrossEntropyOptions"),
         ".batchnorm": (
             "BatchNorm1d",
             "BatchNorm2d",
