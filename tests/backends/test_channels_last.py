@@ -170,6 +170,45 @@ def test_symbolic_batch(size: int) -> None:
     check(*weight_grad((5, 5), (BATCH, 6, 14, 14), (BATCH, 16, 10, 10)), batch=size)
 
 
+SHORT = {
+    "3x3": ((12, 64, 6, 6), (12, 96, 6, 6), {"padding": ONE}),
+    "stride": ((24, 48, 7, 9), (24, 128, 4, 5), {"padding": ONE, "stride": (2, 2)}),
+    "groups": ((16, 16, 6, 5), (16, 256, 6, 5), {"padding": ONE, "groups": 2}),
+    "parts": ((64, 16, 6, 6), (64, 96, 6, 6), {"padding": ONE}),
+}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("name", SHORT)
+def test_short_rows_of_pixels_are_one_loop(name: str, machine: str) -> None:
+    """Copies have the pixels that filters of a gradient meet one after the other, as gradients of
+    results do."""
+    x, g, place = SHORT[name]
+    program = check(*weight_grad((3, 3), x, g, **place), machine=MACHINES[machine])
+    (launch,) = (n for n in program.launches if "[tile" in n.label)
+    assert "pack a" in launch.label
+    loops = [s for s in walk(launch.kernel.body) if isinstance(s, For) and s.var.name[0] == "k"]
+    inside = {id(s) for loop in loops for s in walk(loop.body)}
+    assert loops and not any(id(loop) in inside for loop in loops)
+
+
+@pytest.mark.parametrize("size", [0, 1, 20])
+def test_short_rows_of_a_symbolic_batch(size: int) -> None:
+    check(
+        *weight_grad((3, 3), (BATCH, 24, 6, 6), (BATCH, 128, 6, 6), padding=ONE),
+        batch=size,
+    )
+
+
+@pytest.mark.parametrize(("channels", "room"), [(24, 24), (64, 80), (128, 144)])
+def test_pixels_of_copies_are_not_a_multiple_of_few_lines_apart(channels: int, room: int) -> None:
+    """One place of a cache would have to hold what most of a kernel's reads are."""
+    program = check(*weight_grad((3, 3), (1, channels, 9, 9), (1, 8, 9, 9), padding=ONE))
+    (pad,) = (n for n in program.launches if n.label == "pad")
+    (copy,) = (s for s, b in zip(pad.slots, pad.kernel.buffers, strict=True) if b.access == "write")
+    assert copy.elements == 11 * 11 * room
+
+
 def test_an_image_in_the_other_order_is_read_where_it_lies() -> None:
     def build(x: Value, w: Value) -> Value:
         return CASES["1x1"][0](ops.permute(x, dims=(0, 2, 3, 1)), w)

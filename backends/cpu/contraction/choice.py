@@ -52,6 +52,7 @@ LATENCY = 4  # cycles until an accumulator can be added to again
 PAGE = 4096
 LINE = 64
 LOADS = 2  # loads a cycle
+SHORT = 16  # rows for each step of a loop along k from which on it is too short
 ISSUED = 6  # instructions a cycle
 MAX_ROWS = 28
 ADDRESSES = 6  # rows whose distances are not known, so that each has a register for its address
@@ -309,14 +310,28 @@ def _fixed_rows(p: Contraction) -> bool:
 def must_pack_columns(p: Contraction, machine: Machine) -> bool:
     if not _reads_columns(p):
         return True
-    if len(p.n) > 1 or len(p.k) != 1:
-        return False
+    if len(p.n) > 1 or not p.k or _overlaps(p.b, [*p.n, *p.k]):
+        return _goes_in_short_loops(p)
     # what may be large is packed where sizes are not known: large ones would take three times as
     # long without, small ones take a little longer with, and up to twice where rows are few
-    size = _most(p.n[-1].extent) * _most(p.k[0].extent) * p.b.dtype.itemsize
+    size = math.prod(_most(x.extent) for x in (*p.n, *p.k)) * p.b.dtype.itemsize
     room = machine.caches[0] // 2 if p.b.stable else machine.caches[1] // 4
     rows = math.prod(guess(x.extent) for x in p.m)
     return size > room and rows > (4 if p.b.stable else 24)
+
+
+def _overlaps(source: Source, axes: Sequence[Axis]) -> bool:
+    """Whether elements of an operand are read at several places, as pixels by the taps of filters:
+    a copy would be larger."""
+    elements = math.prod(guess(x.extent) for x in axes)
+    return footprint(source, axes) < elements * source.dtype.itemsize
+
+
+def _goes_in_short_loops(p: Contraction) -> bool:
+    """Whether steps of k are in loops so short, of so many rows, that a copy in which they are a
+    single loop takes less than entering these."""
+    inner = p.k[-1].extent if len(p.k) > 1 else None
+    return isinstance(inner, int) and math.prod(guess(x.extent) for x in p.m) >= SHORT * inner
 
 
 def _reads_columns(p: Contraction) -> bool:

@@ -30,6 +30,7 @@ from ...kernels.contraction.problem import (
     axis,
     extent_of,
     merge_axes,
+    merge_steps,
     part_axes,
 )
 from ...kernels.ir import Expr, KType, binary, cast, constant, fma, load
@@ -126,6 +127,7 @@ def lower_tiles(p: Contraction, region: Region, lowering: Lowering, s: Schedule)
     a = packed_slot(p, lowering, s, p.a, True) if s.pack_a else None
     b = packed_slot(p, lowering, s, p.b, False) if s.pack_b else None
     label, flops, moved = f"{region.label} [{s}]", 2 * extent_of(p.axes()), moved_bytes(p, region)
+    p = merge_steps(p, a is not None, b is not None)
     emit = TILES[s.kind](s.lanes)
     if s.split == 1:
         e = Scope(lowering, region.label, p.space)

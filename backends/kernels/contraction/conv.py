@@ -34,6 +34,8 @@ from .residues import dense
 
 # channels from which on they make the innermost loop, instead of a kernel's few columns
 LONG_LOOP = 16
+LINE = 64  # bytes of a cache's line
+CROWDED = 4  # so many lines, and multiples of them, are too regular a distance
 
 
 def conv_problem(node: Node, region: Region, lowering: Lowering) -> Contraction:
@@ -183,14 +185,22 @@ def _image(
     if none or gated:
         return _Image(_in_memory(source, x.shape), shape, low, spread, sizes, last)
     before, ones = [int(p) for p in low], [1] * len(sizes)
-    slot = (
-        _padded_last(lowering, source, x.shape, before, spread, sizes)
-        if last
-        else padded_copy(lowering, source, x.shape, before, spread, sizes)
-    )
-    padded = (*shape[:2], *sizes)
-    read = _in_memory(Source(slot, x.dtype, 0), _lying(padded, last))
-    return _Image(read, padded, [0] * len(sizes), ones, sizes, last)
+    room = shape[1]
+    if last:
+        room = _room(room, x.dtype.itemsize)
+        slot = _padded_last(lowering, source, x.shape, before, spread, sizes, room)
+    else:
+        slot = padded_copy(lowering, source, x.shape, before, spread, sizes)
+    read = _in_memory(Source(slot, x.dtype, 0), _lying((shape[0], room, *sizes), last))
+    return _Image(read, (*shape[:2], *sizes), [0] * len(sizes), ones, sizes, last)
+
+
+def _room(channels: Dim, itemsize: int) -> Dim:
+    """How far apart the pixels of a copy are: where that is a multiple of few lines of a cache,
+    kernels that go from pixel to pixel would find few places there for all that they read."""
+    line = LINE // itemsize
+    lines = channels // line if isinstance(channels, int) and channels % line == 0 else 1
+    return channels + line if isinstance(lines, int) and lines % CROWDED == 0 else channels
 
 
 def _in_memory(source: Source, shape: Shape) -> Read:
@@ -204,11 +214,12 @@ def _padded_last(
     low: Sequence[int],
     spread: Sequence[int],
     sizes: Sequence[Dim],
+    room: Dim,
 ) -> Slot:
     """The padded copy of [N, *S, C], as an image of one channel: where pixels of a row stay
-    neighbours, these are one long row; else channels are a last spatial dimension."""
+    neighbours, these are one long row; else channels are a last spatial dimension, of `room`."""
     channels = shape[-1]
-    if spread[-1] == 1 and isinstance(channels, int):
+    if spread[-1] == 1 and isinstance(channels, int) and room == channels:
         rows = [*shape[1:-2], shape[-2] * channels]
         before, out = [*low[:-1], low[-1] * channels], [*sizes[:-1], sizes[-1] * channels]
         return padded_copy(lowering, source, (shape[0], 1, *rows), before, spread, out)
@@ -218,7 +229,7 @@ def _padded_last(
         (shape[0], 1, *shape[1:]),
         [*low, 0],
         [*spread, 1],
-        [*sizes, channels],
+        [*sizes, room],
     )
 
 

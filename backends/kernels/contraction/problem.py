@@ -180,13 +180,31 @@ def merge_axes(p: Contraction) -> None:
     """Join neighbouring axes that every address crosses as one: fewer loops, longer vectors."""
     for group in ("batch", "m", "n", "k"):
         axes: list[Axis] = list(getattr(p, group))
-        axes = [a for a in axes if a.extent != 1 or not _drop(p, a)]
-        position = len(axes) - 1
-        while position > 0:
-            if _mergeable(p, axes[position - 1], axes[position]):
-                axes[position - 1 : position + 1] = [_merge(p, axes[position - 1], axes[position])]
-            position -= 1
-        setattr(p, group, axes)
+        setattr(p, group, _merged(p, [a for a in axes if a.extent != 1 or not _drop(p, a)]))
+
+
+def merge_steps(p: Contraction, a_copied: bool, b_copied: bool) -> Contraction:
+    """The contraction whose operands, where they are copied, lie in the order of the steps of k:
+    these are fewer loops where the other's do so too."""
+    if p.limits:
+        return p
+    a, b = (
+        Source(x.slot, x.dtype, flat(p.k)) if copied else x
+        for x, copied in ((p.a, a_copied), (p.b, b_copied))
+    )
+    made = replace(p, a=a, b=b)
+    made.k = _merged(made, list(p.k))
+    return replace(made, a=p.a if a_copied else made.a, b=p.b if b_copied else made.b)
+
+
+def _merged(p: Contraction, axes: list[Axis]) -> list[Axis]:
+    """The axes of a group, neighbours joined."""
+    position = len(axes) - 1
+    while position > 0:
+        if _mergeable(p, axes[position - 1], axes[position]):
+            axes[position - 1 : position + 1] = [_merge(p, axes[position - 1], axes[position])]
+        position -= 1
+    return axes
 
 
 def _drop(p: Contraction, a: Axis) -> bool:
