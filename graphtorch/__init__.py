@@ -178,6 +178,7 @@ _LAZY = frozenset(
         "overrides",
         "profiler",
         "serialization",
+        "signal",
         "sparse",
         "special",
         "testing",

@@ -512,6 +512,38 @@ torch.lobpcg(spd(12), k=5)
 torch.lobpcg(spd(12)[:, :4], k=1)
 """
 
+WINDOWS = """
+torch.signal.windows.bartlett(5)
+torch.signal.windows.bartlett(5, sym=False)
+torch.signal.windows.blackman(6, sym=False)
+torch.signal.windows.cosine(4, sym=False)
+torch.signal.windows.cosine(5)
+torch.signal.windows.exponential(5, tau=2.0)
+torch.signal.windows.exponential(5, center=1.0, sym=False)
+torch.signal.windows.exponential(5, center=1.0)
+torch.signal.windows.exponential(5, tau=0.0)
+torch.signal.windows.gaussian(5, std=1.5)
+torch.signal.windows.gaussian(4, sym=False, dtype=torch.float64)
+torch.signal.windows.gaussian(5, std=-1.0)
+torch.signal.windows.general_cosine(6, a=[0.5, 0.3, 0.2])
+torch.signal.windows.general_cosine(6, a=[])
+torch.signal.windows.general_cosine(6, a=0.5)
+torch.signal.windows.general_cosine(6)
+torch.signal.windows.general_hamming(6, alpha=0.7)
+torch.signal.windows.hamming(6)
+torch.signal.windows.hann(1)
+torch.signal.windows.hann(0)
+torch.signal.windows.hann(-1)
+torch.signal.windows.hann(3.0)
+torch.signal.windows.hann(3, dtype=torch.int64)
+torch.signal.windows.hann(3, layout=torch.sparse_coo)
+torch.signal.windows.hann(3, requires_grad=True)
+torch.signal.windows.hann(3, beta=2)
+torch.signal.windows.kaiser(5, beta=3.0, sym=False)
+torch.signal.windows.kaiser(5, beta=-3.0)
+torch.signal.windows.nuttall(7)
+"""
+
 SIZES = """
 torch.Size([2.0])
 torch.Size([2, 'a'])
@@ -700,6 +732,7 @@ FAMILIES = [
     DATA,
     CLASSIFIERS,
     EIGENPAIRS,
+    WINDOWS,
     SIZES,
     GONE,
     REFLECTORS,
