@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from contracting import graph_of
+from contracting import TOLERANCE, graph_of, sample
 from graphtorch.backends import Buffer
 from graphtorch.backends import compile as compile_reference
 from graphtorch.backends.gpu import nvrtc
@@ -16,11 +16,14 @@ from graphtorch.backends.gpu.buffer import DeviceBuffer
 from graphtorch.backends.gpu.compiler import build
 from graphtorch.backends.gpu.emulated import EmulatedDevice, compiler
 from graphtorch.backends.gpu.executable import Executable
+from graphtorch.backends.gpu.schedules.parts import COPIED
 from graphtorch.backends.gpu.schedules.products import TILES
+from graphtorch.backends.gpu.traces import SECTOR, Counts
 from graphtorch.backends.gpu.unit import Unit
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import DType, bf16, f32, f64
+from graphtorch.ir.dtype import DType, bf16, f32, f64, i8, i64
 from graphtorch.ir.graph import Graph, Type, Value
+from graphtorch.ir.ops.common import cast_to
 from graphtorch.ir.shape import Symbol, SymInt
 
 pytestmark = pytest.mark.skipif(
@@ -144,6 +147,56 @@ def test_every_tile(tile: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(found, np.tanh(arrays[0] @ arrays[1]), 1e-5, 1e-5)
     (counts,) = device.counts.values()
     assert counts.turns == counts.least > 0
+
+
+CASTS = [(bf16, f32), (i8, f32), (i64, f32), (f32, f64), (i8, f64)]
+
+
+def cast_product(
+    tile: Any, source: DType, acc: DType, turns: tuple[bool, bool]
+) -> tuple[Counts, list[np.ndarray]]:
+    """What a product of operands that are cast did to memory, and the operands as they lay in it.
+
+    Args: turns: which are transposed.
+    """
+    device, unit = EmulatedDevice(traced=True), Unit()
+    shapes = [(tile.rows, 160), (160, tile.columns)]
+    arrays = [sample(s, source, i) for i, s in enumerate(shapes)]
+    given = [np.ascontiguousarray(x.T) if t else x for x, t in zip(arrays, turns, strict=True)]
+
+    def call(a: Value, b: Value) -> Value:
+        a, b = (turned(x) if t else x for x, t in zip((a, b), turns, strict=True))
+        return ops.matmul(cast_to(a, acc), cast_to(b, acc))
+
+    made = build(graph_of(call, [x.shape for x in given], source), unit)
+    executable = Executable(made, device.load(unit.pieces(device.compilers)), device)
+    found = executable([DeviceBuffer.of(x, device) for x in given])[0].numpy()
+    a, b = (x.astype(np.float64) for x in arrays)
+    np.testing.assert_allclose(found, a @ b, TOLERANCE[acc.name], TOLERANCE[acc.name])
+    (counts,) = device.counts.values()
+    return counts, given
+
+
+@pytest.mark.parametrize(("source", "acc"), CASTS, ids=str)
+def test_what_is_cast_is_read_in_whole_sectors(
+    source: DType, acc: DType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As far as a tile is deep, with neighbours along k that are written across without conflicts
+    of banks."""
+    for tile in TILES if acc is f32 else TILES[1:]:
+        monkeypatch.setattr(
+            "graphtorch.backends.gpu.schedules.products.tiles_of", lambda _, tile=tile: (tile,)
+        )
+        wasted = max(1, SECTOR // (tile.depth * source.itemsize))  # of what lies along k
+        for left, right in ((False, True), (True, False)):
+            counts, given = cast_product(tile, source, acc, (left, right))
+            sizes = [x.nbytes // SECTOR for x in given]
+            along_k = not left, right
+            read = sum(n * wasted if k else n for n, k in zip(sizes, along_k, strict=True))
+            # a thread's neighbours of 16 bytes are stored one by one
+            written = (counts.ideal - sum(sizes)) * (COPIED // acc.itemsize)
+            assert counts.sectors == read + written, tile
+            assert counts.turns == counts.least > 0, tile
 
 
 @pytest.mark.skipif(nvrtc.library() is None, reason="registers are told by NVRTC")

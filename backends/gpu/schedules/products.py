@@ -4,9 +4,12 @@ registers.
 A block computes `rows` x `columns` results. Step by step along k its threads copy a slice of A and
 one of B into shared memory, `depth` deep, and each thread multiplies what its own results need of
 them; while they do, the elements of the next slices are on their way into registers. Slices lie in
-shared memory with k outermost, padded by four elements, and a warp reads neighbours of 16 bytes
+shared memory with k outermost, padded by some elements, and a warp reads neighbours of 16 bytes
 without conflicts of banks. What has its neighbours along k in memory is written across: a warp
-takes a sector of it from so many rows that no two of its threads write to the same bank.
+takes a sector of it from so many rows that no two of its threads write to the same bank. Sectors of
+narrow elements have more steps than there are banks for groups of neighbours: steps that share
+banks have their elements in another order among neighbours, which costs nothing where they are
+read, as steps are numbers there.
 
 Any address that is affine along k will do: convolutions are read in place (implicit GEMM),
 transposed operands as they lie; neighbouring threads read neighbours in memory along m, n or k,
@@ -45,9 +48,8 @@ from ...kernels.uniform import WARP
 from ..machine import gpu_of
 from .epilogue import Finish, Partial, Results
 from .operands import Operand, bind
-from .parts import COPIED, along_k, both, copied, in_parts, is_multiple, read_part
+from .parts import BANKED, COPIED, along_k, both, copied, in_parts, is_multiple, read_part
 
-PAD = 4  # elements between slices of shared memory
 SECTOR = 32  # bytes that memory moves at least
 LANES = 8  # threads of a warp side by side, which read 128 bytes of shared memory at once
 LEAST_DEPTH = 128  # steps of k that are worth a part of their own
@@ -433,6 +435,11 @@ class _Operated:
     Attributes:
         lanes: neighbours that are read at once, 16 bytes, or 1.
         tests: what has to hold for it of sizes that are told at the call.
+        line: elements of a slice that are neighbours in memory.
+        sector: how many of them threads side by side take.
+        beside: rows (or columns) of a step that are written at once.
+        pitch: from step to step in shared memory.
+        apart: steps after which banks are the same.
     """
 
     def __init__(
@@ -448,7 +455,8 @@ class _Operated:
         self.work, self.axes, self.source, self.size, self.bounds = work, axes, source, size, bounds
         self.hint = hint
         e, p, depth = work.e, work.p, work.tile.depth
-        self.room = depth * (size + PAD)
+        self._lay_out()
+        self.room = depth * self.pitch
         self.shared = e.b.shared(p.acc, 2 * self.room, hint)
         self.buffer = e.buffer(source.slot, hint=hint)
         unknown = in_parts(p, source, axes) if source.dtype is p.acc else None
@@ -457,10 +465,33 @@ class _Operated:
         self.lanes = lanes if unknown is not None and fits else 1
         self.tests = [binary("eq", e.expr(n) % lanes, 0) for n in unknown or () if self.lanes > 1]
 
+    def _lay_out(self) -> None:
+        """How a slice lies in shared memory, and what of it threads side by side have."""
+        p, near, source = self.work.p, self.work.near, self.source
+        banks, narrow = BANKED // p.acc.itemsize, min(source.dtype.itemsize, p.acc.itemsize)
+        self.along_k = along_k(p, source)
+        self.line = self.work.tile.depth if self.along_k else self.size
+        self.sector = min(SECTOR // narrow, self.line) if self.along_k else self.line
+        self.beside = max(1, banks // self.sector) if self.along_k else near
+        pad = max(near, self.beside)
+        self.pitch, self.apart = self.size + pad, banks // pad
+
     def aligned(self) -> list[Expr]:
         """What has to hold of its memory for parts to be read at once."""
         known = self.lanes == 1 or self.buffer.align % COPIED == 0
         return [] if known else [aligned(self.buffer)]
+
+    @property
+    def turns(self) -> bool:
+        """Whether more steps are written at once than have banks of their own."""
+        return self.beside < self.work.near
+
+    def turned(self, step: Expr, row: Expr) -> Expr:
+        """Where the element of a row is in a step's line: steps that share banks have as many
+        neighbours as a warp writes at once in each other's places."""
+        if not self.turns:
+            return row
+        return binary("xor", row, step // self.apart * self.beside % self.work.near)
 
     def slices(self, lanes: int, is_aligned: bool = False) -> _Slice:
         return _Slice(self, lanes, is_aligned)
@@ -480,7 +511,7 @@ class _Slice:
         e, p, tile = work.e, work.p, work.tile
         self.items = self.size * tile.depth // lanes // tile.threads
         self.held = e.b.scratch(p.acc, self.items * lanes, f"{operated.hint}_next")
-        self.along_k = along_k(p, source)
+        self.along_k = operated.along_k
         self._share_out()
         self.all_rows = is_multiple(extent_of(axes), self.size)
         self.all_steps = is_multiple(extent_of(p.k), tile.depth) and not p.limits
@@ -500,9 +531,11 @@ class _Slice:
         items of several sectors where there are not as many warps.
         """
         work, lanes, tile = self.work, self.lanes, self.work.tile
-        let, thread, line = work.e.b.let, work.thread, (tile.depth if self.along_k else self.size)
-        sector = min(SECTOR // work.p.acc.itemsize, line) if self.along_k else line
-        threads, sectors = sector // lanes, line // sector  # of a sector, and of a line
+        let, thread, sector = work.e.b.let, work.thread, self.operated.sector
+        threads, sectors = (
+            sector // lanes,
+            self.operated.line // sector,
+        )  # of a sector, and of a line
         beside = min(sectors, tile.threads // WARP) if self.along_k else 1
         self.laps, self.hop = sectors // beside, beside * sector
         each = tile.threads // beside
@@ -563,15 +596,23 @@ class _Slice:
 
     def put(self, half: Expr) -> None:
         """Write what was read into a half of the shared memory."""
-        b, lanes, pitch = self.work.e.b, self.lanes, self.size + PAD
+        b, lanes, pitch = self.work.e.b, self.lanes, self.operated.pitch
         with b.loop(self.items, "unroll") as i:
-            row, step = self._place(i)
-            begin = half * self.room + step * pitch + row
+            begin = half * self.room + self._place(i)[1] * pitch + self._line_of(i)
             if lanes > 1 and not self.along_k:
                 b.store(self.shared, begin, load(self.held, i * lanes, lanes, aligned=True))
             else:
                 with b.loop(lanes, "unroll", "u") as u:
                     b.store(self.shared, begin + u * pitch, load(self.held, i * lanes + u))
+
+    def _line_of(self, i: Expr) -> Expr:
+        """Where in its step's line item `i` goes. Other laps, and rows behind those that are
+        neighbours, are turned as the first are: their addresses differ by constants."""
+        if not self.operated.turns:
+            return self._place(i)[0]
+        lap, near = i // self.laps, max(1, self.work.near // self.step)
+        first = self.operated.turned(self.inner, self.outer + lap % near * self.step)
+        return first + lap // near * (near * self.step)
 
     def take(
         self, to: Buffer, count: int, half: Expr, step: Expr, row: Callable[[Expr], Expr]
@@ -579,7 +620,7 @@ class _Slice:
         """Read the thread's elements of a step, neighbours at once."""
         b, near = self.work.e.b, self.work.near
         with b.loop(count // near, "unroll") as i:
-            at = half * self.room + step * (self.size + PAD) + row(i * near)
+            at = half * self.room + step * self.operated.pitch + row(i * near)
             b.store(to, i * near, load(self.shared, at, near, aligned=True))
 
 
@@ -621,7 +662,9 @@ def _multiply(work: _Work, slices: tuple[_Slice, _Slice], half: Expr) -> None:
         right.take(columns, tile.own_columns, half, k, work.columns)
         with b.loop(tile.own_rows, "unroll") as i, b.loop(tile.own_columns, "unroll", "j") as j:
             at = i * tile.own_columns + j
-            b.store(work.sums, at, fma(load(rows, i), load(columns, j), load(work.sums, at)))
+            x = load(rows, left.operated.turned(k, i))
+            y = load(columns, right.operated.turned(k, j))
+            b.store(work.sums, at, fma(x, y, load(work.sums, at)))
 
 
 def _finish(
