@@ -19,6 +19,7 @@ fixed order.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -58,6 +59,8 @@ MOST_PARTS = 32
 # blocks of so many threads, of 128 and 168 registers each: places along one axis of k take few, and
 # blocks hide each other's waits
 RESIDENT = {256: 2, 64: 6}
+SIDE = 4  # sums are added to in squares, whose factors are needed for a short time
+MANY = 64  # sums of a thread that leave few of 128 registers for anything else
 
 
 class Size(Protocol):
@@ -377,10 +380,12 @@ def emit(
         c = _Operated(work, p.n, p.b, tile.columns, (f.left, f.n, f.k), "b")
         steps = steps_along(b, f.k, tile.depth)
         tests = [test for o in (a, c) for test in o.tests]
-        # where there are two loops anyway, the one of parts takes no registers for single elements
-        together = both([*tests, *(test for o in (a, c) for test in o.aligned() if tests)])
+        # Where there are two loops anyway, or sums take half of a thread's registers, the loop of
+        # parts takes none for single elements.
+        apart = bool(tests) or tile.own_rows * tile.own_columns >= MANY
+        together = both([*tests, *(test for o in (a, c) for test in o.aligned() if apart)])
         with b.when(together) if together is not None else nullcontext():
-            _along_k(work, (a.slices(a.lanes, bool(tests)), c.slices(c.lanes, bool(tests))), steps)
+            _along_k(work, (a.slices(a.lanes, apart), c.slices(c.lanes, apart)), steps)
         if together is not None:
             with b.otherwise():
                 _along_k(work, (a.slices(1), c.slices(1)), steps)
@@ -660,11 +665,15 @@ def _multiply(work: _Work, slices: tuple[_Slice, _Slice], half: Expr) -> None:
     with b.loop(tile.depth, "unroll", "k") as k:
         left.take(rows, tile.own_rows, half, k, work.rows)
         right.take(columns, tile.own_columns, half, k, work.columns)
-        with b.loop(tile.own_rows, "unroll") as i, b.loop(tile.own_columns, "unroll", "j") as j:
-            at = i * tile.own_columns + j
-            x = load(rows, left.operated.turned(k, i))
-            y = load(columns, right.operated.turned(k, j))
-            b.store(work.sums, at, fma(x, y, load(work.sums, at)))
+        for top, first in itertools.product(
+            range(0, tile.own_rows, SIDE), range(0, tile.own_columns, SIDE)
+        ):
+            with b.loop(SIDE, "unroll") as p, b.loop(SIDE, "unroll", "j") as q:
+                i, j = top + p, first + q
+                at = i * tile.own_columns + j
+                x = load(rows, left.operated.turned(k, i))
+                y = load(columns, right.operated.turned(k, j))
+                b.store(work.sums, at, fma(x, y, load(work.sums, at)))
 
 
 def _finish(
