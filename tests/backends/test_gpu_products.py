@@ -208,6 +208,20 @@ def test_products_of_any_size_keep_their_registers() -> None:
     assert len(uses) == 2 and not any(u.spilled for u in uses.values())
 
 
+@pytest.mark.skipif(nvrtc.library() is None, reason="registers are told by NVRTC")
+@pytest.mark.parametrize("name", ["f32", "i8"])
+def test_large_tiles_keep_their_registers(name: str) -> None:
+    """Sums, elements on their way and addresses leave none of 128, by the newest assembler too."""
+    unit, source = Unit(), DType.named(name)
+    shapes = [(4096, 4096), (4096, 4096)] if source is f32 else [(2048, 257), (257, 2048)]
+    build(
+        graph_of(lambda a, b: ops.matmul(*(cast_to(x, f32) for x in (a, b))), shapes, source), unit
+    )
+    for architecture in ("sm_80", f"sm_{max(nvrtc.architectures())}"):
+        (use,) = nvrtc.resources(unit.text(), architecture).values()
+        assert use.registers <= 128 and not use.spilled, architecture
+
+
 STEPS = SymInt.atom(Symbol("steps", 1, 1000))
 
 
