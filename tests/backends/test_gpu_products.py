@@ -152,29 +152,27 @@ def test_every_tile(tile: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 CASTS = [(bf16, f32), (i8, f32), (i64, f32), (f32, f64), (i8, f64)]
 
 
-def cast_product(
-    tile: Any, source: DType, acc: DType, turns: tuple[bool, bool]
-) -> tuple[Counts, list[np.ndarray]]:
-    """What a product of operands that are cast did to memory, and the operands as they lay in it.
-
-    Args: turns: which are transposed.
-    """
-    device, unit = EmulatedDevice(traced=True), Unit()
-    shapes = [(tile.rows, 160), (160, tile.columns)]
-    arrays = [sample(s, source, i) for i, s in enumerate(shapes)]
-    given = [np.ascontiguousarray(x.T) if t else x for x, t in zip(arrays, turns, strict=True)]
-
-    def call(a: Value, b: Value) -> Value:
-        a, b = (turned(x) if t else x for x, t in zip((a, b), turns, strict=True))
-        return ops.matmul(cast_to(a, acc), cast_to(b, acc))
-
-    made = build(graph_of(call, [x.shape for x in given], source), unit)
+def cast_product(tile: Any, source: DType, acc: DType) -> tuple[Counts, int]:
+    """What a product of operands that are cast, both along k, did to memory, and their sectors."""
+    device, unit, shapes = (
+        EmulatedDevice(traced=True),
+        Unit(),
+        [(tile.rows, 160), (160, tile.columns)],
+    )
+    a, b = (sample(s, source, i) for i, s in enumerate(shapes))
+    given = [a, np.ascontiguousarray(b.T)]
+    product = graph_of(
+        lambda x, y: ops.matmul(cast_to(x, acc), cast_to(turned(y), acc)),
+        [x.shape for x in given],
+        source,
+    )
+    made = build(product, unit)
     executable = Executable(made, device.load(unit.pieces(device.compilers)), device)
     found = executable([DeviceBuffer.of(x, device) for x in given])[0].numpy()
-    a, b = (x.astype(np.float64) for x in arrays)
-    np.testing.assert_allclose(found, a @ b, TOLERANCE[acc.name], TOLERANCE[acc.name])
+    want, tolerance = a.astype(np.float64) @ b.astype(np.float64), TOLERANCE[acc.name]
+    np.testing.assert_allclose(found, want, tolerance, tolerance)
     (counts,) = device.counts.values()
-    return counts, given
+    return counts, sum(x.nbytes for x in given) // SECTOR
 
 
 @pytest.mark.parametrize(("source", "acc"), CASTS, ids=str)
@@ -187,16 +185,12 @@ def test_what_is_cast_is_read_in_whole_sectors(
         monkeypatch.setattr(
             "graphtorch.backends.gpu.schedules.products.tiles_of", lambda _, tile=tile: (tile,)
         )
-        wasted = max(1, SECTOR // (tile.depth * source.itemsize))  # of what lies along k
-        for left, right in ((False, True), (True, False)):
-            counts, given = cast_product(tile, source, acc, (left, right))
-            sizes = [x.nbytes // SECTOR for x in given]
-            along_k = not left, right
-            read = sum(n * wasted if k else n for n, k in zip(sizes, along_k, strict=True))
-            # a thread's neighbours of 16 bytes are stored one by one
-            written = (counts.ideal - sum(sizes)) * (COPIED // acc.itemsize)
-            assert counts.sectors == read + written, tile
-            assert counts.turns == counts.least > 0, tile
+        counts, size = cast_product(tile, source, acc)
+        wasted = max(1, SECTOR // (tile.depth * source.itemsize))
+        # a thread's neighbours of 16 bytes are stored one by one
+        written = (counts.ideal - size) * (COPIED // acc.itemsize)
+        assert counts.sectors == size * wasted + written, tile
+        assert counts.turns == counts.least > 0, tile
 
 
 @pytest.mark.skipif(nvrtc.library() is None, reason="registers are told by NVRTC")
