@@ -12,9 +12,13 @@ from typing import Any
 # a frame of a file below it is not the user's
 FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
-# what was asked for, or follows from it
 # what was set, and what follows from it
-chosen: dict[str, Any] = {"threads": None, "deterministic": False, "warn_always": False}
+chosen: dict[str, Any] = {
+    "threads": None,
+    "interop_threads": None,
+    "deterministic": False,
+    "warn_always": False,
+}
 # How float32 is computed on GPUs: of all backends, of CUDA, and of kinds of operations, which ask
 # the former where they say "none". Kinds of cuDNN's that nobody set (None) are rounded.
 _float32: dict[str, str | None] = {
@@ -62,6 +66,29 @@ def set_num_threads(count: int) -> None:
         raise RuntimeError(f"set_num_threads expects a positive integer, but got {count}")
     chosen["threads"] = count
     importlib.import_module("graphtorch.backends.llvm.runtime").set_num_threads(count)
+
+
+def set_num_interop_threads(count: int) -> None:
+    """Takes how many operators may run at once, which one graph at a time does here; at least 1."""
+    if not isinstance(count, int) or isinstance(count, bool):
+        raise RuntimeError(
+            f"set_num_interop_threads expects an int, but got {type(count).__name__}"
+        )
+    if count < 1:
+        raise RuntimeError("set_num_interop_threads expects a positive integer")
+    chosen["interop_threads"] = count
+
+
+def get_num_interop_threads() -> int:
+    """What `set_num_interop_threads` set, else 1."""
+    return int(chosen["interop_threads"] or 1)
+
+
+def set_flush_denormal(mode: bool) -> bool:
+    """Whether the request was met: it never is, numbers next to 0 are computed as they are."""
+    if type(mode) is not bool:
+        raise TypeError(f"set_flush_denormal expects a bool, but got {type(mode).__name__}")
+    return False
 
 
 def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:
@@ -170,6 +197,9 @@ PUBLIC = {
     for f in (
         get_num_threads,
         set_num_threads,
+        get_num_interop_threads,
+        set_num_interop_threads,
+        set_flush_denormal,
         use_deterministic_algorithms,
         are_deterministic_algorithms_enabled,
         set_warn_always,

@@ -9,14 +9,14 @@ from typing import Any
 
 from .._deferred.tensor import Tensor
 from ..autograd.keeps import keeps_as_one, shown_as
-from .base import FUNCTIONS, axis_of, check_tensor, checked, known_elements, refuse, register
+from .accept import accepting
+from .base import FUNCTIONS, axis_of, check_tensor, checked, known_elements, refuse
 
 _REDUCTIONS = {"max": "amax", "min": "amin", **{k: k for k in ("sum", "mean", "prod")}}
 _START = {"sum": 0.0, "mean": 0.0, "prod": 1.0, "amax": float("-inf"), "amin": float("inf")}
 _NAME = "segment_reduce"
 
 
-@register(method=False)
 @shown_as("SegmentReduce")
 @keeps_as_one()
 def segment_reduce(
@@ -112,3 +112,6 @@ def _reduced(data: Tensor, axis: int, ends: Tensor, kind: str, initial: Any) -> 
     sizes = ends.diff().reshape((*batch, count, *(1,) * len(rest)))
     divisor = sizes if initial is None else sizes.clamp(min=1)
     return made / divisor.to(data.dtype)  # type: ignore[no-any-return]
+
+
+globals()[_NAME] = accepting(_NAME, segment_reduce, "graphtorch")

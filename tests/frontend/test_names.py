@@ -432,3 +432,17 @@ def test_out_and_pin_memory_where_definitions_lack_them():
     )
     with pytest.raises(TypeError):
         torch.isnan(x, out=out)
+
+
+def test_settings_of_threads_and_denormals() -> None:
+    before = torch.get_num_interop_threads()
+    torch.set_num_interop_threads(3)
+    assert torch.get_num_interop_threads() == 3
+    torch.set_num_interop_threads(before)
+    with pytest.raises(RuntimeError, match="set_num_interop_threads expects"):
+        torch.set_num_interop_threads(0)
+    assert torch.set_flush_denormal(True) is False  # what it says of machines that cannot
+    with pytest.raises(TypeError, match="bool"):
+        torch.set_flush_denormal(1)
+    assert torch.GradScaler is torch.amp.GradScaler
+    assert torch.nn.utils.fuse_conv_bn_eval is torch.nn.utils.fusion.fuse_conv_bn_eval

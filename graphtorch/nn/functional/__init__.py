@@ -6,10 +6,10 @@ from __future__ import annotations
 import sys
 
 from ..._ops.accept import accepting
+from ..._torch.absent import attribute_of
 from .activation import *  # noqa: F403
 from .activation import __all__ as _activation
 from .attention import scaled_dot_product_attention
-from .classifier import linear_cross_entropy
 from .conv import (
     bilinear,
     conv1d,
@@ -86,7 +86,6 @@ __all__ = [
     "interpolate",
     "layer_norm",
     "linear",
-    "linear_cross_entropy",
     "local_response_norm",
     "multi_head_attention_forward",
     "normalize",
@@ -111,3 +110,6 @@ for _name in __all__:  # here and in their files: the layers take them from eith
     for _names in (globals(), *(vars(module) for module in _files)):
         if _names.get(_name) is _function:
             _names[_name] = _taking
+
+# not loaded before it is used, as few programs do
+__getattr__ = attribute_of(__name__, (), {"linear_cross_entropy": ".classifier"})

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..._deferred.tensor import Tensor
+from ..._ops.accept import accepting
 from .conv import linear
 from .loss import IGNORE, cross_entropy
 
@@ -78,3 +79,8 @@ def _check_shapes(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
             f"batched input, (N, {input.shape[-1]}), got unbatched input with shape "
             f"{tuple(input.shape)}"
         )
+
+
+linear_cross_entropy = accepting(
+    "linear_cross_entropy", linear_cross_entropy, "graphtorch.nn.functional"
+)

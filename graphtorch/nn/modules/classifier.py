@@ -7,7 +7,7 @@ from typing import Any
 
 from ..._deferred.tensor import Tensor
 from ..._torch.dataclass import dataclass
-from .. import functional as F
+from ..functional.classifier import linear_cross_entropy
 from .linear import Linear
 from .loss import _WeightedLoss
 
@@ -81,7 +81,7 @@ class LinearCrossEntropyLoss(_WeightedLoss):
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """The loss of inputs [n, in_features] against classes [n, *out_features]."""
         shape, layer = (self.num_classes, *self.out_features), self.linear
-        return F.linear_cross_entropy(
+        return linear_cross_entropy(
             input,
             layer.weight.reshape((*shape, layer.in_features)),
             target,

@@ -36,4 +36,14 @@ __all__ = [
 ]
 
 LATER = {"fusion", "parametrizations", "parametrize", "prune", "stateless"}
-__getattr__ = attribute_of(__name__, LATER, {"skip_init": ".init"})
+__getattr__ = attribute_of(
+    __name__,
+    LATER,
+    {
+        "skip_init": ".init",
+        "fuse_conv_bn_eval": ".fusion",
+        "fuse_conv_bn_weights": ".fusion",
+        "fuse_linear_bn_eval": ".fusion",
+        "fuse_linear_bn_weights": ".fusion",
+    },
+)
