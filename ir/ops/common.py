@@ -376,6 +376,24 @@ def narrow(result: Any, dtype: DType) -> np.ndarray:
     return np.asarray(result).astype(dtype.numpy, copy=False)
 
 
+MANY = 128  # numbers that may be added one after the other
+TWICE: dict[np.dtype, Any] = {
+    np.dtype(np.float32): np.float64,
+    np.dtype(np.complex64): np.complex128,
+}
+
+
+def added(x: np.ndarray, axis: tuple[int, ...], keepdims: bool = False) -> Any:
+    """The sum over `axis` in the dtype of `x`. NumPy adds pairs of pairs along neighbours in memory
+    only; many numbers that it would add one after the other are added in twice the digits."""
+    strides = {abs(s): i for i, s in enumerate(x.strides) if x.shape[i] > 1}
+    count = math.prod([x.shape[i] for i in axis])
+    dtype = x.dtype
+    if count > MANY and dtype in TWICE and strides[min(strides)] not in axis:
+        return x.sum(axis=axis, dtype=TWICE[dtype], keepdims=keepdims).astype(dtype)
+    return x.sum(axis=axis, dtype=dtype, keepdims=keepdims)
+
+
 def wide_dtype(dtype: DType) -> DType:
     """The dtype in which f16 and bf16 are computed: f32; any other is its own."""
     return f32 if dtype.is_floating_point and dtype.itemsize == 2 else dtype

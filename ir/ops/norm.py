@@ -17,6 +17,7 @@ from .checks import attrs_of, check_axis, listed
 from .common import (
     REAL_FLOATING,
     Expr,
+    added,
     cast_to,
     check_domain,
     check_same_dtype,
@@ -425,10 +426,11 @@ def _batch_norm_train_reference(
     attrs: EpsAttrs, x: np.ndarray, *affine: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     a, dims = wide(x), _batch_dims(x.ndim)
-    mean, var = a.mean(dims), a.var(dims)
-    y = (a - _channel_shaped(mean, a.ndim)) / np.sqrt(
-        _channel_shaped(var, a.ndim) + a.dtype.type(attrs.eps)
-    )
+    size = a.dtype.type(math.prod(a.shape[d] for d in dims))
+    mean = added(a, dims) / size
+    apart = a - _channel_shaped(mean, a.ndim)
+    var = added(apart * apart, dims) / size
+    y = apart / np.sqrt(_channel_shaped(var, a.ndim) + a.dtype.type(attrs.eps))
     return _affine_reference(y, affine).astype(x.dtype), mean.astype(x.dtype), var.astype(x.dtype)
 
 

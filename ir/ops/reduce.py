@@ -33,6 +33,7 @@ from .common import (
     REAL_FLOATING,
     Domain,
     Expr,
+    added,
     algebra,
     algebra_wide,
     cast_to,
@@ -195,7 +196,7 @@ def kept_by(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _sum_numpy(attrs: Reduce, x: np.ndarray) -> np.ndarray:
-    return np.add.reduce(x, axis=attrs.dims, dtype=x.dtype, keepdims=True)
+    return added(x, attrs.dims, keepdims=True)
 
 
 def _prod_numpy(attrs: Reduce, x: np.ndarray) -> np.ndarray:
@@ -313,7 +314,7 @@ def _freedom(attrs: Variance, x: Expr) -> Expr:
 
 def _var_numpy(attrs: Variance, x: np.ndarray) -> np.ndarray:
     apart = np.abs(x - _mean_numpy(attrs, x)) ** 2
-    total = np.sum(apart, axis=attrs.dims, keepdims=True)
+    total = added(apart, attrs.dims, keepdims=True)
     size = math.prod(x.shape[d] for d in attrs.dims)
     return total / total.dtype.type(builtins.max(size - attrs.correction, 0))
 

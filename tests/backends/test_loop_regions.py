@@ -12,6 +12,7 @@ from compiled import check, graph_of, lowered_text, run
 from graphtorch.backends.kernels.machine import Machine
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType, f32, f64, i64
+from graphtorch.ir.evaluate import evaluate
 from graphtorch.ir.graph import Graph, Type, Value
 from graphtorch.ir.shape import symbol
 from programs import lowered, run_program
@@ -47,6 +48,36 @@ def affine(x: Value) -> Value:
     """A layer norm with weights of their own, made of the input's shape."""
     one = ops.iota(shape=x.shape[-1:], dim=0, dtype=x.dtype)
     return ops.layer_norm(x, one, one, axes=1, eps=1e-5)
+
+
+# ---- digits of long sums
+
+LONG: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "row": ((30000,), (0,)),
+    "rows": ((3, 9000), (1,)),
+    "columns": ((9001, 7), (0,)),
+    "wide columns": ((3000, 130), (0,)),
+    "images": ((40, 24, 12, 12), (0, 2, 3)),
+    "images, channels last": ((40, 12, 12, 24), (0, 1, 2)),
+    "slices": ((90, 6, 40), (0, 2)),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_long_sums_keep_their_digits(name: str) -> None:
+    """Equal numbers that are added one after the other are all rounded to the same side, as are the
+    zeros of a ReLU less their mean."""
+    shape, dims = LONG[name]
+    kept = tuple(1 if i in dims else d for i, d in enumerate(shape))
+    rng = np.random.default_rng(3)
+    mostly = np.maximum(rng.standard_normal(shape) - 0.7, 0)
+    for x in (np.full(shape, 0.1), (mostly - mostly.mean(dims, keepdims=True)) ** 2):
+        given = x.astype(np.float32)
+        want = given.astype(np.float64).sum(dims).reshape(kept)
+        for sizes in (shape, tuple(N if i == 0 and d <= 1000 else d for i, d in enumerate(shape))):
+            graph = graph_of(lambda v: ops.sum(v, dims=dims, keepdim=True), [(f32, sizes)])
+            for found in (run(graph, [given])[0], *evaluate(graph, [given])):
+                np.testing.assert_allclose(found, want, rtol=2e-6)
 
 
 # ---- views

@@ -42,6 +42,9 @@ MANY_TASKS = 6  # from so many independent pieces on, rows are not cut
 LEAST_COLUMNS = 64  # of a block: a few lines of the cache, one after the other
 TOGETHER = 4  # rows that are added to a line of sums on one way through it
 FEW_NODES = 6  # of a pass over a row, for which that is worth its code
+PART = 96  # rows of columns that are added one after the other; a multiple of TOGETHER
+LONG_PART = 1024  # elements of a row, of which vectors add some side by side
+Ends = tuple[Expr, Expr]  # the first step of a loop, and that after its last
 
 
 def accumulator(node: Node) -> DType:
@@ -71,6 +74,11 @@ def combine(node: Node, total: Expr, x: Expr) -> Expr:
     if op in ("max", "min"):
         return maximum(total, x) if op == "max" else minimum(total, x)
     return binary(op, total, x)
+
+
+def is_rounded(node: Node) -> bool:
+    """Whether what a reduction adds is rounded."""
+    return combination(node) == "add" and accumulator(node) is f32
 
 
 @dataclass(eq=False)
@@ -278,22 +286,7 @@ class RowKernel:
         """Loops over the reduced axes, and over the columns of the block inside."""
         loops = [(loop.extent, self.index[loop.axis]) for loop in self.layout.reduced]
         last = "serial" if self.layout.columns else "vector"
-        if self.pieces is not None:
-            (extent, variable), *loops = loops
-            with (
-                self.scope.loop(
-                    extent,
-                    "serial" if loops else last,
-                    lo=self.piece_lo,
-                    hi=self.piece_hi,
-                    variable=variable,
-                ),
-                self.scope.nested(loops, last),
-                self.over_columns(),
-            ):
-                yield
-            return
-        with self.scope.nested(loops, last), self.over_columns():
+        with self.cut_first(loops, last), self.over_columns():
             yield
 
     @contextmanager
@@ -326,17 +319,104 @@ class RowKernel:
     def reduce(self, level: int, nodes: Sequence[Node]) -> None:
         b = self.scope.b
         accumulators = {node: self.start(node) for node in nodes}
-        if self.takes_several(level):
-            self.reduce_several(accumulators)
-        else:
-            with self.over_row():
-                for node in nodes:
-                    x = cast(self.evaluator.at(node.operands[0], self.index), accumulator(node))
-                    self.add(node, accumulators[node], b.let(x, "x"))
-                self.store(self.stored(level), self.index)
-                self.keep(level)
+        with self.in_parts(accumulators) as (totals, ends):
+            if self.takes_several(level):
+                self.reduce_several(totals, ends)
+            else:
+                with self.over_row() if ends is None else self.over_rows(*ends):
+                    for node in nodes:
+                        x = cast(self.evaluator.at(node.operands[0], self.index), accumulator(node))
+                        self.add(node, totals[node], b.let(x, "x"))
+                    self.store(self.stored(level), self.index)
+                    self.keep(level)
         for node in nodes:
             self.complete(node, accumulators[node])
+
+    @contextmanager
+    def in_parts(
+        self, totals: dict[Node, Name | Buffer]
+    ) -> Iterator[tuple[dict[Node, Name | Buffer], Ends | None]]:
+        """What a pass adds to, and between which steps of the innermost reduced loop where it is
+        made once for each part of a row.
+
+        Long rows are summed part by part: added one after the other, numbers that are alike, such
+        as the zeros of a ReLU less their mean, are all rounded to the same side.
+        """
+        sums = [n for n in totals if is_rounded(n)]
+        if not sums or not self.has_parts():
+            yield totals, None
+            return
+        with self.row_parts() as ends:
+            own = {n: self.start(n) for n in sums}
+            yield {**totals, **own}, ends
+            with self.over_columns():
+                for n, part in own.items():
+                    self.add(n, totals[n], self.held(part))
+
+    def has_parts(self) -> bool:
+        """Whether rows are so long that they are summed in parts."""
+        if self.lowering.machine.tasks_are_threads:
+            return False
+        *outer, last = [cost.guess(loop.extent) for loop in self.layout.reduced] or [0]
+        size = self.part_size()
+        # vectors of a row are added up after each of its innermost loops anyway
+        least = PART // 8 if self.layout.columns else 8
+        return last > 2 * size or (bool(outer) and last >= least)
+
+    def part_size(self) -> int:
+        return PART if self.layout.columns else LONG_PART
+
+    @contextmanager
+    def row_parts(self) -> Iterator[Ends]:
+        """The loops over the parts of a row."""
+        *outer, last = self.layout.reduced
+        loops = [(loop.extent, self.index[loop.axis]) for loop in outer]
+        size = self.part_size()
+        with self.cut_first(loops) if outer else nullcontext():
+            low, high = self.row_ends()
+            if cost.guess(last.extent) <= 2 * size:
+                yield low, high
+                return
+            with self.scope.b.loop(high, name="part", lo=low, step=size) as first:
+                yield first, self.scope.b.let(upper_bound(first + size, high), "end")
+
+    @contextmanager
+    def cut_first(self, loops: Sequence[tuple[Dim, Dim]], last: str = "serial") -> Iterator[None]:
+        """Loops (extent, variable) over reduced axes, the outermost over a piece where rows are
+        cut."""
+        if self.pieces is None:
+            with self.scope.nested(loops, last):
+                yield
+            return
+        (extent, variable), *rest = loops
+        with (
+            self.scope.loop(
+                extent,
+                "serial" if rest else last,
+                lo=self.piece_lo,
+                hi=self.piece_hi,
+                variable=variable,
+            ),
+            self.scope.nested(rest, last),
+        ):
+            yield
+
+    def row_ends(self) -> Ends:
+        """The steps of the innermost reduced loop."""
+        if self.pieces is not None and len(self.layout.reduced) == 1:
+            return self.piece_lo, self.piece_hi
+        return Const(0), self.scope.expr(self.layout.reduced[-1].extent)
+
+    @contextmanager
+    def over_rows(self, low: Expr, high: Expr) -> Iterator[None]:
+        """Some steps of the innermost reduced loop, and the columns of the block inside."""
+        loop = self.layout.reduced[-1]
+        kind = "serial" if self.layout.columns else "vector"
+        with (
+            self.scope.loop(loop.extent, kind, lo=low, hi=high, variable=self.index[loop.axis]),
+            self.over_columns(),
+        ):
+            yield
 
     def stored(self, level: int) -> list[Target]:
         """What a pass stores for each element."""
@@ -358,31 +438,25 @@ class RowKernel:
             and not any(map(cost.is_slow, nodes))
         )
 
-    def reduce_several(self, totals: Mapping[Node, Name | Buffer]) -> None:
+    def reduce_several(self, totals: Mapping[Node, Name | Buffer], ends: Ends | None) -> None:
         """A pass of which each way through the columns takes several rows, one after the other."""
         scope, b = self.scope, self.scope.b
         *outer, last = self.layout.reduced
-        low: Expr = Const(0)
-        high = scope.expr(last.extent)
-        if self.pieces is not None:
-            low, high = self.piece_lo, self.piece_hi
+        if ends is not None:
+            outer = []  # are around it already
+        low, high = ends or self.row_ends()
         whole = b.let(high // TOGETHER, "whole")
-        variable = self.index[last.axis]
-        groups = scope.space.variable(int(last.extent) // TOGETHER)
+        count = int(last.extent) // TOGETHER
+        groups = scope.space.variable(count)
         with scope.nested([(loop.extent, self.index[loop.axis]) for loop in outer]):
             with (
-                scope.loop(
-                    int(last.extent) // TOGETHER, lo=low // TOGETHER, hi=whole, variable=groups
-                ),
+                scope.loop(count, lo=low // TOGETHER, hi=whole, variable=groups),
                 self.over_columns(),
             ):
                 self.add_rows(totals, [groups * TOGETHER + u for u in range(TOGETHER)])
             if last.extent % TOGETHER:
-                with (
-                    scope.loop(last.extent, lo=whole * TOGETHER, hi=high, variable=variable),
-                    self.over_columns(),
-                ):
-                    self.add_rows(totals, [variable])
+                with self.over_rows(whole * TOGETHER, high):
+                    self.add_rows(totals, [self.index[last.axis]])
 
     def add_rows(self, totals: Mapping[Node, Name | Buffer], rows: Sequence[Dim]) -> None:
         """Add the elements of a column at `rows` of the innermost reduced axis."""
@@ -438,8 +512,11 @@ class RowKernel:
         return self.piece * self.scope.expr(numel(self.group.kept)) + position
 
     def reduced_value(self, node: Node) -> Expr:
-        held = self.registers[node]
-        return load(held, self.column()) if isinstance(held, Buffer) else held
+        return self.held(self.registers[node])
+
+    def held(self, total: Expr | Buffer) -> Expr:
+        """A sum, of the current column."""
+        return load(total, self.column()) if isinstance(total, Buffer) else total
 
     def reduction_leaf(self, node: Node) -> Leaf:
         """A finished reduction, which is at hand for the current row only."""
