@@ -31,6 +31,7 @@ from .common import (
     ORDERED,
     REAL,
     REAL_FLOATING,
+    TWICE,
     Domain,
     Expr,
     added,
@@ -436,7 +437,7 @@ def _along_infer(name: str, domain: Domain, attrs: Along, x: Type) -> None:
 
 
 def _running(name: str, doc: str, numpy: Callable[..., Any], vjp: Callable[..., Any]) -> Op:
-    """cumsum or cumprod."""
+    """cumsum or cumprod; of f32, in twice the digits (as PyTorch on CPUs)."""
 
     def infer(attrs: Along, x: Type) -> tuple[Type, ...]:
         _along_infer(name, NUMERIC, attrs, x)
@@ -445,7 +446,10 @@ def _running(name: str, doc: str, numpy: Callable[..., Any], vjp: Callable[..., 
     @quiet
     def reference(attrs: Along, x: np.ndarray) -> np.ndarray:
         w = wide(x)
-        return narrow(numpy(w, axis=attrs.dim, dtype=w.dtype) if x.ndim else x, DType.of(x.dtype))
+        if not x.ndim:
+            return x
+        found = numpy(w, axis=attrs.dim, dtype=TWICE.get(w.dtype, w.dtype)).astype(w.dtype)
+        return narrow(found, DType.of(x.dtype))
 
     return Op(
         name,

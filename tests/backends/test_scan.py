@@ -6,9 +6,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from compiled import check, lowered_text
+from compiled import check, graph_of, lowered_text, run
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import f32
+from graphtorch.ir.evaluate import evaluate
 from graphtorch.ir.shape import Symbol, SymInt
 
 BATCH = SymInt.atom(Symbol("batch", 0, 1 << 40))
@@ -92,6 +93,16 @@ def test_only_one_of_two_results() -> None:
     check(lambda x: ops.cummax(x, dim=1)[0], [x])
     check(lambda x: ops.cummax(x, dim=1)[1], [x])
     check(lambda x: ops.exp(ops.cummax(ops.sin(x), dim=0)[0]), [x])
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+def test_long_running_sums_keep_their_digits(dim: int) -> None:
+    """Equal numbers added one after the other in f32 are all rounded to the same side."""
+    x = np.full((20000, 3) if dim == 0 else (3, 20000), 0.1, np.float32)
+    graph = graph_of(lambda v: ops.cumsum(v, dim=dim), [(f32, x.shape)])
+    want = np.cumsum(x.astype(np.float64), dim)
+    for found in (run(graph, [x])[0], *evaluate(graph, [x])):
+        np.testing.assert_allclose(found, want, rtol=1e-7)
 
 
 def test_negative_zero_stays() -> None:

@@ -2,8 +2,8 @@
 
 A line is walked through once with the running value in a register. Where neighbours in memory
 belong to different lines, a task takes a block of lines and keeps their running values in scratch,
-so the loop over the block vectorises. 16-bit floats accumulate in f32 and are rounded for each
-result.
+so the loop over the block vectorises. 16-bit floats accumulate in f32, and f32 in f64, and are
+rounded for each result.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from graphtorch.ir.dtype import DType, i32, i64
+from graphtorch.ir.dtype import DType, f32, f64, i32, i64
 from graphtorch.ir.graph import Node
 from graphtorch.ir.shape import Dim
 
@@ -100,7 +100,8 @@ class Scan:
         self.scope = Scope(places.lowering, node.op.name)
         self.outputs = {i: self.scope.buffer(slot, "write") for i, slot in results.items()}
         self.source = self.scope.buffer(source)
-        self.dtype = running_dtype(source.dtype)
+        adds = node.op.name in ("cumsum", "cumprod")
+        self.dtype = f64 if adds and source.dtype is f32 else running_dtype(source.dtype)
         sizes = [s.dtype.itemsize for s in (source, *results.values())]
         self.moved: Dim = lines.elements * sum(sizes)
 
