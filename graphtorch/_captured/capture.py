@@ -35,7 +35,7 @@ from .._deferred.storage import (
 )
 from .._deferred.tensor import Tensor
 from .._deferred.walk import stand_for
-from .._types import CPU, device
+from .._types import CPU, Size, device
 from ..autograd.nodes import GradNode
 from .segments import FEW, READS, Read, Restart, comparison, goes_out, key_of
 
@@ -613,8 +613,14 @@ def rebuild(tree: Any, replace: Callable[[Tensor], Any]) -> Any:
         for k, v in tree.items():
             made[k] = rebuild(v, replace)
         return made
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*[rebuild(v, replace) for v in tree])
     if isinstance(tree, (tuple, list)):
-        return type(tree)([rebuild(v, replace) for v in tree])
+        return sequence_like(tree, [rebuild(v, replace) for v in tree])
     return tree
+
+
+def sequence_like(tree: Any, parts: list[Any]) -> Any:
+    """A list or tuple of the type of `tree`, named or not, of other parts; of a `Size` they may be
+    what stands for sizes."""
+    if type(tree) is Size:
+        return Size.of(tuple(parts))
+    return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)

@@ -15,7 +15,7 @@ from .._deferred.memory_order import order_shown, own_order
 from .._deferred.storage import Storage, Version, View, is_contiguous
 from .._deferred.tensor import Tensor
 from .._types import device
-from .capture import Capture, rebuild, tensors_in
+from .capture import Capture, rebuild, sequence_like, tensors_in
 from .gradient import behind
 from .results import SINGLE, Outputs, Shown, result_of
 from .segments import Unreplayable
@@ -117,8 +117,7 @@ class Returned:
                 made_dict[k] = self._with_stand_ins(v)
             return made_dict
         if isinstance(tree, (tuple, list)):
-            parts = [self._with_stand_ins(v) for v in tree]
-            return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
+            return sequence_like(tree, [self._with_stand_ins(v) for v in tree])
         return tree
 
     def _stand_in(self, number: Value | SymInt) -> Tensor:
