@@ -68,3 +68,12 @@ def test_a_table_has_a_row_for_each_sub_label_and_a_column_for_each_description(
         Compare([1.0])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="only Python"):
         Timer(language="c++")
+
+
+@pytest.mark.parametrize("stmt", ["x[i]", "y = x[i]", "f(x)"])
+def test_what_is_timed_is_computed(stmt: str) -> None:
+    """An index out of range is found by who computes, not while recording."""
+    names = {"x": torch.randn(3), "i": torch.tensor([5])}
+    names["f"] = lambda x: x[names["i"]] * 2
+    with pytest.raises(IndexError):
+        Timer(stmt, globals=names).timeit(2)
