@@ -244,10 +244,10 @@ def _plan(found: Found, walk: Walk, wanted: list[int]) -> Plan:
     """The order of slots for running op by op; kept from the second time on."""
     structure = found.structure
     key = found.key, wanted
-    if structure.plan is not None and structure.plan[0] == key:
+    if structure.plan is not None and structure.plan[0] == key and not walk.spares:
         return structure.plan[1]
     plan = Plan([row[2:] for row in walk.rows], walk.count, wanted)
-    if structure.steps > 1:
+    if structure.steps > 1 and not walk.spares:  # else the graph is a part of the structure's
         structure.plan = key, plan
     return plan
 

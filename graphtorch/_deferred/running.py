@@ -7,6 +7,7 @@ training loop finds its program; only names, numbers in memory and user lines ma
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import threading
@@ -30,10 +31,14 @@ from .device_storage import DeviceStorage, stored
 from .door import copied_to
 from .failures import out_of_memory
 from .storage import Leaf, MetaLeaf, Storage, computed, recorder
-from .walk import Walk
+from .walk import Spare, Walk
 
 ROUND = 48  # results recorded in a round of a loop that is worth running by itself
-PENDING_BOUND = 1024  # results recorded since the last run; beyond it the pending graph runs
+# A pending graph runs when it has LONGEST results. Each time it has twice as many as STRETCH, or as
+# before, it is looked at, and runs if what it keeps in memory is HELD of the machine's, or more.
+STRETCH = 1024
+LONGEST = 8192
+HELD = 1 / 8
 
 _ref = weakref.ref
 _keeping = lock_across_forks()  # what nodes remember of their results
@@ -94,7 +99,12 @@ class _Round(threading.local):
     last: Location | None = None
 
     def pass_by(self, place: Location) -> None:
-        if place is self.start and self.last is not place and len(recorder.pending) >= ROUND:
+        if (
+            place is self.start
+            and self.last is not place
+            and len(recorder.pending) >= ROUND
+            and not recorder.differentiable  # else what counts batches in a norm would cut training
+        ):
             flush()
         if self.start is None or not recorder.pending:
             self.start = place
@@ -121,8 +131,28 @@ def pending(storage: Storage) -> None:
         return
     waiting = recorder.pending
     waiting.append(_ref(storage))
-    if len(waiting) > PENDING_BOUND:
+    if not len(waiting) % STRETCH and _is_too_much(waiting):
         flush()
+
+
+def _is_too_much(waiting: Sequence[weakref.ref[Storage]]) -> bool:
+    """Whether pending storages are to be computed, though nobody needs one: a step of training
+    should be one graph, but what nobody reads must not fill the memory."""
+    if len(waiting) & (len(waiting) - 1):  # looking at it each time would take longer than running
+        return len(waiting) >= LONGEST
+    values = [s.value for r in waiting if (s := r()) is not None]
+    types = [leaf.type for leaf in Walk(v for v in values if type(v) is Value).leaves]
+    held = sum(t.numel * t.dtype.itemsize for t in types)
+    return len(waiting) >= LONGEST or held >= HELD * _memory_size()
+
+
+@functools.cache
+def _memory_size() -> int:
+    """Bytes of this machine's memory; 8 GiB where the system does not tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 8 << 30
 
 
 def store(storage: Storage, value: Value) -> None:
@@ -241,20 +271,22 @@ def _compute(
     if expensive:
         outputs = _distinct((*outputs, *expensive))
     try:
-        outputs, leaves = _execute(walk, outputs, differentiable, place)
+        outputs, leaves, spare = _execute(walk, outputs, differentiable, place)
     except RAISED:
         if len(held) > 1:
             _run_apart([s for s, _ in held])
         raise
     with _keeping:
-        for value, leaf in zip(outputs, leaves, strict=True):
+        firm = len(outputs) - spare
+        for i, (value, leaf) in enumerate(zip(outputs, leaves, strict=True)):
             node = value.node
             # a constant is made again: one node may stand in many graphs, for other devices too
             if node is not None and node.operands:
+                kept = leaf if i < firm else Spare(leaf)
                 if node.memory is None:
-                    node.memory = {value.index: leaf}
+                    node.memory = {value.index: kept}
                 else:
-                    node.memory[value.index] = leaf
+                    node.memory[value.index] = kept
     found: dict[Value, Leaf] | None = None
     made: list[Leaf] = []
     for _, value in held:
@@ -299,11 +331,12 @@ def _saved(walk: Walk, differentiable: Sequence[Any], least: Weight) -> list[Val
 
 def _execute(
     walk: Walk, outputs: list[Value], differentiable: Sequence[Any], place: device
-) -> tuple[list[Value], list[Leaf]]:
-    """Run the graph from the walk's leaves to `outputs`: the values that are in memory then.
+) -> tuple[list[Value], list[Leaf], int]:
+    """Run the graph from the walk's leaves to `outputs`: the values that are in memory then, and
+    how many of the last ones were not asked for.
 
     Op by op every value is made anyway, so that what gradients may read is kept: it need not be
-    made again.
+    made again. A program would not have it; graphs recorded later are the same in both cases.
     """
     if place is not CPU:
         with out_of_memory():
@@ -313,15 +346,17 @@ def _execute(
 
 def _run_program(
     walk: Walk, outputs: list[Value], differentiable: Sequence[Any], place: device
-) -> tuple[list[Value], list[Leaf]]:
+) -> tuple[list[Value], list[Leaf], int]:
     found = programs.find(walk, outputs, place)
     if found.program is None:
+        if walk.passed_spares:
+            walk = Walk(outputs, spares=True)
         # what is just a view of others is as well made again
         saved = _saved(walk, differentiable, Weight.CHEAP)
-        outputs = _distinct((*outputs, *saved))
-        return outputs, programs.run(found, walk, outputs)
+        every = _distinct((*outputs, *saved))
+        return every, programs.run(found, walk, every), len(every) - len(outputs)
     try:
-        return outputs, programs.run(found, walk, outputs)
+        return outputs, programs.run(found, walk, outputs), 0
     except RAISED as error:
         if type(error) not in RAISED:
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from graphtorch.ir.graph import Graph, Node, Value
 from graphtorch.ir.op import NO_ATTRS
@@ -23,8 +23,26 @@ def stand_for(value: Value, leaf: Leaf) -> None:
     standing[key] = weakref.ref(value, lambda _: standing.pop(key, None)), leaf
 
 
+class Spare(NamedTuple):
+    """The elements of a value that was made while a graph ran op by op, which a program would not
+    have kept.
+
+    Graphs that need the value are recorded as if it were not there, so that their structure does
+    not depend on how the graphs before them ran; run op by op they take it.
+    """
+
+    leaf: Leaf
+
+
 class Walk:
-    """The pending nodes behind some values, producers first, and the leaves they start from."""
+    """The pending nodes behind some values, producers first, and the leaves they start from.
+
+    Args:
+        spares: whether what was kept as a `Spare` counts as a leaf.
+
+    Attributes:
+        passed_spares: whether there was some that did not.
+    """
 
     __slots__ = (
         "_inputs",
@@ -32,13 +50,17 @@ class Walk:
         "leaves",
         "nodes",
         "numbers",
+        "passed_spares",
         "places",
         "rows",
         "sizes",
+        "spares",
         "taken",
     )
 
-    def __init__(self, outputs: Iterable[Value]):
+    def __init__(self, outputs: Iterable[Value], spares: bool = False):
+        self.spares = spares
+        self.passed_spares = False
         self.nodes: list[Node] = []
         self.leaves: list[Leaf] = []
         self.taken: list[Value] = []  # for each leaf the value that it is the elements of
@@ -108,6 +130,11 @@ class Walk:
             place = self._inputs.get(id(value))
             return self._leaf(value) if place is None else place
         leaf = None if node.memory is None else node.memory.get(value.index)
+        if type(leaf) is Spare:
+            if not self.spares:
+                self.passed_spares = True
+                return None
+            leaf = leaf.leaf
         if leaf is None:
             return None
         place = self.places.get(value)
