@@ -402,9 +402,39 @@ def _with_bias(y: np.ndarray, bias: tuple[np.ndarray, ...], dtype: np.dtype) -> 
     return y.astype(dtype)
 
 
+def _channels_last(x: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(np.moveaxis(x, 1, -1))
+
+
+def _depthwise(attrs: ConvAttrs, x: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """`conv` of one channel a group, a tap at a time: a product of matrices for each group takes
+    NumPy many times as long."""
+    kernel = w.shape[2:]
+    padded = _channels_last(np.pad(x, [(0, 0), (0, 0), *attrs.padding]))[..., None]
+    out = [
+        (s - r - 1) // step + 1
+        for s, r, step in zip(
+            padded.shape[1:-2], ints(_reach(kernel, attrs)), attrs.stride, strict=True
+        )
+    ]
+    y = np.zeros((x.shape[0], *out, attrs.groups, w.shape[0] // attrs.groups), x.dtype)
+    filters = w.reshape(*y.shape[-2:], *kernel)
+    for tap in _taps(kernel):
+        y += padded[_under(tap, attrs, out)] * filters[(..., *tap)]
+    return np.moveaxis(y.reshape(*y.shape[:-2], w.shape[0]), -1, 1)
+
+
+def _under(tap: Sequence[int], attrs: AnyConvAttrs, out: Sequence[int]) -> tuple[slice, ...]:
+    """What of [N, *S, ...] a tap meets: [N, *O, ...]."""
+    starts = [k * d for k, d in zip(tap, attrs.dilation, strict=True)]
+    return slice(None), *_every(starts, attrs.stride, out)
+
+
 def _conv_reference(
     attrs: ConvAttrs, x: np.ndarray, w: np.ndarray, *bias: np.ndarray
 ) -> np.ndarray:
+    if attrs.groups > 1 and w.shape[1] == 1:
+        return _with_bias(_depthwise(attrs, wide(x), wide(w)), bias, x.dtype)
     kernel, rank = w.shape[2:], x.ndim - 2
     windows = _windows(wide(x), kernel, attrs)
     out = windows.shape[3 : 3 + rank]
@@ -438,6 +468,13 @@ def _conv_transpose_reference(
             x.shape[2:], attrs.stride, reach, ints(attrs.output_padding), strict=True
         )
     ]
+    kept: Any = (
+        ...,
+        *(slice(low, size - high) for (low, high), size in zip(attrs.padding, whole, strict=True)),
+    )
+    if w.shape[0] == groups > 1:
+        y = _depthwise_transpose(attrs, wide(x), wide(w), whole)
+        return _with_bias(y[kept], bias, x.dtype)
     a = wide(x).reshape(x.shape[0], groups, x.shape[1] // groups, *x.shape[2:])
     b = wide(w).reshape(groups, w.shape[0] // groups, *w.shape[1:])
     y = np.zeros((x.shape[0], groups, w.shape[1], *whole), a.dtype)
@@ -451,17 +488,38 @@ def _conv_transpose_reference(
         starts = [k * d for k, d in zip(tap, attrs.dilation, strict=True)]
         where: Any = (..., *_every(starts, attrs.stride, x.shape[2:]))
         y[where] += products[:, :, i]
-    kept: Any = (
-        ...,
-        *(slice(low, size - high) for (low, high), size in zip(attrs.padding, whole, strict=True)),
-    )
     y = y.reshape(x.shape[0], groups * w.shape[1], *whole)[kept]
     return _with_bias(y, bias, x.dtype)
+
+
+def _depthwise_transpose(
+    attrs: ConvTransposeAttrs, x: np.ndarray, w: np.ndarray, whole: Sequence[int]
+) -> np.ndarray:
+    """`conv_transpose` of one channel a group, with its padding: [N, O, *whole]."""
+    y = np.zeros((x.shape[0], *whole, *w.shape[:2]), x.dtype)
+    a = _channels_last(x)[..., None]
+    for tap in _taps(w.shape[2:]):
+        y[_under(tap, attrs, x.shape[2:])] += a * w[(..., *tap)]
+    return np.moveaxis(y.reshape(*y.shape[:-2], w.shape[0] * w.shape[1]), -1, 1)
+
+
+def _depthwise_weight_grad(attrs: ConvWeightGradAttrs, x: np.ndarray, g: np.ndarray) -> np.ndarray:
+    """`conv_weight_grad` of one channel a group: [O, 1, *K]."""
+    padded = _channels_last(np.pad(x, [(0, 0), (0, 0), *attrs.padding]))
+    out, kept = g.shape[2:], math.prod((g.shape[0], *g.shape[2:]))
+    outputs = _channels_last(g).reshape(kept, attrs.groups, g.shape[1] // attrs.groups)
+    grad = np.empty((*outputs.shape[1:], *attrs.kernel), x.dtype)
+    for tap in _taps(attrs.kernel):
+        met = padded[_under(tap, attrs, out)].reshape(kept, attrs.groups, 1)
+        grad[(..., *tap)] = (met * outputs).sum(0)
+    return grad.reshape(g.shape[1], 1, *attrs.kernel)
 
 
 def _conv_weight_grad_reference(
     attrs: ConvWeightGradAttrs, x: np.ndarray, g: np.ndarray
 ) -> np.ndarray:
+    if x.shape[1] == attrs.groups > 1:
+        return _depthwise_weight_grad(attrs, wide(x), wide(g)).astype(x.dtype)
     groups, rank = attrs.groups, x.ndim - 2
     columns = _columns(_windows(wide(x), attrs.kernel, attrs), rank)
     outputs = wide(g).reshape(g.shape[0], groups, g.shape[1] // groups, math.prod(g.shape[2:]))
