@@ -385,17 +385,21 @@ def jvp(
         if has_aux:
             outputs, extra = outputs
             aux[:] = [extra]
-        nest[:] = [outputs]
-        return tuple(tensors_in(outputs))
+        results = tensors_in(outputs)
+        nest[:] = [outputs, _is_observed(results, (primals, tangents), tensors)]
+        return tuple(results)
 
     nest: list[Any] = []
     inputs, vectors = tuple(tensors_in(primals)), tuple(tensors_in(tangents))
-    keep = bool(_state.depth) or any(t.requires_grad for t in (*inputs, *vectors))
     outputs, products = _enter(
-        lambda: _jvp(flat, inputs, vectors, create_graph=keep, strict=strict)
+        lambda: _jvp(flat, inputs, vectors, create_graph=True, strict=strict)
     )()
+    made, keep = nest
+    if not keep:
+        outputs, products = ([t.detach() for t in found] for found in (outputs, products))
+        aux = rebuild(aux, lambda t: t.detach())
     left, right = iter(outputs), iter(products)
-    shown = rebuild(nest[0], lambda _: next(left)), rebuild(nest[0], lambda _: next(right))
+    shown = rebuild(made, lambda _: next(left)), rebuild(made, lambda _: next(right))
     return (*shown, aux[0]) if has_aux else shown
 
 

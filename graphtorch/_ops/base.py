@@ -244,6 +244,8 @@ SAME_DTYPE = frozenset(
 # ``dtype=`` has to be that of ``out=``.
 IN_DTYPE_OF_OUT = frozenset({"cumprod", "cumsum", "nansum", "prod", "sum"})
 OUT_OF_DTYPE = frozenset({"mean", *IN_DTYPE_OF_OUT})
+# Functions that write into ``out=`` along a dimension only.
+OUT_ALONG_DIM = frozenset({"median", "nanmedian", "prod", "sum"})
 
 
 def with_out(name: str, define: Callable[..., Any]) -> Callable[..., Any]:
@@ -256,6 +258,11 @@ def with_out(name: str, define: Callable[..., Any]) -> Callable[..., Any]:
             return define(*args, **kwargs)
         if not isinstance(out, (Tensor, tuple, list)):
             raise TypeError(f"{name}(): argument 'out' must be Tensor, not {type(out).__name__}")
+        if name in OUT_ALONG_DIM and len(args) < 2 and not kwargs.keys() & {"dim", "axis"}:
+            raise TypeError(
+                f"{name}() received an invalid combination of arguments - got (Tensor, out=Tensor)"
+                ": out= needs dim; for all elements, write out.copy_(...)"
+            )
         if isinstance(out, Tensor) and name not in UNCOMPARED:
             for x in args:
                 for part in x if isinstance(x, (tuple, list)) else (x,):

@@ -25,6 +25,7 @@ from .._deferred.tensor import Tensor
 from .._files.gpu_memory import INTERFACE, of_interface
 from .._settings import warn_once, warn_user
 from .._types import CPU, META, check_device, sparse_coo, to_ir
+from ..autograd.grad_mode import modes
 from .base import (
     FUNCTIONS,
     METHODS,
@@ -101,7 +102,10 @@ def tensor(
 
 
 def warn_of_scalar() -> None:
-    """Warn that a number is read out of a tensor that requires grad, which it does not."""
+    """Warn, where gradients are recorded, that a number read out of a tensor that requires grad
+    does not."""
+    if not modes.grad:
+        return
     warn_once(
         "Converting a tensor with requires_grad=True to a scalar may lead to unexpected behavior.\n"
         "Consider using tensor.detach() first."
@@ -544,10 +548,11 @@ def scalar_tensor(
     )
 
 
-def empty_strided(size: Any, stride: Any, **options: Any) -> Tensor:
+def empty_strided(size: Any, stride: Any, *, requires_grad: bool = False, **options: Any) -> Tensor:
     """A tensor with unspecified contents and the given strides."""
     total = 1 + sum((n - 1) * s for n, s in zip(size, stride, strict=True)) if 0 not in size else 0
-    return FUNCTIONS["as_strided"](empty(total, **options), size, stride)
+    made: Tensor = FUNCTIONS["as_strided"](empty(total, **options), size, stride)
+    return made.detach().requires_grad_(requires_grad)
 
 
 def eye(
@@ -673,7 +678,7 @@ def _new(make: Callable[..., Tensor], name: str) -> None:
     METHODS[name] = new
 
 
-for _make in (zeros, ones, empty, full):
+for _make in (zeros, ones, empty, empty_strided, full):
     _new(_make, "new_" + _make.__name__)
 
 

@@ -361,6 +361,8 @@ def setitem(self: Tensor, key: Any, value: Any) -> None:
     dims = tuple(axis for axis, _ in arrays)
     source = value if isinstance(value, Tensor) else from_value(_number(value, dtype))
     if isinstance(value, Tensor):
+        if all(index.ndim == 0 for _, index in arrays):  # integers not yet computed: a copy casts
+            source = value.to(self.dtype)
         check_put_dtype(part, source, key)
     check_overlap(part, source, identical=True)
     if repeats(part):

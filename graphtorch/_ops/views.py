@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphtorch.ir import ops
@@ -528,6 +529,12 @@ def _along_kind(type_: Type, axis: int, start: int, stop: int) -> tuple[tuple[Sl
 
 
 @register()
+def narrow_copy(input: Tensor, dim: int, start: int, length: int) -> Tensor:
+    """A copy of `length` entries from `start` on along `dim`."""
+    return FUNCTIONS["clone"](narrow(input, dim, start, length))  # type: ignore[no-any-return]
+
+
+@register()
 def select(input: Tensor, dim: int, index: Any) -> Tensor:
     """Entry `index` along `dim`, which goes away."""
     check_tensor("select", "input", input)
@@ -618,6 +625,18 @@ def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Te
     )
 
 
+def _unsafe(pieces: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
+    """The form of a function whose pieces are no views: autograd lets each be written to."""
+
+    def cut(*args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        return tuple(FUNCTIONS["clone"](piece) for piece in pieces(*args, **kwargs))
+
+    cut.__name__ = cut.__qualname__ = f"unsafe_{pieces.__name__}"
+    cut.__doc__ = f"As `{pieces.__name__}`, but copies, each of which may be written to."
+    cut.__signature__ = inspect.signature(pieces)  # type: ignore[attr-defined]
+    return register(cut.__name__)(cut)
+
+
 @register()
 def split_with_sizes(input: Tensor, split_sizes: Any, dim: int = 0) -> tuple[Tensor, ...]:
     """Pieces of the given sizes."""
@@ -639,6 +658,10 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     if size == 0:
         return split(input, [0] * chunks, dim)
     return split(input, each, dim)
+
+
+for _cut in (split, split_with_sizes, chunk):
+    _unsafe(_cut)
 
 
 @register()
