@@ -321,12 +321,42 @@ def _kind_of_node(cls: type) -> type[PythonNode]:
     return made  # type: ignore[no-any-return]
 
 
+class _Once(Function):
+    """Gradients of a `once_differentiable` function, which are not to be differentiated."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, *gradients: Any) -> Any:  # type: ignore[override]
+        return gradients
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *grad_outputs: Any) -> Any:
+        raise RuntimeError(
+            "trying to differentiate twice a function that was marked with @once_differentiable: "
+            "its backward has to be written without that decorator"
+        )
+
+
+_Once._backward_cls = type("Error", (PythonNode,), {"__module__": __name__})  # type: ignore[attr-defined]
+
+
 def once_differentiable(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorator for `backward`: its results cannot be differentiated again."""
+    """Decorator for `backward`: its results cannot be differentiated again, which raises
+    RuntimeError where somebody does."""
 
     @functools.wraps(function)
     def inside(ctx: Any, *args: Any) -> Any:
         with no_grad():
-            return function(ctx, *args)
+            found = function(ctx, *args)
+        if not modes.grad or not any(isinstance(a, Tensor) and a.requires_grad for a in args):
+            return found
+        several = isinstance(found, (tuple, list))
+        marked = _marked_once(found if several else (found,))
+        return marked if several else marked[0]
 
     return inside
+
+
+def _marked_once(found: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The gradients as results of `_Once`."""
+    given = (g.detach().requires_grad_() if isinstance(g, Tensor) else g for g in found)
+    return _Once.apply(*given)  # type: ignore[no-any-return]

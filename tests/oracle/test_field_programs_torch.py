@@ -119,3 +119,35 @@ def test_a_strided_tensor_that_requires_grad_is_a_leaf() -> None:
     for t in (graphtorch, torch):
         made = t.empty_strided((2, 3), (1, 4), requires_grad=True)
         assert made.is_leaf and made.requires_grad and made._base is None
+
+
+def doubled_once(t: Any) -> Any:
+    class Doubled(t.autograd.Function):  # type: ignore[misc,name-defined]
+        @staticmethod
+        def forward(ctx: Any, x: Any, factor: float) -> Any:
+            return x * factor
+
+        @staticmethod
+        @t.autograd.function.once_differentiable
+        def backward(ctx: Any, g: Any) -> Any:
+            return g * 2, None
+
+    return Doubled.apply
+
+
+def test_a_gradient_that_may_be_taken_once_raises_when_it_is_taken_twice() -> None:
+    for t in (graphtorch, torch):
+        w = t.tensor([1.0, -2.0], requires_grad=True)
+        loss = doubled_once(t)(w, 2.0).pow(2).sum()
+        (found,) = t.autograd.grad(loss, w, create_graph=True)
+        assert found.requires_grad and found.grad_fn.name().endswith("Error")
+        assert found.tolist() == [8, -16]
+        with pytest.raises(RuntimeError, match="marked with @once_differentiable"):
+            (w.sum() + found.square().sum()).backward()  # a penalty, as WGAN-GP's
+
+
+def test_a_gradient_that_may_be_taken_once_and_is_constant_has_no_history() -> None:
+    for t in (graphtorch, torch):
+        w = t.tensor([1.0, -2.0], requires_grad=True)
+        (found,) = t.autograd.grad(doubled_once(t)(w, 2.0).sum(), w, create_graph=True)
+        assert not found.requires_grad and found.tolist() == [2, 2]
