@@ -246,6 +246,17 @@ def test_maximum_and_sum_of_powers_in_one_pass() -> None:
         np.testing.assert_allclose(found, want, 1e-5, 1e-30)
 
 
+@pytest.mark.parametrize(("shape", "dim"), [((1, 30000), 1), ((30, 3000), 1), ((3000, 33), 0)])
+def test_long_products_keep_their_digits(shape: tuple[int, ...], dim: int) -> None:
+    """Many threads have products near 1, each of which is rounded to the same side."""
+    near = 1 + 1e-4 * np.random.default_rng(0).standard_normal(shape)
+    x = near.astype(np.float32)
+    device = EmulatedDevice()
+    executable = compiler.compile(graph_of(reduced(dim, op="prod"), shape, f32), device)
+    found = executable([DeviceBuffer.of(x, device)])[0].numpy()
+    np.testing.assert_allclose(found, x.astype(np.float64).prod(dim), 2e-7)
+
+
 def test_long_rows_are_read_again_rather_than_stored() -> None:
     """A softmax of few rows too long for registers: three times read, once written."""
     device, f16 = EmulatedDevice(traced=True), DType.named("f16")

@@ -144,6 +144,19 @@ def test_special_values() -> None:
 
 
 @needs_compiler
+@pytest.mark.parametrize(("shape", "dim"), [((60000, 8), 0), ((1, 60000), 1), ((2, 30000, 9), 1)])
+def test_long_lines_of_alike_numbers(shape: tuple[int, ...], dim: int) -> None:
+    """Walked by a thread each, whole or in pieces, or shared: no sum loses more digits than its
+    last."""
+    cases: list[Case] = []
+    for name, number in (("cumsum", 0.1), ("cumprod", 1 + 2**-15)):
+        x = np.full(shape, number, np.float32)
+        cases.append((scan(name, shape, dim), [x], 1e-6 if name == "cumsum" else 2e-5))
+    for machine in (LARGE, Gpu(multiprocessors=1)):
+        check(cases, machine)
+
+
+@needs_compiler
 def test_only_positions_and_what_stands_around() -> None:
     x = Value(Type(f32, (4, 300)), name="x")
     graphs = [

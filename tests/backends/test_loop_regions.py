@@ -80,6 +80,18 @@ def test_long_sums_keep_their_digits(name: str) -> None:
                 np.testing.assert_allclose(found, want, rtol=2e-6)
 
 
+@pytest.mark.parametrize("name", LONG)
+def test_long_products_keep_their_digits(name: str) -> None:
+    """Products of numbers near 1 are all rounded to the same side: what two differ from 1 by,
+    multiplied, is less than a digit."""
+    shape, dims = LONG[name]
+    near = 1 + 1e-4 * np.random.default_rng(3).standard_normal(shape)
+    given = near.astype(np.float32)
+    graph = graph_of(lambda v: ops.prod(v, dims=dims, keepdim=False), [(f32, shape)])
+    (found,) = run(graph, [given])
+    np.testing.assert_allclose(found, given.astype(np.float64).prod(dims), rtol=2e-7)
+
+
 # ---- views
 
 VIEWS: dict[str, Build] = {

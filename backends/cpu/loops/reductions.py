@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 
-from graphtorch.ir.dtype import DType, boolean, f32
+from graphtorch.ir.dtype import DType, boolean, f32, f64
 from graphtorch.ir.graph import Node, Value
 from graphtorch.ir.shape import Dim, Shape, numel
 
@@ -50,6 +50,8 @@ Ends = tuple[Expr, Expr]  # the first step of a loop, and that after its last
 def accumulator(node: Node) -> DType:
     """The dtype a reduction accumulates in."""
     dtype = node.types[0].dtype
+    if node.op.name == "prod" and dtype is f32:
+        return f64  # of numbers near 1 each rounding drops the same
     return f32 if dtype.is_floating_point and dtype.itemsize == 2 else dtype
 
 

@@ -50,6 +50,12 @@ def running_dtype(dtype: DType) -> DType:
     return i32 if dtype.is_bool else wide(dtype)
 
 
+def walked_dtype(node: Node, dtype: DType) -> DType:
+    """As `running_dtype`, where one walker takes all elements of a line: it rounds as often."""
+    adds = node.op.name in ("cumsum", "cumprod")
+    return f64 if adds and dtype is f32 else running_dtype(dtype)
+
+
 def start(node: Node, dtype: DType) -> Const:
     """The running value before the first element; -0.0 is what adding leaves every float as it is
     to."""
@@ -100,8 +106,7 @@ class Scan:
         self.scope = Scope(places.lowering, node.op.name)
         self.outputs = {i: self.scope.buffer(slot, "write") for i, slot in results.items()}
         self.source = self.scope.buffer(source)
-        adds = node.op.name in ("cumsum", "cumprod")
-        self.dtype = f64 if adds and source.dtype is f32 else running_dtype(source.dtype)
+        self.dtype = walked_dtype(node, source.dtype)
         sizes = [s.dtype.itemsize for s in (source, *results.values())]
         self.moved: Dim = lines.elements * sum(sizes)
 

@@ -3,7 +3,8 @@
 Where the elements of a line are neighbours in memory some threads of a warp, or a block, go along
 it together. Each takes as many neighbours as an access of 16 bytes has and combines them; threads
 and warps combine what stands before each of them, in the order of the line; each goes over its own
-elements once more. Where neighbours belong to different lines each thread walks down one.
+elements once more. Where neighbours belong to different lines each thread walks down one, and adds
+f32 in f64.
 
 Few long lines are cut into pieces: one kernel finds the total of each, the next one begins its
 pieces with the totals of those before. How elements are grouped depends on sizes alone, so sums
@@ -12,6 +13,7 @@ are the same in each call.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -23,7 +25,7 @@ from ...cpu import cost
 from ...cpu.loops.nest import ACCESS
 from ...cpu.loops.places import Places
 from ...cpu.whole.lines import Lines
-from ...cpu.whole.running import beats, lower_scan, running_dtype, start
+from ...cpu.whole.running import beats, lower_scan, running_dtype, start, walked_dtype
 from ...dataclass import dataclass
 from ...kernels.body.pointwise import logical_not
 from ...kernels.body.scope import Scope, upper_bound
@@ -114,7 +116,11 @@ class SharedLines:
         sizes = [s.dtype.itemsize for s in (source, *results.values())]
         self.moved: Dim = lines.elements * sum(sizes)
         self.plan = choose(lines, max(sizes), gpu_of(places.lowering))
-        self.dtypes: list[DType] = [running_dtype(source.dtype), i64][: len(results)]
+        # sums of a few elements each are exact enough, but not products: of numbers near 1 each
+        # rounding drops the same
+        in_parts = self.plan.threads and node.op.name == "cumsum"
+        first = running_dtype if in_parts else functools.partial(walked_dtype, node)
+        self.dtypes: list[DType] = [first(source.dtype), i64][: len(results)]
 
     def emit(self) -> None:
         kernel = BlockLines if self.plan.threads else ThreadLines
