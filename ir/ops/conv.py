@@ -420,7 +420,7 @@ def _depthwise(attrs: ConvAttrs, x: np.ndarray, w: np.ndarray) -> np.ndarray:
     y = np.zeros((x.shape[0], *out, attrs.groups, w.shape[0] // attrs.groups), x.dtype)
     filters = w.reshape(*y.shape[-2:], *kernel)
     for tap in _taps(kernel):
-        y += padded[_under(tap, attrs, out)] * filters[(..., *tap)]
+        y += padded[_under(tap, attrs, out)] * filters[_at(tap)]
     return np.moveaxis(y.reshape(*y.shape[:-2], w.shape[0]), -1, 1)
 
 
@@ -447,6 +447,11 @@ def _conv_reference(
 
 def _taps(kernel: Sequence[int]) -> Iterator[tuple[int, ...]]:
     return itertools.product(*map(range, kernel))
+
+
+def _at(tap: Sequence[int]) -> Any:
+    """The index of a tap in [..., *K]."""
+    return (..., *tap)
 
 
 def _every(starts: Sequence[int], steps: Sequence[int], counts: Sequence[int]) -> tuple[slice, ...]:
@@ -499,7 +504,7 @@ def _depthwise_transpose(
     y = np.zeros((x.shape[0], *whole, *w.shape[:2]), x.dtype)
     a = _channels_last(x)[..., None]
     for tap in _taps(w.shape[2:]):
-        y[_under(tap, attrs, x.shape[2:])] += a * w[(..., *tap)]
+        y[_under(tap, attrs, x.shape[2:])] += a * w[_at(tap)]
     return np.moveaxis(y.reshape(*y.shape[:-2], w.shape[0] * w.shape[1]), -1, 1)
 
 
@@ -511,7 +516,7 @@ def _depthwise_weight_grad(attrs: ConvWeightGradAttrs, x: np.ndarray, g: np.ndar
     grad = np.empty((*outputs.shape[1:], *attrs.kernel), x.dtype)
     for tap in _taps(attrs.kernel):
         met = padded[_under(tap, attrs, out)].reshape(kept, attrs.groups, 1)
-        grad[(..., *tap)] = (met * outputs).sum(0)
+        grad[_at(tap)] = (met * outputs).sum(0)
     return grad.reshape(g.shape[1], 1, *attrs.kernel)
 
 

@@ -79,3 +79,19 @@ def test_the_command(tmp_path: Path) -> None:
     peers = [t for name, t in row["milliseconds"].items() if name != "graphtorch"]
     assert row["ratio"] == pytest.approx(min(peers) / row["milliseconds"]["graphtorch"])
     assert written["geometric_mean"] == pytest.approx(row["ratio"])
+
+
+def test_the_command_for_training(tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    command = [sys.executable, str(BENCH), "train", "lenet", "--small", "--batch", "2"]
+    command += ["--rounds", "1", "--seconds", "0.01", "--json", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    row = json.loads(file.read_text())["models"]["lenet"]
+    ways = {"eager", "line by line", "compiled"}
+    assert row["milliseconds"].keys() == row["losses"].keys() == ways
+    assert row["ratio"] == pytest.approx(
+        row["milliseconds"]["eager"] / row["milliseconds"]["compiled"]
+    )
+    assert row["first_s"]["steps"] > 1
+    assert len({round(loss, 3) for loss in row["losses"].values()}) == 1
