@@ -128,3 +128,12 @@ extern "C" __global__ void __launch_bounds__(1024) heavy(float* x, gt_i32* statu
     light, heavy = uses["light"], uses["heavy"]
     assert 0 < light.registers < 20 and (light.spilled, light.stack, light.shared) == (0, 0, 0)
     assert heavy.registers == 64 and heavy.spilled > 0 and heavy.stack > 0 and heavy.shared == 1024
+
+
+@pytest.mark.skipif(nvrtc.library() is None, reason="NVRTC tells registers")
+def test_registers_of_what_has_no_kernel_for_an_architecture() -> None:
+    """Kernels by warpgroups are made for one architecture alone: others have a line all the
+    same."""
+    command = [sys.executable, BENCH, "cuda", "--resources", "cumsum of rows f32"]
+    said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
+    assert "cumsum of rows f32: k_cumsum" in said

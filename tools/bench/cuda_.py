@@ -528,8 +528,8 @@ def used(names: Sequence[str]) -> list[Row]:
         counts = (
             len(own),
             sum(r["blocks"] for r in own),
-            max(r["registers"] for r in own),
-            max(r["shared"] for r in own),
+            max((r["registers"] for r in own), default=0),
+            max((r["shared"] for r in own), default=0),
             len(spills),
             sum(r["blocks"] for r in spills),
         )
