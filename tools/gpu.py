@@ -128,7 +128,10 @@ def run(part: str, options: argparse.Namespace, end: float) -> Iterator[dict[str
             else:
                 skip = row["case"] + 1
                 yield row
-        if status == 0 or time.monotonic() > end:
+        if status == 0:
+            return
+        if time.monotonic() > end:
+            print(f"{part}: no time for the cases from number {skip} on, {name}", flush=True)
             return
         if status != BROKEN:
             yield {"case": skip, "name": name, **failed(name, f"the process ended: {status}")}

@@ -112,6 +112,18 @@ def test_a_part_goes_on_behind_a_case_that_broke_it(
     assert rows[4]["error"] == "the process ended: -11"
 
 
+def test_a_part_that_time_ends_says_what_is_left(
+    tool: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def rows_of(*_: Any) -> Iterator[dict[str, Any]]:
+        yield {"case": 7, "begins": "matmul f16"}
+        yield {"status": "no answer in time"}
+
+    monkeypatch.setattr(tool, "rows_of", rows_of)
+    assert list(tool.run("ops", None, 0.0)) == []
+    assert capsys.readouterr().out == "ops: no time for the cases from number 7 on, matmul f16\n"
+
+
 def test_what_pytorch_alone_does_not_finish_is_not_wrong(
     tool: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
