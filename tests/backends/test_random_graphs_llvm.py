@@ -50,7 +50,7 @@ def test_llvm_agrees_with_the_references(
 
 
 @pytest.mark.parametrize("kind", [ComplexGenerator, UnsignedGenerator])
-@pytest.mark.parametrize("chunk", range(6))
+@pytest.mark.parametrize("chunk", range(4))
 def test_complex_and_unsigned_graphs(chunk: int, kind: type[Generator]) -> None:
     for seed in range(chunk * 10, (chunk + 1) * 10):
         generator = kind(seed)

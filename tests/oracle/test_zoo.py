@@ -84,7 +84,7 @@ def test_the_command(tmp_path: Path) -> None:
 def test_the_command_for_training(tmp_path: Path) -> None:
     file = tmp_path / "rows.json"
     command = [sys.executable, str(BENCH), "train", "lenet", "--small", "--batch", "2"]
-    command += ["--rounds", "1", "--seconds", "0.01", "--json", str(file)]
+    command += ["--rounds", "1", "--seconds", "0.01", "--patience", "0.5", "--json", str(file)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     row = json.loads(file.read_text())["models"]["lenet"]

@@ -61,9 +61,9 @@ def step_of(lib: Any, model: Any, arrays: zoo.Arrays, compiled: bool) -> Step:
     return lambda: float(run(*inputs).item())
 
 
-def settled(step: Step) -> int:
-    """Run steps until they compile nothing any more: how many it took."""
-    end, quiet, count = time.perf_counter() + PATIENCE, 0, 0
+def settled(step: Step, patience: float) -> int:
+    """Run steps until they compile nothing any more, or for so many seconds: how many it took."""
+    end, quiet, count = time.perf_counter() + patience, 0, 0
     known = -1
     while quiet < QUIET and time.perf_counter() < end:
         step()
@@ -74,29 +74,27 @@ def settled(step: Step) -> int:
     return count
 
 
-def measured(
-    name: str, small: bool, batch: int, size: int | None, rounds: int, seconds: float
-) -> dict[str, Any]:
+def measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Milliseconds of each way, what came before, and the losses."""
     import torch
 
     torch.manual_seed(0)
     torch.set_num_threads(graphtorch.get_num_threads())
     source = zoo.MODELS[name]
-    arrays = batch_of(source, small, batch, size)
-    theirs = source.build(torch, small).train()
+    arrays = batch_of(source, options.small, options.batch, options.size)
+    theirs = source.build(torch, options.small).train()
     steps: dict[str, Step] = {}
     losses: dict[str, float] = {}
     first: dict[str, float] = {}
     state = {k: v.numpy().copy() for k, v in theirs.state_dict().items()}
     programs.clear()
     for way in ("line by line", "compiled"):
-        mine = source.build(graphtorch, small)
+        mine = source.build(graphtorch, options.small)
         mine.load_state_dict({k: graphtorch.from_numpy(v.copy()) for k, v in state.items()})
         start = time.perf_counter()
         steps[way] = step_of(graphtorch, mine.train(), arrays, way == "compiled")
         losses[way] = steps[way]()
-        count = 1 + (settled(steps[way]) if way == "line by line" else 0)
+        count = 1 + (settled(steps[way], options.patience) if way == "line by line" else 0)
         first[way] = time.perf_counter() - start
         if way == "line by line":
             first["steps"] = count
@@ -106,7 +104,7 @@ def measured(
     for _ in range(int(first["steps"]) - 1):
         steps["eager"]()
     first["eager"] = time.perf_counter() - start
-    times = medians_in_turn(steps, rounds, seconds)
+    times = medians_in_turn(steps, options.rounds, options.seconds)
     return {
         "milliseconds": {k: 1e3 * t for k, t in times.items()},
         "ratio": times["eager"] / times["compiled"],
@@ -145,6 +143,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, help="of images; the models' own if not given")
     parser.add_argument("--rounds", type=int, default=5, help="turns of the ways")
     parser.add_argument("--seconds", type=float, default=0.3, help="of each way in a turn")
+    parser.add_argument(
+        "--patience", type=float, default=PATIENCE, help="seconds to wait for programs line by line"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     unknown = [name for name in options.models if name not in MODELS]
@@ -154,9 +155,7 @@ def main() -> None:
         raise SystemExit("train compares with PyTorch: install it (pip install -e .[oracle])")
     rows = {}
     for name in options.models or MODELS:
-        rows[name] = measured(
-            name, options.small, options.batch, options.size, options.rounds, options.seconds
-        )
+        rows[name] = measured(name, options)
         print(line(name, rows[name]), flush=True)
     means = {
         kind: statistics.geometric_mean(row[kind] for row in rows.values())
