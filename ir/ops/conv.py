@@ -371,14 +371,19 @@ def _conv_weight_grad_batch(node: Node, values: Values, mapped: Mapped, size: Di
 # references ---------------------------------------------------------------------------------------
 
 
+def _places(padded: Sequence[int], kernel: Sequence[int], attrs: AnyConvAttrs) -> list[int]:
+    """How many places a kernel has along each axis of a padded input."""
+    return [
+        (s - r - 1) // step + 1
+        for s, r, step in zip(padded, ints(_reach(kernel, attrs)), attrs.stride, strict=True)
+    ]
+
+
 def _windows(x: np.ndarray, kernel: Sequence[int], attrs: AnyConvAttrs) -> np.ndarray:
     """A view [N, G, C/G, *O, *K] of the zero-padded input: every kernel position at every
     output."""
     x = np.pad(x, [(0, 0), (0, 0), *attrs.padding])
-    out = [
-        (s - r - 1) // step + 1
-        for s, r, step in zip(x.shape[2:], _reach(kernel, attrs), attrs.stride, strict=True)
-    ]
+    out = _places(x.shape[2:], kernel, attrs)
     x = x.reshape(x.shape[0], attrs.groups, x.shape[1] // attrs.groups, *x.shape[2:])
     strides = x.strides[3:]
     moves = [s * step for s, step in zip(strides, attrs.stride, strict=True)]
@@ -411,12 +416,7 @@ def _depthwise(attrs: ConvAttrs, x: np.ndarray, w: np.ndarray) -> np.ndarray:
     NumPy many times as long."""
     kernel = w.shape[2:]
     padded = _channels_last(np.pad(x, [(0, 0), (0, 0), *attrs.padding]))[..., None]
-    out = [
-        (s - r - 1) // step + 1
-        for s, r, step in zip(
-            padded.shape[1:-2], ints(_reach(kernel, attrs)), attrs.stride, strict=True
-        )
-    ]
+    out = _places(padded.shape[1:-2], kernel, attrs)
     y = np.zeros((x.shape[0], *out, attrs.groups, w.shape[0] // attrs.groups), x.dtype)
     filters = w.reshape(*y.shape[-2:], *kernel)
     for tap in _taps(kernel):
