@@ -156,18 +156,10 @@ class Partition:
 
     def would_cycle(self, producer: Group, consumer: Group) -> bool:
         """Whether `consumer` also depends on `producer` through a third group."""
-        between = [g for g in consumer.producers if g is not producer and g.level > producer.level]
-        if any(g.ancestors & producer.members for g in between):
-            return True
-        seen = set(between)
-        while between:
-            group = between.pop()
-            if producer in group.producers:
-                return True
-            fresh = [g for g in group.producers if g.level > producer.level and g not in seen]
-            seen.update(fresh)
-            between.extend(fresh)
-        return False
+        return any(
+            group is not producer and group.ancestors & producer.members
+            for group in consumer.producers
+        )
 
     def merge(self, producer: Group, consumer: Group) -> None:
         """Move all of `producer` into `consumer`; the caller sets kind, space and alignment."""
@@ -187,7 +179,7 @@ class Partition:
             group.producers.add(consumer)
         consumer.producers = (consumer.producers | producer.producers) - {producer, consumer}
         consumer.consumers = (consumer.consumers | producer.consumers) - {producer, consumer}
-        self._raise_levels(consumer)
+        self._tell_consumers(consumer)
 
     def _join_reads(self, producer: Group, consumer: Group) -> None:
         joined: dict[Value, list[Read]] = {}
@@ -197,13 +189,17 @@ class Partition:
                     joined.setdefault(root, []).extend(items)
         consumer.reads = joined
 
-    def _raise_levels(self, group: Group) -> None:
+    def _tell_consumers(self, group: Group) -> None:
+        """What was merged into `group` is among the ancestors of all that depend on it, and these
+        are above it."""
         stack = [group]
         while stack:
             above = stack.pop()
             for below in above.consumers:
-                if below.level <= above.level:
-                    below.level = above.level + 1
+                known = below.level, below.ancestors
+                below.level = max(below.level, above.level + 1)
+                below.ancestors |= above.ancestors
+                if (below.level, below.ancestors) != known:
                     stack.append(below)
 
 

@@ -25,8 +25,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--every-variant",
         action="store_true",
-        help="random graphs on llvm: each with every choice of passes, not one in turn",
+        help="more random programs, and random graphs on llvm with every choice of passes instead "
+        "of one in turn",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "more: runs with --every-variant only")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--every-variant"):
+        return
+    left = [item for item in items if item.get_closest_marker("more")]
+    config.hook.pytest_deselected(items=left)
+    items[:] = [item for item in items if item not in set(left)]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -38,15 +39,28 @@ UNKNOWN = {"kernels": {"cpu", "gpu", "llvm"}, "cpu": {"gpu", "llvm"}, "llvm": {"
 ROOMS = "graphtorch.backends."
 
 
+@cache
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
 def package_of(module: str) -> str:
     return next(p for p in reversed(PACKAGES) if module == p or module.startswith(p + "."))
 
 
 def is_type_checking(node: ast.stmt) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test) in (
+    return isinstance(node, ast.If) and name_of(node.test) in (
         "TYPE_CHECKING",
         "typing.TYPE_CHECKING",
     )
+
+
+def name_of(node: ast.expr) -> str:
+    """As written, "" for what is more than names and dots (`ast.unparse` takes most of the time of
+    these tests)."""
+    if isinstance(node, ast.Attribute) and (base := name_of(node.value)):
+        return f"{base}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def import_statements(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
@@ -82,9 +96,9 @@ def every_import(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
 
 def graph(statements: Statements) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
-    for module, path in MODULES.items():
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        found[module] = {t for node in statements(tree) for t in targets(module, node)} - {module}
+    for module in MODULES:
+        nodes = statements(tree_of(module))
+        found[module] = {t for node in nodes for t in targets(module, node)} - {module}
     return found
 
 
@@ -105,8 +119,8 @@ def test_no_import_points_up(imports: dict[str, set[str]]) -> None:
 
 def test_packages_are_crossed_by_full_name() -> None:
     relative = []
-    for module, path in MODULES.items():
-        for node in import_statements(ast.parse(path.read_text(encoding="utf-8"))):
+    for module in MODULES:
+        for node in import_statements(tree_of(module)):
             if isinstance(node, ast.ImportFrom) and node.level:
                 relative += [
                     f"{module}: {ast.unparse(node)}"
@@ -180,8 +194,8 @@ def test_a_circle_is_found() -> None:
 
 def test_no_import_inside_a_function() -> None:
     hidden = []
-    for module, path in MODULES.items():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for module in MODULES:
+        for node in ast.walk(tree_of(module)):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
                 for inner in ast.walk(node):
                     if isinstance(inner, (ast.Import, ast.ImportFrom)) and any(
@@ -192,8 +206,8 @@ def test_no_import_inside_a_function() -> None:
 
 
 def test_nothing_is_called_ir_or_backends_at_top_level() -> None:
-    for module, path in MODULES.items():
-        for node in import_statements(ast.parse(path.read_text(encoding="utf-8"))):
+    for module in MODULES:
+        for node in import_statements(tree_of(module)):
             names = (
                 [a.name for a in node.names]
                 if isinstance(node, ast.Import)
@@ -218,10 +232,7 @@ def patches(tree: ast.AST) -> list[str]:
             targets = [t for t in inner if isinstance(t, ast.Attribute)]
         elif isinstance(node, (ast.AugAssign, ast.AnnAssign)):
             targets = [node.target]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in (
-            "setattr",
-            "type.__setattr__",
-        ):
+        elif isinstance(node, ast.Call) and name_of(node.func) in ("setattr", "type.__setattr__"):
             targets = [ast.Attribute(node.args[0], "?", ast.Store())]
         for target in targets:
             if isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name):
@@ -232,12 +243,7 @@ def patches(tree: ast.AST) -> list[str]:
 
 
 def test_no_class_is_patched_from_another_file() -> None:
-    found = [
-        f"{module}: {text}"
-        for module, path in MODULES.items()
-        for text in patches(ast.parse(path.read_text(encoding="utf-8")))
-    ]
-    assert not found
+    assert not [f"{module}: {t}" for module in MODULES for t in patches(tree_of(module))]
 
 
 @pytest.mark.parametrize(
@@ -264,7 +270,7 @@ def test_dataclasses_are_ours() -> None:
     standard = []
     for module, path in MODULES.items():
         if path.name != "dataclass.py":
-            for node in import_statements(ast.parse(path.read_text(encoding="utf-8"))):
+            for node in import_statements(tree_of(module)):
                 if isinstance(node, ast.ImportFrom) and node.module == "dataclasses":
                     standard += [module for a in node.names if a.name in ("dataclass", "field")]
     assert not standard

@@ -201,7 +201,8 @@ _new_method.restype = ctypes.py_object
 
 @functools.cache
 def _definition(name: str, flags: int) -> _Definition:
-    return _Definition(name.encode(), _code().address(name), flags, None)
+    # functions are looked at when the interpreter ends, after this table is gone
+    return immortal(_Definition(name.encode(), _code().address(name), flags, None))
 
 
 WORDS = {

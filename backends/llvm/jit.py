@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -35,6 +36,12 @@ def kernel_text(kernel: Kernel, target: Processor) -> str:
     return module.text()
 
 
+@lru_cache(maxsize=32)
+def _code(text: str, target: Processor) -> Code:
+    """A test runs the same kernel on arrays of many sizes."""
+    return Code([compile_object(text, target)], ("run",), pool().address)
+
+
 def run_kernel(
     kernel: Kernel,
     arrays: Sequence[np.ndarray],
@@ -51,8 +58,8 @@ def run_kernel(
             raise TypeError(
                 f"buffer {b.name}: expected a contiguous {b.dtype.numpy} array, got {a.dtype}"
             )
-    text = kernel_text(kernel, target or host())
-    code = Code([compile_object(text, target or host())], ("run",), pool().address)
+    target = target or host()
+    code = _code(kernel_text(kernel, target), target)
     values = [a.ctypes.data for a in arrays] + [int(s) for s in sizes]
     if len(values) != len(kernel.buffers) + len(kernel.sizes):
         raise TypeError(f"kernel {kernel.name} takes {len(kernel.sizes)} sizes, got {len(sizes)}")

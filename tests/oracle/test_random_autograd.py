@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from sampling import sampled
+
 pytest.importorskip("torch")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 fuzz = importlib.import_module("fuzz_autograd")
@@ -19,9 +21,9 @@ sys.path.pop(0)
 OVERLAPPING = frozenset({4094, 4187, 3190, 3202, 3409, 3676})
 
 
-@pytest.mark.parametrize("first", range(3600, 4200, 100))
+@pytest.mark.parametrize("first", sampled(range(3600, 4200, 50), 6))
 def test_random_programs(first: int) -> None:
     found = {
-        seed: fuzz.compare(seed) for seed in range(first, first + 100) if seed not in OVERLAPPING
+        seed: fuzz.compare(seed) for seed in range(first, first + 50) if seed not in OVERLAPPING
     }
     assert {seed: text for seed, text in found.items() if text} == {}

@@ -153,8 +153,9 @@ class Placed:
     def __init__(self, lives: dict[Slot, Life]):
         self.end = 0
         self._lives = lives
-        self._long: list[tuple[Life, tuple[int, int]]] = []
-        self._short: dict[int, list[tuple[Life, tuple[int, int]]]] = {}
+        # each with the first and the last launch of its life
+        self._long: list[tuple[int, int, tuple[int, int]]] = []
+        self._short: dict[int, list[tuple[int, int, tuple[int, int]]]] = {}
 
     def add(self, start: int, stop: int, slot: Slot) -> None:
         self.end = max(self.end, stop)
@@ -164,14 +165,16 @@ class Placed:
             if self._is_long(life)
             else self._short.setdefault(life.first // self.STRETCH, [])
         )
-        group.append((life, (start, stop)))
+        group.append((life.first, life.last, (start, stop)))
 
     def during(self, life: Life) -> list[tuple[int, int]]:
         """Where something lies at some time of `life`, from low to high."""
-        first, last = life.first // self.STRETCH - 1, life.last // self.STRETCH
-        stretches = self._short if last - first > len(self._short) else range(first, last + 1)
+        begin, end = life.first, life.last
+        low, high = begin // self.STRETCH - 1, end // self.STRETCH
+        stretches = self._short if high - low > len(self._short) else range(low, high + 1)
         groups = (self._long, *(self._short.get(i, ()) for i in stretches))
-        return sorted(place for group in groups for other, place in group if other.meets(life))
+        others = [other for group in groups for other in group]
+        return sorted([place for first, last, place in others if first <= end and begin <= last])
 
     def _is_long(self, life: Life) -> bool:
         return life.last - life.first >= self.STRETCH
