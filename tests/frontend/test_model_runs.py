@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,21 @@ def deterministic() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def lively(name: str) -> tuple[Any, list[torch.Tensor]]:
+@cache
+def start(name: str) -> dict[str, torch.Tensor]:
+    """Weights and statistics that a model begins with."""
     torch.manual_seed(0)
     source = zoo.MODELS[name]
     inputs = [torch.from_numpy(a) for a in source.arrays(True)]
-    return zoo.lively(torch, source.build(torch, True), inputs), inputs
+    return zoo.lively(torch, source.build(torch, True), inputs).state_dict()
+
+
+def lively(name: str) -> tuple[Any, list[torch.Tensor]]:
+    torch.manual_seed(0)
+    source = zoo.MODELS[name]
+    model = source.build(torch, True).eval()
+    model.load_state_dict(start(name))
+    return model, [torch.from_numpy(a) for a in source.arrays(True)]
 
 
 def as_bytes(tensors: Any) -> list[bytes]:
