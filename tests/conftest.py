@@ -25,8 +25,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--every-variant",
         action="store_true",
-        help="more random programs, and random graphs on llvm with every choice of passes instead "
-        "of one in turn",
+        help="also the random programs and the cases much like others that a plain run leaves out, "
+        "and random graphs on llvm with every choice of passes instead of one in turn",
     )
 
 

@@ -4,6 +4,7 @@
 python3 tools/test.py                     everything that needs no other framework, on all cores
 python3 tools/test.py --oracle            also compare with PyTorch and ONNX Runtime
 python3 tools/test.py --lint              ruff and mypy first
+python3 tools/test.py --every-variant     more random programs and cases that are much alike
 python3 tools/test.py tests/ir -k conv    a part of it
 """
 
@@ -29,8 +30,8 @@ def main() -> int:
             if subprocess.run([sys.executable, "-m", *command], cwd=_venv.ROOT).returncode:
                 return 1
     arguments = [a for a in sys.argv[1:] if a not in options]
-    if not arguments:
-        arguments = ["--numprocesses", str(min(_cores(), MOST_WORKERS)), "--dist", "worksteal"]
+    if set(arguments) <= {"--every-variant"}:
+        arguments += ["--numprocesses", str(min(_cores(), MOST_WORKERS)), "--dist", "worksteal"]
     return subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=_venv.ROOT).returncode
 
 

@@ -29,7 +29,7 @@ def stages(names: Sequence[str], *options: object) -> list[pipeline.Stage]:
     return [stage for stage in ALL(*options) if stage.name in names]
 
 
-@pytest.mark.parametrize("chunk", sampled(range(CHUNKS), 12))
+@pytest.mark.parametrize("chunk", sampled(range(CHUNKS), 9))
 def test_llvm_agrees_with_the_references(
     chunk: int, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:

@@ -592,7 +592,7 @@ def test_a_sample_of_random_programs() -> None:
         assert fuzz.failure(seed) is None, str(fuzz.program(seed))
 
 
-@pytest.mark.parametrize("first", sampled(range(1000, 1500, 50), 4))
+@pytest.mark.parametrize("first", sampled(range(1000, 1500, 50), 3))
 def test_random_programs(first: int) -> None:
     """Recorded and replayed as ever; what is replayed runs op by op, which spares the time for
     compiling."""

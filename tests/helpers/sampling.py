@@ -1,14 +1,19 @@
-"""How many of the random programs a plain run of the tests takes."""
+"""What a plain run of the tests takes of many cases that are much alike."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
+from typing import Any
 
 import pytest
 
 
-def sampled(values: Sequence[int], count: int) -> list[object]:
+def sampled(values: Sequence[Any], count: int) -> list[Any]:
     """`values` for ``parametrize``: the first `count` always, the others with ``--every-variant``
     only."""
-    more = (pytest.param(v, marks=pytest.mark.more) for v in values[count:])
-    return [*values[:count], *more]
+    return without(values, values[count:])
+
+
+def without(values: Iterable[Any], left: Container[Any]) -> list[Any]:
+    """The same, with `left` those that wait for ``--every-variant``."""
+    return [pytest.param(v, marks=pytest.mark.more) if v in left else v for v in values]

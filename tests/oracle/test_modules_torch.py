@@ -20,7 +20,7 @@ sys.path.remove(str(TOOLS))
 
 @pytest.mark.filterwarnings("ignore")
 def test_compiled_samples() -> None:
-    tally = modules.replay(torch.float32, every=24, compiled=True)
+    tally = modules.replay(torch.float32, every=32, compiled=True)
     assert not tally.reasons
     assert tally.counts["forward"] > 20 and tally.counts["replayed"] > 15
 
