@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from graphtorch.ir.dtype import SCALAR_NAMES, i64, u8
+from graphtorch.ir.shape import Shape
 
 from ..._deferred.tensor import Tensor
 from ..._ops.autocast import refused_on_gpus, single_precision
@@ -258,11 +259,8 @@ def _check_classes(
             f"{reduction} is not a valid value for reduction: expected 'none', 'mean' or 'sum'"
         )
     shape, labels = input._type.shape, target._type.shape
-    batch = labels[0] if labels else None
-    if name == "nll_loss" and len(shape) > 1 and shape[0] != (batch or 0):
-        raise ValueError(
-            f"Expected input batch_size ({shape[0]}) to match target batch_size ({batch or 0})."
-        )
+    if name == "nll_loss" and len(shape) > 1:
+        _check_batch(shape, labels)
     if target._type.dtype not in (i64, u8):
         raise RuntimeError(
             f"{name}: expected scalar type Long but found {target.dtype}: convert the target "
@@ -272,11 +270,7 @@ def _check_classes(
         raise RuntimeError(f"{name}: expected an input with a dim of classes, got a 0-d tensor")
     channels = shape[0] if len(shape) == 1 else shape[1]
     if len(shape) > 1:
-        if shape[0] != batch:
-            raise ValueError(
-                f"Expected input batch_size ({shape[0]}) to match target batch_size "
-                f"({'none: the target is 0-d' if batch is None else batch})."
-            )
+        _check_batch(shape, labels)
         expected = (shape[0], *shape[2:])
         if labels != expected:
             raise RuntimeError(f"Expected target size {list(expected)}, got {list(labels)}")
@@ -284,6 +278,14 @@ def _check_classes(
         raise RuntimeError(
             "weight tensor should be defined either for all or no classes: expected "
             f"[{channels}], got {list(weight.shape)}"
+        )
+
+
+def _check_batch(shape: Shape, labels: Shape) -> None:
+    batch = labels[0] if labels else "none: the target is 0-d"
+    if shape[0] != batch:
+        raise ValueError(
+            f"Expected input batch_size ({shape[0]}) to match target batch_size ({batch})."
         )
 
 
@@ -296,11 +298,13 @@ def _soft_cross_entropy(
     ignore_index: int,
     label_smoothing: float,
 ) -> Tensor:
-    if tuple(input.shape) != tuple(target.shape):
+    shape, labels = input._type.shape, target._type.shape
+    if shape != labels:
+        if len(shape) > 1:
+            _check_batch(shape, labels)
         raise RuntimeError(
             "Expected floating point type for target with class probabilities of the input's "
-            f"shape {list(input.shape)}, got {list(target.shape)}; class indices "
-            "have to be integers"
+            f"shape {list(shape)}, got {list(labels)}; class indices have to be integers"
         )
     if ignore_index >= 0:
         raise RuntimeError("ignore_index is not supported for floating point target")
