@@ -47,6 +47,7 @@ def install(*extras: str) -> None:
         "install",
         "--quiet",
         "--disable-pip-version-check",
+        "--no-compile",  # half the time goes into modules that nobody imports
         "--editable",
         f"{ROOT}[{wanted}]" if wanted else str(ROOT),
     ]
