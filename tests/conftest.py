@@ -38,8 +38,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.getoption("--every-variant"):
         return
     left = [item for item in items if item.get_closest_marker("more")]
+    items[:] = [item for item in items if not item.get_closest_marker("more")]
     config.hook.pytest_deselected(items=left)
-    items[:] = [item for item in items if item not in set(left)]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -71,3 +71,13 @@ def test_one_wrong_number_differs(name: str) -> None:
     assert not differs([right], [right], dtype)
     assert "instead of" in differs([wrong], [right], dtype)
     assert "instead of" in differs([right.astype(np.complex128)], [right], dtype)
+
+
+def test_infinities_differ_from_all_but_the_largest_numbers() -> None:
+    infinite, largest, small = (np.array([x, 6e4], np.float16) for x in (np.inf, 65504, 1))
+    f16 = DType.named("f16")
+    assert not differs([infinite], [largest], f16) and not differs([largest], [infinite], f16)
+    for found, want in ((infinite, small), (small, infinite), (-infinite, infinite)):
+        assert "instead of" in differs([found], [want], f16)
+    nothing = np.array([np.nan, 6e4], np.float16)
+    assert "instead of" in differs([nothing], [infinite], f16)
